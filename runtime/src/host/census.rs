@@ -1,0 +1,116 @@
+//! Lists the processes of a sandbox, from outside, as proc(5) shows them to the test binary.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::path::Path;
+
+/// The process that runs the body, by its id in the sandbox.
+const TEST: u32 = 2;
+
+/// A process in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Its id in the sandbox.
+    pub(crate) pid: u32,
+    /// Its name, of at most 15 bytes.
+    pub(crate) name: String,
+    /// What it does.
+    pub(crate) state: &'static str,
+    /// The function of the kernel that it waits in, where the kernel tells.
+    pub(crate) waits_in: Option<String>,
+}
+
+/// All processes below the init that `init` refers to, by their ids in the sandbox.
+pub(crate) fn below(init: BorrowedFd<'_>) -> Vec<Process> {
+    let Some(init) = pid_of(init) else { return Vec::new() };
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for pid in numbers_in(Path::new("/proc")) {
+        if let Some(stat) = Stat::read(&Path::new("/proc").join(pid.to_string())) {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut pending = vec![init];
+    while let Some(parent) = pending.pop() {
+        let below = children.remove(&parent).unwrap_or_default();
+        found.extend(below.iter().copied());
+        pending.extend(below);
+    }
+    let mut processes: Vec<_> = found.into_iter().filter_map(describe).collect();
+    processes.sort_by_key(|process| process.pid);
+    processes
+}
+
+/// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
+fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
+
+/// Describes a process, unless it has ended.
+fn describe(pid: u32) -> Option<Process> {
+    let directory = Path::new("/proc").join(pid.to_string());
+    let status = fs::read_to_string(directory.join("status")).ok()?;
+    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;
+    let inner = inner.parse().ok()?;
+    let process = Stat::read(&directory)?;
+    // The first thread of the test's process only waits for the one that runs the body.
+    let threads = numbers_in(&directory.join("task")).into_iter().skip(usize::from(inner == TEST));
+    let thread = threads.map(|tid| directory.join("task").join(tid.to_string())).next();
+    let telling = thread.and_then(|thread| Some((Stat::read(&thread)?, thread)));
+    let (stat, directory) = telling.unwrap_or((process, directory));
+    let state = match stat.state {
+        'Z' | 'X' => return None,
+        'R' => "running",
+        'S' => "sleeping",
+        'D' => "in uninterruptible sleep",
+        'T' => "stopped",
+        't' => "stopped by a tracer",
+        _ => "idle",
+    };
+    let waits_in = fs::read_to_string(directory.join("wchan")).ok().filter(|name| !name.is_empty() && name != "0");
+    Some(Process { pid: inner, name: stat.name, state, waits_in })
+}
+
+/// A part of proc_pid_stat(5).
+struct Stat {
+    name: String,
+    state: char,
+    parent: u32,
+}
+
+impl Stat {
+    fn read(directory: &Path) -> Option<Self> {
+        let bytes = fs::read(directory.join("stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// The name stands in parentheses and may hold anything, parentheses too.
+    fn parse(text: &str) -> Option<Self> {
+        let (head, fields) = text.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        let mut fields = fields.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        Some(Self { name: name.to_owned(), state, parent: fields.next()?.parse().ok()? })
+    }
+}
+
+/// The entries of a directory that are numbers, in order.
+fn numbers_in(directory: &Path) -> BTreeSet<u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_hold_anything() {
+        let stat = Stat::parse("12 (a) (b) S 7 12 12 0").expect("a stat line");
+        assert_eq!((stat.name.as_str(), stat.state, stat.parent), ("a) (b", 'S', 7));
+        assert!(Stat::parse("").is_none());
+        assert!(Stat::parse("12 (a) S").is_none());
+    }
+}

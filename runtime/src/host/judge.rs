@@ -1,0 +1,113 @@
+//! Turns what is known about a run into a verdict.
+//!
+//! A test passes only if its body returned, said so, and its process then ended cleanly. Nothing is inferred from
+//! silence: all that is not a pass by that rule is a failure with its own message.
+
+use crate::host::census::Process;
+use crate::message;
+use crate::report::{End, Outcome, REPORTED, Step, UNREPORTED};
+use crate::spec::Test;
+use nix::errno::Errno;
+
+/// What became known while a sandbox ran.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    /// The step of the set-up that failed.
+    pub(crate) refused: Option<OwnedRefusal>,
+    /// How the body ended.
+    pub(crate) outcome: Option<Outcome>,
+    /// What it panicked with.
+    pub(crate) panic_text: Vec<u8>,
+    /// Whether `exit` was called before the body was over.
+    pub(crate) exiting: bool,
+    /// The memory fault that the process met, and whether it was the end of the stack.
+    pub(crate) fault: Option<(u64, bool)>,
+    /// How the test's process ended.
+    pub(crate) ended: Option<Ended>,
+    /// What was still running when it had ended.
+    pub(crate) survivors: Vec<Process>,
+    /// Bytes that came over the report socket and were no report.
+    pub(crate) rubbish: usize,
+    /// What was running when the time was up.
+    pub(crate) timed_out: Option<Vec<Process>>,
+    /// Whether the zygote is dead.
+    pub(crate) zygote_gone: bool,
+    /// Why the sandbox could not be watched to its end.
+    pub(crate) watching_failed: Option<Errno>,
+}
+
+/// A step of the set-up that failed.
+#[derive(Debug)]
+pub(crate) struct OwnedRefusal {
+    pub(crate) step: Step,
+    pub(crate) path: String,
+    pub(crate) errno: Errno,
+}
+
+/// How the test's process ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) end: End,
+    pub(crate) execed: bool,
+}
+
+/// What the harness is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Passed,
+    /// The body panicked: with a text, or with something else. It has printed its message itself.
+    Panicked(Option<String>),
+    /// Anything else, with what to print.
+    Failed(String),
+}
+
+/// The verdict on `test`.
+pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
+    let name = test.short_name();
+    if let (Some(running), Some(timeout)) = (&evidence.timed_out, test.timeout) {
+        return Verdict::Failed(message::timed_out(name, timeout, running));
+    }
+    if let Some(OwnedRefusal { step, path, errno }) = &evidence.refused {
+        let cause = super::explain::explain(*step, *errno);
+        return Verdict::Failed(message::unsupported(name, *step, path, *errno, cause));
+    }
+    if let Some(errno) = evidence.watching_failed {
+        return Verdict::Failed(message::watching_failed(name, errno));
+    }
+    let Some(ended) = evidence.ended else {
+        let gone = if evidence.zygote_gone { message::zygote_gone } else { message::init_gone };
+        return Verdict::Failed(gone(name));
+    };
+    match (evidence.outcome, ended.end) {
+        (None, _) => Verdict::Failed(ended_early(name, evidence, ended)),
+        (Some(_), _) if evidence.rubbish > 0 => Verdict::Failed(message::rubbish(name, evidence.rubbish)),
+        (Some(outcome), End::Exited(REPORTED)) => match outcome {
+            Outcome::Returned(0) => Verdict::Passed,
+            Outcome::Returned(status) => Verdict::Failed(message::returned_failure(name, status)),
+            Outcome::Panicked { text: true } => {
+                Verdict::Panicked(Some(String::from_utf8_lossy(&evidence.panic_text).into_owned()))
+            }
+            Outcome::Panicked { text: false } => Verdict::Panicked(None),
+        },
+        (Some(outcome), end) => {
+            let what = match outcome {
+                Outcome::Returned(_) => "returned",
+                Outcome::Panicked { .. } => "panicked",
+            };
+            Verdict::Failed(message::ended_badly_after(name, what, end))
+        }
+    }
+}
+
+/// The message about a process that ended with the body not over.
+fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed }: Ended) -> String {
+    match (end, evidence.fault) {
+        _ if execed => message::execed(name, end),
+        (End::Exited(UNREPORTED), _) if !evidence.exiting => message::unreported(name),
+        (End::Exited(_), _) => message::ended_before_return(name, end, evidence.exiting),
+        (End::Killed { .. }, Some((_, true))) => message::stack_overflow(name),
+        (End::Killed { .. }, Some((address, false))) => message::fault(name, end, address),
+        (End::Killed { signal: libc::SIGSEGV, .. }, None) => message::stack_overflow_elsewhere(name, end),
+        (End::Killed { .. }, None) => message::killed(name, end),
+    }
+}

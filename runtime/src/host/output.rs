@@ -1,0 +1,128 @@
+//! Passes on what a sandbox writes, through the `print!` of the test's own thread: the harness captures that with the
+//! right test, and shows it live if it is told to.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 16 * 1024;
+
+/// One of the standard streams of a sandbox.
+pub(super) struct Stream {
+    pipe: OwnedFd,
+    print: fn(&str),
+    /// The beginning of a character whose end has not come yet.
+    pending: Vec<u8>,
+    /// Whether more may come.
+    open: bool,
+    /// Whether a line has begun and not ended.
+    mid_line: bool,
+}
+
+impl Stream {
+    /// `pipe` must not block.
+    pub(super) fn stdout(pipe: OwnedFd) -> Self {
+        Self::new(pipe, |text| print!("{text}"))
+    }
+
+    /// `pipe` must not block.
+    pub(super) fn stderr(pipe: OwnedFd) -> Self {
+        Self::new(pipe, |text| eprint!("{text}"))
+    }
+
+    fn new(pipe: OwnedFd, print: fn(&str)) -> Self {
+        Self { pipe, print, pending: Vec::new(), open: true, mid_line: false }
+    }
+
+    /// What to wait for: nothing if nothing more can come.
+    pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
+        self.open.then(|| self.pipe.as_fd())
+    }
+
+    pub(super) fn is_mid_line(&self) -> bool {
+        self.mid_line
+    }
+
+    /// Passes on what is there, at most one chunk. Returns whether there was anything.
+    pub(super) fn pump(&mut self) -> nix::Result<bool> {
+        if !self.open {
+            return Ok(false);
+        }
+        let start = self.pending.len();
+        self.pending.resize(start + CHUNK, 0);
+        let read = nix::unistd::read(&self.pipe, &mut self.pending[start..]);
+        self.pending.truncate(start + read.unwrap_or_default());
+        match read {
+            Ok(0) => self.open = false,
+            Ok(_) => {
+                let text = whole_characters(&mut self.pending);
+                self.print(&text);
+                return Ok(true);
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(false)
+    }
+
+    /// Passes on all that is there, and what can't become a whole character any more.
+    pub(super) fn finish(&mut self) {
+        while let Ok(true) = self.pump() {}
+        let rest = std::mem::take(&mut self.pending);
+        self.print(&String::from_utf8_lossy(&rest));
+    }
+
+    fn print(&mut self, text: &str) {
+        if let Some(last) = text.as_bytes().last() {
+            (self.print)(text);
+            self.mid_line = *last != b'\n';
+        }
+    }
+}
+
+/// Takes the text out of `bytes`, and leaves a character at the end of which only the beginning has come. What is no
+/// UTF-8 becomes U+FFFD, because the harness captures nothing else.
+fn whole_characters(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        rest += chunk.valid().len();
+        let at_end = rest + chunk.invalid().len() == bytes.len();
+        if !chunk.invalid().is_empty() {
+            if at_end && may_become_a_character(chunk.invalid()) {
+                break;
+            }
+            text.push(char::REPLACEMENT_CHARACTER);
+            rest += chunk.invalid().len();
+        }
+    }
+    bytes.drain(..rest);
+    text
+}
+
+/// Whether more bytes could make a character of these, which are invalid at the end of a text.
+fn may_become_a_character(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_comes_out_the_same_in_pieces_of_any_size() {
+        let bytes = b"a\xc3\xa4\xff\xe2\x82\xac \xf0\x9f\xa6\x80\xe2\x82".as_slice();
+        let whole = String::from_utf8_lossy(bytes);
+        for size in 1..=bytes.len() {
+            let (mut pending, mut text) = (Vec::new(), String::new());
+            for piece in bytes.chunks(size) {
+                pending.extend_from_slice(piece);
+                text.push_str(&whole_characters(&mut pending));
+            }
+            text.push_str(&String::from_utf8_lossy(&pending));
+            assert_eq!(text, whole, "in pieces of {size}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A sandbox, as the test binary holds it: two pipes, a socket, and a descriptor for its init.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
+use nix::unistd::pipe2;
+
+use super::census::{self, Process};
+use super::judge::{Ended, Evidence, OwnedRefusal};
+use super::output::Stream;
+use crate::report::{FRAME_MAX, Frame, Refusal};
+use crate::sandbox::Channel;
+use crate::spec::Test;
+use crate::sys;
+use crate::zygote::{Zygote, request};
+
+pub(super) struct Sandbox {
+    report: OwnedFd,
+    stdout: Stream,
+    stderr: Stream,
+}
+
+impl Sandbox {
+    /// Makes both ends of the channel to a sandbox.
+    pub(super) fn open() -> nix::Result<(Self, Channel)> {
+        let (report, their_report) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (stdout, their_stdout) = output_pipe()?;
+        let (stderr, their_stderr) = output_pipe()?;
+        let sandbox = Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr) };
+        Ok((sandbox, Channel { report: their_report, stdout: their_stdout, stderr: their_stderr }))
+    }
+
+    /// Runs `test`, and returns all that became known.
+    pub(super) fn run(&mut self, test: &'static Test, zygote: &Zygote, channel: Channel) -> Evidence {
+        let mut evidence = Evidence::default();
+        // The sandbox reads what it is to run when it is ready.
+        let asked = sys::send(self.report.as_fd(), &request::encode(test))
+            .and_then(|()| zygote.request(&test.spec, channel))
+            .and_then(|()| self.watch(test.timeout, zygote, &mut evidence));
+        match asked {
+            // Without a zygote, the other ends are closed.
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => evidence.zygote_gone = !zygote.is_alive(),
+            Err(errno) => evidence.watching_failed = Some(errno),
+        }
+        self.stdout.finish();
+        self.stderr.finish();
+        evidence
+    }
+
+    /// Whether the sandbox's output ended in the middle of a line.
+    pub(super) fn is_mid_line(&self) -> bool {
+        self.stdout.is_mid_line() || self.stderr.is_mid_line()
+    }
+
+    /// Passes on output and collects reports, until the last report has come or init is dead.
+    fn watch(&mut self, timeout: Option<Duration>, zygote: &Zygote, evidence: &mut Evidence) -> nix::Result<()> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut init: Option<OwnedFd> = None;
+        let mut report_open = true;
+        loop {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                evidence.timed_out = Some(kill_all(init.as_ref())?);
+                return Ok(());
+            }
+            // Until init is known, the zygote's life is what there is to go by.
+            let life = init.as_ref().map_or(zygote.as_fd(), |init| init.as_fd());
+            let report = report_open.then(|| self.report.as_fd());
+            let fds = [report, Some(life), self.stdout.pipe(), self.stderr.pipe()];
+            let [report, dead, stdout, stderr] = wait(fds, deadline)?;
+            if stdout {
+                self.stdout.pump()?;
+            }
+            if stderr {
+                self.stderr.pump()?;
+            }
+            if !report && !dead {
+                continue;
+            }
+            let was_known = init.is_some();
+            while report_open {
+                match self.receive(evidence, &mut init)? {
+                    Received::Report => {}
+                    Received::LastReport { survivors } => {
+                        if survivors {
+                            evidence.survivors = kill_all(init.as_ref())?;
+                        }
+                        return Ok(());
+                    }
+                    Received::Nothing => break,
+                    Received::End => report_open = false,
+                }
+            }
+            // What was sent before a death has been read by now. If the zygote is dead, init soon will be.
+            if dead && was_known == init.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes one report, if there is one.
+    fn receive(&self, evidence: &mut Evidence, init: &mut Option<OwnedFd>) -> nix::Result<Received> {
+        let mut buffer = [0; FRAME_MAX];
+        let message = match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Received::End),
+            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(errno) => return Err(errno),
+        };
+        match buffer.get(..message.length).and_then(Frame::decode) {
+            Some(Frame::Born) => *init = message.fds.into_iter().next(),
+            Some(Frame::Refused(Refusal { step, path, errno })) => {
+                let path = String::from_utf8_lossy(path).into_owned();
+                evidence.refused = Some(OwnedRefusal { step, path, errno });
+            }
+            Some(Frame::PanicText(text)) => evidence.panic_text.extend_from_slice(text),
+            Some(Frame::Finished(outcome)) => evidence.outcome = Some(outcome),
+            Some(Frame::Exiting) => evidence.exiting = true,
+            Some(Frame::Fault { address, overflow }) => evidence.fault = Some((address, overflow)),
+            Some(Frame::Ended { end, execed, survivors }) => {
+                evidence.ended = Some(Ended { end, execed });
+                return Ok(Received::LastReport { survivors });
+            }
+            None => evidence.rubbish += message.length,
+        }
+        Ok(Received::Report)
+    }
+}
+
+/// What came over the report socket.
+enum Received {
+    Report,
+    LastReport { survivors: bool },
+    Nothing,
+    End,
+}
+
+/// A pipe whose first end does not block.
+fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
+}
+
+/// Waits until one of `fds` has something to say, or the time is up. Returns which have.
+fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N], deadline: Option<Instant>) -> nix::Result<[bool; N]> {
+    let mut polled: Vec<_> = fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // Rounded up, so that the last millisecond is waited for too.
+        let left = left.map(|left| PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)));
+        match poll(&mut polled, left.map_or(PollTimeout::NONE, |left| left.unwrap_or(PollTimeout::MAX))) {
+            Err(Errno::EINTR) => {}
+            result => {
+                result?;
+                break;
+            }
+        }
+    }
+    let mut polled = polled.iter();
+    Ok(fds.map(|fd| fd.is_some() && polled.next().and_then(PollFd::any).unwrap_or(false)))
+}
+
+/// Kills init, and so all processes below it, which are returned. When this returns, they are dead.
+fn kill_all(init: Option<&OwnedFd>) -> nix::Result<Vec<Process>> {
+    let Some(init) = init else { return Ok(Vec::new()) };
+    let processes = census::below(init.as_fd());
+    match sys::kill(init.as_fd()) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(errno),
+    }
+    wait([Some(init.as_fd())], None)?;
+    Ok(processes)
+}

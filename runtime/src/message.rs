@@ -1,0 +1,259 @@
+//! Every sentence that a person reads: what happened, where, why, and what to do.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::host::census::Process;
+use crate::report::{End, Step};
+
+/// How many processes a message lists by name.
+const LISTED: usize = 10;
+
+/// What a message about one test begins with.
+fn failed(test: &str) -> String {
+    format!("belljar: `{test}` failed")
+}
+
+// ---- No sandbox ----
+
+pub(crate) fn not_a_test_run(test: &str) -> String {
+    format!(
+        "{}: this process has no zygote, because it was started with `--list` or `--help`. Start it without, to run tests.",
+        failed(test)
+    )
+}
+
+pub(crate) fn no_zygote(test: &str, errno: Errno) -> String {
+    format!(
+        "{}: the zygote could not be forked when the test binary started: {}. \
+         Check the limits on processes and memory (`ulimit -a`).",
+        failed(test),
+        error(errno)
+    )
+}
+
+pub(crate) fn no_channel(test: &str, errno: Errno) -> String {
+    format!(
+        "{}: no pipes for its sandbox: {}. Raise the limit on open files (`ulimit -n`), or run fewer tests at once \
+         (`--test-threads`).",
+        failed(test),
+        error(errno)
+    )
+}
+
+pub(crate) fn zygote_gone(test: &str) -> String {
+    format!(
+        "{}: the zygote of this test binary has been killed, and all sandboxes with it. If it was not you, look for \
+         the out-of-memory killer in the kernel's log (`dmesg`).",
+        failed(test)
+    )
+}
+
+pub(crate) fn init_gone(test: &str) -> String {
+    format!(
+        "{}: the init of its sandbox has been killed from outside, and all processes of the test with it. If it was \
+         not you, look for the out-of-memory killer in the kernel's log (`dmesg`).",
+        failed(test)
+    )
+}
+
+pub(crate) fn watching_failed(test: &str, errno: Errno) -> String {
+    format!("{}: its sandbox could not be watched: {}.", failed(test), error(errno))
+}
+
+/// The page that is printed when the host can't make the sandbox. `cause` is what to say of it, if that is known.
+pub(crate) fn unsupported(test: &str, step: Step, path: &str, errno: Errno, cause: Option<&Cause>) -> String {
+    let mut page = format!(
+        "belljar: `{test}` did not run: this host does not let its sandbox be set up.\n  \
+         step:   {}{}{path}\n  error:  {}",
+        describe(step),
+        if path.is_empty() { "" } else { ": " },
+        error(errno)
+    );
+    let (why, remedy) = match cause {
+        Some(cause) => (cause.why, cause.remedy),
+        None => ("unknown", "none known; the step and the error above are what the host said"),
+    };
+    page.push_str(&format!("\n  cause:  {why}\n  remedy: {remedy}"));
+    page
+}
+
+/// Why a host refuses, and what to do about it.
+pub(crate) struct Cause {
+    pub(crate) why: &'static str,
+    pub(crate) remedy: &'static str,
+}
+
+pub(crate) const APPARMOR_RESTRICTS: Cause = Cause {
+    why: "AppArmor takes all rights from user namespaces that ordinary users make, as Ubuntu does since 24.04 \
+          (kernel.apparmor_restrict_unprivileged_userns is 1)",
+    remedy: "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+};
+
+pub(crate) const USERNS_CLONE_OFF: Cause = Cause {
+    why: "user namespaces are for root only (kernel.unprivileged_userns_clone is 0)",
+    remedy: "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+};
+
+pub(crate) const NO_USER_NAMESPACES: Cause = Cause {
+    why: "no user namespaces are allowed (user.max_user_namespaces is 0)",
+    remedy: "sudo sysctl -w user.max_user_namespaces=10000",
+};
+
+pub(crate) const SECCOMP: Cause = Cause {
+    why: "a seccomp filter refuses new namespaces, as Docker's default profile does",
+    remedy: "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+             --security-opt systempaths=unconfined",
+};
+
+pub(crate) const MASKED_PROC: Cause = Cause {
+    why: "parts of /proc are masked, as in a container, and then the kernel refuses a new one",
+    remedy: "docker run --security-opt systempaths=unconfined, or podman run --security-opt unmask=ALL",
+};
+
+fn describe(step: Step) -> &'static str {
+    match step {
+        Step::Clone => "clone init into new namespaces",
+        Step::Session => "begin a session that ends with the zygote",
+        Step::Descriptors => "put the standard streams in place",
+        Step::MapIds => "map the ids of the user namespace",
+        Step::Hostname => "set the host name",
+        Step::Loopback => "bring up the interface lo",
+        Step::Propagation => "make the mount table private",
+        Step::Root => "mount a tmpfs for the root",
+        Step::Directory => "make a directory in the sandbox",
+        Step::Symlink => "make a symbolic link in the sandbox",
+        Step::File => "write a file in the sandbox",
+        Step::Bind => "show a path of the host in the sandbox",
+        Step::ReadOnly => "make a path read-only in the sandbox",
+        Step::Mount => "mount a file system in the sandbox",
+        Step::Pivot => "make the new root the root",
+        Step::WorkingDirectory => "enter the working directory",
+        Step::Fork => "fork the test's process",
+    }
+}
+
+// ---- How tests end ----
+
+pub(crate) fn returned_failure(test: &str, status: u8) -> String {
+    format!("{}: it returned a value that stands for the status {status}, which means failure.", failed(test))
+}
+
+pub(crate) fn ended_before_return(test: &str, end: End, exiting: bool) -> String {
+    let what = match end {
+        End::Exited(status) if exiting => format!("exit({status})"),
+        End::Exited(status) => format!("_exit({status})"),
+        End::Killed { .. } => return killed(test, end),
+    };
+    format!(
+        "{}: its process called {what} before the body returned. A test passes by returning: let a child process exit \
+         in its place.",
+        failed(test)
+    )
+}
+
+pub(crate) fn execed(test: &str, end: End) -> String {
+    format!(
+        "{}: its process ran another program in its place (exec), which {}. A test passes by returning: exec in a child \
+         process.",
+        failed(test),
+        ended(end)
+    )
+}
+
+pub(crate) fn unreported(test: &str) -> String {
+    format!(
+        "{}: its process could not report how the body ended, because the body closed the descriptor of the report. \
+         Close only descriptors that you opened, or close the others in a child process.",
+        failed(test)
+    )
+}
+
+pub(crate) fn killed(test: &str, end: End) -> String {
+    format!("{}: its process {} before the body returned.", failed(test), ended(end))
+}
+
+pub(crate) fn stack_overflow(test: &str) -> String {
+    format!(
+        "{}: stack overflow: the test's thread used up its stack. Recurse less, or ask for more (RUST_MIN_STACK).",
+        failed(test)
+    )
+}
+
+/// No handler ran, although one was there: it had no stack to run on.
+pub(crate) fn stack_overflow_elsewhere(test: &str, end: End) -> String {
+    format!(
+        "{}: its process {}, and no handler could run: most likely a stack overflow on a thread that the test started. \
+         Recurse less there, or give the thread more (thread::Builder::stack_size).",
+        failed(test),
+        ended(end)
+    )
+}
+
+pub(crate) fn fault(test: &str, end: End, address: u64) -> String {
+    format!("{}: its process {} when it used the invalid address {address:#x}.", failed(test), ended(end))
+}
+
+pub(crate) fn ended_badly_after(test: &str, what: &str, end: End) -> String {
+    format!("{}: the body {what}, but then its process {} instead of ending cleanly.", failed(test), ended(end))
+}
+
+pub(crate) fn rubbish(test: &str, bytes: usize) -> String {
+    format!(
+        "{}: something in its sandbox wrote {bytes} bytes to the descriptor of the report, which can't be trusted any \
+         more. Write only to descriptors that you opened.",
+        failed(test)
+    )
+}
+
+pub(crate) fn timed_out(test: &str, timeout: Duration, running: &[Process]) -> String {
+    format!(
+        "{}: it still ran after its timeout of {timeout:?}, and was killed with all it had started:{}",
+        failed(test),
+        List(running)
+    )
+}
+
+pub(crate) fn survivors(test: &str, left: &[Process]) -> String {
+    format!("belljar: `{test}` is over, and what it left running was killed:{}", List(left))
+}
+
+fn ended(end: End) -> String {
+    match end {
+        End::Exited(status) => format!("ended with the status {status}"),
+        End::Killed { signal, core } => {
+            let name = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |name| name.to_string());
+            format!("was killed by {name}{}", if core { " (core dumped)" } else { "" })
+        }
+    }
+}
+
+/// Processes, one a line.
+struct List<'p>(&'p [Process]);
+
+impl Display for List<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(processes) = self;
+        if processes.is_empty() {
+            return write!(f, "\n  (nothing that could be listed)");
+        }
+        for Process { pid, name, state, waits_in } in processes.iter().take(LISTED) {
+            write!(f, "\n  pid {pid} `{name}`, {state}")?;
+            if let Some(function) = waits_in {
+                write!(f, " in {function}")?;
+            }
+        }
+        match processes.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
+/// The error as the C headers name it and as a person reads it.
+fn error(errno: Errno) -> String {
+    format!("{errno:?} ({})", errno.desc())
+}

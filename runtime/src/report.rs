@@ -1,0 +1,290 @@
+//! What comes back from a sandbox: one frame a message, over a sequenced-packet socket.
+//!
+//! Three processes write to it, in this order: the zygote (that init was born, or could not be), the test (how the
+//! body ended), and init (how the test's process ended, which is always the last). A socket, and no plain pipe, because
+//! init's pidfd comes with the first frame, and because the kernel keeps message boundaries: whatever else a test writes
+//! to the descriptor, by accident, is a message of its own and can't shift or split a frame.
+//!
+//! The reader trusts nothing: what it can't decode is counted, and a test that caused it fails.
+
+use nix::errno::Errno;
+
+/// Begins every frame. A message without it was not written by us.
+const MAGIC: [u8; 4] = *b"\xbeJar";
+
+/// The most bytes that a frame carries besides its head. A longer panic message is sent in pieces.
+pub(crate) const PAYLOAD_MAX: usize = 16 * 1024;
+
+/// The most bytes that a frame has.
+pub(crate) const FRAME_MAX: usize = MAGIC.len() + 1 + PAYLOAD_MAX;
+
+/// With this status the test's process ends after it has reported how the body ended.
+pub(crate) const REPORTED: i32 = 90;
+
+/// With this status the test's process ends if it could not report, because the body had closed the descriptor.
+pub(crate) const UNREPORTED: i32 = 91;
+
+/// A step of the set-up: what was being done when the host refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    /// Clone init into its namespaces.
+    Clone,
+    /// Tie init's life to the zygote's, and begin a session.
+    Session,
+    /// Put the standard streams and the report socket in their places.
+    Descriptors,
+    /// Map the sandbox's user and group ids.
+    MapIds,
+    /// Set the host name.
+    Hostname,
+    /// Bring `lo` up.
+    Loopback,
+    /// Cut the mount table off from the host's.
+    Propagation,
+    /// Mount the tmpfs that becomes the root.
+    Root,
+    /// Make a directory.
+    Directory,
+    /// Make a symbolic link.
+    Symlink,
+    /// Write a file.
+    File,
+    /// Show a path of the host.
+    Bind,
+    /// Make what is shown read-only.
+    ReadOnly,
+    /// Mount a file system.
+    Mount,
+    /// Make the new root the root, and let go of the old one.
+    Pivot,
+    /// Go to the working directory.
+    WorkingDirectory,
+    /// Fork the test's process.
+    Fork,
+}
+
+impl Step {
+    const ALL: [Self; 17] = [
+        Self::Clone,
+        Self::Session,
+        Self::Descriptors,
+        Self::MapIds,
+        Self::Hostname,
+        Self::Loopback,
+        Self::Propagation,
+        Self::Root,
+        Self::Directory,
+        Self::Symlink,
+        Self::File,
+        Self::Bind,
+        Self::ReadOnly,
+        Self::Mount,
+        Self::Pivot,
+        Self::WorkingDirectory,
+        Self::Fork,
+    ];
+}
+
+/// A step that failed: which one, on what, and why. `path` may be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal<'a> {
+    pub(crate) step: Step,
+    pub(crate) path: &'a [u8],
+    pub(crate) errno: Errno,
+}
+
+/// How a process ended, as wait(2) has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Exited(i32),
+    Killed { signal: i32, core: bool },
+}
+
+/// How the body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It returned a value that stands for this status; 0 is success.
+    Returned(u8),
+    /// It panicked, with a text (sent before) or with something else.
+    Panicked { text: bool },
+}
+
+/// A frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frame<'a> {
+    /// From the zygote: init lives. Its pidfd comes along.
+    Born,
+    /// From the zygote or init: the sandbox could not be set up.
+    Refused(Refusal<'a>),
+    /// From the test: the next piece of its panic message.
+    PanicText(&'a [u8]),
+    /// From the test: the body is over.
+    Finished(Outcome),
+    /// From the test: `exit` was called and the body is not over.
+    Exiting,
+    /// From the test: a memory fault, and whether the address is the guard of the body's stack.
+    Fault { address: u64, overflow: bool },
+    /// From init: the test's process has ended. `execed`: another program ran in it. `survivors`: processes are left.
+    Ended { end: End, execed: bool, survivors: bool },
+}
+
+/// Where a frame is put together. It lies on the stack: init and signal handlers must not allocate.
+pub(crate) struct Buffer([u8; FRAME_MAX]);
+
+impl Buffer {
+    pub(crate) fn new() -> Self {
+        Self([0; FRAME_MAX])
+    }
+}
+
+struct Writer<'b> {
+    buffer: &'b mut [u8; FRAME_MAX],
+    length: usize,
+}
+
+impl Writer<'_> {
+    /// Appends as much of `bytes` as there is room for. Only paths and panic texts can be long, and both come last.
+    fn put(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(FRAME_MAX - self.length);
+        self.buffer[self.length..self.length + count].copy_from_slice(&bytes[..count]);
+        self.length += count;
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// Writes the frame into `buffer` and returns the part that is to be sent.
+    pub(crate) fn encode<'b>(&self, buffer: &'b mut Buffer) -> &'b [u8] {
+        let mut writer = Writer { buffer: &mut buffer.0, length: 0 };
+        writer.put(&MAGIC);
+        match *self {
+            Self::Born => writer.put(&[0]),
+            Self::Refused(Refusal { step, path, errno }) => {
+                writer.put(&[1, step as u8]);
+                writer.put(&(errno as i32).to_ne_bytes());
+                writer.put(path);
+            }
+            Self::PanicText(text) => {
+                writer.put(&[2]);
+                writer.put(text);
+            }
+            Self::Finished(Outcome::Returned(status)) => writer.put(&[3, 0, status]),
+            Self::Finished(Outcome::Panicked { text }) => writer.put(&[3, 1, u8::from(text)]),
+            Self::Exiting => writer.put(&[4]),
+            Self::Fault { address, overflow } => {
+                writer.put(&[5, u8::from(overflow)]);
+                writer.put(&address.to_ne_bytes());
+            }
+            Self::Ended { end, execed, survivors } => {
+                let (kind, number, core) = match end {
+                    End::Exited(status) => (0, status, false),
+                    End::Killed { signal, core } => (1, signal, core),
+                };
+                writer.put(&[6, kind, u8::from(core), u8::from(execed), u8::from(survivors)]);
+                writer.put(&number.to_ne_bytes());
+            }
+        }
+        let length = writer.length;
+        &buffer.0[..length]
+    }
+
+    /// Reads a message back. `None` if it is no frame.
+    pub(crate) fn decode(message: &'a [u8]) -> Option<Self> {
+        let (&kind, payload) = message.strip_prefix(&MAGIC)?.split_first()?;
+        match (kind, payload) {
+            (0, []) => Some(Self::Born),
+            (1, [step, e0, e1, e2, e3, path @ ..]) => {
+                let step = *Step::ALL.get(usize::from(*step))?;
+                let errno = Errno::from_raw(i32::from_ne_bytes([*e0, *e1, *e2, *e3]));
+                Some(Self::Refused(Refusal { step, path, errno }))
+            }
+            (2, text) => Some(Self::PanicText(text)),
+            (3, [0, status]) => Some(Self::Finished(Outcome::Returned(*status))),
+            (3, [1, text]) => Some(Self::Finished(Outcome::Panicked { text: flag(*text)? })),
+            (4, []) => Some(Self::Exiting),
+            (5, [overflow, address @ ..]) => {
+                let address = u64::from_ne_bytes(address.try_into().ok()?);
+                Some(Self::Fault { address, overflow: flag(*overflow)? })
+            }
+            (6, [kind, core, execed, survivors, number @ ..]) => {
+                let number = i32::from_ne_bytes(number.try_into().ok()?);
+                let end = match kind {
+                    0 => End::Exited(number),
+                    1 => End::Killed { signal: number, core: flag(*core)? },
+                    _ => return None,
+                };
+                Some(Self::Ended { end, execed: flag(*execed)?, survivors: flag(*survivors)? })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn flag(byte: u8) -> Option<bool> {
+    match byte {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Frame<'static>> {
+        let mut frames = vec![
+            Frame::Born,
+            Frame::PanicText(b"left == right"),
+            Frame::PanicText(b""),
+            Frame::Finished(Outcome::Returned(0)),
+            Frame::Finished(Outcome::Returned(7)),
+            Frame::Finished(Outcome::Panicked { text: true }),
+            Frame::Exiting,
+            Frame::Fault { address: 0xdead_beef, overflow: true },
+            Frame::Ended { end: End::Exited(REPORTED), execed: false, survivors: true },
+            Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false },
+        ];
+        for step in Step::ALL {
+            frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM }));
+        }
+        frames
+    }
+
+    #[test]
+    fn frames_survive_the_way() {
+        for frame in examples() {
+            assert_eq!(Frame::decode(frame.encode(&mut Buffer::new())), Some(frame));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_frame() {
+        for frame in examples() {
+            let mut buffer = Buffer::new();
+            let message = frame.encode(&mut buffer);
+            for end in 0..message.len() {
+                // A text and a path have no length of their own: a shorter message is a shorter text.
+                let shorter = Frame::decode(&message[..end]);
+                let texts = matches!(shorter, Some(Frame::PanicText(_) | Frame::Refused(_)));
+                assert!(shorter.is_none() || texts, "{end} of {frame:?} became {shorter:?}");
+            }
+            let mut damaged = message.to_vec();
+            damaged[1] ^= 1;
+            assert_eq!(Frame::decode(&damaged), None);
+        }
+        for kind in 7..=255 {
+            assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
+        }
+        assert_eq!(Frame::decode(b""), None);
+        assert_eq!(Frame::decode(&[0; FRAME_MAX]), None);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut() {
+        let long = vec![b'x'; 2 * PAYLOAD_MAX];
+        let mut buffer = Buffer::new();
+        let message = Frame::PanicText(&long).encode(&mut buffer);
+        assert_eq!(Frame::decode(message), Some(Frame::PanicText(&long[..PAYLOAD_MAX])));
+    }
+}

@@ -1,0 +1,127 @@
+//! The test's process: PID 2, in which the body runs on a thread that bears the test's name.
+
+use std::any::Any;
+use std::ffi::CStr;
+use std::os::fd::AsRawFd as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
+use std::sync::OnceLock;
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_name;
+use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::stat::fstat;
+use nix::unistd::{Pid, setpgid};
+
+use super::Report;
+use crate::report::{Frame, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
+use crate::spec::Test;
+use crate::sys::{self, Disposition, Fault};
+use crate::zygote::request;
+
+/// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
+/// end with.
+const PANICKED: i32 = 101;
+
+/// The report socket, for handlers. It is set before the body can run, and only then.
+static REPORT: OnceLock<Report> = OnceLock::new();
+
+/// Whether the body is over, so that `exit` is ours.
+static OVER: OnceLock<()> = OnceLock::new();
+
+/// Waits for the test that this sandbox is for, runs its body, reports, and ends.
+pub(super) fn run(report: Report, command: &CStr, sigchld: Disposition) -> ! {
+    // A process group of its own, so that a signal to the group does not reach init.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    let _ = set_name(command);
+    sys::set_disposition(libc::SIGCHLD, sigchld);
+    // What the `main` of every Rust program does.
+    sys::set_disposition(libc::SIGPIPE, Disposition::Ignore);
+    let Some(test) = receive(&report) else {
+        // The test binary wants no test of this sandbox any more.
+        sys::exit_now(0)
+    };
+    let report = REPORT.get_or_init(|| report);
+    let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
+    let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
+    let body = thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test));
+    // The thread is joined, so that the destructors of its locals belong to the body.
+    let result = match body.map(thread::JoinHandle::join) {
+        Ok(Ok(result)) => result,
+        Ok(Err(payload)) => Err(payload),
+        Err(error) => Err(Box::new(format!("no thread for the body: {error}")) as Box<dyn Any + Send>),
+    };
+    let _ = OVER.set(());
+    match finish(report, inode, result) {
+        Ok(()) => process::exit(REPORTED),
+        Err(_) => process::exit(UNREPORTED),
+    }
+}
+
+/// The test that is sent when there is one.
+fn receive(report: &Report) -> Option<&'static Test> {
+    let mut message = [0; 16];
+    let length = loop {
+        match recv(report.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            result => break result.ok()?,
+        }
+    };
+    request::decode_test(message.get(..length)?)
+}
+
+/// Runs the body, on its thread.
+fn run_body(test: &'static Test) -> thread::Result<u8> {
+    // Without a signal stack, an overflow is reported less well, and as reliably.
+    let _ = sys::watch_stack();
+    let result = catch_unwind(AssertUnwindSafe(test.body));
+    if sys::is_marked_process() {
+        return result;
+    }
+    // The body forked, and this is the child, which returned from it as well. It has no say.
+    match result {
+        Ok(0) => process::exit(0),
+        Ok(status) => process::exit(status.into()),
+        Err(_) => process::exit(PANICKED),
+    }
+}
+
+fn finish(report: &Report, inode: u64, result: thread::Result<u8>) -> nix::Result<()> {
+    // If the body closed the socket, its number may by now belong to a file of the body's.
+    if fstat(&report.0)?.st_ino != inode {
+        return Err(Errno::EBADF);
+    }
+    let outcome = match result {
+        Ok(status) => Outcome::Returned(status),
+        Err(payload) => {
+            let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+            for piece in text.unwrap_or_default().as_bytes().chunks(PAYLOAD_MAX) {
+                report.send(&Frame::PanicText(piece))?;
+            }
+            let outcome = Outcome::Panicked { text: text.is_some() };
+            // The payload may be of a type whose destructor panics.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+            outcome
+        }
+    };
+    report.send(&Frame::Finished(outcome))
+}
+
+extern "C" fn at_exit() {
+    if OVER.get().is_none() && sys::is_marked_process() {
+        send(&Frame::Exiting);
+    }
+}
+
+fn on_fault(fault: Fault) {
+    if sys::is_marked_process() {
+        send(&Frame::Fault { address: fault.address as u64, overflow: fault.overflow });
+    }
+}
+
+fn send(frame: &Frame<'_>) {
+    if let Some(report) = REPORT.get() {
+        let _ = report.send(frame);
+    }
+}

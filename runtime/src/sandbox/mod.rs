@@ -1,0 +1,175 @@
+//! Inside a sandbox: init, which is PID 1 there, and the test, its child.
+//!
+//! Init was cloned from the zygote, has one thread, and must not use what needs the C library to know its thread: it
+//! makes system calls, on data that the zygote has prepared, and allocates nothing. Each step that fails ends it with a
+//! frame that says which, on what path, and why. When all steps are done it forks the test and becomes the [`reaper`].
+
+pub(crate) mod rootfs;
+
+mod body;
+mod reaper;
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::{ForkResult, sethostname, setsid};
+
+use crate::report::{Buffer, Frame, Refusal, Step};
+use crate::spec::{DEFAULT_HOSTNAME, Spec};
+use crate::sys::{self, Disposition, SingleThreaded};
+
+/// Where the report socket goes: out of the way of tests that expect their descriptors to begin at 3.
+const REPORT_FD: RawFd = 255;
+
+/// What init is born with.
+pub(crate) struct Birth<'z> {
+    pub(crate) spec: &'static Spec,
+    pub(crate) plan: &'z rootfs::Plan,
+    /// The lines of uid_map and gid_map.
+    pub(crate) id_maps: &'z [String; 2],
+    /// The zygote's pidfd.
+    pub(crate) zygote: BorrowedFd<'z>,
+    /// How the test binary took SIGCHLD when it was started, and what it was called.
+    pub(crate) sigchld: Disposition,
+    pub(crate) command: &'z CStr,
+    pub(crate) channel: Channel,
+}
+
+/// The sandbox's ends of what connects it to the test binary.
+pub(crate) struct Channel {
+    pub(crate) report: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// The sandbox's end of the report socket.
+pub(crate) struct Report(OwnedFd);
+
+impl Report {
+    pub(crate) fn send(&self, frame: &Frame<'_>) -> nix::Result<()> {
+        send(self.0.as_fd(), frame)
+    }
+}
+
+/// Sends `frame` over a report socket.
+pub(crate) fn send(report: BorrowedFd<'_>, frame: &Frame<'_>) -> nix::Result<()> {
+    let mut buffer = Buffer::new();
+    sys::send(report, frame.encode(&mut buffer))
+}
+
+/// A step that failed, as `Result` carries it. The path is one of the plan's.
+pub(crate) type Refused<'p> = (Step, &'p CStr, Errno);
+
+/// Names the step that an error belongs to.
+pub(crate) trait OrRefuse<T> {
+    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>>;
+}
+
+impl<T> OrRefuse<T> for nix::Result<T> {
+    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>> {
+        self.map_err(|errno| (step, path, errno))
+    }
+}
+
+/// What init does, from its birth to its end, which is the end of everything in the sandbox.
+pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
+    let report = match put_descriptors_in_place(birth, &proof) {
+        Ok(report) => report,
+        Err(refused) => give_up(birth.channel.report.as_fd(), refused),
+    };
+    if let Err(refused) = set_up(birth) {
+        give_up(report.0.as_fd(), refused);
+    }
+    let procfs = match open(c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(procfs) => procfs,
+        Err(errno) => give_up(report.0.as_fd(), (Step::Mount, c"/proc", errno)),
+    };
+    match sys::fork(&proof) {
+        Ok(ForkResult::Child) => {
+            drop(procfs);
+            body::run(report, birth.command, birth.sigchld)
+        }
+        Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child),
+        Err(errno) => give_up(report.0.as_fd(), (Step::Fork, c"", errno)),
+    }
+}
+
+fn give_up(report: BorrowedFd<'_>, (step, path, errno): Refused<'_>) -> ! {
+    // Where even this fails, the test binary sees init's death, and says that.
+    let _ = send(report, &Frame::Refused(Refusal { step, path: path.to_bytes(), errno }));
+    sys::exit_now(1)
+}
+
+/// The numbered steps.
+fn set_up<'b>(birth: &'b Birth<'_>) -> Result<(), Refused<'b>> {
+    // 1. The ids, without which nothing else may be done.
+    map_ids(birth.id_maps)?;
+    // 2. The names.
+    let hostname = birth.spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
+    sethostname(hostname).or_refuse(Step::Hostname, c"")?;
+    // 3. The network.
+    if birth.spec.net {
+        sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
+    }
+    // 4. The file system.
+    rootfs::build(birth.plan)
+}
+
+/// Ties init to the zygote, and leaves it no descriptors but the standard streams and the report socket.
+fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result<Report, Refused<'static>> {
+    let _ = set_name(c"belljar-init");
+    sys::set_disposition(libc::SIGCHLD, Disposition::Default);
+    live_no_longer_than(birth.zygote).or_refuse(Step::Session, c"")?;
+    let Channel { report, stdout, stderr } = &birth.channel;
+    let place = || {
+        sys::redirect(stdout.as_fd(), libc::STDOUT_FILENO)?;
+        sys::redirect(stderr.as_fd(), libc::STDERR_FILENO)?;
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let lowest = RawFd::try_from(limit).map_or(REPORT_FD, |limit| REPORT_FD.min(limit - 1));
+        let report = sys::duplicate_above(report, lowest)?;
+        sys::close_all_but(proof, report.as_raw_fd())?;
+        Ok(Report(report))
+    };
+    place().or_refuse(Step::Descriptors, c"")
+}
+
+/// Has this process killed when the zygote ends, and makes it the leader of a session.
+///
+/// The order matters. If the zygote ends before prctl(2), no signal comes; setsid(2) then waits for the lock under which
+/// the kernel ends processes, so that the zygote's descriptor says so for certain.
+fn live_no_longer_than(zygote: BorrowedFd<'_>) -> nix::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    setsid()?;
+    let mut fds = [PollFd::new(zygote, PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::ZERO)? {
+        0 => Ok(()),
+        _ => Err(Errno::ESRCH),
+    }
+}
+
+/// Maps one user and one group: root inside is, outside, whoever runs the tests. See user_namespaces(7).
+fn map_ids(maps: &[String; 2]) -> Result<(), Refused<'static>> {
+    let write = |path: &'static CStr, text: &str| {
+        let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let written = file.and_then(|file| {
+            let error = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            File::from(file).write_all(text.as_bytes()).map_err(error)
+        });
+        written.or_refuse(Step::MapIds, path)
+    };
+    // An ordinary user may map a group only after giving up setgroups(2). Root gives it up too: a test is to find the
+    // same, whoever runs it.
+    write(c"/proc/self/setgroups", "deny")?;
+    let [uids, gids] = maps;
+    write(c"/proc/self/uid_map", uids)?;
+    write(c"/proc/self/gid_map", gids)
+}

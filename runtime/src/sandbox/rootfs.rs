@@ -1,0 +1,173 @@
+//! The file system that a sandbox sees: a list of operations that the zygote has planned, carried out one by one.
+//!
+//! With a root of its own, the sandbox mounts a tmpfs *over* `/`. Its processes don't notice: their root is still the
+//! directory below. So the paths of operations that begin with `/` lead to the host's tree, and the others, from the
+//! working directory, into the new one, until pivot_root(2) makes that the root and the host's tree is let go of.
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{chdir, mkdir, pivot_root, symlinkat, write};
+
+use super::{OrRefuse as _, Refused};
+use crate::report::Step;
+use crate::sys;
+
+/// A file system to be made.
+pub(crate) struct Plan {
+    /// Whether it has a root of its own.
+    pub(crate) own_root: bool,
+    /// What to do, in this order.
+    pub(crate) operations: Vec<Operation>,
+    /// Where the test begins; `None` if it stays where it is.
+    pub(crate) working_directory: Option<CString>,
+}
+
+/// A step towards a file system.
+pub(crate) enum Operation {
+    /// Makes a directory, whose parent is there.
+    Directory { path: CString, mode: Mode },
+    /// Makes a symbolic link.
+    Symlink { path: CString, target: CString },
+    /// Writes a file.
+    File { path: CString, content: Vec<u8> },
+    /// Shows `from`, with all that is mounted below it, at `to`, which is there.
+    Bind { from: CString, to: CString, access: Access },
+    /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
+    Mount { kind: &'static CStr, path: CString, options: Option<&'static CStr>, kept: Option<CString> },
+}
+
+/// What may be done with that which is shown.
+pub(crate) enum Access {
+    /// What the host allows.
+    AsIs,
+    /// Reading only. `below` are the mount points below the path, for kernels that can't find them by themselves.
+    ReadOnly { below: Vec<CString> },
+    /// Writing too, although the path lies in a mount that is read-only.
+    Writable,
+}
+
+const NONE: Option<&CStr> = None;
+
+/// Carries out `plan`.
+pub(crate) fn build(plan: &Plan) -> Result<(), Refused<'_>> {
+    // Directories and files get exactly the modes that the plan says.
+    let mask = umask(Mode::empty());
+    // What the host mounts from now on must not show up here, nor the other way round.
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(NONE, c"/", NONE, private, NONE).or_refuse(Step::Propagation, c"/")?;
+    if plan.own_root {
+        enter_new_root()?;
+    }
+    for operation in &plan.operations {
+        carry_out(operation)?;
+    }
+    if plan.own_root {
+        let pivot = pivot_root(c".", c".").and_then(|()| umount2(c".", MntFlags::MNT_DETACH));
+        pivot.or_refuse(Step::Pivot, c"/")?;
+    }
+    if let Some(directory) = &plan.working_directory {
+        chdir(directory.as_c_str()).or_refuse(Step::WorkingDirectory, directory)?;
+    }
+    umask(mask);
+    Ok(())
+}
+
+/// Mounts the new root over `/` and goes there. `..` is the one way to it: at the root it stays where it is, and then
+/// follows what is mounted there.
+fn enter_new_root() -> Result<(), Refused<'static>> {
+    mount(Some(c"tmpfs"), c"/", Some(c"tmpfs"), MsFlags::empty(), Some(c"mode=755")).or_refuse(Step::Root, c"/")?;
+    chdir(c"/..").or_refuse(Step::Root, c"/..")
+}
+
+fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
+    match operation {
+        Operation::Directory { path, mode } => mkdir(path.as_c_str(), *mode).or_refuse(Step::Directory, path),
+        Operation::Symlink { path, target } => {
+            symlinkat(target.as_c_str(), nix::fcntl::AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
+        }
+        Operation::File { path, content } => write_file(path, content).or_refuse(Step::File, path),
+        Operation::Bind { from, to, access } => {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(from.as_c_str()), to.as_c_str(), NONE, flags, NONE).or_refuse(Step::Bind, from)?;
+            match access {
+                Access::AsIs => Ok(()),
+                Access::ReadOnly { below } => set_read_only(to, below),
+                Access::Writable => set_writable(to),
+            }
+        }
+        Operation::Mount { kind, path, options, kept } => {
+            let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(Some(*kind), path.as_c_str(), Some(*kind), flags, *options).or_refuse(Step::Mount, path)?;
+            match kept {
+                Some((path, mounts)) => {
+                    mounts.and_then(|mounts| sys::attach_mounts(&mounts, path)).or_refuse(Step::Bind, path)
+                }
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn write_file(path: &CStr, content: &[u8]) -> nix::Result<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = open(path, flags, Mode::from_bits_truncate(0o644))?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        rest = &rest[write(&file, rest)?..];
+    }
+    Ok(())
+}
+
+/// Makes the mount at `path` read-only, and those `below` it.
+fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), Refused<'p>> {
+    match sys::set_read_only(path, true, true) {
+        Err(errno) if may_be_unknown(errno) => {}
+        result => return result.or_refuse(Step::ReadOnly, path),
+    }
+    remount(path, MsFlags::MS_RDONLY).or_refuse(Step::ReadOnly, path)?;
+    for path in below {
+        remount(path, MsFlags::MS_RDONLY).or_refuse(Step::ReadOnly, path)?;
+    }
+    Ok(())
+}
+
+/// Makes the mount at `path` writable.
+fn set_writable(path: &CStr) -> Result<(), Refused<'_>> {
+    match sys::set_read_only(path, false, false) {
+        Err(errno) if may_be_unknown(errno) => remount(path, MsFlags::empty()),
+        result => result,
+    }
+    .or_refuse(Step::Bind, path)
+}
+
+/// Whether a call as young as mount_setattr(2) may fail with this just because it is unknown: to the kernel, or to a
+/// container's filter.
+fn may_be_unknown(errno: Errno) -> bool {
+    errno == Errno::ENOSYS || errno == Errno::EPERM
+}
+
+/// Changes the flags of the mount at `path` in the older way, which must repeat those that are there: some are locked,
+/// and leaving them out is refused.
+fn remount(path: &CStr, read_only: MsFlags) -> nix::Result<()> {
+    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | read_only;
+    let present = statvfs(path)?.flags();
+    for (is, keep) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if present.contains(is) {
+            flags |= keep;
+        }
+    }
+    mount(NONE, path, NONE, flags, NONE)
+}

@@ -1,0 +1,48 @@
+//! What a test asks for: plain data, written by the macro as a constant.
+//!
+//! It lies in the read-only data of the test binary, at one address in every process that was forked from it. What
+//! travels from the test binary to the zygote and to the sandbox is therefore just that address.
+
+use std::time::Duration;
+
+/// The host name inside, where a test asks for none.
+pub(crate) const DEFAULT_HOSTNAME: &str = "localhost";
+
+/// One isolated test.
+#[derive(Debug)]
+pub struct Test {
+    /// The path of the test function, crate first.
+    pub name: &'static str,
+    /// The sandbox it runs in.
+    pub spec: Spec,
+    /// How long the body may run.
+    pub timeout: Option<Duration>,
+    /// Whether `#[should_panic]` stands on it. The harness then takes any panic for a pass, so ours must not panic for
+    /// other reasons.
+    pub should_panic: bool,
+    /// The body, as the status code that its return value stands for.
+    pub body: fn() -> u8,
+}
+
+/// A sandbox, as a test asks for it. `user`, `pid`, `ipc`, `uts`, `cgroup` and a private mount table are no part of it:
+/// they are always there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// A network of its own, with `lo` up; otherwise the host's.
+    pub net: bool,
+    /// A tmpfs root of its own; otherwise the host's tree, in a private mount table.
+    pub mount: bool,
+    /// The host name inside, if one is asked for.
+    pub hostname: Option<&'static str>,
+    /// Cargo's `CARGO_MANIFEST_DIR` when the test was compiled.
+    pub manifest_dir: Option<&'static str>,
+    /// Cargo's `CARGO_TARGET_TMPDIR` when the test was compiled: integration tests and benches have one.
+    pub target_tmpdir: Option<&'static str>,
+}
+
+impl Test {
+    /// The name as the harness prints it, without the crate.
+    pub(crate) fn short_name(&self) -> &'static str {
+        self.name.split_once("::").map_or(self.name, |(_, name)| name)
+    }
+}

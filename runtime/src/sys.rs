@@ -1,0 +1,460 @@
+//! System calls that `nix` lacks, or wraps in a way that doesn't fit here. All `unsafe` code of the crate is in this
+//! file and in [`zygote`](crate::zygote).
+#![expect(unsafe_code, reason = "raw system calls")]
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem;
+use std::ops::Range;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::unistd::{ForkResult, Pid};
+
+use crate::report::End;
+
+// ---- Processes ----
+
+/// Proof that this process has one thread and that no lock is held by another. Only a process that was cloned before
+/// `main` has it, and it hands it on to its clones.
+pub(crate) struct SingleThreaded(());
+
+/// What [`clone_zygote`] and [`clone_init`] return, once in each process.
+pub(crate) enum Cloned {
+    Parent { child: Pid, pidfd: OwnedFd },
+    Child(SingleThreaded),
+}
+
+/// Forks this process into one that `wait` doesn't find: with no signal at its end it is what wait(2) calls a "clone"
+/// child. A test binary whose code waits for *any* child must not meet ours. See clone(2).
+///
+/// # Safety
+///
+/// No other thread may run, as before `main`.
+pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned> {
+    let mut pidfd: c_int = -1;
+    let flags = c_long::from(libc::CLONE_PIDFD);
+    // SAFETY: without CLONE_VM the child has a copy of the address space and goes on with the stack it has. The
+    // kernel writes the pidfd where the third argument points, which outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    // SAFETY: the caller promises that there is one thread, and the kernel has just made the descriptor.
+    unsafe { cloned(result, pidfd) }
+}
+
+/// Clones init into new namespaces, `flags` being a set of CLONE_NEW*. See clone(2) on clone3.
+///
+/// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
+/// right for its children.
+pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int) -> nix::Result<Cloned> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
+    let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
+    arguments.flags = (flags | libc::CLONE_PIDFD) as u64;
+    arguments.pidfd = (&raw mut pidfd).addr() as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: as in `clone_zygote`; `arguments` and what it points to outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
+    // SAFETY: the proof says that there is one thread, and the kernel has just made the descriptor.
+    unsafe { cloned(result, pidfd) }
+}
+
+/// # Safety
+///
+/// In the child there must be one thread; in the parent, `pidfd` must be open and owned by nobody else.
+unsafe fn cloned(result: c_long, pidfd: c_int) -> nix::Result<Cloned> {
+    match Errno::result(result)? {
+        0 => Ok(Cloned::Child(SingleThreaded(()))),
+        child => {
+            // SAFETY: the caller promises it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { child: Pid::from_raw(child as libc::pid_t), pidfd })
+        }
+    }
+}
+
+/// Forks through the C library, whose state is then right in the child: that one may start threads.
+pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
+    // SAFETY: the proof says that there is one thread, so no lock can be held by one that is missing in the child.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Ends this process at once, with no handlers and no flushing. See _exit(2).
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Has `handler` run by exit(3), after all handlers that are registered later.
+pub(crate) fn at_exit(handler: extern "C" fn()) -> nix::Result<()> {
+    // SAFETY: a plain function pointer is all that atexit(3) asks for.
+    let result = unsafe { libc::atexit(handler) };
+    if result == 0 { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+/// A child that has ended.
+pub(crate) struct Waited {
+    pub(crate) pid: Pid,
+    pub(crate) end: End,
+}
+
+/// Waits for any child to end, "clone" children included; `flags` are WNOHANG and WNOWAIT. With WNOHANG, `None` means
+/// that no child has ended. Unlike nix's, it knows real-time signals. See waitid(2).
+pub(crate) fn wait_any(flags: c_int) -> nix::Result<Option<Waited>> {
+    wait_for(libc::P_ALL, 0, flags)
+}
+
+/// Waits for the "clone" child that `pidfd` refers to.
+pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, 0).map(drop)
+}
+
+fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<Option<Waited>> {
+    // SAFETY: `siginfo_t` is integers and pointers, for which zero is a value. If no child has ended, it stays zero.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let flags = flags | libc::WEXITED | libc::__WALL;
+    loop {
+        // SAFETY: `info` outlives the call.
+        match Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, flags) }) {
+            Err(Errno::EINTR) => {}
+            result => {
+                result?;
+                break;
+            }
+        }
+    }
+    // SAFETY: waitid fills in the fields that belong to SIGCHLD, which these are.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let end = match info.si_code {
+        libc::CLD_EXITED => End::Exited(status),
+        code => End::Killed { signal: status, core: code == libc::CLD_DUMPED },
+    };
+    Ok(Some(Waited { pid: Pid::from_raw(pid), end }))
+}
+
+/// A descriptor for this process, which becomes readable when it ends. See pidfd_open(2).
+pub(crate) fn pidfd_of_this_process() -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Kills the process that `pidfd` refers to, however little it likes that. See pidfd_send_signal(2).
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+    let info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: with no siginfo, all arguments are integers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, info, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Marks this process: [`is_marked_process`] is true in it, and false in everything that it forks.
+///
+/// The mark is a page that the kernel wipes in a fork (MADV_WIPEONFORK in madvise(2)). A pid alone would not do: in a
+/// pid namespace of its own, a grandchild has the test's pid again.
+pub(crate) fn mark_process() -> nix::Result<()> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new anonymous mapping disturbs nothing.
+    let page = unsafe { libc::mmap(ptr::null_mut(), 1, protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // SAFETY: the page was mapped above and is never unmapped.
+    Errno::result(unsafe { libc::madvise(page, 1, libc::MADV_WIPEONFORK) })?;
+    // SAFETY: it is writable, and nobody else knows of it yet.
+    unsafe { page.cast::<u8>().write(1) };
+    MARK.store(page.cast(), Ordering::Release);
+    Ok(())
+}
+
+/// Whether this very process called [`mark_process`]. Async-signal-safe.
+pub(crate) fn is_marked_process() -> bool {
+    let page = MARK.load(Ordering::Acquire);
+    // SAFETY: where it isn't null, it is the page that `mark_process` mapped for good, and nobody writes to it any more.
+    !page.is_null() && unsafe { page.read_volatile() } == 1
+}
+
+static MARK: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+// ---- Constructors ----
+
+/// An entry of `.init_array`, which the C library calls like `main`.
+pub(crate) type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
+/// The arguments of `main`, as constructors get them.
+#[derive(Clone, Copy)]
+pub(crate) struct MainArguments(pub(crate) c_int, pub(crate) *const *const c_char, pub(crate) *const *const c_char);
+
+/// Runs the constructors of this program that stand behind `own`.
+///
+/// # Safety
+///
+/// `own` must lie in `.init_array`, those before it must have run, and those behind it must not.
+pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments: MainArguments) {
+    unsafe extern "C" {
+        /// Where `.init_array` ends. The linker defines it.
+        static __init_array_end: [Constructor; 0];
+    }
+    let MainArguments(argc, argv, envp) = arguments;
+    let end = (&raw const __init_array_end).cast::<Constructor>();
+    // SAFETY: `own` is an entry of the array, so the entry behind it begins in the array or at its end.
+    let mut next = unsafe { own.add(1) };
+    while next < end {
+        // SAFETY: `next` is an entry, which the C library would call the same way.
+        unsafe { (*next)(argc, argv, envp) };
+        // SAFETY: as above.
+        next = unsafe { next.add(1) };
+    }
+}
+
+// ---- Descriptors ----
+
+/// Sends `bytes` with `fds` as one message. See unix(7) on SCM_RIGHTS.
+pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> nix::Result<()> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    loop {
+        let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None);
+        match sent {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// Sends `bytes` as one message.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
+    loop {
+        match nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// The most descriptors that come with one message.
+pub(crate) const FDS_MAX: usize = 3;
+
+/// A message that was received.
+pub(crate) struct Message {
+    /// How many bytes it had; the part that exceeds the buffer is lost.
+    pub(crate) length: usize,
+    /// The descriptors that came with it.
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// Receives one message into `buffer`. `None` if the other side is gone. `flags` may be MSG_DONTWAIT.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<Option<Message>> {
+    let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_TRUNC;
+    let mut parts = [IoSliceMut::new(buffer)];
+    loop {
+        let received = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            // ECONNRESET says that the other side left without reading all that we had sent; what it sent itself
+            // still comes.
+            Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+            result => result?,
+        };
+        let mut fds = Vec::new();
+        for message in received.cmsgs().into_iter().flatten() {
+            if let ControlMessageOwned::ScmRights(raw) = message {
+                // SAFETY: the kernel has just made these descriptors for us.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        let length = received.bytes;
+        return Ok(if length == 0 && fds.is_empty() { None } else { Some(Message { length, fds }) });
+    }
+}
+
+/// Makes the standard stream `number` another name of `fd`. See dup2(2).
+pub(crate) fn redirect(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    debug_assert!((0..=2).contains(&number));
+    // SAFETY: the standard streams are owned by nobody: whoever writes to them finds what is there.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// Another name for what `fd` refers to, numbered `lowest` or higher, and closed by exec. See F_DUPFD_CLOEXEC in
+/// fcntl(2).
+pub(crate) fn duplicate_above(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: the command takes an integer.
+    let fd = Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes all descriptors behind the standard streams, except `kept`. See close_range(2).
+///
+/// Whoever owned one of them must not use it any more, as is so in a process that was just cloned and forgets what its
+/// parent was doing.
+pub(crate) fn close_all_but(_: &SingleThreaded, kept: RawFd) -> nix::Result<()> {
+    let kept = kept as u32;
+    for (first, last) in [(3, kept - 1), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: close_range takes integers; that nobody misses what it closes is said above.
+            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+        }
+    }
+    Ok(())
+}
+
+// ---- Mounts and network ----
+
+/// Makes the mount at `path` read-only or not, with all below it if `recursive`. See mount_setattr(2), Linux 5.12.
+pub(crate) fn set_read_only(path: &CStr, read_only: bool, recursive: bool) -> nix::Result<()> {
+    let [attr_set, attr_clr] = if read_only { [libc::MOUNT_ATTR_RDONLY, 0] } else { [0, libc::MOUNT_ATTR_RDONLY] };
+    let attributes = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path and the attributes outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Copies what is mounted at `path` and below it, attached nowhere. See open_tree(2).
+pub(crate) fn clone_mounts(path: &CStr) -> nix::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    // SAFETY: the path outlives the call.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Attaches what [`clone_mounts`] copied at `path`. See move_mount(2).
+pub(crate) fn attach_mounts(mounts: &OwnedFd, path: &CStr) -> nix::Result<()> {
+    let (from, empty, flags) = (mounts.as_raw_fd(), c"".as_ptr(), libc::MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: the paths outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, empty, libc::AT_FDCWD, path.as_ptr(), flags) };
+    Errno::result(result).map(drop)
+}
+
+/// Brings up the interface `lo` of this network namespace; the kernel then gives it 127.0.0.1 and ::1. See
+/// netdevice(7).
+pub(crate) fn bring_up_loopback() -> nix::Result<()> {
+    // SAFETY: socket takes integers.
+    let socket = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: `ifreq` is integers, and pointers for which null is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    request.ifr_name[0] = b'l' as c_char;
+    request.ifr_name[1] = b'o' as c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as _;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a name and flags.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }).map(drop)
+}
+
+// ---- Signals ----
+
+/// How a process takes a signal it has no handler for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disposition {
+    Default,
+    Ignore,
+}
+
+/// Sets how this process takes `signal`, and returns how it did before. A handler counts as the default.
+pub(crate) fn set_disposition(signal: c_int, disposition: Disposition) -> Disposition {
+    let handler = match disposition {
+        Disposition::Default => libc::SIG_DFL,
+        Disposition::Ignore => libc::SIG_IGN,
+    };
+    // SAFETY: neither of the two runs code of ours.
+    let before = unsafe { libc::signal(signal, handler) };
+    if before == libc::SIG_IGN { Disposition::Ignore } else { Disposition::Default }
+}
+
+/// A memory fault.
+pub(crate) struct Fault {
+    /// The address that the instruction had named.
+    pub(crate) address: usize,
+    /// Whether it lies in the guard that [`watch_stack`] was told of: the stack has overflowed.
+    pub(crate) overflow: bool,
+}
+
+/// Told of a memory fault before the process dies of it. It must be async-signal-safe.
+pub(crate) type FaultHook = fn(Fault);
+
+static FAULT_HOOK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static GUARD: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+/// Has `hook` called on SIGSEGV and SIGBUS. The process still dies of the signal, and of nothing else.
+///
+/// Where a thread without a signal stack has overflowed its stack, the kernel can't call anything, and the process dies
+/// with the hook unheard. Rust's own handler, which gives each thread such a stack, is installed by the `main` of the
+/// test binary, which never runs here.
+pub(crate) fn on_fault(hook: FaultHook) -> nix::Result<()> {
+    FAULT_HOOK.store(hook as *mut c_void, Ordering::Release);
+    // SAFETY: `sigaction` is integers and pointers, for which zero is a value.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = handle_fault as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: `handle_fault` has the signature that SA_SIGINFO asks for, and is async-signal-safe.
+        Errno::result(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
+    }
+    Ok(())
+}
+
+extern "C" fn handle_fault(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo, whose address is set for these signals.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
+    let errno = Errno::last_raw();
+    if code > 0 {
+        let [start, end] = [0, 1].map(|index| GUARD[index].load(Ordering::Acquire));
+        let hook = FAULT_HOOK.load(Ordering::Acquire);
+        // SAFETY: only `on_fault` stores here, and before it installs this handler.
+        let hook = unsafe { mem::transmute::<*mut c_void, FaultHook>(hook) };
+        hook(Fault { address, overflow: (start..end).contains(&address) });
+    } else {
+        // Somebody sent the signal, so the instruction won't fault again by itself. SA_RESETHAND has put the default
+        // back, and the signal stays blocked until this handler returns.
+        // SAFETY: raise has no preconditions.
+        unsafe { libc::raise(signal) };
+    }
+    Errno::set_raw(errno);
+}
+
+/// Gives this thread a signal stack, and tells [`on_fault`] where its stack ends.
+pub(crate) fn watch_stack() -> nix::Result<()> {
+    let guard = stack_guard()?;
+    GUARD[0].store(guard.start, Ordering::Release);
+    GUARD[1].store(guard.end, Ordering::Release);
+    const SIZE: usize = 64 * 1024;
+    let memory: &'static mut [u8] = Box::leak(vec![0; SIZE].into_boxed_slice());
+    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+    // SAFETY: the memory is leaked, so that it outlives the thread, and nothing else uses it.
+    Errno::result(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) }).map(drop)
+}
+
+/// The addresses at the end of this thread's stack that fault when it overflows.
+fn stack_guard() -> nix::Result<Range<usize>> {
+    let check = |result: c_int| if result == 0 { Ok(()) } else { Err(Errno::from_raw(result)) };
+    let mut attributes = mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: pthread_getattr_np initialises the attributes of a thread that exists.
+    check(unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) })?;
+    let (mut lowest, mut stack_size, mut guard_size) = (ptr::null_mut(), 0, 0);
+    // SAFETY: the attributes are initialised, and the results outlive the calls.
+    let results = unsafe {
+        [
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut stack_size),
+            libc::pthread_attr_getguardsize(attributes.as_ptr(), &raw mut guard_size),
+            libc::pthread_attr_destroy(attributes.as_mut_ptr()),
+        ]
+    };
+    results.into_iter().try_for_each(check)?;
+    // C libraries differ in whether the guard lies below the stack or at its bottom.
+    Ok(lowest.addr().saturating_sub(guard_size)..lowest.addr() + guard_size)
+}

@@ -1,0 +1,144 @@
+//! What the zygote finds out about the host, once, when the first sandbox is asked for.
+//!
+//! The zygote has run no test, so that its environment and its working directory are those that the test binary was
+//! started with, whatever tests do to theirs.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use nix::unistd::{Gid, Uid, getegid, geteuid};
+
+/// The host, as far as a rootfs depends on it.
+pub(crate) struct Facts {
+    /// Who runs the tests.
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    /// Whether that is the owner of the kernel's own files in `/proc` and `/sys`: real root, not a container's.
+    pub(crate) owns_kernel_files: bool,
+    /// The working directory, as the kernel spells it.
+    pub(crate) cwd: Option<PathBuf>,
+    /// Directories that the environment promises to be writable, with their modes; the home directory first.
+    pub(crate) writable: Vec<(PathBuf, u32)>,
+    /// Where the environment says that programs and libraries are.
+    pub(crate) tools: Vec<PathBuf>,
+    /// The Rust toolchain.
+    pub(crate) toolchain: Vec<PathBuf>,
+    /// Where the test binary lies.
+    pub(crate) target: Option<PathBuf>,
+    /// The package's directory, as Cargo or nextest name it now.
+    pub(crate) manifest_dir: Option<PathBuf>,
+    /// The host's name server configuration.
+    pub(crate) resolv_conf: Vec<u8>,
+    /// All mount points.
+    pub(crate) mounts: BTreeSet<PathBuf>,
+}
+
+impl Facts {
+    pub(crate) fn gather() -> Self {
+        let uid = geteuid();
+        let home = directory("HOME").unwrap_or_else(|| PathBuf::from("/root"));
+        let or_in_home = |variable: &str, name: &str| directory(variable).unwrap_or_else(|| home.join(name));
+        let mut toolchain = vec![or_in_home("RUSTUP_HOME", ".rustup"), or_in_home("CARGO_HOME", ".cargo")];
+        // Cargo passes its own path: /toolchain/bin/cargo.
+        toolchain.extend(directory("CARGO").and_then(|cargo| Some(cargo.parent()?.parent()?.to_path_buf())));
+        Self {
+            uid,
+            gid: getegid(),
+            owns_kernel_files: fs::metadata("/proc/sys").map_or(uid.is_root(), |sys| sys.uid() == uid.as_raw()),
+            cwd: env::current_dir().ok(),
+            tools: ["PATH", "LD_LIBRARY_PATH"].into_iter().flat_map(directories).collect(),
+            toolchain,
+            target: env::current_exe().ok().and_then(|binary| target_of(&binary)),
+            manifest_dir: directory("CARGO_MANIFEST_DIR"),
+            resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default(),
+            mounts: mount_points(&fs::read("/proc/self/mountinfo").unwrap_or_default()),
+            writable: [(Some(home), 0o755), (directory("TMPDIR"), 0o1777), (directory("XDG_RUNTIME_DIR"), 0o700)]
+                .into_iter()
+                .filter_map(|(path, mode)| Some((path?, mode)))
+                .collect(),
+        }
+    }
+
+    /// The home directory.
+    pub(crate) fn home(&self) -> &Path {
+        self.writable.first().map_or(Path::new("/root"), |(path, _)| path)
+    }
+
+    /// The mount points below `path`.
+    pub(crate) fn mounts_below(&self, path: &Path) -> impl Iterator<Item = &PathBuf> {
+        let below = move |mount: &&PathBuf| mount.starts_with(path) && *mount != path;
+        self.mounts.iter().filter(below)
+    }
+}
+
+/// The absolute path that the environment variable holds.
+fn directory(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// The absolute paths that the environment variable lists.
+fn directories(variable: &str) -> Vec<PathBuf> {
+    let list = env::var_os(variable).unwrap_or_default();
+    env::split_paths(&list).filter(|path| path.is_absolute()).collect()
+}
+
+/// The target directory that a test binary lies in: Cargo marks it as a cache. Failing that, the binary's directory.
+fn target_of(binary: &Path) -> Option<PathBuf> {
+    let marked = |directory: &&Path| directory.join("CACHEDIR.TAG").exists();
+    Some(binary.ancestors().skip(1).find(marked).or(binary.parent())?.to_path_buf())
+}
+
+/// The workspace that a package is in: its lock file lies at the root. Failing that, the package.
+pub(crate) fn workspace_of(package: &Path) -> &Path {
+    package.ancestors().find(|directory| directory.join("Cargo.lock").exists()).unwrap_or(package)
+}
+
+/// The mount points in a table as of proc_pid_mountinfo(5).
+fn mount_points(mountinfo: &[u8]) -> BTreeSet<PathBuf> {
+    let field = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescaped);
+    mountinfo.split(|byte| *byte == b'\n').filter_map(field).map(PathBuf::from).collect()
+}
+
+/// Resolves the octal escapes of a mount table, which stand for white space and backslashes.
+fn unescaped(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = octal.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &after[3..] } else { after };
+    }
+    OsString::from_vec(bytes)
+}
+
+/// `path` as a field of a file like /etc/passwd, if it can be one.
+pub(crate) fn as_field(path: &Path) -> Option<&OsStr> {
+    let field = path.as_os_str();
+    let fits = |byte: &u8| *byte != b':' && *byte != b'\n';
+    field.as_bytes().iter().all(fits).then_some(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_tables_are_read() {
+        let table = b"22 27 0:21 / /proc rw - proc proc rw\n\
+                      40 27 0:9 / /mnt/a\\040b\\134 rw,relatime shared:1 - tmpfs t\\011t rw\n";
+        let expected = ["/mnt/a b\\", "/proc"].map(PathBuf::from);
+        assert_eq!(mount_points(table), BTreeSet::from(expected));
+        assert_eq!(unescaped(b"\\9x\\04"), "\\9x\\04");
+    }
+
+    #[test]
+    fn fields_hold_no_separators() {
+        assert_eq!(as_field(Path::new("/home/a")), Some(OsStr::new("/home/a")));
+        assert_eq!(as_field(Path::new("/home/a:b")), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! The zygote: a fork of the test binary from before `main`, which makes all sandboxes.
+//!
+//! It has one thread and has run no test. So it may do what a test's thread can't: fork without inheriting a lock that
+//! another thread holds, and enter a user namespace. What it forks finds all statics as they were at the start, and
+//! needs no exec: a test's `fn` pointer is as good there as here.
+//!
+//! 1. A constructor forks it, after all constructors before ours; it runs those behind ours itself.
+//! 2. It waits for requests. For each it clones init, and goes on; it never waits for a test.
+//! 3. When the test binary is gone, or asks for nothing any more, it ends, and all sandboxes with it.
+#![expect(unsafe_code, reason = "the fork itself")]
+
+mod facts;
+mod plan;
+pub(crate) mod request;
+
+use std::ffi::{CString, c_char, c_int};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::{env, mem};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::{get_name, set_name, set_pdeathsig};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use nix::unistd::{Pid, getpid, getppid, setpgid};
+
+use crate::report::{Buffer, Frame, Refusal, Step};
+use crate::sandbox::{self, Birth, Channel};
+use crate::spec::Spec;
+use crate::sys::{self, Cloned, Constructor, Disposition, MainArguments, SingleThreaded};
+use facts::Facts;
+
+// ---- In the test binary ----
+
+/// The zygote, as the test binary sees it.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    requests: OwnedFd,
+    pidfd: OwnedFd,
+    /// The process whose zygote it is. A fork of the test binary must leave it alone.
+    owner: Pid,
+}
+
+static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
+
+/// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ENTRY: Constructor = enter;
+
+extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
+    if runs_tests() {
+        let zygote = start(MainArguments(argc, argv, envp));
+        // Nobody else sets it: constructors run once.
+        let _ = ZYGOTE.set(zygote);
+    }
+}
+
+/// Whether the arguments leave a libtest harness anything to run.
+fn runs_tests() -> bool {
+    !env::args_os().skip(1).any(|argument| argument == "--list" || argument == "--help" || argument == "-h")
+}
+
+fn start(arguments: MainArguments) -> nix::Result<Zygote> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let owner = getpid();
+    // SAFETY: this is a constructor, which runs before `main` and all threads that it starts.
+    match unsafe { sys::clone_zygote() }? {
+        Cloned::Parent { pidfd, .. } => {
+            sys::at_exit(end_zygote)?;
+            Ok(Zygote { requests: ours, pidfd, owner })
+        }
+        Cloned::Child(proof) => {
+            drop(ours);
+            serve(theirs, owner, arguments, &proof)
+        }
+    }
+}
+
+/// Lets the zygote end, and waits until it has, so that nothing is left when the test binary is gone.
+extern "C" fn end_zygote() {
+    if let Some(Ok(zygote)) = ZYGOTE.get() {
+        if zygote.owner == getpid() {
+            let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
+            let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
+        }
+    }
+}
+
+/// The zygote of this test binary. `None` if it was started with arguments that say to run no test.
+pub(crate) fn zygote() -> Option<&'static nix::Result<Zygote>> {
+    ZYGOTE.get()
+}
+
+impl Zygote {
+    /// Asks for a sandbox, which is to have these ends of the channel.
+    pub(crate) fn request(&self, spec: &'static Spec, channel: Channel) -> nix::Result<()> {
+        let fds = [&channel.report, &channel.stdout, &channel.stderr].map(|fd| fd.as_raw_fd());
+        sys::send_with_fds(self.requests.as_fd(), &request::encode(spec), &fds)
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0)
+    }
+}
+
+impl AsFd for Zygote {
+    /// The zygote's pidfd.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+// ---- In the zygote ----
+
+fn serve(requests: OwnedFd, owner: Pid, arguments: MainArguments, proof: &SingleThreaded) -> ! {
+    let Ok(mut server) = Server::settle(requests, owner, proof) else { sys::exit_now(1) };
+    // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
+    unsafe { sys::run_constructors_behind(&raw const ENTRY, arguments) };
+    let mut message = [0; 16];
+    loop {
+        match sys::receive(server.requests.as_fd(), &mut message, MsgFlags::empty()) {
+            Ok(Some(received)) => {
+                let spec = message.get(..received.length).and_then(request::decode_spec);
+                let fds: Result<[OwnedFd; 3], _> = received.fds.try_into();
+                if let (Some(spec), Ok([report, stdout, stderr])) = (spec, fds) {
+                    server.clone_init(spec, Channel { report, stdout, stderr }, proof);
+                }
+            }
+            Ok(None) | Err(_) => server.end(),
+        }
+    }
+}
+
+struct Server {
+    requests: OwnedFd,
+    /// Refers to the zygote itself. Each init looks at it once.
+    pidfd: OwnedFd,
+    sigchld: Disposition,
+    /// What this process was called before it was named a zygote.
+    command: CString,
+    inits: Vec<Pid>,
+    host: Option<Host>,
+}
+
+/// What is found out when the first sandbox is asked for.
+struct Host {
+    facts: Facts,
+    id_maps: [String; 2],
+    plans: Vec<(&'static Spec, sandbox::rootfs::Plan)>,
+}
+
+impl Server {
+    /// Cuts the zygote off from what it has inherited, and ties its life to that of the test binary.
+    fn settle(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> nix::Result<Self> {
+        set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != owner {
+            return Err(Errno::ESRCH);
+        }
+        // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        let command = get_name()?;
+        set_name(c"belljar-zygote")?;
+        let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(errno)?;
+        for number in 0..=2 {
+            sys::redirect(null.as_fd(), number)?;
+        }
+        mem::forget(null);
+        sys::close_all_but(proof, requests.as_raw_fd())?;
+        Ok(Self {
+            requests,
+            pidfd: sys::pidfd_of_this_process()?,
+            sigchld: sys::set_disposition(libc::SIGCHLD, Disposition::Default),
+            command,
+            inits: Vec::new(),
+            host: None,
+        })
+    }
+    /// Clones init, and tells the test binary of its birth, or why there was none.
+    fn clone_init(&mut self, spec: &'static Spec, channel: Channel, proof: &SingleThreaded) {
+        self.reap();
+        let host = self.host.get_or_insert_with(Host::gather);
+        let plan = host.plan(spec);
+        let mut flags = libc::CLONE_NEWUSER
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP;
+        if spec.net {
+            flags |= libc::CLONE_NEWNET;
+        }
+        // Where even the answer fails, the test binary is gone, or sees that all ends of the channel are closed.
+        let _ = match sys::clone_init(proof, flags) {
+            Ok(Cloned::Parent { child, pidfd }) => {
+                self.inits.push(child);
+                let mut buffer = Buffer::new();
+                let message = Frame::Born.encode(&mut buffer);
+                sys::send_with_fds(channel.report.as_fd(), message, &[pidfd.as_raw_fd()])
+            }
+            Ok(Cloned::Child(proof)) => {
+                let Host { id_maps, plans, .. } = &*host;
+                let birth = Birth {
+                    spec,
+                    plan: &plans[plan].1,
+                    id_maps,
+                    zygote: self.pidfd.as_fd(),
+                    sigchld: self.sigchld,
+                    command: &self.command,
+                    channel,
+                };
+                sandbox::init(&birth, proof)
+            }
+            Err(errno) => {
+                let refusal = Refusal { step: Step::Clone, path: b"", errno };
+                sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal))
+            }
+        };
+    }
+
+    /// Forgets the inits that have ended.
+    fn reap(&mut self) {
+        while let Ok(Some(waited)) = sys::wait_any(libc::WNOHANG) {
+            self.inits.retain(|init| *init != waited.pid);
+        }
+    }
+
+    /// Ends all sandboxes, and then the zygote.
+    fn end(&mut self) -> ! {
+        self.reap();
+        for init in &self.inits {
+            // They are children that have not been waited for, so that the number is still theirs.
+            let _ = kill(*init, Signal::SIGKILL);
+        }
+        while let Ok(Some(_)) = sys::wait_any(0) {}
+        sys::exit_now(0)
+    }
+}
+
+impl Host {
+    fn gather() -> Self {
+        let facts = Facts::gather();
+        let id_maps = [facts.uid.as_raw(), facts.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
+        Self { facts, id_maps, plans: Vec::new() }
+    }
+
+    /// The number of the plan for `spec`, which is made if there is none.
+    fn plan(&mut self, spec: &'static Spec) -> usize {
+        let known = self.plans.iter().position(|(planned, _)| *planned == spec);
+        known.unwrap_or_else(|| {
+            self.plans.push((spec, plan::plan(&self.facts, spec)));
+            self.plans.len() - 1
+        })
+    }
+}

@@ -1,0 +1,391 @@
+//! Plans the file system of a sandbox: from what a test asks for and what the host has, to a list of operations.
+//!
+//! With a root of its own, the sandbox has three kinds of directories:
+//! - the host's, read-only and at their own paths: the operating system, the workspace, the target directory, the
+//!   toolchain, and what `PATH` and `LD_LIBRARY_PATH` name;
+//! - private and writable ones, empty at first: `/tmp`, `/run`, `/var`, `$HOME` and all else in the tmpfs;
+//! - what the kernel makes: `/proc`, `/sys`, `/dev/pts`, `/dev/mqueue`.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, access};
+
+use super::facts::{Facts, as_field, workspace_of};
+use crate::sandbox::rootfs::{Access, Operation, Plan};
+use crate::spec::{DEFAULT_HOSTNAME, Spec};
+
+/// Directories of the operating system. `/usr` first: the others are links into it nearly everywhere.
+const SYSTEM: [&str; 11] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec", "/opt", "/nix/store", "/gnu/store"];
+
+/// What programs look up in `/etc` and tests don't change: the loader's cache, the alternatives, certificates, names of
+/// protocols and services.
+const ETC: [&str; 9] = [
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "alternatives",
+    "ssl",
+    "pki",
+    "ca-certificates",
+    "protocols",
+    "services",
+];
+
+/// Directories that every root has, besides those of the system.
+const PRIVATE: [(&str, u32); 19] = [
+    ("/dev", 0o755),
+    ("/dev/net", 0o755),
+    ("/dev/shm", 0o1777),
+    ("/etc", 0o755),
+    ("/home", 0o755),
+    ("/mnt", 0o755),
+    ("/proc", 0o555),
+    ("/root", 0o700),
+    ("/run", 0o755),
+    ("/run/lock", 0o1777),
+    ("/srv", 0o755),
+    ("/sys", 0o555),
+    ("/tmp", 0o1777),
+    ("/var", 0o755),
+    ("/var/cache", 0o755),
+    ("/var/lib", 0o755),
+    ("/var/log", 0o755),
+    ("/var/spool", 0o755),
+    ("/var/tmp", 0o1777),
+];
+
+const LINKS: [(&str, &str); 9] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/dev/core", "/proc/kcore"),
+    ("/etc/mtab", "/proc/self/mounts"),
+    ("/var/lock", "/run/lock"),
+    ("/var/run", "/run"),
+];
+
+const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+
+/// Devices that belong to the sandbox only where the host lets this user open them.
+const OPTIONAL_DEVICES: [&str; 2] = ["/dev/fuse", "/dev/net/tun"];
+
+/// Kernel settings of a namespace that its owner may change, below `/proc/sys`; with `net`, those of
+/// the network come on top.
+const OWN_SETTINGS: [&str; 12] = [
+    "user",
+    "fs/mqueue",
+    "kernel/auto_msgmni",
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/ns_last_pid",
+    "kernel/sem",
+    "kernel/shm_rmid_forced",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+];
+
+/// Parts of `/proc` by which root changes the machine.
+const KERNEL_FILES: [&str; 8] = ["acpi", "bus", "fs", "irq", "mtrr", "scsi", "sysrq-trigger", "sys"];
+
+const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n\
+                        protocols: files\nservices: files\n";
+
+/// Plans the file system of the sandbox that `spec` asks for.
+pub(crate) fn plan(facts: &Facts, spec: &Spec) -> Plan {
+    if spec.mount { own_root(facts, spec) } else { hosts_root(facts, spec) }
+}
+
+/// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
+fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
+    let mut builder = Builder::new(facts, "/");
+    builder.mount(c"proc", "/proc", None);
+    if spec.net {
+        // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
+        let kept = Some("/sys/fs/cgroup").filter(|path| facts.mounts.contains(Path::new(path)));
+        builder.mount_keeping(c"sysfs", "/sys", kept);
+    }
+    if Path::new("/dev/mqueue").is_dir() {
+        builder.mount(c"mqueue", "/dev/mqueue", None);
+    }
+    if facts.owns_kernel_files {
+        builder.shield(spec.net);
+    }
+    Plan { own_root: false, operations: builder.operations, working_directory: None }
+}
+
+/// A tmpfs with what tests and host tools need.
+fn own_root(facts: &Facts, spec: &Spec) -> Plan {
+    let mut builder = Builder::new(facts, "");
+    for path in SYSTEM {
+        builder.system_directory(Path::new(path));
+    }
+    for (path, mode) in PRIVATE {
+        builder.directory(Path::new(path), mode);
+    }
+    for path in shown(facts, spec) {
+        builder.show(&path);
+    }
+    for (path, target) in LINKS {
+        builder.symlink(path, target);
+    }
+    builder.etc(spec);
+    builder.devices();
+    builder.kernel_file_systems(spec.net);
+    for (path, mode) in &facts.writable {
+        builder.writable(path, *mode);
+    }
+    if let Some(path) = spec.target_tmpdir {
+        builder.writable(Path::new(path), 0o755);
+    }
+    let working_directory = facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+    builder.directory(&working_directory, 0o755);
+    let working_directory = c_string(working_directory.as_os_str());
+    Plan { own_root: true, operations: builder.operations, working_directory: Some(working_directory) }
+}
+
+/// The host's directories that are shown, outermost first.
+fn shown(facts: &Facts, spec: &Spec) -> BTreeSet<PathBuf> {
+    let mut paths: Vec<&Path> = Vec::new();
+    // What is tested is shown even if it is, or holds, the home directory.
+    if let Some(package) = facts.manifest_dir.as_deref().or(spec.manifest_dir.map(Path::new)) {
+        paths.extend([workspace_of(package), package].into_iter().find(|path| leaves_root_private(path)));
+    }
+    let leaves_home_private = |path: &&Path| leaves_root_private(path) && !facts.home().starts_with(path);
+    let others =
+        facts.toolchain.iter().chain(&facts.target).chain(&facts.cwd).chain(&facts.tools).map(PathBuf::as_path);
+    paths.extend(others.filter(leaves_home_private));
+    // Programs come with libraries beside them, in the directory above.
+    let prefixes = facts.tools.iter().filter_map(|tools| tools.parent());
+    paths.extend(prefixes.filter(leaves_home_private).filter(|prefix| is_prefix(facts, prefix)));
+    // A path through links is shown by both of its names.
+    let with_canonical = |path: &Path| Some([path.to_path_buf(), path.canonicalize().ok()?]);
+    let both = paths.into_iter().filter_map(with_canonical).flatten();
+    both.filter(|path| leaves_root_private(path) && path.is_dir()).collect()
+}
+
+/// Whether the private directories stay private if `path` is shown.
+fn leaves_root_private(path: &Path) -> bool {
+    PRIVATE.iter().all(|(private, _)| !Path::new(private).starts_with(path))
+}
+
+/// Whether a directory above one of programs belongs to just these, like `/opt/tool` above `/opt/tool/bin`, and is no
+/// place where others keep their data too, like `~/.local`.
+fn is_prefix(facts: &Facts, path: &Path) -> bool {
+    path.components().count() > 2 && *path != facts.home().join(".local")
+}
+
+/// Collects operations, and knows what the tree looks like after them.
+struct Builder<'f> {
+    facts: &'f Facts,
+    /// What the paths of the sandbox begin with, in place of `/`: see [`rootfs`](crate::sandbox::rootfs).
+    prefix: &'static str,
+    operations: Vec<Operation>,
+    /// Directories, files and links that are there.
+    present: BTreeSet<PathBuf>,
+    /// Paths of the host that are shown.
+    shown: BTreeSet<PathBuf>,
+}
+
+impl<'f> Builder<'f> {
+    fn new(facts: &'f Facts, prefix: &'static str) -> Self {
+        let present = BTreeSet::from([PathBuf::from("/")]);
+        Self { facts, prefix, operations: Vec::new(), present, shown: BTreeSet::new() }
+    }
+
+    /// `path` as operations name it, which are about the sandbox.
+    fn inside(&self, path: &Path) -> CString {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        c_string(Path::new(self.prefix).join(relative).as_os_str())
+    }
+
+    /// Whether `path` lies in a directory of the host that is shown, or is one.
+    fn is_shown(&self, path: &Path) -> bool {
+        path.ancestors().any(|ancestor| self.shown.contains(ancestor))
+    }
+
+    /// Makes a directory and those above it, unless they are there.
+    fn directory(&mut self, path: &Path, mode: u32) {
+        if self.present.contains(path) || self.is_shown(path) {
+            return;
+        }
+        if let Some(parent) = path.parent() {
+            self.directory(parent, 0o755);
+        }
+        let mode = Mode::from_bits_truncate(mode);
+        self.operations.push(Operation::Directory { path: self.inside(path), mode });
+        self.present.insert(path.to_path_buf());
+    }
+
+    fn symlink(&mut self, path: &str, target: &str) {
+        self.operations
+            .push(Operation::Symlink { path: self.inside(Path::new(path)), target: c_string(target.as_ref()) });
+        self.present.insert(PathBuf::from(path));
+    }
+
+    fn file(&mut self, path: &str, content: Vec<u8>) {
+        self.operations.push(Operation::File { path: self.inside(Path::new(path)), content });
+        self.present.insert(PathBuf::from(path));
+    }
+
+    fn mount(&mut self, kind: &'static CStr, path: &str, options: Option<&'static CStr>) {
+        self.operations.push(Operation::Mount { kind, path: self.inside(Path::new(path)), options, kept: None });
+    }
+
+    /// Mounts a file system over `path`, and puts back what is mounted at `kept`, which lies below it.
+    fn mount_keeping(&mut self, kind: &'static CStr, path: &str, kept: Option<&str>) {
+        let kept = kept.map(|path| self.inside(Path::new(path)));
+        self.operations.push(Operation::Mount { kind, path: self.inside(Path::new(path)), options: None, kept });
+    }
+
+    /// Shows a directory of the system. Where the host has a link, such as `/bin` to `usr/bin`, so has the sandbox.
+    fn system_directory(&mut self, path: &Path) {
+        match fs::read_link(path) {
+            Ok(target) => {
+                if let (Some(path), Some(target)) = (path.to_str(), target.to_str()) {
+                    self.symlink(path, target);
+                }
+            }
+            Err(_) if path.is_dir() => self.show(path),
+            Err(_) => {}
+        }
+    }
+
+    /// Shows a directory or a file of the host, read-only and at its own path.
+    fn show(&mut self, path: &Path) {
+        if self.is_shown(path) || self.present.iter().any(|present| present.starts_with(path)) {
+            return;
+        }
+        if path.is_dir() {
+            self.directory(path, 0o755);
+        } else if let (Some(parent), Some(path)) = (path.parent(), path.to_str()) {
+            self.directory(parent, 0o755);
+            self.file(path, Vec::new());
+        }
+        let below = self.facts.mounts_below(path).map(|mount| self.inside(mount)).collect();
+        let (from, to) = (c_string(path.as_os_str()), self.inside(path));
+        self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
+        self.shown.insert(path.to_path_buf());
+    }
+
+    /// Covers a directory with a private one, where it would otherwise be the host's.
+    fn writable(&mut self, path: &Path, mode: u32) {
+        if !self.is_shown(path) {
+            self.directory(path, mode);
+        } else if path.is_dir() && !self.shown.contains(path) {
+            let (path, options) = (self.inside(path), Some(c"mode=755"));
+            self.operations.push(Operation::Mount { kind: c"tmpfs", path, options, kept: None });
+        }
+    }
+
+    /// Fills `/etc`.
+    fn etc(&mut self, spec: &Spec) {
+        let hostname = spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
+        let home = as_field(self.facts.home()).unwrap_or(OsStr::new("/root")).as_bytes();
+        let passwd: [&[u8]; 3] =
+            [b"root:x:0:0:root:", home, b":/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"];
+        let alias = if hostname == DEFAULT_HOSTNAME { String::new() } else { format!(" {hostname}") };
+        let hosts = format!("127.0.0.1\tlocalhost{alias}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        // Without a network there is no name server; glibc would look for one on the loopback and be told so at once.
+        let resolv = if spec.net { Vec::new() } else { self.facts.resolv_conf.clone() };
+        self.file("/etc/passwd", passwd.concat());
+        self.file("/etc/group", b"root:x:0:\nnogroup:x:65534:\n".to_vec());
+        self.file("/etc/hostname", format!("{hostname}\n").into_bytes());
+        self.file("/etc/hosts", hosts.into_bytes());
+        self.file("/etc/nsswitch.conf", NSSWITCH.into());
+        self.file("/etc/resolv.conf", resolv);
+        for name in ETC {
+            let path = Path::new("/etc").join(name);
+            if path.exists() {
+                self.show(&path);
+            }
+        }
+    }
+
+    /// Fills `/dev`. Device nodes can't be made in a user namespace, so they are the host's.
+    fn devices(&mut self) {
+        let readable_and_writable = AccessFlags::R_OK | AccessFlags::W_OK;
+        let optional = OPTIONAL_DEVICES.into_iter().filter(|path| access(*path, readable_and_writable).is_ok());
+        for path in DEVICES.into_iter().chain(optional) {
+            self.file(path, Vec::new());
+            self.operations.push(Operation::Bind {
+                from: c_string(path.as_ref()),
+                to: self.inside(Path::new(path)),
+                access: Access::AsIs,
+            });
+        }
+        for (path, kind, options) in
+            [("/dev/pts", c"devpts", Some(c"newinstance,ptmxmode=0666,mode=0620")), ("/dev/mqueue", c"mqueue", None)]
+        {
+            self.directory(Path::new(path), 0o755);
+            self.mount(kind, path, options);
+        }
+    }
+
+    /// Mounts `/proc` and `/sys`.
+    fn kernel_file_systems(&mut self, net: bool) {
+        let shielded = self.facts.owns_kernel_files;
+        if shielded {
+            // The kernel lets a sandbox within this one mount a `/proc` only where it finds one that nothing covers in
+            // part. So there is a whole one, and one of sysfs, under what comes to lie on `/sys`.
+            for (path, kind) in [("/sys/proc", c"proc"), ("/sys/sys", c"sysfs")] {
+                if kind == c"proc" || net {
+                    self.directory(Path::new(path), 0o555);
+                    self.mount(kind, path, None);
+                }
+            }
+        }
+        self.mount(c"proc", "/proc", None);
+        if net {
+            self.mount(c"sysfs", "/sys", None);
+        } else {
+            // A sysfs belongs to a network: with the host's, there is only the host's.
+            let below = self.facts.mounts_below(Path::new("/sys")).map(|mount| self.inside(mount)).collect();
+            let (from, to) = (c_string("/sys".as_ref()), self.inside(Path::new("/sys")));
+            self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
+        }
+        if shielded {
+            self.shield(net);
+        }
+    }
+
+    /// Keeps real root from changing the machine through `/proc` and `/sys`.
+    ///
+    /// The kernel's files belong to root, and are writable for their owner, in whatever user namespace that is. An
+    /// ordinary user can't write to them, nor can root here: all are read-only but the settings of the sandbox's own
+    /// namespaces.
+    fn shield(&mut self, net: bool) {
+        for name in KERNEL_FILES {
+            self.bind_to_itself(&Path::new("/proc").join(name), Access::ReadOnly { below: Vec::new() });
+        }
+        for name in OWN_SETTINGS.into_iter().chain(net.then_some("net")) {
+            self.bind_to_itself(&Path::new("/proc/sys").join(name), Access::Writable);
+        }
+        if net {
+            self.bind_to_itself(Path::new("/sys"), Access::ReadOnly { below: Vec::new() });
+            self.bind_to_itself(Path::new("/sys/devices/virtual/net"), Access::Writable);
+        }
+    }
+
+    /// Makes a mount of its own of a path that is there already, if the host has it too.
+    fn bind_to_itself(&mut self, path: &Path, access: Access) {
+        if path.exists() {
+            let path = self.inside(path);
+            self.operations.push(Operation::Bind { from: path.clone(), to: path, access });
+        }
+    }
+}
+
+/// `path` for the kernel. Paths of the system hold no NUL; one made of an environment variable can't either.
+fn c_string(path: &OsStr) -> CString {
+    CString::new(path.as_bytes()).unwrap_or_default()
+}
