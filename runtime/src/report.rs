@@ -110,6 +110,17 @@ pub(crate) enum Outcome {
     Panicked { text: bool },
 }
 
+/// Why the test's process got SIGSEGV or SIGBUS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Somebody sent the signal.
+    Sent,
+    /// An instruction used a bad address. The kernel doesn't know each of them.
+    Access { address: Option<u64> },
+    /// The body's thread used up its stack.
+    StackOverflow,
+}
+
 /// A frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
@@ -123,8 +134,8 @@ pub(crate) enum Frame<'a> {
     Finished(Outcome),
     /// From the test: `exit` was called and the body is not over.
     Exiting,
-    /// From the test: a memory fault, and whether the address is the guard of the body's stack.
-    Fault { address: u64, overflow: bool },
+    /// From the test: it got SIGSEGV or SIGBUS.
+    Fault(Fault),
     /// From init: the test's process has ended. `execed`: another program ran in it. `survivors`: processes are left.
     Ended { end: End, execed: bool, survivors: bool },
 }
@@ -171,8 +182,11 @@ impl<'a> Frame<'a> {
             Self::Finished(Outcome::Returned(status)) => writer.put(&[3, 0, status]),
             Self::Finished(Outcome::Panicked { text }) => writer.put(&[3, 1, u8::from(text)]),
             Self::Exiting => writer.put(&[4]),
-            Self::Fault { address, overflow } => {
-                writer.put(&[5, u8::from(overflow)]);
+            Self::Fault(Fault::Sent) => writer.put(&[5, 0]),
+            Self::Fault(Fault::StackOverflow) => writer.put(&[5, 1]),
+            Self::Fault(Fault::Access { address: None }) => writer.put(&[5, 2]),
+            Self::Fault(Fault::Access { address: Some(address) }) => {
+                writer.put(&[5, 3]);
                 writer.put(&address.to_ne_bytes());
             }
             Self::Ended { end, execed, survivors } => {
@@ -202,9 +216,12 @@ impl<'a> Frame<'a> {
             (3, [0, status]) => Some(Self::Finished(Outcome::Returned(*status))),
             (3, [1, text]) => Some(Self::Finished(Outcome::Panicked { text: flag(*text)? })),
             (4, []) => Some(Self::Exiting),
-            (5, [overflow, address @ ..]) => {
-                let address = u64::from_ne_bytes(address.try_into().ok()?);
-                Some(Self::Fault { address, overflow: flag(*overflow)? })
+            (5, [0]) => Some(Self::Fault(Fault::Sent)),
+            (5, [1]) => Some(Self::Fault(Fault::StackOverflow)),
+            (5, [2]) => Some(Self::Fault(Fault::Access { address: None })),
+            (5, [3, address @ ..]) => {
+                let address = Some(u64::from_ne_bytes(address.try_into().ok()?));
+                Some(Self::Fault(Fault::Access { address }))
             }
             (6, [kind, core, execed, survivors, number @ ..]) => {
                 let number = i32::from_ne_bytes(number.try_into().ok()?);
@@ -241,7 +258,10 @@ mod tests {
             Frame::Finished(Outcome::Returned(7)),
             Frame::Finished(Outcome::Panicked { text: true }),
             Frame::Exiting,
-            Frame::Fault { address: 0xdead_beef, overflow: true },
+            Frame::Fault(Fault::Sent),
+            Frame::Fault(Fault::StackOverflow),
+            Frame::Fault(Fault::Access { address: None }),
+            Frame::Fault(Fault::Access { address: Some(0xdead_beef) }),
             Frame::Ended { end: End::Exited(REPORTED), execed: false, survivors: true },
             Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false },
         ];

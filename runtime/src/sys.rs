@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Pid};
 
-use crate::report::End;
+use crate::report::{End, Fault};
 
 // ---- Processes ----
 
@@ -376,15 +376,7 @@ pub(crate) fn set_disposition(signal: c_int, disposition: Disposition) -> Dispos
     if before == libc::SIG_IGN { Disposition::Ignore } else { Disposition::Default }
 }
 
-/// A memory fault.
-pub(crate) struct Fault {
-    /// The address that the instruction had named.
-    pub(crate) address: usize,
-    /// Whether it lies in the guard that [`watch_stack`] was told of: the stack has overflowed.
-    pub(crate) overflow: bool,
-}
-
-/// Told of a memory fault before the process dies of it. It must be async-signal-safe.
+/// Told why the process gets SIGSEGV or SIGBUS, before it dies of it. It must be async-signal-safe.
 pub(crate) type FaultHook = fn(Fault);
 
 static FAULT_HOOK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
@@ -409,18 +401,23 @@ pub(crate) fn on_fault(hook: FaultHook) -> nix::Result<()> {
 }
 
 extern "C" fn handle_fault(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    let errno = Errno::last_raw();
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo, whose address is set for these signals.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
-    let errno = Errno::last_raw();
-    if code > 0 {
-        let [start, end] = [0, 1].map(|index| GUARD[index].load(Ordering::Acquire));
-        let hook = FAULT_HOOK.load(Ordering::Acquire);
-        // SAFETY: only `on_fault` stores here, and before it installs this handler.
-        let hook = unsafe { mem::transmute::<*mut c_void, FaultHook>(hook) };
-        hook(Fault { address, overflow: (start..end).contains(&address) });
-    } else {
-        // Somebody sent the signal, so the instruction won't fault again by itself. SA_RESETHAND has put the default
-        // back, and the signal stays blocked until this handler returns.
+    let [start, end] = [0, 1].map(|index| GUARD[index].load(Ordering::Acquire));
+    let fault = match code {
+        ..=0 => Fault::Sent,
+        libc::SI_KERNEL => Fault::Access { address: None },
+        _ if (start..end).contains(&address) => Fault::StackOverflow,
+        _ => Fault::Access { address: Some(address as u64) },
+    };
+    let hook = FAULT_HOOK.load(Ordering::Acquire);
+    // SAFETY: only `on_fault` stores here, and before it installs this handler.
+    let hook = unsafe { mem::transmute::<*mut c_void, FaultHook>(hook) };
+    hook(fault);
+    if fault == Fault::Sent {
+        // No instruction will fault again. SA_RESETHAND has put the default back, and the signal stays blocked until
+        // this handler returns.
         // SAFETY: raise has no preconditions.
         unsafe { libc::raise(signal) };
     }

@@ -5,7 +5,7 @@
 
 use crate::host::census::Process;
 use crate::message;
-use crate::report::{End, Outcome, REPORTED, Step, UNREPORTED};
+use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::Test;
 use nix::errno::Errno;
 
@@ -20,8 +20,8 @@ pub(crate) struct Evidence {
     pub(crate) panic_text: Vec<u8>,
     /// Whether `exit` was called before the body was over.
     pub(crate) exiting: bool,
-    /// The memory fault that the process met, and whether it was the end of the stack.
-    pub(crate) fault: Option<(u64, bool)>,
+    /// Why the test's process got SIGSEGV or SIGBUS.
+    pub(crate) fault: Option<Fault>,
     /// How the test's process ended.
     pub(crate) ended: Option<Ended>,
     /// What was still running when it had ended.
@@ -105,9 +105,9 @@ fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed }: Ended) ->
         _ if execed => message::execed(name, end),
         (End::Exited(UNREPORTED), _) if !evidence.exiting => message::unreported(name),
         (End::Exited(_), _) => message::ended_before_return(name, end, evidence.exiting),
-        (End::Killed { .. }, Some((_, true))) => message::stack_overflow(name),
-        (End::Killed { .. }, Some((address, false))) => message::fault(name, end, address),
+        (End::Killed { .. }, Some(Fault::StackOverflow)) => message::stack_overflow(name),
+        (End::Killed { .. }, Some(Fault::Access { address: Some(address) })) => message::fault(name, end, address),
         (End::Killed { signal: libc::SIGSEGV, .. }, None) => message::stack_overflow_elsewhere(name, end),
-        (End::Killed { .. }, None) => message::killed(name, end),
+        (End::Killed { .. }, _) => message::killed(name, end),
     }
 }

@@ -59,15 +59,25 @@ impl Sandbox {
 
     /// Passes on output and collects reports, until the last report has come or init is dead.
     fn watch(&mut self, timeout: Option<Duration>, zygote: &Zygote, evidence: &mut Evidence) -> nix::Result<()> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut init: Option<OwnedFd> = None;
+        let mut deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut time_is_up = false;
+        let mut survivors = false;
         let mut report_open = true;
+        // The zygote tells of init's birth only after it, so that on a busy machine a whole test can come first. What is
+        // to be killed is waited for: the zygote never takes long.
+        let mut init: Option<OwnedFd> = None;
         loop {
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                evidence.timed_out = Some(kill_all(init.as_ref())?);
-                return Ok(());
+            match &init {
+                Some(init) if time_is_up => {
+                    evidence.timed_out = Some(kill_all(init)?);
+                    return Ok(());
+                }
+                Some(init) if survivors => {
+                    evidence.survivors = kill_all(init)?;
+                    return Ok(());
+                }
+                _ => {}
             }
-            // Until init is known, the zygote's life is what there is to go by.
             let life = init.as_ref().map_or(zygote.as_fd(), |init| init.as_fd());
             let report = report_open.then(|| self.report.as_fd());
             let fds = [report, Some(life), self.stdout.pipe(), self.stderr.pipe()];
@@ -78,6 +88,10 @@ impl Sandbox {
             if stderr {
                 self.stderr.pump()?;
             }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                time_is_up = true;
+                deadline = None;
+            }
             if !report && !dead {
                 continue;
             }
@@ -85,17 +99,13 @@ impl Sandbox {
             while report_open {
                 match self.receive(evidence, &mut init)? {
                     Received::Report => {}
-                    Received::LastReport { survivors } => {
-                        if survivors {
-                            evidence.survivors = kill_all(init.as_ref())?;
-                        }
-                        return Ok(());
-                    }
+                    Received::LastReport { survivors: false } => return Ok(()),
+                    Received::LastReport { survivors: true } => survivors = true,
                     Received::Nothing => break,
                     Received::End => report_open = false,
                 }
             }
-            // What was sent before a death has been read by now. If the zygote is dead, init soon will be.
+            // What was sent before a death has been read by now. If it was the zygote's, init may have been born before.
             if dead && was_known == init.is_some() {
                 return Ok(());
             }
@@ -120,7 +130,7 @@ impl Sandbox {
             Some(Frame::PanicText(text)) => evidence.panic_text.extend_from_slice(text),
             Some(Frame::Finished(outcome)) => evidence.outcome = Some(outcome),
             Some(Frame::Exiting) => evidence.exiting = true,
-            Some(Frame::Fault { address, overflow }) => evidence.fault = Some((address, overflow)),
+            Some(Frame::Fault(fault)) => evidence.fault = Some(fault),
             Some(Frame::Ended { end, execed, survivors }) => {
                 evidence.ended = Some(Ended { end, execed });
                 return Ok(Received::LastReport { survivors });
@@ -166,8 +176,7 @@ fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N], deadline: Option<Insta
 }
 
 /// Kills init, and so all processes below it, which are returned. When this returns, they are dead.
-fn kill_all(init: Option<&OwnedFd>) -> nix::Result<Vec<Process>> {
-    let Some(init) = init else { return Ok(Vec::new()) };
+fn kill_all(init: &OwnedFd) -> nix::Result<Vec<Process>> {
     let processes = census::below(init.as_fd());
     match sys::kill(init.as_fd()) {
         Ok(()) | Err(Errno::ESRCH) => {}

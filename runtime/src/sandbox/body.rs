@@ -15,9 +15,9 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Pid, setpgid};
 
 use super::Report;
-use crate::report::{Frame, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
+use crate::report::{Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
 use crate::spec::Test;
-use crate::sys::{self, Disposition, Fault};
+use crate::sys::{self, Disposition};
 use crate::zygote::request;
 
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
@@ -116,7 +116,7 @@ extern "C" fn at_exit() {
 
 fn on_fault(fault: Fault) {
     if sys::is_marked_process() {
-        send(&Frame::Fault { address: fault.address as u64, overflow: fault.overflow });
+        send(&Frame::Fault(fault));
     }
 }
 

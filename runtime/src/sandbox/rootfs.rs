@@ -38,7 +38,7 @@ pub(crate) enum Operation {
     /// Shows `from`, with all that is mounted below it, at `to`, which is there.
     Bind { from: CString, to: CString, access: Access },
     /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
-    Mount { kind: &'static CStr, path: CString, options: Option<&'static CStr>, kept: Option<CString> },
+    Mount { kind: &'static CStr, path: CString, flags: MsFlags, options: Option<&'static CStr>, kept: Option<CString> },
 }
 
 /// What may be done with that which is shown.
@@ -100,10 +100,9 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
                 Access::Writable => set_writable(to),
             }
         }
-        Operation::Mount { kind, path, options, kept } => {
+        Operation::Mount { kind, path, flags, options, kept } => {
             let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some(*kind), path.as_c_str(), Some(*kind), flags, *options).or_refuse(Step::Mount, path)?;
+            mount(Some(*kind), path.as_c_str(), Some(*kind), *flags, *options).or_refuse(Step::Mount, path)?;
             match kept {
                 Some((path, mounts)) => {
                     mounts.and_then(|mounts| sys::attach_mounts(&mounts, path)).or_refuse(Step::Bind, path)

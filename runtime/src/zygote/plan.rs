@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
 
@@ -108,14 +109,14 @@ pub(crate) fn plan(facts: &Facts, spec: &Spec) -> Plan {
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
 fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
     let mut builder = Builder::new(facts, "/");
-    builder.mount(c"proc", "/proc", None);
+    builder.mount(c"proc", "/proc");
     if spec.net {
         // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
         let kept = Some("/sys/fs/cgroup").filter(|path| facts.mounts.contains(Path::new(path)));
         builder.mount_keeping(c"sysfs", "/sys", kept);
     }
     if Path::new("/dev/mqueue").is_dir() {
-        builder.mount(c"mqueue", "/dev/mqueue", None);
+        builder.mount(c"mqueue", "/dev/mqueue");
     }
     if facts.owns_kernel_files {
         builder.shield(spec.net);
@@ -237,14 +238,17 @@ impl<'f> Builder<'f> {
         self.present.insert(PathBuf::from(path));
     }
 
-    fn mount(&mut self, kind: &'static CStr, path: &str, options: Option<&'static CStr>) {
-        self.operations.push(Operation::Mount { kind, path: self.inside(Path::new(path)), options, kept: None });
+    /// Mounts a file system of the kernel's: no devices, no programs.
+    fn mount(&mut self, kind: &'static CStr, path: &str) {
+        self.mount_keeping(kind, path, None);
     }
 
-    /// Mounts a file system over `path`, and puts back what is mounted at `kept`, which lies below it.
+    /// Mounts a file system of the kernel's, and puts back what is mounted at `kept`, which lies below it.
     fn mount_keeping(&mut self, kind: &'static CStr, path: &str, kept: Option<&str>) {
         let kept = kept.map(|path| self.inside(Path::new(path)));
-        self.operations.push(Operation::Mount { kind, path: self.inside(Path::new(path)), options: None, kept });
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let path = self.inside(Path::new(path));
+        self.operations.push(Operation::Mount { kind, path, flags, options: None, kept });
     }
 
     /// Shows a directory of the system. Where the host has a link, such as `/bin` to `usr/bin`, so has the sandbox.
@@ -283,7 +287,8 @@ impl<'f> Builder<'f> {
             self.directory(path, mode);
         } else if path.is_dir() && !self.shown.contains(path) {
             let (path, options) = (self.inside(path), Some(c"mode=755"));
-            self.operations.push(Operation::Mount { kind: c"tmpfs", path, options, kept: None });
+            let flags = MsFlags::empty();
+            self.operations.push(Operation::Mount { kind: c"tmpfs", path, flags, options, kept: None });
         }
     }
 
@@ -323,12 +328,17 @@ impl<'f> Builder<'f> {
                 access: Access::AsIs,
             });
         }
-        for (path, kind, options) in
-            [("/dev/pts", c"devpts", Some(c"newinstance,ptmxmode=0666,mode=0620")), ("/dev/mqueue", c"mqueue", None)]
-        {
+        for path in ["/dev/pts", "/dev/mqueue"] {
             self.directory(Path::new(path), 0o755);
-            self.mount(kind, path, options);
         }
+        self.operations.push(Operation::Mount {
+            kind: c"devpts",
+            path: self.inside(Path::new("/dev/pts")),
+            flags: MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+            options: Some(c"newinstance,ptmxmode=0666,mode=0620"),
+            kept: None,
+        });
+        self.mount(c"mqueue", "/dev/mqueue");
     }
 
     /// Mounts `/proc` and `/sys`.
@@ -340,13 +350,13 @@ impl<'f> Builder<'f> {
             for (path, kind) in [("/sys/proc", c"proc"), ("/sys/sys", c"sysfs")] {
                 if kind == c"proc" || net {
                     self.directory(Path::new(path), 0o555);
-                    self.mount(kind, path, None);
+                    self.mount(kind, path);
                 }
             }
         }
-        self.mount(c"proc", "/proc", None);
+        self.mount(c"proc", "/proc");
         if net {
-            self.mount(c"sysfs", "/sys", None);
+            self.mount(c"sysfs", "/sys");
         } else {
             // A sysfs belongs to a network: with the host's, there is only the host's.
             let below = self.facts.mounts_below(Path::new("/sys")).map(|mount| self.inside(mount)).collect();

@@ -1,0 +1,746 @@
+//! Tests that each do one bad thing. They are ignored here and run one by one by [`verdicts`](super), which knows how
+//! each must end.
+#![expect(unsafe_code, reason = "bad things are done by hand")]
+
+use std::cell::Cell;
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, hint, io, process, thread};
+
+use belljar::isolated;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pause, setsid};
+
+/// Forks the test's process, which has a second thread that only waits.
+fn fork() -> ForkResult {
+    // SAFETY: the other thread is in a system call, so that it can't hold a lock.
+    unsafe { nix::unistd::fork() }.expect("fork")
+}
+
+fn hang() -> ! {
+    loop {
+        pause();
+    }
+}
+
+/// Whoever asks for it gets a message of a million letters.
+pub(super) const MILLION: usize = 1024 * 1024;
+
+/// As many bytes as the harness gets from `floods_stdout`.
+pub(super) const FLOOD: usize = 100 * 1024 * 1024;
+
+// ---- Panics ----
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics() {
+    panic!("on purpose");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_at_length() {
+    panic!("{}", "x".repeat(MILLION));
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn panics_as_it_should() {
+    panic!("on purpose");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic(expected = "on purp")]
+fn panics_as_expected() {
+    panic!("on purpose");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic(expected = "xy")]
+fn panics_at_length_as_expected() {
+    panic!("{}y", "x".repeat(MILLION));
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic(expected = "by accident")]
+fn panics_otherwise_than_expected() {
+    panic!("on purpose");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_without_text() {
+    std::panic::panic_any(7_u32);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn panics_without_text_as_it_should() {
+    std::panic::panic_any(7_u32);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_while_panicking() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("again");
+        }
+    }
+    let _bomb = Bomb;
+    panic!("on purpose");
+}
+
+/// Panics when its thread ends.
+struct Late(Cell<bool>);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        assert!(!self.0.get(), "too late");
+    }
+}
+
+thread_local! {
+    static LATE: Late = const { Late(Cell::new(false)) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_in_a_thread_local() {
+    LATE.with(|late| late.0.set(true));
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_when_the_payload_is_dropped() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    std::panic::panic_any(Payload);
+}
+
+// ---- Returning ----
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns() {}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn returns_although_it_should_panic() {}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns_ok() -> Result<(), String> {
+    Ok(())
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns_err() -> Result<(), String> {
+    Err("on purpose".to_owned())
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns_success() -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns_failure() -> ExitCode {
+    ExitCode::from(77)
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns_something_that_terminates() -> impl process::Termination {
+    ExitCode::from(3)
+}
+
+// ---- Ending by itself ----
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_0() {
+    process::exit(0);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_1() {
+    process::exit(1);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_like_one_that_reported() {
+    process::exit(90);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_like_one_that_could_not_report() {
+    process::exit(91);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_from_another_thread() {
+    thread::spawn(|| process::exit(0));
+    hang();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_0_at_once() {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(0) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_101_at_once() {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(101) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_at_once_like_one_that_reported() {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(90) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn exits_0_although_it_should_panic() {
+    process::exit(0);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn exits_1_although_it_should_panic() {
+    process::exit(1);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn exits_0_at_once_although_it_should_panic() {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(0) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn aborts_although_it_should_panic() {
+    process::abort();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic(expected = "on purpose")]
+fn exits_after_a_panic_that_was_caught() {
+    let _ = std::panic::catch_unwind(|| panic!("on purpose"));
+    process::exit(0);
+}
+
+extern "C" fn kill_this_process() {
+    let _ = raise(Signal::SIGKILL);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn dies_in_an_exit_handler() {
+    // SAFETY: a function pointer is all that atexit asks for.
+    unsafe { libc::atexit(kill_this_process) };
+}
+
+extern "C" fn exit_this_process() {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(0) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_0_in_an_exit_handler() {
+    // SAFETY: a function pointer is all that atexit asks for.
+    unsafe { libc::atexit(exit_this_process) };
+}
+
+// ---- Dying ----
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn aborts() {
+    process::abort();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn reads_an_invalid_address() {
+    // SAFETY: none. This is meant to fault.
+    let value = unsafe { hint::black_box(std::ptr::without_provenance::<u64>(0x1230)).read_volatile() };
+    assert_ne!(value, 1);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn sends_itself_sigsegv() {
+    raise(Signal::SIGSEGV).expect("raise");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn kills_itself() {
+    raise(Signal::SIGKILL).expect("raise");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn dies_of_a_real_time_signal() {
+    // SAFETY: raise has no preconditions.
+    unsafe { libc::raise(libc::SIGRTMIN()) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn kills_its_process_group() {
+    kill(Pid::from_raw(0), Signal::SIGKILL).expect("kill");
+    hang();
+}
+
+fn recurse(depth: u64) -> u64 {
+    let page = hint::black_box([depth; 512]);
+    if depth == u64::MAX { 0 } else { recurse(depth + 1) + page[depth as usize % 512] }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn overflows_its_stack() {
+    hint::black_box(recurse(0));
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn overflows_another_stack() {
+    let _ = thread::spawn(|| hint::black_box(recurse(0))).join();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn execs() {
+    panic!("{}", Command::new("/bin/true").exec());
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn execs_what_does_not_exist() {
+    let error = Command::new("/nonexistent").exec();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+// ---- Descriptors ----
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn closes_every_descriptor() {
+    for fd in 0..4096 {
+        // SAFETY: none; that is the point.
+        unsafe { libc::close(fd) };
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn replaces_every_descriptor() {
+    let file = fs::File::options().write(true).create_new(true).open("/tmp/victim").expect("open");
+    for fd in 3..4096 {
+        // SAFETY: none; that is the point.
+        unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), fd) };
+    }
+    // The file has the number of the descriptor of the report now. Nothing may be written to it.
+    extern "C" fn look() {
+        let text = fs::read_to_string("/tmp/victim").unwrap_or_default();
+        let verdict = if text.is_empty() { "the file is empty\n" } else { "the file was written to\n" };
+        let _ = io::stdout().write_all(verdict.as_bytes());
+    }
+    // SAFETY: a function pointer is all that atexit asks for.
+    unsafe { libc::atexit(look) };
+    std::mem::forget(file);
+}
+
+fn write_rubbish() {
+    for fd in 0..4096 {
+        for rubbish in [&b"rubbish"[..], &[0; 4096], &[0xff; 64]] {
+            // SAFETY: the buffer is valid. That the descriptors are others' is the point.
+            unsafe { libc::write(fd, rubbish.as_ptr().cast(), rubbish.len()) };
+        }
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn writes_rubbish_to_every_descriptor() {
+    write_rubbish();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn writes_rubbish_and_exits_0() {
+    write_rubbish();
+    process::exit(0);
+}
+
+// ---- Output ----
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn floods_stdout() {
+    let line = [b'x'; 1023];
+    let mut stdout = io::stdout().lock();
+    for _ in 0..FLOOD / 1024 {
+        stdout.write_all(&line).expect("write");
+        stdout.write_all(b"\n").expect("write");
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn writes_invalid_utf8() {
+    io::stdout().write_all(b"before \xff\xfe after \xe2\x82").expect("write");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn writes_no_newline() {
+    print!("half a line");
+    process::exit(0);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn writes_in_many_ways() {
+    println!("from println");
+    eprintln!("from eprintln");
+    for fd in [1, 2] {
+        let text = format!("from write to {fd}\n");
+        // SAFETY: the text outlives the call.
+        unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) };
+    }
+    // SAFETY: the format has no arguments.
+    unsafe { libc::printf(c"from printf\n".as_ptr()) };
+    let script = "echo from a child; echo from a child\\'s stderr >&2";
+    assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success());
+    thread::spawn(|| println!("from a thread")).join().expect("join");
+}
+
+/// Holds the process until a thread has written, which it does after the body has returned.
+struct Waits(Cell<Option<thread::JoinHandle<()>>>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            thread.thread().unpark();
+            thread.join().expect("join");
+        }
+    }
+}
+
+thread_local! {
+    static WAITS: Waits = const { Waits(Cell::new(None)) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn writes_after_it_returned() {
+    let thread = thread::spawn(|| {
+        thread::park();
+        println!("from a thread that outlived the body");
+    });
+    WAITS.with(|waits| waits.0.set(Some(thread)));
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn leaves_a_thread_running() {
+    thread::spawn(|| hang());
+}
+
+// ---- Processes ----
+
+/// Starts a daemon as daemon(7) tells, which holds stdout, and waits until it runs.
+fn start_daemon() {
+    let (mut reader, mut writer) = io::pipe().expect("pipe");
+    if let ForkResult::Parent { child } = fork() {
+        waitpid(child, None).expect("waitpid");
+        reader.read_exact(&mut [0]).expect("the daemon runs");
+        return;
+    }
+    setsid().expect("setsid");
+    if let ForkResult::Child = fork() {
+        println!("the daemon runs");
+        writer.write_all(&[1]).expect("write");
+        hang();
+    }
+    process::exit(0);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn leaves_a_daemon() {
+    start_daemon();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn leaves_a_daemon_and_fails() {
+    start_daemon();
+    panic!("on purpose");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn leaves_500_orphans() {
+    for _ in 0..500 {
+        if let ForkResult::Child = fork() {
+            hang();
+        }
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn leaves_500_that_have_ended() {
+    for _ in 0..500 {
+        if let ForkResult::Child = fork() {
+            // SAFETY: _exit has no preconditions.
+            unsafe { libc::_exit(0) };
+        }
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn drops_a_fork_bomb() {
+    // Real root is exempt from the limit, so that the bomb has a fuse of its own.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NPROC, 100.min(hard), hard).expect("setrlimit");
+    for _ in 0..8 {
+        // SAFETY: as in `fork`; the children only fork and hang.
+        let _ = unsafe { nix::unistd::fork() };
+    }
+    if getpid() != Pid::from_raw(2) {
+        hang();
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn kills_all_others() {
+    let mut child = Command::new("sleep").arg("1000").spawn().expect("spawn");
+    kill(Pid::from_raw(-1), Signal::SIGKILL).expect("kill");
+    assert!(!child.wait().expect("wait").success());
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn signals_init() {
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGSEGV] {
+        kill(getppid(), signal).expect("kill");
+    }
+    assert_eq!(getppid(), Pid::from_raw(1));
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn is_no_session_leader() {
+    assert_eq!(getpid(), Pid::from_raw(2));
+    assert_eq!(getpgrp(), getpid());
+    assert_eq!(getsid(None).expect("getsid"), Pid::from_raw(1));
+}
+
+/// Both processes return from the body; only the test's own has a say.
+fn return_twice(test_panics: bool, child_panics: bool) {
+    match fork() {
+        ForkResult::Parent { child } => {
+            waitpid(child, None).expect("waitpid");
+            assert!(!test_panics, "the test panics");
+        }
+        ForkResult::Child => assert!(!child_panics, "the child panics"),
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns_twice() {
+    return_twice(false, false);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_in_the_child() {
+    return_twice(false, true);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_in_the_test() {
+    return_twice(true, false);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn panics_twice() {
+    return_twice(true, true);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn returns_from_a_grandchild_with_the_same_pid() {
+    // In a pid namespace of its own, the second process has the test's pid.
+    let ForkResult::Child = fork() else {
+        nix::sys::wait::wait().expect("wait");
+        panic!("on purpose");
+    };
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID).expect("unshare");
+    let ForkResult::Child = fork() else {
+        nix::sys::wait::wait().expect("wait");
+        process::exit(0);
+    };
+    let ForkResult::Child = fork() else {
+        nix::sys::wait::wait().expect("wait");
+        process::exit(0);
+    };
+    assert_eq!(getpid(), Pid::from_raw(2));
+    println!("the grandchild returns");
+}
+
+// ---- Hanging ----
+
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+fn hangs() {
+    println!("the last words");
+    hang();
+}
+
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn hangs_although_it_should_panic() {
+    hang();
+}
+
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+fn hangs_with_children() {
+    let script = "sleep 1000 & setsid sleep 1001 & wait";
+    let _ = Command::new("sh").args(["-c", script]).status();
+}
+
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+fn hangs_with_all_signals_blocked() {
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None).expect("sigprocmask");
+    hang();
+}
+
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+fn stops_itself() {
+    raise(Signal::SIGSTOP).expect("raise");
+}
+
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+fn hangs_in_vfork() {
+    // SAFETY: the child has the parent's memory, and only waits.
+    if unsafe { libc::syscall(libc::SYS_vfork) } == 0 {
+        loop {
+            // SAFETY: pause has no preconditions.
+            unsafe { libc::pause() };
+        }
+    }
+}
+
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+fn hangs_in_a_thread_local() {
+    struct Hangs;
+    impl Drop for Hangs {
+        fn drop(&mut self) {
+            hang();
+        }
+    }
+    thread_local!(static HANGS: Hangs = const { Hangs });
+    HANGS.with(|_| {});
+}
+
+#[isolated(timeout = "1h")]
+#[ignore = "run by verdicts"]
+fn ends_long_before_its_timeout() {}
+
+// ---- Neighbours ----
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn changes_all_it_can() {
+    assert_pristine();
+    COUNTER.store(7, Ordering::Relaxed);
+    env::set_current_dir("/proc").expect("chdir");
+    umask(Mode::from_bits_truncate(0o777));
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None).expect("sigprocmask");
+    setrlimit(Resource::RLIMIT_NOFILE, 16, 16).expect("setrlimit");
+    // SAFETY: no other thread reads the environment.
+    unsafe { env::set_var("BELLJAR_NEIGHBOUR", "1") };
+    // SAFETY: ignoring a signal runs no code.
+    unsafe { nix::sys::signal::signal(Signal::SIGUSR1, nix::sys::signal::SigHandler::SigIgn) }.expect("signal");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn finds_all_pristine() {
+    assert_pristine();
+}
+
+fn assert_pristine() {
+    assert_eq!(COUNTER.load(Ordering::Relaxed), 0);
+    assert_ne!(env::current_dir().expect("cwd"), std::path::Path::new("/proc"));
+    let mask = umask(Mode::empty());
+    umask(mask);
+    assert_ne!(mask, Mode::from_bits_truncate(0o777));
+    let mut blocked = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, None, Some(&mut blocked)).expect("sigprocmask");
+    assert_eq!(blocked, SigSet::empty());
+    assert!(getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit").0 > 16);
+    assert!(env::var_os("BELLJAR_NEIGHBOUR").is_none());
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("SigIgn").trim();
+    let ignored = u64::from_str_radix(ignored, 16).expect("a number");
+    let is_ignored = |signal: Signal| ignored & (1 << (signal as u32 - 1)) != 0;
+    assert!(!is_ignored(Signal::SIGUSR1));
+    assert!(is_ignored(Signal::SIGPIPE), "it is in every Rust program");
+}

@@ -1,0 +1,366 @@
+//! The file system of a sandbox with `mount`: what is private, what is the host's, and what can be changed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, process};
+
+use belljar::isolated;
+use belljar_tests::this_binary;
+use nix::mount::{MsFlags, mount};
+
+fn is_writable(directory: &Path) -> io::Result<()> {
+    let file = directory.join("belljar-tests");
+    fs::write(&file, "text")?;
+    fs::remove_file(&file)
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect(program);
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+// ---- Private ----
+
+#[isolated]
+fn private_directories_are_empty_and_writable() {
+    let home = PathBuf::from(env::var_os("HOME").expect("HOME"));
+    let mut directories: Vec<_> =
+        ["/tmp", "/run", "/var/tmp", "/var/lib", "/var/log", "/dev/shm", "/etc", "/", "/mnt"].map(PathBuf::from).into();
+    directories.push(home);
+    directories.push(env::temp_dir());
+    for directory in directories {
+        is_writable(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    }
+    for directory in ["/mnt", "/srv", "/dev/shm", "/var/tmp"] {
+        assert_eq!(fs::read_dir(directory).expect("read").count(), 0, "{directory}");
+    }
+}
+
+#[isolated]
+fn temporary_directories_are_for_everybody() {
+    for directory in ["/tmp", "/var/tmp", "/dev/shm", "/run/lock"] {
+        let mode = fs::metadata(directory).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o1777, "{directory}");
+    }
+}
+
+/// Writes where a neighbour does, and finds nothing of it.
+fn claim_a_file() {
+    for path in ["/tmp/claimed", "/run/claimed", "/etc/claimed", "/claimed"] {
+        File::create_new(path).expect("the only one");
+    }
+}
+
+#[isolated]
+fn claims_a_file() {
+    claim_a_file();
+}
+
+#[isolated]
+fn claims_the_same_file() {
+    claim_a_file();
+}
+
+#[isolated]
+fn without_a_second_sandbox_the_file_is_there() {
+    claim_a_file();
+    assert!(std::panic::catch_unwind(claim_a_file).is_err());
+}
+
+#[isolated]
+fn mounts_what_it_likes() {
+    fs::create_dir("/mnt/tmpfs").expect("mkdir");
+    mount(Some("tmpfs"), "/mnt/tmpfs", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
+    is_writable(Path::new("/mnt/tmpfs")).expect("write");
+    let none: Option<&str> = None;
+    mount(Some("/usr"), "/mnt", none, MsFlags::MS_BIND | MsFlags::MS_REC, none).expect("bind");
+    assert!(Path::new("/mnt/bin").exists());
+    nix::mount::umount2("/mnt", nix::mount::MntFlags::MNT_DETACH).expect("umount");
+}
+
+#[isolated(net)]
+fn mounts_what_it_likes_in_the_hosts_tree() {
+    mount(Some("tmpfs"), "/usr", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
+    assert!(!Path::new("/usr/bin").exists());
+}
+
+// ---- The host's ----
+
+#[isolated]
+fn nothing_of_the_host_can_be_written_to() {
+    let target = env::current_exe().expect("exe").parent().expect("deps").to_path_buf();
+    let directories = [Path::new("/usr"), Path::new(env!("CARGO_MANIFEST_DIR")), &target];
+    for directory in directories {
+        let error = is_writable(directory).expect_err("read-only");
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem, "{}", directory.display());
+    }
+}
+
+#[isolated]
+fn all_mounts_of_the_host_are_read_only() {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read");
+    let ours = ["tmpfs", "proc", "sysfs", "devpts", "mqueue", "devtmpfs"];
+    let mut seen = 0;
+    for line in table.lines() {
+        let fields: Vec<_> = line.split(' ').collect();
+        let separator = fields.iter().position(|field| *field == "-").expect("separator");
+        let (point, options, kind) = (fields[4], fields[5], fields[separator + 1]);
+        if ours.contains(&kind) && (point == "/" || !point.starts_with("/usr")) {
+            continue;
+        }
+        seen += 1;
+        assert!(options.split(',').any(|option| option == "ro"), "{line}");
+    }
+    assert!(seen > 0, "at least /usr");
+}
+
+#[isolated]
+fn the_package_is_where_it_was() {
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").exists());
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace").join("Cargo.lock").exists());
+    let binary = env::current_exe().expect("exe");
+    assert!(File::open(binary).is_ok());
+}
+
+/// Prints where it is, for a comparison with where the binary was started.
+#[isolated]
+#[ignore = "run by the_working_directory_stays"]
+fn prints_its_working_directory() {
+    println!("cwd {}", env::current_dir().expect("cwd").display());
+}
+
+#[test]
+fn the_working_directory_stays() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().expect("canonical");
+    for directory in [package.as_path(), Path::new("/usr"), Path::new("/"), Path::new("/proc"), Path::new("/var")] {
+        let mut command = this_binary();
+        command.args(["--exact", "prints_its_working_directory", "--ignored", "--show-output"]);
+        let run = belljar_tests::run(command.current_dir(directory));
+        let line = format!("cwd {}\n", directory.display());
+        assert!(run.passed() && run.output.contains(&line), "{}: {}", directory.display(), run.output);
+    }
+}
+
+#[isolated]
+fn the_target_tmpdir_is_private_and_writable() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    is_writable(directory).expect("write");
+    assert_eq!(fs::read_dir(directory).expect("read").count(), 0);
+}
+
+/// The host's own temporary directory of the target, in which this leaves a file for the sandbox not to find.
+#[test]
+fn the_target_tmpdir_of_the_host_is_another() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("of-the-host-{}", process::id()));
+    match fs::write(&file, "text") {
+        Ok(()) => {}
+        // The suite may be run by somebody who doesn't own the target directory.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
+        Err(error) => panic!("{error}"),
+    }
+    let run = belljar_tests::run(this_binary().args(["--exact", "the_target_tmpdir_is_private_and_writable"]));
+    fs::remove_file(file).expect("remove");
+    assert!(run.passed(), "{}", run.output);
+}
+
+// ---- Tools ----
+
+#[isolated]
+fn tools_of_the_host_are_usable() {
+    assert_eq!(output("sh", &["-c", "echo $((6 * 7))"]), "42\n");
+    assert!(output("id", &[]).starts_with("uid=0(root) gid=0(root)"));
+    assert_eq!(output("cat", &["/proc/self/comm"]), "cat\n");
+}
+
+/// A program in a directory of `PATH` that belongs to no system: its library lies beside that directory.
+#[isolated]
+#[ignore = "run by tools_come_with_what_lies_beside_them"]
+fn runs_the_tool() {
+    assert_eq!(output("belljar-tests-tool", &[]), "from beside\n");
+    assert_eq!(output("belljar-tests-other", &[]), "alone\n");
+}
+
+#[test]
+fn tools_come_with_what_lies_beside_them() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let executable = |path: &Path, text: &str| {
+        fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+        fs::write(path, text).expect("write");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    };
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let (tool, other) = (directory.path().join("tool"), directory.path().join("home/.local"));
+    let script = format!("#!/bin/sh\ncat {}\n", tool.join("lib/text").display());
+    executable(&tool.join("bin/belljar-tests-tool"), &script);
+    executable(&other.join("bin/belljar-tests-other"), "#!/bin/sh\necho alone\n");
+    fs::create_dir(tool.join("lib")).expect("mkdir");
+    fs::write(tool.join("lib/text"), "from beside\n").expect("write");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = [tool.join("bin"), other.join("bin")].into_iter().chain(env::split_paths(&path));
+    let mut command = this_binary();
+    command.args(["--exact", "runs_the_tool", "--ignored"]);
+    command.env("PATH", env::join_paths(directories).expect("a path")).env("HOME", directory.path().join("home"));
+    let run = belljar_tests::run(&mut command);
+    assert!(run.passed(), "{}", run.output);
+}
+
+// ---- /etc ----
+
+#[isolated]
+fn etc_is_small_and_sound() {
+    let root = nix::unistd::User::from_uid(0.into()).expect("getpwuid").expect("root");
+    assert_eq!((root.name.as_str(), Some(root.dir)), ("root", env::var_os("HOME").map(PathBuf::from)));
+    assert!(nix::unistd::Group::from_name("root").expect("getgrnam").is_some());
+    let resolve = |name: &str| std::net::ToSocketAddrs::to_socket_addrs(&(name, 1)).expect("resolved").next();
+    assert!(resolve("localhost").expect("an address").ip().is_loopback());
+    for file in ["passwd", "group", "hosts", "hostname", "nsswitch.conf", "resolv.conf"] {
+        let path = Path::new("/etc").join(file);
+        OpenOptions::new().append(true).open(&path).expect("writable").write_all(b"\n").expect("write");
+    }
+    assert!(!Path::new("/etc/shadow").exists());
+}
+
+#[isolated]
+fn hosts_can_be_rewritten() {
+    fs::write("/etc/hosts", "192.0.2.7 tests.belljar.example\n").expect("write");
+    let mut addresses = std::net::ToSocketAddrs::to_socket_addrs("tests.belljar.example:80").expect("resolved");
+    assert_eq!(addresses.next().expect("an address").to_string(), "192.0.2.7:80");
+}
+
+// ---- /dev ----
+
+#[isolated]
+fn devices_work() {
+    let read = |path: &str| {
+        let mut bytes = [1; 16];
+        File::open(path).expect(path).read_exact(&mut bytes).expect(path);
+        bytes
+    };
+    assert_eq!(read("/dev/zero"), [0; 16]);
+    assert_ne!(read("/dev/random"), read("/dev/urandom"));
+    assert_eq!(File::open("/dev/null").expect("open").read(&mut [0]).expect("read"), 0);
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("open").write_all(b"x");
+    assert_eq!(full.expect_err("full").kind(), io::ErrorKind::StorageFull);
+    assert!(fs::metadata("/dev/tty").expect("stat").file_type().is_char_device());
+    for name in ["fd", "stdin", "stdout", "stderr", "ptmx", "pts", "shm", "mqueue"] {
+        assert!(fs::symlink_metadata(Path::new("/dev").join(name)).is_ok(), "{name}");
+    }
+    assert!(Path::new("/dev/fd/0").exists());
+}
+
+#[isolated]
+fn terminals_can_be_made() {
+    let master = OpenOptions::new().read(true).write(true).open("/dev/ptmx").expect("open");
+    assert_eq!(fs::read_dir("/dev/pts").expect("read").count(), 2, "the terminal and ptmx");
+    drop(master);
+}
+
+/// Optional devices are there if and only if the host lets this user open them.
+#[isolated]
+#[ignore = "run by optional_devices"]
+fn prints_its_devices() {
+    for device in ["/dev/fuse", "/dev/net/tun"] {
+        if Path::new(device).exists() {
+            OpenOptions::new().read(true).write(true).open(device).expect(device);
+            println!("device {device}");
+        }
+    }
+}
+
+#[test]
+fn optional_devices() {
+    let opens = |device: &&&str| OpenOptions::new().read(true).write(true).open(device).is_ok();
+    let outside: BTreeSet<_> =
+        ["/dev/fuse", "/dev/net/tun"].iter().filter(opens).map(|device| device.to_string()).collect();
+    let run = belljar_tests::run_ignored("prints_its_devices");
+    assert!(run.passed(), "{}", run.output);
+    let inside: BTreeSet<_> =
+        run.output.lines().filter_map(|line| line.strip_prefix("device ")).map(str::to_owned).collect();
+    assert_eq!(inside, outside);
+}
+
+// ---- The kernel's files ----
+
+/// Opens all files below `directory` for writing, and returns those that it could open.
+fn writable_below(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_process =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && !(directory == Path::new("/proc") && is_process) => {
+                writable_below(&path, found)
+            }
+            // Others can be opened as well, by whoever has CAP_DAC_OVERRIDE, but not written to.
+            Ok(kind) if kind.is_file() && has_write_bit(&path) => {
+                if OpenOptions::new().write(true).open(&path).is_ok() {
+                    found.push(path);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn has_write_bit(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o222 != 0)
+}
+
+fn assert_only_own_settings_are_writable() {
+    let mut found = Vec::new();
+    for directory in ["/proc", "/sys"] {
+        writable_below(Path::new(directory), &mut found);
+    }
+    let own = ["/proc/sys/net/", "/proc/sys/user/", "/proc/sys/fs/mqueue/", "/sys/devices/virtual/net/"];
+    let kernel = [
+        "auto_msgmni",
+        "msgmax",
+        "msgmnb",
+        "msgmni",
+        "ns_last_pid",
+        "pid_max",
+        "sem",
+        "shm_rmid_forced",
+        "shmall",
+        "shmmax",
+        "shmmni",
+    ];
+    let kernel: Vec<_> = kernel.map(|name| Path::new("/proc/sys/kernel").join(name)).into();
+    let is_own = |path: &&PathBuf| {
+        let pressure = path.starts_with("/proc/pressure");
+        own.iter().any(|prefix| path.starts_with(prefix)) || kernel.contains(path) || pressure
+    };
+    let (own, others): (Vec<_>, Vec<_>) = found.iter().partition(is_own);
+    assert!(others.is_empty(), "{others:?}");
+    assert!(own.iter().any(|path| path.starts_with("/proc/sys/user")), "the test finds what is writable");
+}
+
+/// Real root owns the kernel's files, whatever namespace it is in. It must not be able to use them.
+#[isolated]
+fn the_machine_can_not_be_changed_through_kernel_files() {
+    assert_only_own_settings_are_writable();
+    assert!(OpenOptions::new().write(true).open("/proc/sys/net/ipv4/ip_forward").is_ok());
+}
+
+#[isolated(net)]
+fn the_machine_can_not_be_changed_through_kernel_files_in_the_hosts_tree() {
+    assert_only_own_settings_are_writable();
+}
+
+#[isolated]
+fn own_processes_can_be_changed_through_proc() {
+    fs::write("/proc/self/oom_score_adj", "500").expect("write");
+    assert_eq!(fs::metadata("/proc/self").expect("stat").uid(), 0);
+}
+
+/// What a nested sandbox needs: a whole /proc and sysfs that the kernel lets it copy.
+#[isolated]
+fn a_sandbox_within_can_mount_its_own_proc_and_sysfs() {
+    let script = "mount -t proc proc /proc && mount -t sysfs sysfs /sys && ls /proc/self/comm";
+    assert_eq!(output("unshare", &["-U", "-r", "-m", "-n", "-p", "-f", "sh", "-c", script]), "/proc/self/comm\n");
+}

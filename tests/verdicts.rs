@@ -1,0 +1,219 @@
+//! The hostile table: what belljar says of tests that do one bad thing each.
+//!
+//! Each row runs a test of [`hostile`] in a process of its own, and says how it must end, what the harness must print,
+//! and what it must not. Whatever a test does, nothing may be left when its process is gone. The plain twins at the end
+//! do the same without belljar, and show that the rows can fail.
+
+#[path = "hostile.rs"]
+mod hostile;
+
+use belljar_tests::{Run, describe, run_ignored};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Passes,
+    Fails,
+}
+use Verdict::{Fails, Passes};
+
+/// Runs the hostile test `name`, and checks how it ends.
+fn check(name: &str, verdict: Verdict, words: &[&str], silence: &[&str]) -> Run {
+    let run = run_ignored(&format!("hostile::{name}"));
+    let printed = if run.output.len() < 100_000 { run.output.as_str() } else { "(a lot)" };
+    let ended = describe(run.status);
+    match verdict {
+        Passes => assert!(run.passed(), "{name} did not pass: {ended}\n{printed}"),
+        Fails => assert!(run.failed(), "{name} did not fail: {ended}\n{printed}"),
+    }
+    for word in words {
+        assert!(run.output.contains(word), "{name} lacks {word:?}:\n{printed}");
+    }
+    for word in silence {
+        assert!(!run.output.contains(word), "{name} has {word:?}:\n{printed}");
+    }
+    assert!(run.output.matches(" failed: ").count() <= 1, "{name} fails for several reasons:\n{printed}");
+    assert!(run.left.is_empty(), "{name} left processes: {:?}", run.left);
+    run
+}
+
+/// One test for each row: `name: verdict ["what must be printed"] without ["what must not"]`.
+macro_rules! table {
+    ($($name:ident: $verdict:ident [$($words:expr),*] $(without [$($silence:expr),*])?;)*) => {
+        $(#[test]
+        fn $name() {
+            check(stringify!($name), $verdict, &[$($words),*], &[$($($silence),*)?]);
+        })*
+    };
+}
+
+table! {
+    panics: Fails ["panicked at", "hostile.rs", "on purpose", "thread 'hostile::panics'"] without ["belljar"];
+    panics_as_it_should: Passes [];
+    panics_as_expected: Passes [];
+    panics_at_length_as_expected: Passes [];
+    panics_otherwise_than_expected: Fails ["panic did not contain expected string", "\"on purpose\"", "\"by accident\""];
+    panics_without_text: Fails ["Box<dyn Any>"] without ["belljar"];
+    panics_without_text_as_it_should: Passes [];
+    panics_while_panicking: Fails ["on purpose", "again", "killed by SIGABRT"];
+    panics_in_a_thread_local: Fails ["too late", "killed by SIGABRT"];
+    panics_when_the_payload_is_dropped: Fails ["dropped"] without ["belljar"];
+
+    returns: Passes [] without ["belljar"];
+    returns_although_it_should_panic: Fails ["test did not panic as expected"] without ["belljar"];
+    returns_ok: Passes [];
+    returns_err: Fails ["Error: \"on purpose\"", "the status 1,"];
+    returns_success: Passes [];
+    returns_failure: Fails ["the status 77,"];
+    returns_something_that_terminates: Fails ["the status 3,"];
+
+    exits_0: Fails ["called exit(0) before the body returned"];
+    exits_1: Fails ["called exit(1) before the body returned"];
+    exits_like_one_that_reported: Fails ["called exit(90) before the body returned"];
+    exits_like_one_that_could_not_report: Fails ["called exit(91) before the body returned"];
+    exits_from_another_thread: Fails ["called exit(0) before the body returned"];
+    exits_0_at_once: Fails ["called _exit(0) before the body returned"];
+    exits_101_at_once: Fails ["called _exit(101) before the body returned"];
+    exits_at_once_like_one_that_reported: Fails ["called _exit(90) before the body returned"];
+    exits_0_although_it_should_panic: Fails ["called exit(0)", "test did not panic as expected"];
+    exits_1_although_it_should_panic: Fails ["called exit(1)", "test did not panic as expected"];
+    exits_0_at_once_although_it_should_panic: Fails ["called _exit(0)", "test did not panic as expected"];
+    aborts_although_it_should_panic: Fails ["killed by SIGABRT", "test did not panic as expected"];
+    exits_after_a_panic_that_was_caught: Fails ["called exit(0)", "test did not panic as expected"];
+    dies_in_an_exit_handler: Fails ["the body returned, but then its process was killed by SIGKILL"];
+    exits_0_in_an_exit_handler: Fails ["the body returned, but then its process ended with the status 0"];
+
+    aborts: Fails ["was killed by SIGABRT"];
+    reads_an_invalid_address: Fails ["was killed by SIGSEGV", "the invalid address 0x1230"] without ["overflow"];
+    sends_itself_sigsegv: Fails ["was killed by SIGSEGV"] without ["invalid address", "overflow"];
+    kills_itself: Fails ["was killed by SIGKILL"];
+    dies_of_a_real_time_signal: Fails ["was killed by signal 34"];
+    kills_its_process_group: Fails ["was killed by SIGKILL"];
+    overflows_its_stack: Fails ["stack overflow", "the test's thread"];
+    overflows_another_stack: Fails ["SIGSEGV", "stack overflow on a thread that the test started"];
+    execs: Fails ["ran another program in its place (exec), which ended with the status 0"];
+    execs_what_does_not_exist: Passes [];
+
+    closes_every_descriptor: Fails ["closed the descriptor of the report"];
+    writes_rubbish_to_every_descriptor: Fails ["rubbish", "wrote 4167 bytes to the descriptor of the report"];
+    writes_rubbish_and_exits_0: Fails ["called exit(0) before the body returned"];
+
+    writes_invalid_utf8: Passes ["before \u{fffd}\u{fffd} after \u{fffd}"];
+    writes_no_newline: Fails ["half a line\nbelljar: "];
+    writes_in_many_ways: Passes [
+        "from println\n", "from eprintln\n", "from write to 1\n", "from write to 2\n", "from printf\n",
+        "from a child\n", "from a child's stderr\n", "from a thread\n"
+    ];
+    writes_after_it_returned: Passes ["from a thread that outlived the body\n"];
+    leaves_a_thread_running: Passes [];
+
+    leaves_a_daemon: Passes ["the daemon runs", "is over, and what it left running was killed:", "`hostile::leaves`, "];
+    leaves_a_daemon_and_fails: Fails ["on purpose", "what it left running was killed:"];
+    leaves_500_orphans: Passes ["what it left running was killed:", "\n  and 490 more"];
+    leaves_500_that_have_ended: Passes [];
+    drops_a_fork_bomb: Passes ["what it left running was killed:"];
+    kills_all_others: Passes [] without ["left running"];
+    signals_init: Passes [];
+    is_no_session_leader: Passes [];
+    returns_twice: Passes [];
+    panics_in_the_child: Passes ["the child panics"];
+    panics_in_the_test: Fails ["the test panics"] without ["belljar", "the child panics"];
+    panics_twice: Fails ["the test panics", "the child panics"] without ["belljar"];
+    returns_from_a_grandchild_with_the_same_pid: Fails ["the grandchild returns", "on purpose"] without ["belljar"];
+
+    hangs: Fails ["the last words", "after its timeout of 200ms", "pid 2 `hostile::hangs`, sleeping in "];
+    hangs_although_it_should_panic: Fails ["after its timeout of 200ms", "test did not panic as expected"];
+    hangs_with_children: Fails ["after its timeout", "pid 2 `", "`sleep`, sleeping in "];
+    hangs_with_all_signals_blocked: Fails ["after its timeout", "sleeping in "];
+    stops_itself: Fails ["after its timeout", "stopped"];
+    hangs_in_vfork: Fails ["after its timeout", "pid 2 `"];
+    hangs_in_a_thread_local: Fails ["after its timeout", "pid 2 `"];
+    ends_long_before_its_timeout: Passes [];
+
+    changes_all_it_can: Passes [];
+    finds_all_pristine: Passes [];
+}
+
+#[test]
+fn panics_are_printed_once() {
+    let run = check("panics_at_length", Fails, &[], &["belljar"]);
+    assert_eq!(run.output.matches("panicked at").count(), 1);
+    assert_eq!(run.output.matches('x').count() / hostile::MILLION, 1, "the message is whole, and there once");
+}
+
+#[test]
+fn no_output_is_lost() {
+    let run = check("floods_stdout", Passes, &[], &["belljar"]);
+    let lines = run.output.lines().filter(|line| line.len() == 1023 && line.bytes().all(|byte| byte == b'x'));
+    assert_eq!(lines.count(), hostile::FLOOD / 1024);
+}
+
+#[test]
+fn a_report_goes_to_no_other_file() {
+    check("replaces_every_descriptor", Fails, &["closed the descriptor of the report", "the file is empty"], &[]);
+}
+
+#[test]
+fn neighbours_share_nothing() {
+    // Both in one test binary, one after the other and then at once.
+    for threads in ["--test-threads=1", "--test-threads=2"] {
+        let mut command = belljar_tests::this_binary();
+        command.args(["--ignored", threads, "hostile::changes_all_it_can", "hostile::finds_all_pristine"]);
+        let run = belljar_tests::run(&mut command);
+        assert!(run.output.contains("test result: ok. 2 passed; 0 failed"), "{}", run.output);
+    }
+}
+
+/// The same, without belljar.
+mod plain {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::{env, process};
+
+    #[test]
+    #[ignore = "run by the twins"]
+    fn exits_0() {
+        process::exit(0);
+    }
+
+    #[test]
+    #[ignore = "run by the twins"]
+    fn leaves_a_child() {
+        process::Command::new("sleep").arg("1000").spawn().expect("spawn");
+    }
+
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+    #[test]
+    #[ignore = "run by the twins"]
+    fn changes_a_static() {
+        assert_eq!(COUNTER.swap(7, Ordering::Relaxed), 0);
+        env::set_current_dir("/").expect("chdir");
+    }
+
+    #[test]
+    #[ignore = "run by the twins"]
+    fn finds_a_static_changed() {
+        assert_eq!(COUNTER.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn without_belljar_exit_looks_like_a_pass() {
+    let run = run_ignored("plain::exits_0");
+    assert!(run.status.success() && !run.passed(), "{}", run.output);
+}
+
+#[test]
+fn without_belljar_processes_are_left() {
+    let run = run_ignored("plain::leaves_a_child");
+    run.kill_left();
+    assert!(run.passed(), "{}", run.output);
+    assert_eq!(run.left.len(), 1);
+}
+
+#[test]
+fn without_belljar_neighbours_share_statics() {
+    let mut command = belljar_tests::this_binary();
+    command.args(["--ignored", "--test-threads=1", "plain::changes_a_static", "plain::finds_a_static_changed"]);
+    let run = belljar_tests::run(&mut command);
+    assert!(run.output.contains("1 passed; 1 failed"), "{}", run.output);
+}
