@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, hint, io, process, thread};
 
 use belljar::isolated;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{wait, waitpid};
 use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pause, setsid};
 
 /// Forks the test's process, which has a second thread that only waits.
@@ -296,12 +297,16 @@ fn aborts() {
     process::abort();
 }
 
-#[isolated]
-#[ignore = "run by verdicts"]
-fn reads_an_invalid_address() {
+fn read_an_invalid_address() {
     // SAFETY: none. This is meant to fault.
     let value = unsafe { hint::black_box(std::ptr::without_provenance::<u64>(0x1230)).read_volatile() };
     assert_ne!(value, 1);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn reads_an_invalid_address() {
+    read_an_invalid_address();
 }
 
 #[isolated]
@@ -615,25 +620,46 @@ fn panics_twice() {
     return_twice(true, true);
 }
 
+/// Runs `act` in a process that has the test's pid, in a pid namespace of its own. Returns in both, and whether this is
+/// the other.
+fn in_a_process_with_the_same_pid(act: fn()) -> bool {
+    let ForkResult::Child = fork() else {
+        wait().expect("wait");
+        return false;
+    };
+    unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
+    for _ in 0..2 {
+        let ForkResult::Child = fork() else {
+            wait().expect("wait");
+            // SAFETY: _exit has no preconditions.
+            unsafe { libc::_exit(0) };
+        };
+    }
+    assert_eq!(getpid(), Pid::from_raw(2));
+    act();
+    true
+}
+
 #[isolated]
 #[ignore = "run by verdicts"]
-fn returns_from_a_grandchild_with_the_same_pid() {
-    // In a pid namespace of its own, the second process has the test's pid.
-    let ForkResult::Child = fork() else {
-        nix::sys::wait::wait().expect("wait");
-        panic!("on purpose");
-    };
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID).expect("unshare");
-    let ForkResult::Child = fork() else {
-        nix::sys::wait::wait().expect("wait");
-        process::exit(0);
-    };
-    let ForkResult::Child = fork() else {
-        nix::sys::wait::wait().expect("wait");
-        process::exit(0);
-    };
-    assert_eq!(getpid(), Pid::from_raw(2));
-    println!("the grandchild returns");
+fn returns_from_a_process_with_the_same_pid() {
+    let is_other = in_a_process_with_the_same_pid(|| println!("it returns"));
+    assert!(is_other, "on purpose");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn exits_at_once_after_a_process_with_the_same_pid() {
+    in_a_process_with_the_same_pid(|| process::exit(0));
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(0) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn kills_itself_after_a_process_with_the_same_pid() {
+    in_a_process_with_the_same_pid(read_an_invalid_address);
+    raise(Signal::SIGKILL).expect("raise");
 }
 
 // ---- Hanging ----

@@ -118,7 +118,9 @@ table! {
     panics_in_the_child: Passes ["the child panics"];
     panics_in_the_test: Fails ["the test panics"] without ["belljar", "the child panics"];
     panics_twice: Fails ["the test panics", "the child panics"] without ["belljar"];
-    returns_from_a_grandchild_with_the_same_pid: Fails ["the grandchild returns", "on purpose"] without ["belljar"];
+    returns_from_a_process_with_the_same_pid: Fails ["it returns", "on purpose"] without ["belljar"];
+    exits_at_once_after_a_process_with_the_same_pid: Fails ["called _exit(0)"];
+    kills_itself_after_a_process_with_the_same_pid: Fails ["killed by SIGKILL before"];
 
     hangs: Fails ["the last words", "after its timeout of 200ms", "pid 2 `hostile::hangs`, sleeping in "];
     hangs_although_it_should_panic: Fails ["after its timeout of 200ms", "test did not panic as expected"];
