@@ -174,8 +174,7 @@ fn make_a_queue() {
     use nix::sys::stat::Mode;
     let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
     let attributes = MqAttr::new(0, 1, 64, 0);
-    let queue = mq_open("/belljar", flags, Mode::from_bits_truncate(0o600), Some(&attributes)).expect("the only one");
-    std::mem::forget(queue);
+    mq_open("/belljar", flags, Mode::from_bits_truncate(0o600), Some(&attributes)).expect("the only one");
     assert!(Path::new("/dev/mqueue/belljar").exists());
 }
 

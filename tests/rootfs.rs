@@ -296,19 +296,17 @@ fn writable_below(directory: &Path, found: &mut Vec<PathBuf>) {
             Ok(kind) if kind.is_dir() && !(directory == Path::new("/proc") && is_process) => {
                 writable_below(&path, found)
             }
-            // Others can be opened as well, by whoever has CAP_DAC_OVERRIDE, but not written to.
-            Ok(kind) if kind.is_file() && has_write_bit(&path) => {
-                if OpenOptions::new().write(true).open(&path).is_ok() {
-                    found.push(path);
-                }
-            }
+            Ok(kind) if kind.is_file() && can_be_written(&path) => found.push(path),
             _ => {}
         }
     }
 }
 
-fn has_write_bit(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o222 != 0)
+/// Whether the file has somebody who may write to it, and is opened for that. Whoever has CAP_DAC_OVERRIDE can open the
+/// others too, and then not write.
+fn can_be_written(path: &Path) -> bool {
+    let has_writer = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o222 != 0);
+    has_writer && OpenOptions::new().write(true).open(path).is_ok()
 }
 
 fn assert_only_own_settings_are_writable() {

@@ -1,11 +1,12 @@
 //! What the integration tests share: running one test of this very binary by itself, and looking at what it left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs, process};
+use std::time::{Duration, Instant};
+use std::{env, fs, iter, process, thread};
 
 /// The environment variable by which processes are found that a run has left. Forks inherit it as bytes in memory, so
 /// that not even `clearenv` removes it.
@@ -97,5 +98,36 @@ pub fn describe(status: ExitStatus) -> String {
     match status.signal() {
         Some(signal) => format!("killed by signal {signal}"),
         None => format!("ended with status {:?}", status.code()),
+    }
+}
+
+/// All processes below `ancestor`, zombies aside.
+pub fn descendants(ancestor: u32) -> BTreeSet<u32> {
+    let parent = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let is_zombie = fields.next()? == "Z";
+        if is_zombie { None } else { fields.next()?.parse().ok() }
+    };
+    let parents: BTreeMap<u32, u32> = processes().into_iter().filter_map(|pid| Some((pid, parent(&pid)?))).collect();
+    let is_below =
+        |pid: &u32| iter::successors(Some(*pid), |pid| parents.get(pid).copied()).skip(1).any(|pid| pid == ancestor);
+    parents.keys().copied().filter(is_below).collect()
+}
+
+/// Waits for a fact that others bring about. It fails if that takes a minute.
+pub fn wait_until(fact: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !fact() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it did not come about");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How often a test of chance is to be repeated: as often as `BELLJAR_TESTS_ROUNDS` says, or by default.
+pub fn rounds(default: usize) -> usize {
+    match env::var("BELLJAR_TESTS_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("BELLJAR_TESTS_ROUNDS is a number"),
+        Err(_) => default,
     }
 }

@@ -178,6 +178,7 @@ mod plain {
 
     #[test]
     #[ignore = "run by the twins"]
+    #[expect(clippy::zombie_processes, reason = "that is the point")]
     fn leaves_a_child() {
         process::Command::new("sleep").arg("1000").spawn().expect("spawn");
     }

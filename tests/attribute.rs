@@ -1,0 +1,249 @@
+//! What the attribute makes of functions, in a crate as strict as they come. Each test is listed and run once.
+#![deny(warnings, missing_docs, unused, clippy::all, clippy::pedantic)]
+#![forbid(unsafe_code)]
+
+use belljar::isolated;
+use belljar_tests::this_binary;
+use nix::unistd::{Pid, getppid};
+
+/// Every test here proves by this that it is isolated: its parent is the init of a pid namespace.
+fn assert_isolated() {
+    assert_eq!(getppid(), Pid::from_raw(1));
+}
+
+#[isolated]
+fn bare() {
+    assert_isolated();
+}
+
+#[isolated()]
+fn with_empty_parentheses() {
+    assert_isolated();
+}
+
+#[belljar::isolated(net, mount, timeout = "1m")]
+fn by_its_path() {
+    assert_isolated();
+}
+
+#[isolated]
+#[test]
+fn above_test() {
+    assert_isolated();
+}
+
+#[isolated]
+#[tokio::test]
+async fn above_a_runtime() {
+    tokio::task::yield_now().await;
+    assert_isolated();
+}
+
+#[tokio::test]
+#[isolated]
+async fn below_a_runtime() {
+    tokio::task::yield_now().await;
+    assert_isolated();
+}
+
+#[isolated(net, hostname = "jar", timeout = "90s")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn above_a_runtime_with_arguments() {
+    let hostname = tokio::spawn(async { nix::unistd::gethostname() }).await.expect("join");
+    assert_eq!(hostname.expect("gethostname"), "jar");
+    assert_isolated();
+}
+
+#[isolated]
+#[should_panic(expected = "on purpose")]
+#[expect(clippy::manual_assert, reason = "attributes pass")]
+fn with_other_attributes() {
+    /// Items in the body are none of our business.
+    const REASON: &str = "on purpose";
+    if getppid() == Pid::from_raw(1) {
+        panic!("{REASON}");
+    }
+}
+
+#[should_panic(expected = "below")]
+#[isolated]
+fn below_should_panic() {
+    assert_isolated();
+    panic!("below");
+}
+
+#[isolated]
+#[ignore = "on purpose"]
+fn ignored() {
+    unreachable!();
+}
+
+#[isolated]
+#[cfg_attr(all(), ignore = "on purpose")]
+fn ignored_by_cfg_attr() {
+    unreachable!();
+}
+
+#[isolated]
+fn with_a_result() -> Result<(), std::num::ParseIntError> {
+    assert_isolated();
+    let answer: u32 = "42".parse()?;
+    assert_eq!(answer, 42);
+    Ok(())
+}
+
+#[isolated]
+fn with_a_return() {
+    assert_isolated();
+    if std::process::id() == 2 {
+        return;
+    }
+    unreachable!();
+}
+
+#[isolated]
+#[should_panic(expected = "never")]
+fn that_never_returns() -> ! {
+    panic!("never");
+}
+
+#[isolated]
+fn r#match() {
+    assert_isolated();
+}
+
+#[isolated]
+fn calls_itself() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static DEPTH: AtomicU32 = AtomicU32::new(0);
+    assert_isolated();
+    if DEPTH.fetch_add(1, Ordering::Relaxed) < 3 {
+        calls_itself();
+    }
+    assert_eq!(DEPTH.load(Ordering::Relaxed), 4);
+}
+
+/// A documented test.
+#[isolated]
+pub fn that_is_public() {
+    assert_isolated();
+}
+
+mod module {
+    use super::assert_isolated;
+
+    /// The body sees what the module has, whatever the expansion may call its own things.
+    const SPEC: u32 = 1;
+    const TEST: u32 = 2;
+
+    #[belljar::isolated]
+    fn in_a_module() {
+        assert_eq!(SPEC + TEST, 3);
+        assert_isolated();
+    }
+
+    /// Nothing in scope has a usual name here.
+    mod hostile_names {
+        mod core {}
+        mod std {}
+        #[expect(dead_code, reason = "to shadow the names of the prelude")]
+        struct Option;
+        #[expect(dead_code, reason = "to shadow the names of the prelude")]
+        struct Some;
+
+        #[belljar::isolated(timeout = "1m", hostname = "jar")]
+        fn with_shadowed_names() {}
+    }
+}
+
+mod renamed {
+    use super::assert_isolated;
+    extern crate belljar as jar;
+
+    /// Where belljar is, in a crate that passes it on.
+    pub(crate) mod reexport {
+        pub(crate) use belljar as glass;
+    }
+
+    #[jar::isolated(crate = self::jar)]
+    fn by_another_name() {
+        assert_isolated();
+    }
+
+    #[reexport::glass::isolated(crate = crate::renamed::reexport::glass, uts)]
+    fn through_another_crate() {
+        assert_isolated();
+    }
+
+    #[reexport::glass::isolated(crate = crate::renamed::reexport::glass)]
+    #[tokio::test]
+    async fn through_another_crate_above_a_runtime() {
+        assert_isolated();
+    }
+}
+
+macro_rules! made {
+    ($($name:ident => $value:expr),* $(,)?) => {
+        $(#[isolated(net)]
+        fn $name() {
+            assert_eq!($value, 2);
+            assert_isolated();
+        })*
+    };
+}
+
+made!(by_a_macro => 1 + 1, by_the_same_macro => 4 / 2);
+
+/// Generic functions in scope, and closures that borrow, are ordinary code.
+fn doubled<T: std::ops::Add<Output = T> + Copy>(value: T) -> T {
+    value + value
+}
+
+#[isolated]
+fn with_generic_helpers() {
+    let values = [1, 2];
+    let sum = || values.iter().copied().map(doubled).sum::<u32>();
+    assert_eq!(sum(), 6);
+}
+
+#[test]
+fn each_test_is_listed_once() {
+    let run = belljar_tests::run(this_binary().args(["--list", "--format", "terse"]));
+    let names: Vec<_> = run.output.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let mut expected = vec![
+        "above_a_runtime",
+        "above_a_runtime_with_arguments",
+        "above_test",
+        "bare",
+        "below_a_runtime",
+        "below_should_panic",
+        "by_a_macro",
+        "by_its_path",
+        "by_the_same_macro",
+        "calls_itself",
+        "each_test_is_listed_once",
+        "each_test_is_run_once",
+        "ignored",
+        "ignored_by_cfg_attr",
+        "module::hostile_names::with_shadowed_names",
+        "module::in_a_module",
+        "r#match",
+        "renamed::by_another_name",
+        "renamed::through_another_crate",
+        "renamed::through_another_crate_above_a_runtime",
+        "that_is_public",
+        "that_never_returns",
+        "with_a_result",
+        "with_a_return",
+        "with_empty_parentheses",
+        "with_generic_helpers",
+        "with_other_attributes",
+    ];
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+}
+
+#[isolated]
+fn each_test_is_run_once() {
+    assert_isolated();
+}

@@ -1,0 +1,51 @@
+//! Compiled by `compile`, which expects the errors in `bad_arguments.stderr`.
+use belljar::isolated;
+
+#[isolated(network)]
+fn unknown_word() {}
+
+#[isolated(tiemout = "5s")]
+fn unknown_key() {}
+
+#[isolated(net, timeout = "5x", net, hostname = "", mount = true)]
+fn five_errors_at_once() {}
+
+#[isolated(timeout)]
+fn key_without_a_value() {}
+
+#[isolated(timeout = 5)]
+fn value_of_another_kind() {}
+
+#[isolated(timeout = "0s")]
+fn no_time_at_all() {}
+
+#[isolated(hostname = "two words")]
+fn no_host_name() {}
+
+#[isolated(hostname = "a", hostname = "b")]
+fn key_written_twice() {}
+
+#[isolated(timeout("5s"))]
+fn value_in_parentheses() {}
+
+#[isolated(net mount)]
+fn no_comma() {}
+
+#[isolated(timeout = "5s" net)]
+fn no_comma_after_a_value() {}
+
+#[isolated(net,, mount)]
+fn two_commas() {}
+
+#[isolated("net")]
+fn no_name() {}
+
+#[isolated(crate = "belljar")]
+fn no_path() {}
+
+// The functions are there all the same.
+fn main() {
+    unknown_word();
+    unknown_key();
+    five_errors_at_once();
+}

@@ -1,0 +1,28 @@
+//! Compiled by `compile`, which expects the errors in `bad_functions.stderr`.
+use belljar::isolated;
+
+#[isolated]
+fn with_parameters(_number: u32, _text: &str) {}
+
+#[isolated]
+async fn without_a_runtime() {}
+
+#[isolated]
+fn generic<T>() {}
+
+#[isolated]
+unsafe fn without_safety() {}
+
+#[isolated(nett)]
+async unsafe fn four_errors_at_once(_number: u32) {}
+
+#[isolated]
+struct NoFunction;
+
+#[isolated]
+mod no_function {}
+
+fn main() {
+    with_parameters(1, "");
+    let _ = NoFunction;
+}

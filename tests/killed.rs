@@ -1,0 +1,143 @@
+//! Whoever is killed, at whatever moment: nothing is left, and whoever lives says what happened.
+
+use std::fs;
+use std::io::{Read as _, Seek as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use belljar::isolated;
+use belljar_tests::{describe, marked, rounds, this_binary};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The tests that are killed: some do nothing, some start processes, some leave them.
+macro_rules! victims {
+    ($($name:ident)*) => {
+        mod victims {
+            $(#[belljar::isolated]
+            #[ignore = "run by the others"]
+            fn $name() {
+                super::work();
+            })*
+        }
+    };
+}
+
+victims!(a b c d e f g h i j k l m n o p);
+
+fn work() {
+    let script = "sleep 1000 & setsid sleep 1000 & sleep 0.001";
+    assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success());
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    TestBinary,
+    Zygote,
+    Init,
+}
+
+/// Runs the victims, kills `target` after `delay`, and looks at what is left and at what was said.
+fn kill_after(target: Target, delay: Duration) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let mut command = this_binary();
+    command.args(["--ignored", "--test-threads=4", "victims::"]);
+    let mark = belljar_tests::mark(&mut command);
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
+    let mut binary = command.spawn().expect("spawn");
+    thread::sleep(delay);
+    let killed = match target {
+        Target::TestBinary => Some(binary.id()),
+        Target::Zygote => named(&mark, "belljar-zygote").first().copied(),
+        Target::Init => named(&mark, "belljar-init").first().copied(),
+    };
+    if let Some(pid) = killed {
+        // It may have ended by itself. No other process can have its number so soon.
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+    }
+    let status = binary.wait().expect("wait");
+    // Without the test binary, nobody waits for the others to end.
+    belljar_tests::wait_until(|| marked(&mark).is_empty());
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").expect("mountinfo"), mounts);
+
+    let mut output = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut output)).expect("read");
+    let context = format!("{target:?} killed after {delay:?}, {}:\n{output}", describe(status));
+    if target == Target::TestBinary {
+        assert!(status.signal() == Some(Signal::SIGKILL as i32) || status.success(), "{context}");
+        return;
+    }
+    let failed = output.lines().filter(|line| line.starts_with("test victims::") && line.ends_with("FAILED")).count();
+    let zygote = output.matches("the zygote of this test binary has been killed").count();
+    let init = output.matches("the init of its sandbox has been killed from outside").count();
+    match target {
+        // All tests that had not ended fail, and each says why.
+        Target::Zygote => assert_eq!((failed, init), (zygote, 0), "{context}"),
+        // The others don't notice.
+        _ => assert!(failed <= 1 && failed == init && zygote == 0, "{context}"),
+    }
+    assert_eq!(status.code(), Some(if failed == 0 { 0 } else { 101 }), "{context}");
+}
+
+/// The processes with the mark that have this name.
+fn named(mark: &str, name: &str) -> Vec<u32> {
+    let has_name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+    marked(mark).into_iter().filter(has_name).collect()
+}
+
+/// Kills `target` at random moments of a run, which takes some ten milliseconds.
+fn kill_at_random_moments(target: Target) {
+    let mut random = fastrand::Rng::new();
+    println!("seed {}", random.get_seed());
+    for _ in 0..rounds(20) {
+        kill_after(target, Duration::from_micros(random.u64(0..40_000)));
+    }
+}
+
+#[test]
+fn the_test_binary_is_killed() {
+    kill_at_random_moments(Target::TestBinary);
+}
+
+#[test]
+fn the_zygote_is_killed() {
+    kill_at_random_moments(Target::Zygote);
+}
+
+#[test]
+fn init_is_killed() {
+    kill_at_random_moments(Target::Init);
+}
+
+/// The twin: what these tests look for can be found.
+#[test]
+fn processes_are_found_while_they_live() {
+    let mut command = this_binary();
+    command.args(["--ignored", "--exact", "hangs"]);
+    let mark = belljar_tests::mark(&mut command);
+    let binary = KilledOnDrop(command.stdout(std::process::Stdio::null()).spawn().expect("spawn"));
+    let counts = || ["belljar-zygote", "belljar-init"].map(|name| named(&mark, name).len());
+    belljar_tests::wait_until(|| marked(&mark).len() == 4 && counts() == [1, 1]);
+    assert!(marked(&mark).contains(&binary.0.id()));
+    drop(binary);
+    belljar_tests::wait_until(|| marked(&mark).is_empty());
+}
+
+struct KilledOnDrop(std::process::Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[isolated]
+#[ignore = "run by processes_are_found_while_they_live"]
+fn hangs() {
+    loop {
+        thread::park();
+    }
+}
