@@ -42,6 +42,16 @@ pub(crate) fn below(init: BorrowedFd<'_>) -> Vec<Process> {
     processes
 }
 
+/// Whether the process that `pidfd` refers to has ended or is about to.
+///
+/// A process that dies has its children killed before its pidfd says that it is dead, so that a child's death can be
+/// seen first. The mark PF_EXITING comes before both.
+pub(crate) fn is_dying(pidfd: BorrowedFd<'_>) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    let stat = pid_of(pidfd).and_then(|pid| Stat::read(&Path::new("/proc").join(pid.to_string())));
+    stat.is_none_or(|stat| stat.flags & PF_EXITING != 0)
+}
+
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
 fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
@@ -78,6 +88,7 @@ struct Stat {
     name: String,
     state: char,
     parent: u32,
+    flags: u64,
 }
 
 impl Stat {
@@ -92,7 +103,8 @@ impl Stat {
         let (_, name) = head.split_once('(')?;
         let mut fields = fields.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        Some(Self { name: name.to_owned(), state, parent: fields.next()?.parse().ok()? })
+        let parent = fields.next()?.parse().ok()?;
+        Some(Self { name: name.to_owned(), state, parent, flags: fields.nth(4)?.parse().ok()? })
     }
 }
 
@@ -108,8 +120,8 @@ mod tests {
 
     #[test]
     fn names_may_hold_anything() {
-        let stat = Stat::parse("12 (a) (b) S 7 12 12 0").expect("a stat line");
-        assert_eq!((stat.name.as_str(), stat.state, stat.parent), ("a) (b", 'S', 7));
+        let stat = Stat::parse("12 (a) (b) S 7 12 12 0 -1 64 0").expect("a stat line");
+        assert_eq!((stat.name.as_str(), stat.state, stat.parent, stat.flags), ("a) (b", 'S', 7, 64));
         assert!(Stat::parse("").is_none());
         assert!(Stat::parse("12 (a) S").is_none());
     }

@@ -44,7 +44,9 @@ impl Sandbox {
             .and_then(|()| self.watch(test.timeout, zygote, &mut evidence));
         match asked {
             // Without a zygote, the other ends are closed.
-            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => evidence.zygote_gone = !zygote.is_alive(),
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                evidence.zygote_gone = evidence.ended.is_none() && census::is_dying(zygote.as_fd());
+            }
             Err(errno) => evidence.watching_failed = Some(errno),
         }
         self.stdout.finish();

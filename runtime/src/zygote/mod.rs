@@ -20,7 +20,6 @@ use std::sync::OnceLock;
 use std::{env, mem};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::{get_name, set_name, set_pdeathsig};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, shutdown, socketpair};
@@ -99,10 +98,6 @@ impl Zygote {
     pub(crate) fn request(&self, spec: &'static Spec, channel: Channel) -> nix::Result<()> {
         let fds = [&channel.report, &channel.stdout, &channel.stderr].map(|fd| fd.as_raw_fd());
         sys::send_with_fds(self.requests.as_fd(), &request::encode(spec), &fds)
-    }
-
-    pub(crate) fn is_alive(&self) -> bool {
-        poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0)
     }
 }
 
