@@ -1,0 +1,6 @@
+//! The unit tests of the attribute, which lie beside its code.
+
+#[path = "../macros/src/args.rs"]
+mod args;
+#[path = "../macros/src/expand.rs"]
+mod expand;
