@@ -13,7 +13,7 @@ use nix::errno::Errno;
 const MAGIC: [u8; 4] = *b"\xbeJar";
 
 /// The most bytes that a frame carries besides its head. A longer panic message is sent in pieces.
-pub(crate) const PAYLOAD_MAX: usize = 16 * 1024;
+pub(crate) const PAYLOAD_MAX: usize = 1024;
 
 /// The most bytes that a frame has.
 pub(crate) const FRAME_MAX: usize = MAGIC.len() + 1 + PAYLOAD_MAX;

@@ -429,12 +429,14 @@ pub(crate) fn watch_stack() -> nix::Result<()> {
     let guard = stack_guard()?;
     GUARD[0].store(guard.start, Ordering::Release);
     GUARD[1].store(guard.end, Ordering::Release);
-    const SIZE: usize = 64 * 1024;
-    let memory: &'static mut [u8] = Box::leak(vec![0; SIZE].into_boxed_slice());
-    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-    // SAFETY: the memory is leaked, so that it outlives the thread, and nothing else uses it.
+    let stack = libc::stack_t { ss_sp: (&raw mut SIGNAL_STACK).cast(), ss_flags: 0, ss_size: SIGNAL_STACK_SIZE };
+    // SAFETY: the memory is there for good, and a process has one thread that runs a body.
     Errno::result(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) }).map(drop)
 }
+
+/// Enough for the registers of any processor, and for a frame that is put together on it.
+const SIGNAL_STACK_SIZE: usize = 64 * 1024;
+static mut SIGNAL_STACK: [u8; SIGNAL_STACK_SIZE] = [0; SIGNAL_STACK_SIZE];
 
 /// The addresses at the end of this thread's stack that fault when it overflows.
 fn stack_guard() -> nix::Result<Range<usize>> {

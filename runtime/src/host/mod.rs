@@ -7,13 +7,16 @@ mod explain;
 mod judge;
 mod output;
 mod sandbox;
+mod spares;
 
 use std::panic::resume_unwind;
 
+use nix::errno::Errno;
+
 use crate::message;
 use crate::spec::Test;
-use crate::zygote::zygote;
-use judge::{Verdict, judge};
+use crate::zygote::{Zygote, zygote};
+use judge::{Evidence, Verdict, judge};
 use sandbox::Sandbox;
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
@@ -44,11 +47,12 @@ fn verdict(test: &'static Test) -> Verdict {
         Some(Err(errno)) => return Verdict::Failed(message::no_zygote(name, *errno)),
         None => return Verdict::Failed(message::not_a_test_run(name)),
     };
-    let (mut sandbox, channel) = match Sandbox::open() {
-        Ok(opened) => opened,
+    let (sandbox, evidence) = match run_in_sandbox(test, zygote) {
+        Ok(run) => run,
+        // The zygote's end of the channel is closed.
+        Err(Errno::EPIPE | Errno::ECONNRESET) => return Verdict::Failed(message::zygote_gone(name)),
         Err(errno) => return Verdict::Failed(message::no_channel(name, errno)),
     };
-    let evidence = sandbox.run(test, zygote, channel);
     let verdict = judge(test, &evidence);
     let has_survivors = !evidence.survivors.is_empty();
     if sandbox.is_mid_line() && (has_survivors || matches!(verdict, Verdict::Failed(_))) {
@@ -58,4 +62,23 @@ fn verdict(test: &'static Test) -> Verdict {
         eprintln!("{}", message::survivors(name, &evidence.survivors));
     }
     verdict
+}
+
+/// Runs `test` in a spare sandbox, or else in one that is made for it.
+fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> nix::Result<(Sandbox, Evidence)> {
+    if let Some(mut sandbox) = spares::take(&test.spec) {
+        // A spare that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
+        if sandbox.begin(test).is_ok() {
+            spares::replenish(zygote, &test.spec);
+            let evidence = sandbox.follow(test, zygote);
+            if evidence.refused.is_none() {
+                return Ok((sandbox, evidence));
+            }
+        }
+    }
+    let mut sandbox = Sandbox::request(zygote, &test.spec)?;
+    sandbox.begin(test)?;
+    spares::replenish(zygote, &test.spec);
+    let evidence = sandbox.follow(test, zygote);
+    Ok((sandbox, evidence))
 }

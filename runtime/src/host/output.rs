@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 /// How much is read at once, in bytes.
-const CHUNK: usize = 16 * 1024;
+const CHUNK: usize = 4 * 1024;
 
 /// One of the standard streams of a sandbox.
 pub(super) struct Stream {
@@ -49,13 +49,11 @@ impl Stream {
         if !self.open {
             return Ok(false);
         }
-        let start = self.pending.len();
-        self.pending.resize(start + CHUNK, 0);
-        let read = nix::unistd::read(&self.pipe, &mut self.pending[start..]);
-        self.pending.truncate(start + read.unwrap_or_default());
-        match read {
+        let mut chunk = [0; CHUNK];
+        match nix::unistd::read(&self.pipe, &mut chunk) {
             Ok(0) => self.open = false,
-            Ok(_) => {
+            Ok(length) => {
+                self.pending.extend_from_slice(&chunk[..length]);
                 let text = whole_characters(&mut self.pending);
                 self.print(&text);
                 return Ok(true);

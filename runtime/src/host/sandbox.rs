@@ -14,7 +14,7 @@ use super::judge::{Ended, Evidence, OwnedRefusal};
 use super::output::Stream;
 use crate::report::{FRAME_MAX, Frame, Refusal};
 use crate::sandbox::Channel;
-use crate::spec::Test;
+use crate::spec::{Spec, Test};
 use crate::sys;
 use crate::zygote::{Zygote, request};
 
@@ -25,29 +25,29 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes both ends of the channel to a sandbox.
-    pub(super) fn open() -> nix::Result<(Self, Channel)> {
+    /// Asks the zygote for a sandbox, which is made while the caller goes on.
+    pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> nix::Result<Self> {
         let (report, their_report) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let (stdout, their_stdout) = output_pipe()?;
         let (stderr, their_stderr) = output_pipe()?;
-        let sandbox = Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr) };
-        Ok((sandbox, Channel { report: their_report, stdout: their_stdout, stderr: their_stderr }))
+        zygote.request(spec, Channel { report: their_report, stdout: their_stdout, stderr: their_stderr })?;
+        Ok(Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr) })
     }
 
-    /// Runs `test`, and returns all that became known.
-    pub(super) fn run(&mut self, test: &'static Test, zygote: &Zygote, channel: Channel) -> Evidence {
+    /// Has the sandbox run `test`, as soon as it is ready.
+    pub(super) fn begin(&self, test: &'static Test) -> nix::Result<()> {
+        sys::send(self.report.as_fd(), &request::encode(test))
+    }
+
+    /// Follows the test to its end, and returns all that became known.
+    pub(super) fn follow(&mut self, test: &Test, zygote: &Zygote) -> Evidence {
         let mut evidence = Evidence::default();
-        // The sandbox reads what it is to run when it is ready.
-        let asked = sys::send(self.report.as_fd(), &request::encode(test))
-            .and_then(|()| zygote.request(&test.spec, channel))
-            .and_then(|()| self.watch(test.timeout, zygote, &mut evidence));
-        match asked {
-            // Without a zygote, the other ends are closed.
-            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {
-                evidence.zygote_gone = evidence.ended.is_none() && census::is_dying(zygote.as_fd());
-            }
-            Err(errno) => evidence.watching_failed = Some(errno),
+        if let Err(errno) = self.watch(test.timeout, zygote, &mut evidence) {
+            evidence.watching_failed = Some(errno);
+        }
+        if evidence.ended.is_none() {
+            evidence.zygote_gone = census::is_dying(zygote.as_fd());
         }
         self.stdout.finish();
         self.stderr.finish();
