@@ -116,10 +116,11 @@ pub(crate) const MASKED_PROC: Cause = Cause {
 
 fn describe(step: Step) -> &'static str {
     match step {
-        Step::Clone => "clone init into new namespaces",
+        Step::Clone => "clone init into new user and pid namespaces",
         Step::Session => "begin a session that ends with the zygote",
         Step::Descriptors => "put the standard streams in place",
         Step::MapIds => "map the ids of the user namespace",
+        Step::Namespaces => "enter new mount, network, ipc, uts and cgroup namespaces",
         Step::Hostname => "set the host name",
         Step::Loopback => "bring up the interface lo",
         Step::Propagation => "make the mount table private",

@@ -28,7 +28,7 @@ pub(crate) const UNREPORTED: i32 = 91;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Step {
-    /// Clone init into its namespaces.
+    /// Clone init into user and pid namespaces.
     Clone,
     /// Tie init's life to the zygote's, and begin a session.
     Session,
@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Descriptors,
     /// Map the sandbox's user and group ids.
     MapIds,
+    /// Enter the other namespaces.
+    Namespaces,
     /// Set the host name.
     Hostname,
     /// Bring `lo` up.
@@ -65,11 +67,12 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Clone,
         Self::Session,
         Self::Descriptors,
         Self::MapIds,
+        Self::Namespaces,
         Self::Hostname,
         Self::Loopback,
         Self::Propagation,

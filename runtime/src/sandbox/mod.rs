@@ -17,6 +17,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
@@ -113,15 +114,25 @@ fn give_up(report: BorrowedFd<'_>, (step, path, errno): Refused<'_>) -> ! {
 fn set_up<'b>(birth: &'b Birth<'_>) -> Result<(), Refused<'b>> {
     // 1. The ids, without which nothing else may be done.
     map_ids(birth.id_maps)?;
-    // 2. The names.
+    // 2. The other namespaces. Here and not in the zygote's clone, so that several can be made at once, and so that what
+    //    is in them belongs to ids that are mapped.
+    unshare(namespaces(birth.spec)).or_refuse(Step::Namespaces, c"")?;
+    // 3. The names.
     let hostname = birth.spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
     sethostname(hostname).or_refuse(Step::Hostname, c"")?;
-    // 3. The network.
+    // 4. The network.
     if birth.spec.net {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
-    // 4. The file system.
+    // 5. The file system.
     rootfs::build(birth.plan)
+}
+
+/// What init enters besides the namespaces that it was born in.
+fn namespaces(spec: &Spec) -> CloneFlags {
+    let always =
+        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
+    if spec.net { always | CloneFlags::CLONE_NEWNET } else { always }
 }
 
 /// Ties init to the zygote, and leaves it no descriptors but the standard streams and the report socket.
