@@ -19,11 +19,11 @@ fn a_tmpfs_is_mounted_and_unmounted() {
 
 #[isolated]
 fn a_read_only_mount_refuses_to_be_written_to() {
-    fs::create_dir("/srv/data").expect("writable");
-    let bind = |flags| Mount::builder().flags(flags).mount("/srv/data", "/mnt");
+    fs::create_dir("/var/lib/data").expect("writable");
+    let bind = |flags| Mount::builder().flags(flags).mount("/var/lib/data", "/mnt");
     bind(MountFlags::BIND).expect("mounted");
     bind(MountFlags::BIND | MountFlags::REMOUNT | MountFlags::RDONLY).expect("remounted");
     let error = fs::write("/mnt/file", "text").expect_err("read-only");
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
-    fs::write("/srv/data/file", "text").expect("the other way in is open");
+    fs::write("/var/lib/data/file", "text").expect("the other way in is open");
 }

@@ -179,7 +179,7 @@ fn the_comparison_notices_each_leak() {
     notices(&["hostname"]);
     fs::create_dir(cgroups.join("belljar")).expect("mkdir");
     notices(&["cgroups"]);
-    mount(Some("tmpfs"), "/srv", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
+    mount(Some("tmpfs"), "/var/tmp", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
     notices(&["mounts"]);
     make_shared_memory();
     notices(&["sysv"]);
