@@ -66,6 +66,7 @@ fn verdict(test: &'static Test) -> Verdict {
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> nix::Result<(Sandbox, Evidence)> {
+    let _running = spares::begin();
     if let Some(mut sandbox) = spares::take(&test.spec) {
         // A spare that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if sandbox.begin(test).is_ok() {
