@@ -10,9 +10,9 @@
 #![expect(unsafe_code, reason = "the fork itself")]
 
 mod facts;
-mod page_tables;
 mod plan;
 pub(crate) mod request;
+mod warm;
 
 use std::ffi::{CString, c_char, c_int};
 use std::fs::File;
@@ -183,7 +183,7 @@ impl Server {
         self.requests_seen += 1;
         if self.requests_seen == 2 {
             // It pays from now on.
-            page_tables::inherit_file_pages();
+            warm::up();
         }
         let host = self.host.get_or_insert_with(Host::gather);
         let plan = host.plan(spec);

@@ -1,19 +1,28 @@
-//! Spares the zygote's forks the page faults that their code begins with.
-//!
-//! A fork copies the page tables of memory that the process has changed, and leaves out those of mapped files: each
-//! process finds the code that it runs by faults, some fifteen in each of two processes a test. But the kernel decides
-//! that for whole mappings (`vma_needs_copy` in mm/memory.c): one changed page, and the whole mapping is copied. So the
-//! zygote changes one byte in each mapping of a file, to what it is already.
+//! What the zygote does once, so that not each of its forks has to.
 
 use std::fs::{self, File};
+use std::hint::black_box;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::thread;
 
-/// Lets forks inherit the page tables of mapped files. Where that fails they only take longer.
-pub(super) fn inherit_file_pages() {
+/// Makes forks cheaper. Where that fails, they only take longer.
+pub(super) fn up() {
+    start_a_thread();
     let _ = change_a_byte_in_each_mapping();
 }
 
+/// A process's first thread has the C library look up functions, and make an arena to allocate from. Both stay when the
+/// thread is gone. Its stack is too small to be used for a test's, which comes cheaper new.
+fn start_a_thread() {
+    let thread = thread::Builder::new().stack_size(16 * 1024).spawn(|| drop(black_box(Box::new(0))));
+    let _ = thread.map(thread::JoinHandle::join);
+}
+
+/// A fork copies the page tables of memory that the process has changed, and leaves out those of mapped files: each
+/// process finds the code that it runs by faults, some fifteen in each of two processes a test. But the kernel decides
+/// that for whole mappings (`vma_needs_copy` in mm/memory.c): one changed page, and the whole mapping is copied. So the
+/// zygote changes one byte in each mapping of a file, to what it is already.
 fn change_a_byte_in_each_mapping() -> io::Result<()> {
     // Through this file the kernel writes to pages that the process itself may only read. It makes a private copy first.
     let memory = File::options().read(true).write(true).open("/proc/self/mem")?;
