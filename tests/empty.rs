@@ -34,19 +34,6 @@ fn main() {
     match env::args().nth(1).as_deref() {
         Some("survey") => return run(&SURVEY),
         Some("floor") => return serve_floor(),
-        Some("only") => {
-            let n: usize = env::args().nth(2).unwrap().parse().unwrap();
-            let c: usize = env::args().nth(3).unwrap().parse().unwrap();
-            let t = time(|| {
-                thread::scope(|s| {
-                    for _ in 0..n {
-                        s.spawn(|| (0..c / n).for_each(|_| run(&EMPTY)));
-                    }
-                })
-            });
-            println!("{:.0} us", t.as_secs_f64() * 1e6 / c as f64);
-            return;
-        }
         _ => {}
     }
     println!("an empty test with everything on, {ROUNDS} rounds of {PER_ROUND}; microseconds a test");
