@@ -1,6 +1,6 @@
 //! Writes the test that `#[isolated]` stands for.
 //!
-//! ```ignore
+//! ```text
 //! #[isolated(net)]                      #[test]
 //! #[should_panic]                       #[should_panic]
 //! fn name() -> T { body }       →       fn name() {

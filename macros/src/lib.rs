@@ -1,6 +1,6 @@
 //! The `#[isolated]` attribute of [belljar](https://docs.rs/belljar), which re-exports it and documents it.
 //!
-//! This crate only turns tokens into tokens: [`args`] reads what stands in the parentheses, [`expand`] writes the
+//! This crate only turns tokens into tokens: `args` reads what stands in the parentheses, `expand` writes the
 //! test. What the words mean is decided in the runtime.
 
 mod args;
