@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "bad things are done by hand")]
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -15,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{wait, waitpid};
-use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pause, setsid};
+use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pause, pipe, setsid};
 
 /// Forks the test's process, which has a second thread that only waits.
 fn fork() -> ForkResult {
@@ -379,7 +380,7 @@ fn closes_every_descriptor() {
 #[isolated]
 #[ignore = "run by verdicts"]
 fn replaces_every_descriptor() {
-    let file = fs::File::options().write(true).create_new(true).open("/tmp/victim").expect("open");
+    let file = File::options().write(true).create_new(true).open("/tmp/victim").expect("open");
     for fd in 3..4096 {
         // SAFETY: none; that is the point.
         unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), fd) };
@@ -496,7 +497,8 @@ fn leaves_a_thread_running() {
 
 /// Starts a daemon as daemon(7) tells, which holds stdout, and waits until it runs.
 fn start_daemon() {
-    let (mut reader, mut writer) = io::pipe().expect("pipe");
+    let (reader, writer) = pipe().expect("pipe");
+    let (mut reader, mut writer) = (File::from(reader), File::from(writer));
     if let ForkResult::Parent { child } = fork() {
         waitpid(child, None).expect("waitpid");
         reader.read_exact(&mut [0]).expect("the daemon runs");
