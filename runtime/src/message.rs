@@ -1,5 +1,6 @@
 //! Every sentence that a person reads: what happened, where, why, and what to do.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
@@ -52,6 +53,14 @@ pub(crate) fn zygote_gone(test: &str) -> String {
     )
 }
 
+pub(crate) fn unborn(test: &str) -> String {
+    format!(
+        "{}: its sandbox was never made, because the pipes for it did not reach the zygote. Raise the limit on open \
+         files (`ulimit -n`).",
+        failed(test)
+    )
+}
+
 pub(crate) fn init_gone(test: &str) -> String {
     format!(
         "{}: the init of its sandbox has been killed from outside, and all processes of the test with it. If it was \
@@ -66,53 +75,78 @@ pub(crate) fn watching_failed(test: &str, errno: Errno) -> String {
 
 /// The page that is printed when the host can't make the sandbox. `cause` is what to say of it, if that is known.
 pub(crate) fn unsupported(test: &str, step: Step, path: &str, errno: Errno, cause: Option<&Cause>) -> String {
-    let mut page = format!(
-        "belljar: `{test}` did not run: this host does not let its sandbox be set up.\n  \
-         step:   {}{}{path}\n  error:  {}",
-        describe(step),
-        if path.is_empty() { "" } else { ": " },
-        error(errno)
-    );
-    let (why, remedy) = match cause {
-        Some(cause) => (cause.why, cause.remedy),
-        None => ("unknown", "none known; the step and the error above are what the host said"),
+    let place = match path {
+        "" => String::new(),
+        // A set-up path that is not absolute leads from the sandbox's root.
+        path => format!(": /{}", path.trim_start_matches('/')),
     };
-    page.push_str(&format!("\n  cause:  {why}\n  remedy: {remedy}"));
-    page
+    let unknown = Cause::new("unknown", "none known; the step and the error above are what the host said");
+    let Cause { why, remedy } = cause.unwrap_or(&unknown);
+    format!(
+        "belljar: `{test}` did not run: this host does not let its sandbox be set up.\n  \
+         step:   {}{place}\n  error:  {}\n  cause:  {why}\n  remedy: {remedy}",
+        describe(step),
+        error(errno)
+    )
 }
 
 /// Why a host refuses, and what to do about it.
 pub(crate) struct Cause {
-    pub(crate) why: &'static str,
-    pub(crate) remedy: &'static str,
+    why: Cow<'static, str>,
+    remedy: Cow<'static, str>,
 }
 
-pub(crate) const APPARMOR_RESTRICTS: Cause = Cause {
-    why: "AppArmor takes all rights from user namespaces that ordinary users make, as Ubuntu does since 24.04 \
-          (kernel.apparmor_restrict_unprivileged_userns is 1)",
-    remedy: "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-};
+impl Cause {
+    fn new(why: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Self {
+        Self { why: why.into(), remedy: remedy.into() }
+    }
 
-pub(crate) const USERNS_CLONE_OFF: Cause = Cause {
-    why: "user namespaces are for root only (kernel.unprivileged_userns_clone is 0)",
-    remedy: "sudo sysctl -w kernel.unprivileged_userns_clone=1",
-};
+    pub(crate) fn apparmor_restricts() -> Self {
+        Self::new(
+            "AppArmor takes all rights from user namespaces that ordinary users make, as Ubuntu does since 24.04 \
+             (kernel.apparmor_restrict_unprivileged_userns is 1)",
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        )
+    }
 
-pub(crate) const NO_USER_NAMESPACES: Cause = Cause {
-    why: "no user namespaces are allowed (user.max_user_namespaces is 0)",
-    remedy: "sudo sysctl -w user.max_user_namespaces=10000",
-};
+    pub(crate) fn for_root_only() -> Self {
+        Self::new(
+            "user namespaces are for root only (kernel.unprivileged_userns_clone is 0)",
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        )
+    }
 
-pub(crate) const SECCOMP: Cause = Cause {
-    why: "a seccomp filter refuses new namespaces, as Docker's default profile does",
-    remedy: "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+    /// `setting` is the name of the one that limits the number of namespaces, `limit` its value.
+    pub(crate) fn too_many_namespaces(setting: &str, limit: u64) -> Self {
+        let more = if limit == 0 { "" } else { ", or 32 user namespaces are nested already" };
+        Self::new(
+            format!("no more namespaces of this kind are allowed ({setting} is {limit}){more}"),
+            format!("sudo sysctl -w {setting}=10000"),
+        )
+    }
+
+    pub(crate) fn seccomp() -> Self {
+        Self::new(
+            "a seccomp filter refuses new namespaces, as Docker's default profile does",
+            "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
              --security-opt systempaths=unconfined",
-};
+        )
+    }
 
-pub(crate) const MASKED_PROC: Cause = Cause {
-    why: "parts of /proc are masked, as in a container, and then the kernel refuses a new one",
-    remedy: "docker run --security-opt systempaths=unconfined, or podman run --security-opt unmask=ALL",
-};
+    pub(crate) fn chroot() -> Self {
+        Self::new(
+            "the tests run in a chroot, where the kernel lets nobody make a user namespace",
+            "enter the tree with pivot_root, as `bwrap --dev-bind TREE /` or `systemd-nspawn -D TREE` do",
+        )
+    }
+
+    pub(crate) fn masked_proc() -> Self {
+        Self::new(
+            "parts of /proc are masked, as in a container, and then the kernel refuses a new one",
+            "docker run --security-opt systempaths=unconfined, or podman run --security-opt unmask=ALL",
+        )
+    }
+}
 
 fn describe(step: Step) -> &'static str {
     match step {

@@ -1,29 +1,37 @@
 //! Finds the likely cause of a refusal: in what the host says about itself, never by guessing from the errno alone.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
 
-use crate::message::{self, Cause};
+use crate::message::Cause;
 use crate::report::Step;
 
 /// The most likely cause of `step` failing with `errno`, if the host shows one.
-pub(super) fn explain(step: Step, errno: Errno) -> Option<&'static Cause> {
+pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
     let refused = errno == Errno::EPERM || errno == Errno::EACCES;
     match step {
-        Step::Clone if errno == Errno::ENOSPC && setting("user/max_user_namespaces") == Some(0) => {
-            Some(&message::NO_USER_NAMESPACES)
-        }
+        Step::Clone if errno == Errno::ENOSPC => too_many_namespaces(&["user", "pid"]),
+        Step::Namespaces if errno == Errno::ENOSPC => too_many_namespaces(&["mnt", "net", "ipc", "uts", "cgroup"]),
         Step::Clone if refused && setting("kernel/unprivileged_userns_clone") == Some(0) => {
-            Some(&message::USERNS_CLONE_OFF)
+            Some(Cause::for_root_only())
         }
-        Step::Clone if (refused || errno == Errno::ENOSYS) && is_filtered() => Some(&message::SECCOMP),
+        Step::Clone if (refused || errno == Errno::ENOSYS) && is_filtered() => Some(Cause::seccomp()),
         _ if refused && setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1) => {
-            Some(&message::APPARMOR_RESTRICTS)
+            Some(Cause::apparmor_restricts())
         }
-        Step::Mount if refused && is_proc_masked() => Some(&message::MASKED_PROC),
+        Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
+        Step::Mount if refused && is_proc_masked() => Some(Cause::masked_proc()),
         _ => None,
     }
+}
+
+/// The lowest limit on the numbers of namespaces of these kinds, one of which was reached.
+fn too_many_namespaces(kinds: &[&str]) -> Option<Cause> {
+    let limit = |kind| Some((setting(&format!("user/max_{kind}_namespaces"))?, kind));
+    let (limit, kind) = kinds.iter().filter_map(limit).min()?;
+    Some(Cause::too_many_namespaces(&format!("user.max_{kind}_namespaces"), limit))
 }
 
 /// A number below `/proc/sys`.
@@ -37,9 +45,22 @@ fn is_filtered() -> bool {
     status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
 }
 
+/// Whether this process has another root than its mount namespace, or, where all can't be seen, than the first process.
+fn is_chroot() -> bool {
+    let root = |process| fs::metadata(format!("/proc/{process}/root/")).map(|root| (root.dev(), root.ino())).ok();
+    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let first_has_another_root = namespace("1").is_some_and(|first| Some(first) == namespace("self"))
+        && root("1").is_some_and(|first| Some(first) != root("self"));
+    first_has_another_root || !mount_points().iter().any(|point| point == "/")
+}
+
 /// Whether something is mounted over a part of `/proc`.
 fn is_proc_masked() -> bool {
+    let is_harmless = |point: &str| point.starts_with("/proc/sys/fs/binfmt_misc");
+    mount_points().iter().any(|point| point.starts_with("/proc/") && !is_harmless(point))
+}
+
+fn mount_points() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points.any(|point| point.starts_with("/proc/") && !point.starts_with("/proc/sys/fs/binfmt_misc"))
+    table.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
 }

@@ -14,6 +14,8 @@ use nix::errno::Errno;
 pub(crate) struct Evidence {
     /// The step of the set-up that failed.
     pub(crate) refused: Option<OwnedRefusal>,
+    /// Whether no init was ever born.
+    pub(crate) unborn: bool,
     /// How the body ended.
     pub(crate) outcome: Option<Outcome>,
     /// What it panicked with.
@@ -69,14 +71,17 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
     }
     if let Some(OwnedRefusal { step, path, errno }) = &evidence.refused {
         let cause = super::explain::explain(*step, *errno);
-        return Verdict::Failed(message::unsupported(name, *step, path, *errno, cause));
+        return Verdict::Failed(message::unsupported(name, *step, path, *errno, cause.as_ref()));
     }
     if let Some(errno) = evidence.watching_failed {
         return Verdict::Failed(message::watching_failed(name, errno));
     }
     let Some(ended) = evidence.ended else {
-        let gone = if evidence.zygote_gone { message::zygote_gone } else { message::init_gone };
-        return Verdict::Failed(gone(name));
+        return Verdict::Failed(match evidence {
+            Evidence { zygote_gone: true, .. } => message::zygote_gone(name),
+            Evidence { unborn: true, .. } => message::unborn(name),
+            _ => message::init_gone(name),
+        });
     };
     match (evidence.outcome, ended.end) {
         (None, _) => Verdict::Failed(ended_early(name, evidence, ended)),

@@ -49,7 +49,7 @@ fn verdict(test: &'static Test) -> Verdict {
     };
     let (sandbox, evidence) = match run_in_sandbox(test, zygote) {
         Ok(run) => run,
-        // The zygote's end of the channel is closed.
+        // The zygote's end of the request socket is closed.
         Err(Errno::EPIPE | Errno::ECONNRESET) => return Verdict::Failed(message::zygote_gone(name)),
         Err(errno) => return Verdict::Failed(message::no_channel(name, errno)),
     };
@@ -78,7 +78,11 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> nix::Result<(Sandbox,
         }
     }
     let mut sandbox = Sandbox::request(zygote, &test.spec)?;
-    sandbox.begin(test)?;
+    match sandbox.begin(test) {
+        // It is over already, and has said why or shows it.
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+        Err(errno) => return Err(errno),
+    }
     spares::replenish(zygote, &test.spec);
     let evidence = sandbox.follow(test, zygote);
     Ok((sandbox, evidence))

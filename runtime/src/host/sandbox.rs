@@ -111,6 +111,11 @@ impl Sandbox {
             if dead && was_known == init.is_some() {
                 return Ok(());
             }
+            // The zygote lets go of the socket when it has told of the birth, or of why there was none.
+            if !report_open && init.is_none() {
+                evidence.unborn = true;
+                return Ok(());
+            }
         }
     }
 

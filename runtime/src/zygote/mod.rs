@@ -177,6 +177,7 @@ impl Server {
             requests_seen: 0,
         })
     }
+
     /// Clones init, and tells the test binary of its birth, or why there was none.
     fn clone_init(&mut self, spec: &'static Spec, channel: Channel, proof: &SingleThreaded) {
         self.reap();
@@ -187,13 +188,19 @@ impl Server {
         }
         let host = self.host.get_or_insert_with(Host::gather);
         let plan = host.plan(spec);
-        // Where even the answer fails, the test binary is gone, or sees that all ends of the channel are closed.
-        let _ = match sys::clone_init(proof, libc::CLONE_NEWUSER | libc::CLONE_NEWPID) {
+        let errno = match sys::clone_init(proof, libc::CLONE_NEWUSER | libc::CLONE_NEWPID) {
             Ok(Cloned::Parent { child, pidfd }) => {
                 self.inits.push(child);
                 let mut buffer = Buffer::new();
                 let message = Frame::Born.encode(&mut buffer);
-                sys::send_with_fds(channel.report.as_fd(), message, &[pidfd.as_raw_fd()])
+                match sys::send_with_fds(channel.report.as_fd(), message, &[pidfd.as_raw_fd()]) {
+                    Ok(()) => return,
+                    // A sandbox that the test binary can't watch must not run.
+                    Err(errno) => {
+                        let _ = sys::kill(pidfd.as_fd());
+                        errno
+                    }
+                }
             }
             Ok(Cloned::Child(proof)) => {
                 let Host { id_maps, plans, .. } = &*host;
@@ -208,11 +215,11 @@ impl Server {
                 };
                 sandbox::init(&birth, proof)
             }
-            Err(errno) => {
-                let refusal = Refusal { step: Step::Clone, path: b"", errno };
-                sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal))
-            }
+            Err(errno) => errno,
         };
+        // Where even this fails, the test binary is gone, or sees that all ends of the channel are closed.
+        let refusal = Refusal { step: Step::Clone, path: b"", errno };
+        let _ = sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal));
     }
 
     /// Forgets the inits that have ended.

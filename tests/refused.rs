@@ -1,0 +1,145 @@
+//! What is said where the host does not let a sandbox be made: the test fails, with the step, the path, the error and
+//! the cause, and its body never runs.
+//!
+//! Each row is an isolated test that makes such a host of its own sandbox, and then runs [`victim`] there. As a sandbox
+//! that nothing has been done to is a good host, no row fails by itself.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs, process};
+
+use belljar::isolated;
+use belljar_tests::{Run, descendants, run_ignored};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::CloneFlags;
+use nix::unistd::chroot;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+const NONE: Option<&str> = None;
+
+/// What the body of [`victim`] writes.
+const RAN: &str = "the body ran";
+
+#[isolated]
+#[ignore = "run by the rows"]
+fn victim() {
+    println!("{RAN}");
+}
+
+#[isolated]
+#[ignore = "run by the rows"]
+#[should_panic]
+fn victim_that_should_panic() {
+    panic!("{RAN}");
+}
+
+/// Runs both victims, and checks that they fail for the reason that these words tell.
+fn check_refused(words: &[&str]) {
+    let runs = [run_ignored("victim"), run_ignored("victim_that_should_panic")];
+    for Run { output, .. } in runs.iter().inspect(|run| assert!(run.failed(), "{}", run.output)) {
+        assert!(!output.contains(RAN), "{output}");
+        for word in words {
+            assert!(output.contains(word), "{word:?} is not in this:\n{output}");
+        }
+    }
+}
+
+#[isolated]
+fn a_host_that_refuses_nothing() {
+    let run = run_ignored("victim");
+    assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
+    let run = run_ignored("victim_that_should_panic");
+    assert!(run.passed(), "{}", run.output);
+}
+
+#[isolated]
+fn a_host_without_user_namespaces() {
+    fs::write("/proc/sys/user/max_user_namespaces", "0").expect("write");
+    check_refused(&["clone init", "ENOSPC", "user.max_user_namespaces is 0", "sudo sysctl"]);
+}
+
+#[isolated]
+fn a_host_without_network_namespaces() {
+    fs::write("/proc/sys/user/max_net_namespaces", "0").expect("write");
+    check_refused(&["enter new mount, network", "ENOSPC", "user.max_net_namespaces is 0", "sudo sysctl"]);
+}
+
+#[isolated]
+fn a_chroot() {
+    for entry in fs::read_dir("/").expect("read_dir").map(|entry| entry.expect("an entry")) {
+        let place = Path::new("/tmp/root").join(entry.file_name());
+        if entry.path() != Path::new("/tmp") && entry.path().is_dir() {
+            bind(&entry.path(), &place);
+        } else if let Ok(target) = fs::read_link(entry.path()) {
+            symlink(target, place).expect("symlink");
+        }
+    }
+    // Where the build is may be below.
+    let binary = env::current_exe().expect("current_exe");
+    bind(binary.parent().expect("a directory"), &place_in("/tmp/root", binary.parent().expect("a directory")));
+    fs::create_dir_all("/tmp/root/tmp").expect("create_dir");
+    chroot("/tmp/root").expect("chroot");
+    env::set_current_dir("/").expect("chdir");
+    check_refused(&["clone init", "EPERM", "chroot"]);
+}
+
+fn place_in(root: &str, path: &Path) -> PathBuf {
+    Path::new(root).join(path.strip_prefix("/").expect("an absolute path"))
+}
+
+fn bind(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("create_dir");
+    mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).expect("mount");
+}
+
+#[isolated]
+fn a_host_that_masks_proc() {
+    // A sandbox of root's has another proc below `/sys`, which would do.
+    while umount2("/sys", MntFlags::MNT_DETACH).is_ok() {}
+    if Path::new("/sys/proc").exists() {
+        umount2("/sys/proc", MntFlags::MNT_DETACH).expect("umount");
+    }
+    mount(Some("tmpfs"), "/proc/driver", Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
+    check_refused(&["mount a file system in the sandbox: /", "EPERM", "masked", "systempaths=unconfined"]);
+}
+
+/// As in a container with Docker's default filter.
+#[isolated]
+fn a_host_that_filters_system_calls() {
+    let new_user = CloneFlags::CLONE_NEWUSER.bits() as u64;
+    let filter = |rules: BTreeMap<i64, Vec<SeccompRule>>, errno: Errno| {
+        let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
+        let filter = SeccompFilter::new(rules, allow, refuse, env::consts::ARCH.try_into().expect("arch"));
+        let program: BpfProgram = filter.and_then(TryInto::try_into).expect("filter");
+        seccompiler::apply_filter(&program).expect("seccomp");
+    };
+    let has_new_user = || SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(new_user), new_user);
+    let with_new_user = || vec![SeccompRule::new(vec![has_new_user().expect("condition")]).expect("rule")];
+    filter([(libc::SYS_clone, with_new_user()), (libc::SYS_unshare, with_new_user())].into(), Errno::EPERM);
+    filter([(libc::SYS_clone3, vec![])].into(), Errno::ENOSYS);
+    check_refused(&["clone init", "seccomp", "seccomp=unconfined"]);
+}
+
+/// Nobody can tell the zygote of a sandbox when it has no place for the descriptors.
+#[test]
+fn a_zygote_without_descriptors() {
+    let run = run_ignored("takes_the_descriptors_from_the_zygote");
+    assert!(run.failed(), "{}", run.output);
+    assert!(run.output.contains("its sandbox was never made") && run.output.contains("ulimit -n"), "{}", run.output);
+    assert!(!run.output.contains(RAN), "{}", run.output);
+}
+
+#[test]
+#[ignore = "run by a_zygote_without_descriptors"]
+fn takes_the_descriptors_from_the_zygote() {
+    for zygote in descendants(process::id()) {
+        let status = Command::new("prlimit").args(["--nofile=0", "--pid", &zygote.to_string()]).status();
+        assert!(status.expect("prlimit").success());
+    }
+    victim();
+}
