@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -199,6 +199,100 @@ fn tools_come_with_what_lies_beside_them() {
     command.env("PATH", env::join_paths(directories).expect("a path")).env("HOME", directory.path().join("home"));
     let run = belljar_tests::run(&mut command);
     assert!(run.passed(), "{}", run.output);
+}
+
+// ---- What the environment names ----
+
+/// In whatever the environment names, `HOME` and `TMPDIR` are private, and all else is there.
+#[isolated]
+#[ignore = "run by any_environment_does"]
+fn finds_all_it_needs() {
+    for variable in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"] {
+        let Some(directory) = env::var_os(variable).map(PathBuf::from) else { continue };
+        let expected = !env::var("READ_ONLY").is_ok_and(|read_only| read_only == variable);
+        assert_eq!(is_writable(&directory).is_ok(), expected, "{variable}: {}", directory.display());
+        assert!(!directory.join("of-the-host").exists(), "{variable}: {}", directory.display());
+    }
+    assert!(File::open(env::current_exe().expect("exe")).is_ok());
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").exists());
+    assert_eq!(output("sh", &["-c", "echo $((6 * 7))"]), "42\n");
+    for directory in env::split_paths(&env::var_os("PATH").expect("PATH")) {
+        assert!(directory.is_dir(), "{}", directory.display());
+    }
+}
+
+#[test]
+fn any_environment_does() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let base = directory.path().canonicalize().expect("canonical");
+    fs::set_permissions(&base, fs::Permissions::from_mode(0o755)).expect("chmod");
+    for path in ["home/bin", "home/x", "run", "data/home/project"] {
+        fs::create_dir_all(base.join(path)).expect("create_dir");
+    }
+    fs::write(base.join("home/of-the-host"), "").expect("write");
+    fs::write(base.join("data/home/of-the-host"), "").expect("write");
+    symlink(base.join("home"), base.join("link")).expect("symlink");
+    symlink("data", base.join("relative")).expect("symlink");
+    let base = base.to_str().expect("UTF-8");
+    let in_base = |path: &str| format!("{base}/{path}");
+    let path_with = |path: &str| format!("/usr/bin:/bin:{}", in_base(path));
+    // Each case is run twice: what the first run leaves on the host is in the way of the second.
+    let cases: &[&[(&str, String)]] = &[
+        &[("TMPDIR", "/var/run/belljar-tests".into())],
+        &[("XDG_RUNTIME_DIR", "/var/run/belljar-tests/0".into())],
+        &[("HOME", "/var/run/belljar-tests".into())],
+        &[("HOME", in_base("home/bin/../x/.."))],
+        &[("HOME", in_base("link"))],
+        &[("HOME", in_base("relative/home")), ("TMPDIR", in_base("relative/home/project"))],
+        &[("HOME", in_base("home")), ("PATH", path_with("home/x/../bin"))],
+        &[("HOME", in_base("home")), ("PATH", path_with("link/bin"))],
+        &[("HOME", in_base("link")), ("PATH", path_with("home/bin"))],
+        &[("HOME", "/usr/sbin".into()), ("PATH", "/usr/bin:/bin:/usr/sbin".into()), ("READ_ONLY", "HOME".into())],
+        &[("HOME", "/lib/belljar-tests".into()), ("READ_ONLY", "HOME".into())],
+        &[("LD_LIBRARY_PATH", "/lib/x86_64-linux-gnu:/lib64:/lib".into())],
+        &[("LD_LIBRARY_PATH", format!("{base}/x/../run:{base}/run"))],
+        &[("CARGO", "/bin/cargo".into()), ("RUSTUP_HOME", "/bin".into())],
+    ];
+    for case in cases.iter().flat_map(|case| [case, case]) {
+        let mut command = this_binary();
+        command.args(["--exact", "finds_all_it_needs", "--ignored"]);
+        command.env("PATH", "/usr/bin:/bin").envs(case.iter().cloned());
+        let run = belljar_tests::run(&mut command);
+        assert!(run.passed(), "{case:?}: {}", run.output);
+        assert!(!Path::new("/run/belljar-tests").exists(), "{case:?}");
+    }
+}
+
+/// The package and the target directory may lie in what is private otherwise.
+#[test]
+fn what_is_tested_may_lie_in_the_home_directory() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target");
+    let homes = [target.parent().expect("workspace"), package, target];
+    for (home, tmpdir) in homes.iter().flat_map(|home| homes.map(|tmpdir| (home, tmpdir))) {
+        let mut command = this_binary();
+        command.args(["--exact", "finds_the_test_binary", "--ignored"]).env("HOME", home).env("TMPDIR", tmpdir);
+        let run = belljar_tests::run(&mut command);
+        assert!(run.passed(), "{} and {}: {}", home.display(), tmpdir.display(), run.output);
+    }
+}
+
+#[isolated]
+#[ignore = "run by what_is_tested_may_lie_in_the_home_directory"]
+fn finds_the_test_binary() {
+    assert!(File::open(env::current_exe().expect("exe")).is_ok());
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").exists());
+}
+
+/// The nodes in `/dev` are the host's own.
+#[isolated]
+fn devices_keep_their_modes() {
+    for path in ["/dev/null", "/dev/full", "/dev/tty"] {
+        // The mode that it has anyhow, in case this succeeds.
+        let error = fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect_err(path);
+        let refused = [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied];
+        assert!(refused.contains(&error.kind()), "{path}: {error}");
+    }
 }
 
 // ---- /etc ----

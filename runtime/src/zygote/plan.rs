@@ -6,11 +6,12 @@
 //! - private and writable ones, empty at first: `/tmp`, `/run`, `/var`, `$HOME` and all else in the tmpfs;
 //! - what the kernel makes: `/proc`, `/sys`, `/dev/pts`, `/dev/mqueue`.
 
-use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, OsStr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
 
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
@@ -83,6 +84,9 @@ const KERNEL_FILES: [&str; 8] = ["acpi", "bus", "fs", "irq", "mtrr", "scsi", "sy
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n\
                         protocols: files\nservices: files\n";
 
+/// How many links a path leads through before it is taken for a loop; the kernel's number.
+const LINKS_MAX: usize = 40;
+
 /// Plans the file system of the sandbox that `spec` asks for.
 pub(crate) fn plan(facts: &Facts, spec: &Spec) -> Plan {
     if spec.mount { own_root(facts, spec) } else { hosts_root(facts, spec) }
@@ -115,20 +119,22 @@ fn own_root(facts: &Facts, spec: &Spec) -> Plan {
     for (path, mode) in PRIVATE {
         builder.directory(Path::new(path), mode);
     }
-    for path in shown(facts, spec) {
-        builder.show(&path);
-    }
     for (path, target) in LINKS {
-        builder.symlink(path, target);
+        builder.symlink(Path::new(path), Path::new(target));
     }
     builder.etc(spec);
     builder.devices();
     builder.kernel_file_systems(spec.net);
-    for (path, mode) in &facts.writable {
-        builder.writable(path, *mode);
-    }
-    if let Some(path) = spec.target_tmpdir {
-        builder.writable(Path::new(path), 0o755);
+    // Outermost first: what is shown may lie in what is private, and the other way round.
+    let mut wanted = shown(facts, spec);
+    wanted.extend(writable(facts, spec));
+    wanted.sort();
+    for Wanted { name, kind, .. } in wanted {
+        let path = builder.physical(&name);
+        match kind {
+            Kind::Shown => builder.show(&path),
+            Kind::Writable(mode) => builder.writable(&path, mode),
+        }
     }
     let working_directory = facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
     builder.directory(&working_directory, 0o755);
@@ -136,24 +142,55 @@ fn own_root(facts: &Facts, spec: &Spec) -> Plan {
     Plan { own_root: true, operations: builder.operations, working_directory: Some(working_directory) }
 }
 
-/// The host's directories that are shown, outermost first.
-fn shown(facts: &Facts, spec: &Spec) -> BTreeSet<PathBuf> {
-    let mut paths: Vec<&Path> = Vec::new();
+/// A directory that a sandbox is to have.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Wanted {
+    /// Its path on the host, with no links in it.
+    canonical: PathBuf,
+    kind: Kind,
+    /// The path by which it is known.
+    name: PathBuf,
+}
+
+/// Where both are wanted, it is the host's.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// The host's, read-only.
+    Shown,
+    /// Private, with this mode.
+    Writable(u32),
+}
+
+/// Where `path` leads on the host; if to nothing, the path as it stands.
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The private directories that the environment names.
+fn writable(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
+    let target_tmpdir = spec.target_tmpdir.map(|path| (PathBuf::from(path), 0o755));
+    let wanted = facts.writable.iter().cloned().chain(target_tmpdir);
+    wanted.map(|(name, mode)| Wanted { canonical: canonical(&name), kind: Kind::Writable(mode), name }).collect()
+}
+
+/// The host's directories that are shown.
+fn shown(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
+    let home = canonical(facts.home());
+    let leaves_home_private = |path: &Path| leaves_root_private(path) && !home.starts_with(path);
+    let mut paths: Vec<PathBuf> = Vec::new();
     // What is tested is shown even if it is, or holds, the home directory.
     if let Some(package) = facts.manifest_dir.as_deref().or(spec.manifest_dir.map(Path::new)) {
-        paths.extend([workspace_of(package), package].into_iter().find(|path| leaves_root_private(path)));
+        let tested = [workspace_of(package), package].into_iter().chain(facts.target.as_deref());
+        paths.extend(tested.filter(|path| leaves_root_private(&canonical(path))).map(Path::to_path_buf));
     }
-    let leaves_home_private = |path: &&Path| leaves_root_private(path) && !facts.home().starts_with(path);
-    let others =
-        facts.toolchain.iter().chain(&facts.target).chain(&facts.cwd).chain(&facts.tools).map(PathBuf::as_path);
-    paths.extend(others.filter(leaves_home_private));
+    let others = facts.toolchain.iter().chain(&facts.cwd).chain(&facts.tools);
+    paths.extend(others.filter(|path| leaves_home_private(&canonical(path))).cloned());
     // Programs come with libraries beside them, in the directory above.
-    let prefixes = facts.tools.iter().filter_map(|tools| tools.parent());
-    paths.extend(prefixes.filter(leaves_home_private).filter(|prefix| is_prefix(facts, prefix)));
-    // A path through links is shown by both of its names.
-    let with_canonical = |path: &Path| Some([path.to_path_buf(), path.canonicalize().ok()?]);
-    let both = paths.into_iter().filter_map(with_canonical).flatten();
-    both.filter(|path| leaves_root_private(path) && path.is_dir()).collect()
+    let tools = facts.tools.iter().map(|tools| canonical(tools));
+    let prefixes = tools.filter_map(|tools| tools.parent().map(Path::to_path_buf));
+    paths.extend(prefixes.filter(|prefix| leaves_home_private(prefix) && is_prefix(&home, prefix)));
+    let wanted = |name: PathBuf| Wanted { canonical: canonical(&name), kind: Kind::Shown, name };
+    paths.into_iter().map(wanted).filter(|wanted| wanted.canonical.is_dir()).collect()
 }
 
 /// Whether the private directories stay private if `path` is shown.
@@ -163,8 +200,8 @@ fn leaves_root_private(path: &Path) -> bool {
 
 /// Whether a directory above one of programs belongs to just these, like `/opt/tool` above `/opt/tool/bin`, and is no
 /// place where others keep their data too, like `~/.local`.
-fn is_prefix(facts: &Facts, path: &Path) -> bool {
-    path.components().count() > 2 && *path != facts.home().join(".local")
+fn is_prefix(home: &Path, path: &Path) -> bool {
+    path.components().count() > 2 && *path != home.join(".local")
 }
 
 /// Collects operations, and knows what the tree looks like after them.
@@ -175,14 +212,19 @@ struct Builder<'f> {
     operations: Vec<Operation>,
     /// Directories, files and links that are there.
     present: BTreeSet<PathBuf>,
+    /// The links among them, and what they hold.
+    links: BTreeMap<PathBuf, PathBuf>,
     /// Paths of the host that are shown.
     shown: BTreeSet<PathBuf>,
+    /// Private directories in what is shown.
+    covered: BTreeSet<PathBuf>,
 }
 
 impl<'f> Builder<'f> {
     fn new(facts: &'f Facts, prefix: &'static str) -> Self {
         let present = BTreeSet::from([PathBuf::from("/")]);
-        Self { facts, prefix, operations: Vec::new(), present, shown: BTreeSet::new() }
+        let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { facts, prefix, operations: Vec::new(), present, links, shown, covered }
     }
 
     /// `path` as operations name it, which are about the sandbox.
@@ -193,7 +235,38 @@ impl<'f> Builder<'f> {
 
     /// Whether `path` lies in a directory of the host that is shown, or is one.
     fn is_shown(&self, path: &Path) -> bool {
-        path.ancestors().any(|ancestor| self.shown.contains(ancestor))
+        let covered_or_shown = |path: &&Path| self.covered.contains(*path) || self.shown.contains(*path);
+        path.ancestors().find(covered_or_shown).is_some_and(|path| !self.covered.contains(path))
+    }
+
+    /// Where `path` leads in the sandbox, with no links and no `..` left in it. The links of the host that it leads through
+    /// are made, so that it is known by the same names.
+    ///
+    /// Operations need such paths: until the new root is the root, an absolute link leads to the host's tree.
+    fn physical(&mut self, path: &Path) -> PathBuf {
+        let mut physical = PathBuf::from("/");
+        let mut rest: Vec<OsString> = names_reversed(path);
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            if name == ".." {
+                // By its name it is to be reached through this one.
+                self.directory(&physical, 0o755);
+                physical.pop();
+                continue;
+            }
+            physical.push(name);
+            let known = self.links.get(&physical).cloned();
+            let of_host = || fs::read_link(&physical).ok().filter(|_| !self.present.contains(&physical));
+            let Some(target) = known.or_else(of_host).filter(|_| links < LINKS_MAX) else { continue };
+            links += 1;
+            self.symlink(&physical, &target);
+            physical.pop();
+            if target.is_absolute() {
+                physical = PathBuf::from("/");
+            }
+            rest.extend(names_reversed(&target));
+        }
+        physical
     }
 
     /// Makes a directory and those above it, unless they are there.
@@ -209,10 +282,18 @@ impl<'f> Builder<'f> {
         self.present.insert(path.to_path_buf());
     }
 
-    fn symlink(&mut self, path: &str, target: &str) {
-        self.operations
-            .push(Operation::Symlink { path: self.inside(Path::new(path)), target: c_string(target.as_ref()) });
-        self.present.insert(PathBuf::from(path));
+    /// Makes a link, unless it is there.
+    fn symlink(&mut self, path: &Path, target: &Path) {
+        if self.present.contains(path) || self.is_shown(path) {
+            return;
+        }
+        if let Some(parent) = path.parent() {
+            self.directory(parent, 0o755);
+        }
+        let (link, content) = (self.inside(path), c_string(target.as_os_str()));
+        self.operations.push(Operation::Symlink { path: link, target: content });
+        self.present.insert(path.to_path_buf());
+        self.links.insert(path.to_path_buf(), target.to_path_buf());
     }
 
     fn file(&mut self, path: &str, content: Vec<u8>) {
@@ -236,11 +317,7 @@ impl<'f> Builder<'f> {
     /// Shows a directory of the system. Where the host has a link, such as `/bin` to `usr/bin`, so has the sandbox.
     fn system_directory(&mut self, path: &Path) {
         match fs::read_link(path) {
-            Ok(target) => {
-                if let (Some(path), Some(target)) = (path.to_str(), target.to_str()) {
-                    self.symlink(path, target);
-                }
-            }
+            Ok(target) => self.symlink(path, &target),
             Err(_) if path.is_dir() => self.show(path),
             Err(_) => {}
         }
@@ -248,7 +325,11 @@ impl<'f> Builder<'f> {
 
     /// Shows a directory or a file of the host, read-only and at its own path.
     fn show(&mut self, path: &Path) {
-        if self.is_shown(path) || self.present.iter().any(|present| present.starts_with(path)) {
+        if self.is_shown(path) {
+            self.shown.insert(path.to_path_buf());
+            return;
+        }
+        if self.present.iter().any(|present| present.starts_with(path)) {
             return;
         }
         if path.is_dir() {
@@ -267,10 +348,12 @@ impl<'f> Builder<'f> {
     fn writable(&mut self, path: &Path, mode: u32) {
         if !self.is_shown(path) {
             self.directory(path, mode);
-        } else if path.is_dir() && !self.shown.contains(path) {
-            let (path, options) = (self.inside(path), Some(c"mode=755"));
+        } else if path.is_dir() && !self.shown.contains(path) && !self.facts.tools.iter().any(|tools| tools == path) {
+            let (inside, options) = (self.inside(path), Some(c"mode=755"));
             let flags = MsFlags::empty();
-            self.operations.push(Operation::Mount { kind: c"tmpfs", path, flags, options, kept: None });
+            self.operations.push(Operation::Mount { kind: c"tmpfs", path: inside, flags, options, kept: None });
+            self.covered.insert(path.to_path_buf());
+            self.present.insert(path.to_path_buf());
         }
     }
 
@@ -291,7 +374,7 @@ impl<'f> Builder<'f> {
         self.file("/etc/nsswitch.conf", NSSWITCH.into());
         self.file("/etc/resolv.conf", resolv);
         for name in ETC {
-            let path = Path::new("/etc").join(name);
+            let path = self.physical(&Path::new("/etc").join(name));
             if path.exists() {
                 self.show(&path);
             }
@@ -305,11 +388,11 @@ impl<'f> Builder<'f> {
         for path in DEVICES.into_iter().chain(optional) {
             self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
             self.file(path, Vec::new());
-            self.operations.push(Operation::Bind {
-                from: c_string(path.as_ref()),
-                to: self.inside(Path::new(path)),
-                access: Access::AsIs,
-            });
+            // Whoever owns the node could change its mode, on the host.
+            let is_owned = fs::metadata(path).is_ok_and(|node| node.uid() == self.facts.uid.as_raw());
+            let access = if is_owned { Access::ReadOnly { below: Vec::new() } } else { Access::AsIs };
+            let (from, to) = (c_string(path.as_ref()), self.inside(Path::new(path)));
+            self.operations.push(Operation::Bind { from, to, access });
         }
         for path in ["/dev/pts", "/dev/mqueue"] {
             self.directory(Path::new(path), 0o755);
@@ -349,6 +432,8 @@ impl<'f> Builder<'f> {
         if shielded {
             self.shield(net);
         }
+        // Only the kernel makes what is there.
+        self.shown.extend(["/proc", "/sys"].map(PathBuf::from));
     }
 
     /// Keeps real root from changing the machine through `/proc` and `/sys`.
@@ -376,6 +461,16 @@ impl<'f> Builder<'f> {
             self.operations.push(Operation::Bind { from: path.clone(), to: path, access });
         }
     }
+}
+
+/// The names that a path consists of, the last first. `.` is none.
+fn names_reversed(path: &Path) -> Vec<OsString> {
+    let name = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(name).collect()
 }
 
 /// `path` for the kernel. Paths of the system hold no NUL; one made of an environment variable can't either.
