@@ -123,6 +123,19 @@ fn calls_itself() {
     assert_eq!(DEPTH.load(Ordering::Relaxed), 4);
 }
 
+#[isolated]
+fn with_inner_attributes() {
+    //! Documented inside.
+    #![expect(clippy::no_effect_underscore_binding, reason = "as in any function")]
+    let _nothing = 1;
+    assert_isolated();
+}
+
+#[isolated]
+extern "C" fn with_another_abi() {
+    assert_isolated();
+}
+
 /// A documented test.
 #[isolated]
 pub fn that_is_public() {
@@ -235,8 +248,10 @@ fn each_test_is_listed_once() {
         "that_never_returns",
         "with_a_result",
         "with_a_return",
+        "with_another_abi",
         "with_empty_parentheses",
         "with_generic_helpers",
+        "with_inner_attributes",
         "with_other_attributes",
     ];
     expected.sort_unstable();

@@ -14,9 +14,10 @@ use belljar::isolated;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{wait, waitpid};
-use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pause, pipe, setsid};
+use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pause, pipe, read, setsid};
 
 /// Forks the test's process, which has a second thread that only waits.
 fn fork() -> ForkResult {
@@ -418,6 +419,38 @@ fn writes_rubbish_and_exits_0() {
     process::exit(0);
 }
 
+/// A message of no bytes looks to its reader like the end of all messages.
+#[isolated]
+#[ignore = "run by verdicts"]
+fn sends_nothing_to_every_descriptor() {
+    for number in 3..1024 {
+        let _ = send(number, b"", MsgFlags::empty());
+    }
+    if let ForkResult::Child = fork() {
+        hang();
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn shuts_every_socket_down() {
+    for number in 3..1024 {
+        let _ = shutdown(number, Shutdown::Both);
+    }
+    hang();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic(expected = "the end")]
+fn makes_no_descriptor_wait() {
+    for number in 0..1024 {
+        // SAFETY: the command takes an integer; whoever uses the descriptor finds out.
+        let _ = unsafe { libc::fcntl(number, libc::F_SETFL, libc::O_NONBLOCK) };
+    }
+    panic!("{}, the end", "x".repeat(MILLION));
+}
+
 // ---- Output ----
 
 #[isolated]
@@ -524,6 +557,36 @@ fn leaves_a_daemon() {
 fn leaves_a_daemon_and_fails() {
     start_daemon();
     panic!("on purpose");
+}
+
+/// Siblings of the test, which init reaps when they end: with the test, as many as can be at that moment.
+fn end_with_siblings() {
+    let (reader, writer) = pipe().expect("pipe");
+    for _ in 0..50 {
+        let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+        // SAFETY: without CLONE_VM the child has a copy of the address space, and goes on with the stack it has.
+        if unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } == 0 {
+            drop(writer);
+            let _ = read(&reader, &mut [0]);
+            // SAFETY: _exit has no preconditions.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+macro_rules! siblings {
+    ($($name:ident)*) => {
+        $(#[isolated(uts)]
+        #[ignore = "run by verdicts"]
+        fn $name() {
+            super::end_with_siblings();
+        })*
+    };
+}
+
+mod siblings {
+    use belljar::isolated;
+    siblings!(a b c d e f g h i j k l m n o p q r s t);
 }
 
 #[isolated]

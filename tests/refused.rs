@@ -11,7 +11,7 @@ use std::process::Command;
 use std::{env, fs, process};
 
 use belljar::isolated;
-use belljar_tests::{Run, descendants, run_ignored};
+use belljar_tests::{Run, descendants, run_ignored, this_binary};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
@@ -123,6 +123,19 @@ fn a_host_that_filters_system_calls() {
     filter([(libc::SYS_clone, with_new_user()), (libc::SYS_unshare, with_new_user())].into(), Errno::EPERM);
     filter([(libc::SYS_clone3, vec![])].into(), Errno::ENOSYS);
     check_refused(&["clone init", "seccomp", "seccomp=unconfined"]);
+}
+
+/// A thread that can't be had is no panic of the body's.
+#[test]
+fn a_host_without_room_for_a_thread() {
+    for victim in ["victim", "victim_that_should_panic"] {
+        let mut command = this_binary();
+        command.args(["--exact", victim, "--ignored", "--show-output", "--test-threads=1"]);
+        let run = belljar_tests::run(command.env("RUST_MIN_STACK", (1_u64 << 47).to_string()));
+        assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
+        assert!(run.output.contains("start the thread of the body"), "{}", run.output);
+        assert!(run.output.contains("lower RUST_MIN_STACK"), "{}", run.output);
+    }
 }
 
 /// Nobody can tell the zygote of a sandbox when it has no place for the descriptors.

@@ -7,7 +7,9 @@
 #[path = "hostile.rs"]
 mod hostile;
 
-use belljar_tests::{Run, describe, run_ignored};
+use std::process::Command;
+
+use belljar_tests::{Run, describe, rounds, run_ignored, this_binary};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -95,6 +97,9 @@ table! {
 
     closes_every_descriptor: Fails ["closed the descriptor of the report"];
     writes_rubbish_to_every_descriptor: Fails ["rubbish", "wrote 4167 bytes to the descriptor of the report"];
+    sends_nothing_to_every_descriptor: Fails ["wrote 1 bytes to the descriptor of the report", "left running was killed"];
+    shuts_every_socket_down: Fails ["closed the descriptor of the report, or shut it down"];
+    makes_no_descriptor_wait: Passes [];
     writes_rubbish_and_exits_0: Fails ["called exit(0) before the body returned"];
 
     writes_invalid_utf8: Passes ["before \u{fffd}\u{fffd} after \u{fffd}"];
@@ -142,6 +147,31 @@ fn panics_are_printed_once() {
     assert_eq!(run.output.matches('x').count() / hostile::MILLION, 1, "the message is whole, and there once");
 }
 
+/// The end of a test is never taken for that of another process.
+#[test]
+fn tests_may_end_with_others() {
+    for round in 0..rounds(10) {
+        let run = belljar_tests::run(this_binary().args(["--ignored", "--test-threads=3", "hostile::siblings::"]));
+        assert!(run.output.contains("test result: ok. 20 passed; 0 failed;"), "round {round}: {}", run.output);
+    }
+}
+
+/// Their numbers are the next that the kernel gives, and whoever looks for the standard streams finds what has them.
+#[test]
+fn standard_streams_may_be_closed() {
+    for closed in ["0<&-", "0<&- 2>&-", "0<&- 1>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"] {
+        let this = this_binary();
+        for (test, passes) in [("hostile::returns", true), ("hostile::panics", false), ("plain::reads_stdin", true)] {
+            let mut command = Command::new("sh");
+            let script = format!("exec \"$0\" \"$@\" {closed}");
+            command.args(["-c", &script]).arg(this.get_program()).args(["--exact", test, "--ignored"]);
+            let run = belljar_tests::run(&mut command);
+            assert_eq!(run.status.success(), passes, "{closed} {test}: {}", run.output);
+            assert!(run.left.is_empty());
+        }
+    }
+}
+
 #[test]
 fn no_output_is_lost() {
     let run = check("floods_stdout", Passes, &[], &["belljar"]);
@@ -158,7 +188,7 @@ fn a_report_goes_to_no_other_file() {
 fn neighbours_share_nothing() {
     // Both in one test binary, one after the other and then at once.
     for threads in ["--test-threads=1", "--test-threads=2"] {
-        let mut command = belljar_tests::this_binary();
+        let mut command = this_binary();
         command.args(["--ignored", threads, "hostile::changes_all_it_can", "hostile::finds_all_pristine"]);
         let run = belljar_tests::run(&mut command);
         assert!(run.output.contains("test result: ok. 2 passed; 0 failed"), "{}", run.output);
@@ -169,6 +199,13 @@ fn neighbours_share_nothing() {
 mod plain {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::{env, process};
+
+    #[test]
+    #[ignore = "run by standard_streams_may_be_closed"]
+    fn reads_stdin() {
+        let line = std::io::stdin().lines().next();
+        assert!(line.is_none_or(|line| line.is_err()));
+    }
 
     #[test]
     #[ignore = "run by the twins"]
@@ -215,7 +252,7 @@ fn without_belljar_processes_are_left() {
 
 #[test]
 fn without_belljar_neighbours_share_statics() {
-    let mut command = belljar_tests::this_binary();
+    let mut command = this_binary();
     command.args(["--ignored", "--test-threads=1", "plain::changes_a_static", "plain::finds_a_static_changed"]);
     let run = belljar_tests::run(&mut command);
     assert!(run.output.contains("1 passed; 1 failed"), "{}", run.output);

@@ -16,9 +16,9 @@
 use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{TokenStreamExt as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Error, GenericParam, ItemFn, Path, Safety};
+use syn::{AttrStyle, Attribute, Error, GenericParam, ItemFn, Path, Safety};
 
 use crate::args::Args;
 
@@ -124,6 +124,16 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
     let should_panic = attrs.iter().any(|attribute| attribute.path().is_ident("should_panic"));
     let timeout = option(timeout.map(duration));
     let hostname = option(hostname.as_ref().map(|name| quote!(#name)));
+    // Attributes that stand inside the body belong there.
+    let (inner, outer): (Vec<_>, Vec<_>) =
+        attrs.iter().partition(|attribute| matches!(attribute.style, AttrStyle::Inner(_)));
+    let mut braced = TokenStream::new();
+    block.brace_token.surround(&mut braced, |tokens| {
+        tokens.append_all(inner);
+        tokens.append_all(&block.stmts);
+    });
+    // A function of another ABI is no `fn() -> T`.
+    let body = if sig.abi.is_some() { quote!(|| #name()) } else { quote!(#name) };
     // Errors in what we write point at the function's name, not at the whole attribute.
     let span = Span::mixed_site().located_at(name.span());
     let run = quote_spanned! {span=>
@@ -139,15 +149,15 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
                 },
                 timeout: #timeout,
                 should_panic: #should_panic,
-                body: || #krate::__private::status(#name),
+                body: || #krate::__private::status(#body),
             }
         })
     };
     quote! {
-        #(#attrs)*
+        #(#outer)*
         #test_attribute
         #vis fn #name() {
-            #sig #block
+            #sig #braced
             #run
         }
     }

@@ -63,8 +63,8 @@ pub(crate) fn unborn(test: &str) -> String {
 
 pub(crate) fn init_gone(test: &str) -> String {
     format!(
-        "{}: the init of its sandbox has been killed from outside, and all processes of the test with it. If it was \
-         not you, look for the out-of-memory killer in the kernel's log (`dmesg`).",
+        "{}: the init of its sandbox has been killed from outside, or by reboot(2) from inside, and all processes of the \
+         test with it. If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`).",
         failed(test)
     )
 }
@@ -140,6 +140,13 @@ impl Cause {
         )
     }
 
+    pub(crate) fn no_thread() -> Self {
+        Self::new(
+            "the limit on processes and threads is reached, or a thread is to have a larger stack than there is memory for",
+            "raise the limit (`ulimit -u`), or lower RUST_MIN_STACK",
+        )
+    }
+
     pub(crate) fn masked_proc() -> Self {
         Self::new(
             "parts of /proc are masked, as in a container, and then the kernel refuses a new one",
@@ -168,6 +175,7 @@ fn describe(step: Step) -> &'static str {
         Step::Pivot => "make the new root the root",
         Step::WorkingDirectory => "enter the working directory",
         Step::Fork => "fork the test's process",
+        Step::Thread => "start the thread of the body",
     }
 }
 
@@ -201,8 +209,8 @@ pub(crate) fn execed(test: &str, end: End) -> String {
 
 pub(crate) fn unreported(test: &str) -> String {
     format!(
-        "{}: its process could not report how the body ended, because the body closed the descriptor of the report. \
-         Close only descriptors that you opened, or close the others in a child process.",
+        "{}: its process could not report how the body ended, because the body closed the descriptor of the report, or \
+         shut it down. Close only descriptors that you opened, or close the others in a child process.",
         failed(test)
     )
 }

@@ -64,10 +64,12 @@ pub(crate) enum Step {
     WorkingDirectory,
     /// Fork the test's process.
     Fork,
+    /// Start the thread that the body runs on.
+    Thread,
 }
 
 impl Step {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Clone,
         Self::Session,
         Self::Descriptors,
@@ -86,6 +88,7 @@ impl Step {
         Self::Pivot,
         Self::WorkingDirectory,
         Self::Fork,
+        Self::Thread,
     ];
 }
 
@@ -129,7 +132,7 @@ pub(crate) enum Fault {
 pub(crate) enum Frame<'a> {
     /// From the zygote: init lives. Its pidfd comes along.
     Born,
-    /// From the zygote or init: the sandbox could not be set up.
+    /// From the zygote, init or the test: the sandbox could not be set up.
     Refused(Refusal<'a>),
     /// From the test: the next piece of its panic message.
     PanicText(&'a [u8]),

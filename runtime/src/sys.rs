@@ -11,7 +11,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::report::{End, Fault};
@@ -42,6 +43,20 @@ pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned> {
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
     // SAFETY: the caller promises that there is one thread, and the kernel has just made the descriptor.
     unsafe { cloned(result, pidfd) }
+}
+
+/// Forks this process although it may have other threads, which constructors have started. The C library sees to its own
+/// locks, and allocators to theirs, by pthread_atfork(3); `wait` finds this child.
+///
+/// # Safety
+///
+/// The child must use no lock that such a thread may have held, besides those.
+pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned> {
+    // SAFETY: the caller promises it.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(Cloned::Child(SingleThreaded(()))),
+        ForkResult::Parent { child } => Ok(Cloned::Parent { child, pidfd: pidfd_of(child)? }),
+    }
 }
 
 /// Clones init into new namespaces, `flags` being a set of CLONE_NEW*. See clone(2) on clone3.
@@ -106,6 +121,11 @@ pub(crate) fn wait_any(flags: c_int) -> nix::Result<Option<Waited>> {
     wait_for(libc::P_ALL, 0, flags)
 }
 
+/// Waits for the child with this id.
+pub(crate) fn wait_pid(child: Pid) -> nix::Result<()> {
+    wait_for(libc::P_PID, child.as_raw() as libc::id_t, 0).map(drop)
+}
+
 /// Waits for the "clone" child that `pidfd` refers to.
 pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
     wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, 0).map(drop)
@@ -137,10 +157,10 @@ fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<O
     Ok(Some(Waited { pid: Pid::from_raw(pid), end }))
 }
 
-/// A descriptor for this process, which becomes readable when it ends. See pidfd_open(2).
-pub(crate) fn pidfd_of_this_process() -> nix::Result<OwnedFd> {
+/// A descriptor for a process, which becomes readable when that ends. See pidfd_open(2).
+pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) })?;
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) })?;
     // SAFETY: the kernel has just made the descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -226,11 +246,15 @@ pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd])
     }
 }
 
-/// Sends `bytes` as one message.
+/// Sends `bytes` as one message. It waits for room even if somebody made the socket one that does not wait.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
     loop {
         match nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
             Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => match poll(&mut [PollFd::new(socket, PollFlags::POLLOUT)], PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                result => drop(result?),
+            },
             result => return result.map(drop),
         }
     }
@@ -248,8 +272,10 @@ pub(crate) struct Message {
 }
 
 /// Receives one message into `buffer`. `None` if the other side is gone. `flags` may be MSG_DONTWAIT.
+///
+/// A message of no bytes looks like the other side's end, unless the socket has SO_PASSCRED: then something comes with it.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<Option<Message>> {
-    let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
+    let mut control = nix::cmsg_space!([RawFd; FDS_MAX], UnixCredentials);
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_TRUNC;
     let mut parts = [IoSliceMut::new(buffer)];
     loop {
@@ -260,14 +286,16 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags
             result => result?,
         };
         let mut fds = Vec::new();
+        let mut is_message = received.bytes > 0;
         for message in received.cmsgs().into_iter().flatten() {
+            is_message = true;
             if let ControlMessageOwned::ScmRights(raw) = message {
                 // SAFETY: the kernel has just made these descriptors for us.
                 fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
         }
         let length = received.bytes;
-        return Ok(if length == 0 && fds.is_empty() { None } else { Some(Message { length, fds }) });
+        return Ok(is_message.then_some(Message { length, fds }));
     }
 }
 
@@ -276,6 +304,12 @@ pub(crate) fn redirect(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
     debug_assert!((0..=2).contains(&number));
     // SAFETY: the standard streams are owned by nobody: whoever writes to them finds what is there.
     Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// `fd`, or another name for it, with a number above those of the standard streams: if one of those is closed, its number
+/// is the next that the kernel gives.
+pub(crate) fn above_standard_streams(fd: OwnedFd) -> nix::Result<OwnedFd> {
+    if fd.as_raw_fd() > libc::STDERR_FILENO { Ok(fd) } else { duplicate_above(&fd, libc::STDERR_FILENO + 1) }
 }
 
 /// Another name for what `fd` refers to, numbered `lowest` or higher, and closed by exec. See F_DUPFD_CLOEXEC in

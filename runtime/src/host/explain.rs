@@ -22,6 +22,7 @@ pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
             Some(Cause::apparmor_restricts())
         }
         Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
+        Step::Thread => Some(Cause::no_thread()),
         Step::Mount if refused && is_proc_masked() => Some(Cause::masked_proc()),
         _ => None,
     }

@@ -16,6 +16,8 @@ pub(crate) struct Evidence {
     pub(crate) refused: Option<OwnedRefusal>,
     /// Whether no init was ever born.
     pub(crate) unborn: bool,
+    /// Whether the report socket was shut down while the sandbox lived.
+    pub(crate) shut_down: bool,
     /// How the body ended.
     pub(crate) outcome: Option<Outcome>,
     /// What it panicked with.
@@ -80,6 +82,7 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
         return Verdict::Failed(match evidence {
             Evidence { zygote_gone: true, .. } => message::zygote_gone(name),
             Evidence { unborn: true, .. } => message::unborn(name),
+            Evidence { shut_down: true, .. } => message::unreported(name),
             _ => message::init_gone(name),
         });
     };

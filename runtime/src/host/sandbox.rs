@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
+use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socketpair};
 use nix::unistd::pipe2;
 
 use super::census::{self, Process};
@@ -29,6 +30,8 @@ impl Sandbox {
     pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> nix::Result<Self> {
         let (report, their_report) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        // By what comes with it, a message of no bytes can be told from the other side's end.
+        setsockopt(&report, PassCred, &true)?;
         let (stdout, their_stdout) = output_pipe()?;
         let (stderr, their_stderr) = output_pipe()?;
         zygote.request(spec, Channel { report: their_report, stdout: their_stdout, stderr: their_stderr })?;
@@ -111,10 +114,19 @@ impl Sandbox {
             if dead && was_known == init.is_some() {
                 return Ok(());
             }
-            // The zygote lets go of the socket when it has told of the birth, or of why there was none.
-            if !report_open && init.is_none() {
-                evidence.unborn = true;
-                return Ok(());
+            match &init {
+                // The zygote lets go of the socket when it has told of the birth, or of why there was none.
+                None if !report_open => {
+                    evidence.unborn = true;
+                    return Ok(());
+                }
+                // Init holds it to its end, but what is in the sandbox can shut it down for all.
+                Some(init) if !report_open && !dead => {
+                    evidence.shut_down = !census::is_dying(init.as_fd());
+                    kill_all(init)?;
+                    return Ok(());
+                }
+                _ => {}
             }
         }
     }
@@ -142,7 +154,7 @@ impl Sandbox {
                 evidence.ended = Some(Ended { end, execed });
                 return Ok(Received::LastReport { survivors });
             }
-            None => evidence.rubbish += message.length,
+            None => evidence.rubbish += message.length.max(1),
         }
         Ok(Received::Report)
     }

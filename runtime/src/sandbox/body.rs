@@ -1,6 +1,5 @@
 //! The test's process: PID 2, in which the body runs on a thread that bears the test's name.
 
-use std::any::Any;
 use std::ffi::CStr;
 use std::os::fd::AsRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +14,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Pid, setpgid};
 
 use super::Report;
-use crate::report::{Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
+use crate::report::{Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::sys::{self, Disposition};
 use crate::zygote::request;
@@ -45,13 +44,16 @@ pub(super) fn run(report: Report, command: &CStr, sigchld: Disposition) -> ! {
     let report = REPORT.get_or_init(|| report);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
-    let body = thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test));
-    // The thread is joined, so that the destructors of its locals belong to the body.
-    let result = match body.map(thread::JoinHandle::join) {
-        Ok(Ok(result)) => result,
-        Ok(Err(payload)) => Err(payload),
-        Err(error) => Err(Box::new(format!("no thread for the body: {error}")) as Box<dyn Any + Send>),
+    let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test)) {
+        Ok(body) => body,
+        Err(error) => {
+            let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
+            let _ = report.send(&Frame::Refused(Refusal { step: Step::Thread, path: b"", errno }));
+            sys::exit_now(1)
+        }
     };
+    // The thread is joined, so that the destructors of its locals belong to the body.
+    let result = body.join().unwrap_or_else(Err);
     let _ = OVER.set(());
     match finish(report, inode, result) {
         Ok(()) => process::exit(REPORTED),

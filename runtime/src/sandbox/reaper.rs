@@ -21,9 +21,10 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid) -> ! {
         // What has ended is looked at before it is reaped: a zombie still tells whether it ran another program.
         match sys::wait_any(libc::WNOWAIT) {
             Ok(Some(waited)) if waited.pid == test => break waited.end,
-            Ok(_) => drop(sys::wait_any(libc::WNOHANG)),
+            // This one and no other: by now the test may have ended too.
+            Ok(Some(waited)) => drop(sys::wait_pid(waited.pid)),
             // The test is a child that only this process waits for: it can't be gone.
-            Err(_) => sys::exit_now(1),
+            Ok(None) | Err(_) => sys::exit_now(1),
         }
     };
     let execed = end != End::Exited(REPORTED) && has_execed(procfs, test);

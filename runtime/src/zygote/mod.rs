@@ -15,8 +15,9 @@ pub(crate) mod request;
 mod warm;
 
 use std::ffi::{CString, c_char, c_int};
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 use std::{env, mem};
 
@@ -65,18 +66,31 @@ fn runs_tests() -> bool {
 
 fn start(arguments: MainArguments) -> nix::Result<Zygote> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ours, theirs) = (sys::above_standard_streams(ours)?, sys::above_standard_streams(theirs)?);
     let owner = getpid();
-    // SAFETY: this is a constructor, which runs before `main` and all threads that it starts.
-    match unsafe { sys::clone_zygote() }? {
+    let cloned = if is_single_threaded() {
+        // SAFETY: there is one thread, and it is here.
+        unsafe { sys::clone_zygote() }
+    } else {
+        // SAFETY: of locks, the zygote uses the allocator's, those of the C library, and some of the standard library's,
+        // which other threads hold for moments while they start threads or print.
+        unsafe { sys::fork_zygote() }
+    };
+    match cloned? {
         Cloned::Parent { pidfd, .. } => {
             sys::at_exit(end_zygote)?;
-            Ok(Zygote { requests: ours, pidfd, owner })
+            Ok(Zygote { requests: ours, pidfd: sys::above_standard_streams(pidfd)?, owner })
         }
         Cloned::Child(proof) => {
             drop(ours);
             serve(theirs, owner, arguments, &proof)
         }
     }
+}
+
+/// Whether constructors have started no threads. A process's directory of threads has one link for each, and two for itself.
+fn is_single_threaded() -> bool {
+    fs::metadata("/proc/self/task").is_ok_and(|threads| threads.nlink() == 3)
 }
 
 /// Lets the zygote end, and waits until it has, so that nothing is left when the test binary is gone.
@@ -169,7 +183,7 @@ impl Server {
         sys::close_all_but(proof, requests.as_raw_fd())?;
         Ok(Self {
             requests,
-            pidfd: sys::pidfd_of_this_process()?,
+            pidfd: sys::pidfd_of(getpid())?,
             sigchld: sys::set_disposition(libc::SIGCHLD, Disposition::Default),
             command,
             inits: Vec::new(),

@@ -13,9 +13,10 @@ pub(super) fn up() {
 }
 
 /// A process's first thread has the C library look up functions, and make an arena to allocate from. Both stay when the
-/// thread is gone. Its stack is too small to be used for a test's, which comes cheaper new.
+/// thread is gone. Its stack is too small to be used for a test's, which comes cheaper new, and large enough for what an
+/// allocator or a sanitizer does when a thread begins.
 fn start_a_thread() {
-    let thread = thread::Builder::new().stack_size(16 * 1024).spawn(|| drop(black_box(Box::new(0))));
+    let thread = thread::Builder::new().stack_size(512 * 1024).spawn(|| drop(black_box(Box::new(0))));
     let _ = thread.map(thread::JoinHandle::join);
 }
 

@@ -1,0 +1,73 @@
+//! A test binary that is hard on the zygote: constructors have started a thread that allocates all the time, and the
+//! allocator takes much stack.
+#![expect(unsafe_code, reason = "an allocator and a constructor")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::thread;
+use std::time::Duration;
+
+use belljar::isolated;
+use belljar_tests::{rounds, run, this_binary};
+
+/// As much stack as jemalloc takes in a debug build when a thread begins, and more.
+struct Greedy;
+
+// SAFETY: the system's allocator does all the work.
+unsafe impl GlobalAlloc for Greedy {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        black_box([0_u8; 64 * 1024]);
+        // SAFETY: the caller promises what is asked for here.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static GREEDY: Greedy = Greedy;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start_a_thread;
+
+extern "C" fn start_a_thread() {
+    thread::spawn(|| {
+        loop {
+            black_box(vec![1_u8; 5000]);
+        }
+    });
+    // It runs when the zygote is forked.
+    thread::sleep(Duration::from_millis(2));
+}
+
+#[isolated]
+#[ignore = "run by each_run_ends"]
+fn allocates() {
+    black_box(vec![1_u8; 5000]);
+}
+
+#[isolated]
+#[ignore = "run by each_run_ends"]
+fn allocates_too() {
+    black_box(vec![1_u8; 5000]);
+}
+
+#[isolated]
+#[ignore = "run by each_run_ends"]
+fn starts_a_thread() {
+    let thread = thread::spawn(|| black_box(vec![1_u8; 5000]).len());
+    assert_eq!(thread.join().expect("join"), 5000);
+}
+
+#[test]
+fn each_run_ends() {
+    for _ in 0..rounds(20) {
+        let run = run(this_binary().args(["--ignored", "--test-threads=1"]));
+        assert!(run.output.contains("test result: ok. 3 passed; 0 failed;"), "{}", run.output);
+        assert!(run.left.is_empty());
+    }
+}
