@@ -55,8 +55,8 @@ pub(crate) fn zygote_gone(test: &str) -> String {
 
 pub(crate) fn unborn(test: &str) -> String {
     format!(
-        "{}: its sandbox was never made, because the pipes for it did not reach the zygote. Raise the limit on open \
-         files (`ulimit -n`).",
+        "{}: its sandbox was never made. Either its init was killed at once, or the pipes for it did not reach the \
+         zygote: then raise the limit on open files (`ulimit -n`).",
         failed(test)
     )
 }
@@ -158,6 +158,7 @@ impl Cause {
 fn describe(step: Step) -> &'static str {
     match step {
         Step::Clone => "clone init into new user and pid namespaces",
+        Step::Birth => "tell the test binary of init",
         Step::Session => "begin a session that ends with the zygote",
         Step::Descriptors => "put the standard streams in place",
         Step::MapIds => "map the ids of the user namespace",

@@ -1,7 +1,7 @@
 //! What comes back from a sandbox: one frame a message, over a sequenced-packet socket.
 //!
-//! Three processes write to it, in this order: the zygote (that init was born, or could not be), the test (how the
-//! body ended), and init (how the test's process ended, which is always the last). A socket, and no plain pipe, because
+//! Three processes write to it: the zygote (that init could not be born), or init (that it was, which is always the first),
+//! the test (how the body ended), and init again (how the test's process ended, which is always the last). A socket, and no plain pipe, because
 //! init's pidfd comes with the first frame, and because the kernel keeps message boundaries: whatever else a test writes
 //! to the descriptor, by accident, is a message of its own and can't shift or split a frame.
 //!
@@ -30,6 +30,8 @@ pub(crate) const UNREPORTED: i32 = 91;
 pub(crate) enum Step {
     /// Clone init into user and pid namespaces.
     Clone,
+    /// Tell the test binary of init.
+    Birth,
     /// Tie init's life to the zygote's, and begin a session.
     Session,
     /// Put the standard streams and the report socket in their places.
@@ -69,8 +71,9 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Clone,
+        Self::Birth,
         Self::Session,
         Self::Descriptors,
         Self::MapIds,
@@ -130,7 +133,7 @@ pub(crate) enum Fault {
 /// A frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
-    /// From the zygote: init lives. Its pidfd comes along.
+    /// From init, before all else: it lives. Its pidfd comes along.
     Born,
     /// From the zygote, init or the test: the sandbox could not be set up.
     Refused(Refusal<'a>),

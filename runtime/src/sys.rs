@@ -23,9 +23,9 @@ use crate::report::{End, Fault};
 /// `main` has it, and it hands it on to its clones.
 pub(crate) struct SingleThreaded(());
 
-/// What [`clone_zygote`] and [`clone_init`] return, once in each process.
-pub(crate) enum Cloned {
-    Parent { child: Pid, pidfd: OwnedFd },
+/// What [`clone_zygote`] and [`clone_init`] return, once in each process. The parent is told of the child.
+pub(crate) enum Cloned<C> {
+    Parent(C),
     Child(SingleThreaded),
 }
 
@@ -35,14 +35,17 @@ pub(crate) enum Cloned {
 /// # Safety
 ///
 /// No other thread may run, as before `main`.
-pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned> {
+pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned<OwnedFd>> {
     let mut pidfd: c_int = -1;
     let flags = c_long::from(libc::CLONE_PIDFD);
     // SAFETY: without CLONE_VM the child has a copy of the address space and goes on with the stack it has. The
     // kernel writes the pidfd where the third argument points, which outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
-    // SAFETY: the caller promises that there is one thread, and the kernel has just made the descriptor.
-    unsafe { cloned(result, pidfd) }
+    Ok(match Errno::result(result)? {
+        0 => Cloned::Child(SingleThreaded(())),
+        // SAFETY: the kernel has just made the descriptor.
+        _ => Cloned::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) }),
+    })
 }
 
 /// Forks this process although it may have other threads, which constructors have started. The C library sees to its own
@@ -51,11 +54,11 @@ pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned> {
 /// # Safety
 ///
 /// The child must use no lock that such a thread may have held, besides those.
-pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned> {
+pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
     // SAFETY: the caller promises it.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Cloned::Child(SingleThreaded(()))),
-        ForkResult::Parent { child } => Ok(Cloned::Parent { child, pidfd: pidfd_of(child)? }),
+        ForkResult::Parent { child } => pidfd_of(child).map(Cloned::Parent),
     }
 }
 
@@ -63,31 +66,17 @@ pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned> {
 ///
 /// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
 /// right for its children.
-pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int) -> nix::Result<Cloned> {
-    let mut pidfd: c_int = -1;
+pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int) -> nix::Result<Cloned<Pid>> {
     // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
-    arguments.flags = (flags | libc::CLONE_PIDFD) as u64;
-    arguments.pidfd = (&raw mut pidfd).addr() as u64;
+    arguments.flags = flags as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
-    // SAFETY: as in `clone_zygote`; `arguments` and what it points to outlive the call.
+    // SAFETY: as in `clone_zygote`; `arguments` outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
-    // SAFETY: the proof says that there is one thread, and the kernel has just made the descriptor.
-    unsafe { cloned(result, pidfd) }
-}
-
-/// # Safety
-///
-/// In the child there must be one thread; in the parent, `pidfd` must be open and owned by nobody else.
-unsafe fn cloned(result: c_long, pidfd: c_int) -> nix::Result<Cloned> {
-    match Errno::result(result)? {
-        0 => Ok(Cloned::Child(SingleThreaded(()))),
-        child => {
-            // SAFETY: the caller promises it.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Cloned::Parent { child: Pid::from_raw(child as libc::pid_t), pidfd })
-        }
-    }
+    Ok(match Errno::result(result)? {
+        0 => Cloned::Child(SingleThreaded(())),
+        child => Cloned::Parent(Pid::from_raw(child as libc::pid_t)),
+    })
 }
 
 /// Forks through the C library, whose state is then right in the child: that one may start threads.

@@ -68,8 +68,7 @@ impl Sandbox {
         let mut time_is_up = false;
         let mut survivors = false;
         let mut report_open = true;
-        // The zygote tells of init's birth only after it, so that on a busy machine a whole test can come first. What is
-        // to be killed is waited for: the zygote never takes long.
+        // What is to be killed is waited for until it is born: the zygote never takes long.
         let mut init: Option<OwnedFd> = None;
         loop {
             match &init {
@@ -115,7 +114,7 @@ impl Sandbox {
                 return Ok(());
             }
             match &init {
-                // The zygote lets go of the socket when it has told of the birth, or of why there was none.
+                // The zygote lets go of the socket when init, which tells of its birth, has it, or when there is none.
                 None if !report_open => {
                     evidence.unborn = true;
                     return Ok(());

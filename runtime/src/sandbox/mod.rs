@@ -22,7 +22,7 @@ use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{ForkResult, sethostname, setsid};
+use nix::unistd::{ForkResult, getpid, sethostname, setsid};
 
 use crate::report::{Buffer, Frame, Refusal, Step};
 use crate::spec::{DEFAULT_HOSTNAME, Spec};
@@ -83,7 +83,7 @@ impl<T> OrRefuse<T> for nix::Result<T> {
 
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
 pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
-    let report = match put_descriptors_in_place(birth, &proof) {
+    let report = match tell_of_birth(birth).and_then(|()| put_descriptors_in_place(birth, &proof)) {
         Ok(report) => report,
         Err(refused) => give_up(birth.channel.report.as_fd(), refused),
     };
@@ -133,6 +133,15 @@ fn namespaces(spec: &Spec) -> CloneFlags {
     let always =
         CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     if spec.net { always | CloneFlags::CLONE_NEWNET } else { always }
+}
+
+/// Sends init's pidfd to the test binary. That comes first, when there is nobody yet who could spoil the socket.
+fn tell_of_birth(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+    let mut buffer = Buffer::new();
+    let message = Frame::Born.encode(&mut buffer);
+    let sent = sys::pidfd_of(getpid())
+        .and_then(|pidfd| sys::send_with_fds(birth.channel.report.as_fd(), message, &[pidfd.as_raw_fd()]));
+    sent.or_refuse(Step::Birth, c"")
 }
 
 /// Ties init to the zygote, and leaves it no descriptors but the standard streams and the report socket.

@@ -27,7 +27,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 
-use crate::report::{Buffer, Frame, Refusal, Step};
+use crate::report::{Frame, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel};
 use crate::spec::Spec;
 use crate::sys::{self, Cloned, Constructor, Disposition, MainArguments, SingleThreaded};
@@ -77,7 +77,7 @@ fn start(arguments: MainArguments) -> nix::Result<Zygote> {
         unsafe { sys::fork_zygote() }
     };
     match cloned? {
-        Cloned::Parent { pidfd, .. } => {
+        Cloned::Parent(pidfd) => {
             sys::at_exit(end_zygote)?;
             Ok(Zygote { requests: ours, pidfd: sys::above_standard_streams(pidfd)?, owner })
         }
@@ -192,7 +192,7 @@ impl Server {
         })
     }
 
-    /// Clones init, and tells the test binary of its birth, or why there was none.
+    /// Clones init, which tells the test binary of its birth; or tells it why there was none.
     fn clone_init(&mut self, spec: &'static Spec, channel: Channel, proof: &SingleThreaded) {
         self.reap();
         self.requests_seen += 1;
@@ -203,18 +203,9 @@ impl Server {
         let host = self.host.get_or_insert_with(Host::gather);
         let plan = host.plan(spec);
         let errno = match sys::clone_init(proof, libc::CLONE_NEWUSER | libc::CLONE_NEWPID) {
-            Ok(Cloned::Parent { child, pidfd }) => {
+            Ok(Cloned::Parent(child)) => {
                 self.inits.push(child);
-                let mut buffer = Buffer::new();
-                let message = Frame::Born.encode(&mut buffer);
-                match sys::send_with_fds(channel.report.as_fd(), message, &[pidfd.as_raw_fd()]) {
-                    Ok(()) => return,
-                    // A sandbox that the test binary can't watch must not run.
-                    Err(errno) => {
-                        let _ = sys::kill(pidfd.as_fd());
-                        errno
-                    }
-                }
+                return;
             }
             Ok(Cloned::Child(proof)) => {
                 let Host { id_maps, plans, .. } = &*host;
