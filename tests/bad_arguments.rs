@@ -25,6 +25,21 @@ fn no_host_name() {}
 #[isolated(hostname = "a", hostname = "b")]
 fn key_written_twice() {}
 
+#[isolated(memory = "64")]
+fn less_than_a_sandbox_takes() {}
+
+#[isolated(memory = "much")]
+fn no_size() {}
+
+#[isolated(pids = 1, cpu = 0)]
+fn limits_that_nothing_keeps() {}
+
+#[isolated(pids = "32", cpu = "half")]
+fn no_numbers() {}
+
+#[isolated(net, tmpfs = "1MiB")]
+fn a_size_without_a_root() {}
+
 #[isolated(timeout("5s"))]
 fn value_in_parentheses() {}
 

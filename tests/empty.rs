@@ -18,11 +18,23 @@ const PER_ROUND: u32 = 50;
 const SPEC: Spec = Spec {
     net: true,
     mount: true,
+    memory: None,
+    pids: None,
+    cpu: None,
+    tmpfs: None,
     hostname: None,
     manifest_dir: option_env!("CARGO_MANIFEST_DIR"),
     target_tmpdir: None,
 };
 static EMPTY: Test = Test { name: "bench::empty", spec: SPEC, timeout: None, should_panic: false, body: || 0 };
+/// With all limits that need a cgroup.
+static LIMITED: Test = Test {
+    name: "bench::limited",
+    spec: Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC },
+    timeout: None,
+    should_panic: false,
+    body: || 0,
+};
 static SURVEY: Test = Test { name: "bench::survey", spec: SPEC, timeout: None, should_panic: false, body: take_survey };
 
 fn take_survey() -> u8 {
@@ -53,15 +65,23 @@ fn this_program(argument: &str) -> Command {
 /// Measures belljar on `threads` threads in turn with the floor in as many processes.
 fn compare(threads: usize) {
     let (mut belljar, mut floor, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut limited, mut limited_ratios) = (Vec::new(), Vec::new());
+    let has_limits = std::panic::catch_unwind(|| run(&LIMITED)).is_ok();
     let mut floors: Vec<_> = (0..threads).map(|_| Floor::start()).collect();
     for _ in 0..ROUNDS {
-        let ours = time(|| {
+        let on_all_threads = |test: &'static Test| {
             thread::scope(|scope| {
                 for _ in 0..threads {
-                    scope.spawn(|| (0..PER_ROUND).for_each(|_| run(&EMPTY)));
+                    scope.spawn(|| (0..PER_ROUND).for_each(|_| run(test)));
                 }
             });
-        });
+        };
+        let ours = time(|| on_all_threads(&EMPTY));
+        if has_limits {
+            let with_limits = time(|| on_all_threads(&LIMITED));
+            limited.push(with_limits);
+            limited_ratios.push(with_limits.as_secs_f64() / ours.as_secs_f64());
+        }
         let theirs = time(|| {
             floors.iter_mut().for_each(Floor::begin);
             floors.iter_mut().for_each(Floor::wait);
@@ -75,6 +95,10 @@ fn compare(threads: usize) {
     print_row("belljar", belljar.iter().map(per_test).collect());
     print_row("floor", floor.iter().map(per_test).collect());
     print_row("ratio", ratios);
+    if has_limits {
+        print_row("limits", limited.iter().map(per_test).collect());
+        print_row("to belljar", limited_ratios);
+    }
 }
 
 fn time(work: impl FnOnce()) -> Duration {

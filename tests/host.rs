@@ -33,10 +33,22 @@ fn snapshot(mark: &str, cgroups: &Path) -> Snapshot {
         ("routes", [lines("/proc/net/route"), lines("/proc/net/ipv6_route")].concat()),
         ("sysv", sysv.concat()),
         ("processes", belljar_tests::marked(mark).into_iter().map(|pid| pid.to_string()).collect()),
-        ("cgroups", directories_below(cgroups).iter().map(|path| path.display().to_string()).collect()),
+        (
+            "cgroups",
+            directories_below(cgroups)
+                .iter()
+                .map(|path| path.display().to_string())
+                .filter(|path| is_foreign(path))
+                .collect(),
+        ),
         ("tmp", names("/tmp")),
         ("descriptors", vec![names("/proc/self/fd").len().to_string()]),
     ])
+}
+
+/// Whether a test binary did not make this cgroup for its sandboxes. Those are gone when it has ended, as `limits` shows.
+fn is_foreign(cgroup: &str) -> bool {
+    !cgroup.contains("/belljar-run-")
 }
 
 /// The keys and ids of a table of SysV objects; what follows them changes with use.

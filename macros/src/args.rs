@@ -5,20 +5,42 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::ToTokens as _;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
-use syn::{Error, LitStr, Path, Token};
+use syn::{Error, Lit, LitInt, LitStr, Path, Token};
 
 /// The words that stand alone, in the order in which errors list them.
 const WORDS: [&str; 7] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup"];
 
 /// The keys that take a value, each with an example.
-const KEYS: [(&str, &str); 3] =
-    [("timeout", "timeout = \"5s\""), ("hostname", "hostname = \"web1\""), ("crate", "crate = path::to::belljar")];
+const KEYS: [(&str, &str); 7] = [
+    ("timeout", "timeout = \"5s\""),
+    ("memory", "memory = \"64MiB\""),
+    ("pids", "pids = 32"),
+    ("cpu", "cpu = 0.5"),
+    ("tmpfs", "tmpfs = \"256MiB\""),
+    ("hostname", "hostname = \"web1\""),
+    ("crate", "crate = path::to::belljar"),
+];
 
 /// The longest host name that the kernel takes, in bytes (sethostname(2)).
 const HOST_NAME_MAX: usize = 64;
+
+/// The least memory that a sandbox does with, in bytes: its two processes take about half of it.
+const MEMORY_MIN: u64 = 1 << 20;
+
+/// The fewest processes and threads that a test does with: its own main thread, and that of the body.
+const PIDS_MIN: u32 = 2;
+
+/// The most processes and threads that a Linux kernel has (PID_MAX_LIMIT in its `threads.h`).
+const PIDS_MAX: u32 = 1 << 22;
+
+/// Thousandths of a core. The kernel's least quota is 1 ms of every 100 ms, see cgroups(7) on `cpu.max`.
+const CPU_MIN: u32 = 10;
+const CPU_MAX: u32 = 1_000_000;
 
 /// What stands in the parentheses, or stands for it when nothing does.
 pub(crate) struct Args {
@@ -28,6 +50,14 @@ pub(crate) struct Args {
     pub(crate) mount: bool,
     /// How long the body may take.
     pub(crate) timeout: Option<Duration>,
+    /// The most memory, in bytes.
+    pub(crate) memory: Option<u64>,
+    /// The most processes and threads.
+    pub(crate) pids: Option<u32>,
+    /// The most CPU time, in thousandths of a core.
+    pub(crate) cpu: Option<u32>,
+    /// The most that the root's tmpfs holds, in bytes.
+    pub(crate) tmpfs: Option<u64>,
     /// The host name inside.
     pub(crate) hostname: Option<String>,
     /// Where belljar is to be found.
@@ -42,17 +72,21 @@ impl Args {
             let span = argument.span;
             let read = |input: ParseStream<'_>| reader.argument(input, span);
             if let Err(error) = read.parse2(argument.tokens) {
-                match &mut reader.error {
-                    Some(errors) => errors.combine(error),
-                    none => *none = Some(error),
-                }
+                reader.add(error);
             }
         }
         let everything = reader.words.is_empty();
+        if let (Some((_, span)), false) = (reader.tmpfs, everything || reader.has("mount")) {
+            reader.add(Error::new(span, "`tmpfs` is the size of the root that `mount` makes: write `mount` too"));
+        }
         let args = Self {
             net: everything || reader.has("net"),
             mount: everything || reader.has("mount"),
             timeout: reader.timeout,
+            memory: reader.memory,
+            pids: reader.pids,
+            cpu: reader.cpu,
+            tmpfs: reader.tmpfs.map(|(bytes, _)| bytes),
             hostname: reader.hostname,
             krate: reader.krate.unwrap_or_else(|| syn::parse_quote!(::belljar)),
         };
@@ -66,12 +100,24 @@ struct Reader {
     words: Vec<String>,
     keys: Vec<String>,
     timeout: Option<Duration>,
+    memory: Option<u64>,
+    pids: Option<u32>,
+    cpu: Option<u32>,
+    /// And where it stands.
+    tmpfs: Option<(u64, Span)>,
     hostname: Option<String>,
     krate: Option<Path>,
     error: Option<Error>,
 }
 
 impl Reader {
+    fn add(&mut self, error: Error) {
+        match &mut self.error {
+            Some(errors) => errors.combine(error),
+            none => *none = Some(error),
+        }
+    }
+
     fn has(&self, word: &str) -> bool {
         self.words.iter().any(|seen| seen == word)
     }
@@ -109,11 +155,12 @@ impl Reader {
         }
         match text.as_str() {
             "timeout" => self.timeout = Some(timeout(&string(input, example)?)?),
+            "memory" => self.memory = Some(memory(&string(input, example)?)?),
+            "pids" => self.pids = Some(pids(&input.parse().map_err(expected("a whole number", example))?)?),
+            "cpu" => self.cpu = Some(cpu(&input.parse().map_err(expected("a number", example))?)?),
+            "tmpfs" => self.tmpfs = Some((memory(&string(input, example)?)?, name.span())),
             "hostname" => self.hostname = Some(hostname(&string(input, example)?)?),
-            _ => {
-                let expected = |error: Error| Error::new(error.span(), format!("expected a path: write `{example}`"));
-                self.krate = Some(input.call(Path::parse_mod_style).map_err(expected)?);
-            }
+            _ => self.krate = Some(input.call(Path::parse_mod_style).map_err(expected("a path", example))?),
         }
         if !input.is_empty() {
             return Err(input.error(format!("expected a comma after the value of `{text}`")));
@@ -162,7 +209,13 @@ fn split_at_commas(tokens: TokenStream) -> Vec<Argument> {
 }
 
 fn string(input: ParseStream<'_>, example: &str) -> syn::Result<LitStr> {
-    input.parse().map_err(|error: Error| Error::new(error.span(), format!("expected a string: write `{example}`")))
+    input.parse().map_err(expected("a string", example))
+}
+
+/// Says what was expected where an error is.
+fn expected(kind: &str, example: &str) -> impl FnOnce(Error) -> Error {
+    let text = format!("expected {kind}: write `{example}`");
+    |error| Error::new(error.span(), text)
 }
 
 fn timeout(literal: &LitStr) -> syn::Result<Duration> {
@@ -173,6 +226,55 @@ fn timeout(literal: &LitStr) -> syn::Result<Duration> {
         Err(error) => Err(Error::new(
             literal.span(),
             format!("`{text}` is no duration ({error}): write one like \"5s\", \"250ms\" or \"1m 30s\""),
+        )),
+    }
+}
+
+fn memory(literal: &LitStr) -> syn::Result<u64> {
+    let text = literal.value();
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if bytes < MEMORY_MIN => {
+            let least = ByteSize(MEMORY_MIN);
+            Err(Error::new(literal.span(), format!("`{text}` is too little for a sandbox: give it at least {least}")))
+        }
+        Ok(ByteSize(bytes)) => Ok(bytes),
+        Err(_) => Err(Error::new(
+            literal.span(),
+            format!("`{text}` is no size in bytes: write one like \"64MiB\", \"1.5GiB\" or \"200MB\""),
+        )),
+    }
+}
+
+fn pids(literal: &LitInt) -> syn::Result<u32> {
+    match literal.base10_parse() {
+        Ok(pids @ PIDS_MIN..=PIDS_MAX) => Ok(pids),
+        _ => Err(Error::new(
+            literal.span(),
+            format!(
+                "`{literal}` is no limit on processes and threads: write a number from {PIDS_MIN} (what the test itself \
+                 takes) to {PIDS_MAX}"
+            ),
+        )),
+    }
+}
+
+/// Reads a number of cores as thousandths of one.
+fn cpu(literal: &Lit) -> syn::Result<u32> {
+    let cores: Option<f64> = match literal {
+        Lit::Int(cores) => cores.base10_parse().ok(),
+        Lit::Float(cores) => cores.base10_parse().ok(),
+        _ => None,
+    };
+    match cores.map(|cores| (cores * 1000.0).round()) {
+        Some(thousandths) if (f64::from(CPU_MIN)..=f64::from(CPU_MAX)).contains(&thousandths) => Ok(thousandths as u32),
+        _ => Err(Error::new(
+            literal.span(),
+            format!(
+                "`{}` is no number of cores: write one from {} to {}",
+                literal.to_token_stream(),
+                f64::from(CPU_MIN) / 1000.0,
+                CPU_MAX / 1000
+            ),
         )),
     }
 }
@@ -189,7 +291,7 @@ fn hostname(literal: &LitStr) -> syn::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use quote::{ToTokens as _, quote};
+    use quote::quote;
 
     use super::*;
 
@@ -216,11 +318,37 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        let (args, error) = Args::parse(quote!(timeout = "1m 30s", hostname = "web-1.lan", crate = a::b));
+        let (args, error) = Args::parse(quote!(
+            timeout = "1m 30s",
+            hostname = "web-1.lan",
+            crate = a::b,
+            memory = "1.5 GiB",
+            pids = 0x20,
+            cpu = 1.25
+        ));
         assert!(error.is_none());
+        assert_eq!(args.memory, Some(3 << 29));
+        assert_eq!(args.pids, Some(32));
+        assert_eq!(args.cpu, Some(1250));
         assert_eq!(args.timeout, Some(Duration::from_secs(90)));
         assert_eq!(args.hostname.as_deref(), Some("web-1.lan"));
         assert_eq!(args.krate.to_token_stream().to_string(), "a :: b");
+    }
+
+    #[test]
+    fn values_have_their_bounds() {
+        for (good, bad) in [
+            (quote!(memory = "1MiB"), quote!(memory = "1MB")),
+            (quote!(memory = "1000000000"), quote!(memory = "much")),
+            (quote!(memory = "2gib"), quote!(memory = "-2GiB")),
+            (quote!(pids = 2), quote!(pids = 1)),
+            (quote!(pids = 4_194_304), quote!(pids = 4_194_305)),
+            (quote!(cpu = 0.01), quote!(cpu = 0.009)),
+            (quote!(cpu = 1000), quote!(cpu = 1000.1)),
+        ] {
+            assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
+            assert!(errors(good.clone()).is_empty(), "{good}");
+        }
     }
 
     #[test]

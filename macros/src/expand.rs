@@ -16,15 +16,15 @@
 use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
-use quote::{TokenStreamExt as _, quote, quote_spanned};
+use quote::{ToTokens, TokenStreamExt as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{AttrStyle, Attribute, Error, GenericParam, ItemFn, Path, Safety};
 
 use crate::args::Args;
 
 /// Turns a function into an isolated test. Where that can't be, the function is emitted as it stands, with the errors.
-pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
-    let (args, mut error) = Args::parse(args);
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let (args, mut error) = Args::parse(arguments.clone());
     let mut add = |new: Error| match &mut error {
         Some(error) => error.combine(new),
         none => *none = Some(new),
@@ -49,7 +49,7 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
             let errors = error.into_compile_error();
             quote!(#errors #function)
         }
-        (None, Some(_)) => below_the_others(&args, function),
+        (None, Some(_)) => below_the_others(&args.krate, &arguments, function),
         (None, None) => isolated_test(&args, &function),
     }
 }
@@ -95,35 +95,22 @@ fn ends_in_test(path: &Path) -> bool {
 }
 
 /// The same function, with our attribute below all others.
-fn below_the_others(args: &Args, mut function: ItemFn) -> TokenStream {
-    let Args { net, mount, timeout, hostname, krate } = args;
-    let mut arguments = vec![quote!(crate = #krate)];
-    match (net, mount) {
-        (true, true) => {}
-        (true, false) => arguments.push(quote!(net)),
-        (false, true) => arguments.push(quote!(mount)),
-        (false, false) => arguments.push(quote!(uts)),
-    }
-    if let Some(timeout) = timeout {
-        let text = humantime::format_duration(*timeout).to_string();
-        arguments.push(quote!(timeout = #text));
-    }
-    if let Some(hostname) = hostname {
-        arguments.push(quote!(hostname = #hostname));
-    }
-    function.attrs.push(syn::parse_quote!(#[#krate::isolated(#(#arguments),*)]));
+fn below_the_others(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
+    function.attrs.push(syn::parse_quote!(#[#krate::isolated(#args)]));
     quote!(#function)
 }
 
 /// The test itself.
 fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
-    let Args { net, mount, timeout, hostname, krate } = args;
+    let Args { net, mount, timeout, memory, pids, cpu, tmpfs, hostname, krate } = args;
     let ItemFn { attrs, vis, sig, block, .. } = function;
     let name = &sig.ident;
     let test_attribute = (!attrs.iter().any(is_standard_test)).then(|| quote!(#[::core::prelude::v1::test]));
     let should_panic = attrs.iter().any(|attribute| attribute.path().is_ident("should_panic"));
     let timeout = option(timeout.map(duration));
-    let hostname = option(hostname.as_ref().map(|name| quote!(#name)));
+    let [memory, tmpfs] = [memory, tmpfs].map(|bytes| literal(bytes.as_ref()));
+    let [pids, cpu] = [pids, cpu].map(|number| literal(number.as_ref()));
+    let hostname = literal(hostname.as_ref());
     // Attributes that stand inside the body belong there.
     let (inner, outer): (Vec<_>, Vec<_>) =
         attrs.iter().partition(|attribute| matches!(attribute.style, AttrStyle::Inner(_)));
@@ -143,7 +130,11 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
                 spec: #krate::__private::Spec {
                     net: #net,
                     mount: #mount,
+                    tmpfs: #tmpfs,
                     hostname: #hostname,
+                    memory: #memory,
+                    pids: #pids,
+                    cpu: #cpu,
                     manifest_dir: ::core::option_env!("CARGO_MANIFEST_DIR"),
                     target_tmpdir: ::core::option_env!("CARGO_TARGET_TMPDIR"),
                 },
@@ -168,6 +159,10 @@ fn option(value: Option<TokenStream>) -> TokenStream {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),
     }
+}
+
+fn literal(value: Option<impl ToTokens>) -> TokenStream {
+    option(value.map(ToTokens::into_token_stream))
 }
 
 fn duration(duration: Duration) -> TokenStream {
@@ -221,7 +216,7 @@ mod tests {
                 async fn a() {}
             ),
         );
-        let ours = "#[::belljar::isolated(crate=::belljar,net,timeout=\"1m30s\")]asyncfna(){}";
+        let ours = "#[::belljar::isolated(net,timeout=\"90s\")]asyncfna(){}";
         assert!(text.ends_with(ours), "{text}");
         assert!(text.starts_with("#[tokio::test"), "{text}");
     }

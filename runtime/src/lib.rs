@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![warn(clippy::unwrap_used, clippy::expect_used, reason = "hosts, users and test bodies do the unexpected")]
 
+mod cgroup;
 mod host;
 mod message;
 mod report;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use crate::cgroup::Trouble;
 use crate::host::census::Process;
 use crate::report::{End, Step};
 
@@ -75,6 +76,25 @@ pub(crate) fn watching_failed(test: &str, errno: Errno) -> String {
 
 /// The page that is printed when the host can't make the sandbox. `cause` is what to say of it, if that is known.
 pub(crate) fn unsupported(test: &str, step: Step, path: &str, errno: Errno, cause: Option<&Cause>) -> String {
+    page(test, step, path, &error(errno), cause)
+}
+
+/// The same, when the limits that the test has written can't be kept.
+pub(crate) fn no_cgroup(test: &str, trouble: &Trouble, cause: Option<&Cause>) -> String {
+    match trouble {
+        Trouble::Missing(controller) => {
+            let error = format!("no hierarchy that could be reached has the controller `{}`", controller.name());
+            page(test, Step::Cgroup, "", &error, cause)
+        }
+        Trouble::Foreign(path) => {
+            let error = "it holds processes that are not of this test run, and so can't be divided";
+            page(test, Step::Cgroup, &path.to_string_lossy(), error, cause)
+        }
+        Trouble::Refused { path, errno } => unsupported(test, Step::Cgroup, &path.to_string_lossy(), *errno, cause),
+    }
+}
+
+fn page(test: &str, step: Step, path: &str, error: &str, cause: Option<&Cause>) -> String {
     let place = match path {
         "" => String::new(),
         // A set-up path that is not absolute leads from the sandbox's root.
@@ -84,11 +104,12 @@ pub(crate) fn unsupported(test: &str, step: Step, path: &str, errno: Errno, caus
     let Cause { why, remedy } = cause.unwrap_or(&unknown);
     format!(
         "belljar: `{test}` did not run: this host does not let its sandbox be set up.\n  \
-         step:   {}{place}\n  error:  {}\n  cause:  {why}\n  remedy: {remedy}",
+         step:   {}{place}\n  error:  {error}\n  cause:  {why}\n  remedy: {remedy}",
         describe(step),
-        error(errno)
     )
 }
+
+const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user)";
 
 /// Why a host refuses, and what to do about it.
 pub(crate) struct Cause {
@@ -147,6 +168,35 @@ impl Cause {
         )
     }
 
+    pub(crate) fn bad_choice(chosen: &str) -> Self {
+        Self::new(
+            format!("BELLJAR_CGROUP is `{chosen}`, and there is no such cgroup, or none for this user"),
+            "set it to the path of one, as /proc/self/cgroup writes them, or to nothing",
+        )
+    }
+
+    pub(crate) fn cgroup_of_others() -> Self {
+        Self::new("this user may not make cgroups where the tests run, or not by themselves", DELEGATE)
+    }
+
+    pub(crate) fn cgroups_v1() -> Self {
+        Self::new(
+            "cgroups are of version 1 here, which are for root only",
+            "run the tests as root, or boot with systemd.unified_cgroup_hierarchy=1",
+        )
+    }
+
+    pub(crate) fn read_only_cgroups() -> Self {
+        Self::new(
+            "the cgroups are mounted read-only, as in a container",
+            "docker run --security-opt writable-cgroups=true",
+        )
+    }
+
+    pub(crate) fn no_cgroups() -> Self {
+        Self::new("no cgroups are mounted", "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+    }
+
     pub(crate) fn masked_proc() -> Self {
         Self::new(
             "parts of /proc are masked, as in a container, and then the kernel refuses a new one",
@@ -157,8 +207,11 @@ impl Cause {
 
 fn describe(step: Step) -> &'static str {
     match step {
+        Step::Cgroup => "make a cgroup with the limits that the test has written",
         Step::Clone => "clone init into new user and pid namespaces",
         Step::Birth => "tell the test binary of init",
+        Step::JoinCgroup => "join the cgroup",
+        Step::ProcessLimit => "limit processes and threads",
         Step::Session => "begin a session that ends with the zygote",
         Step::Descriptors => "put the standard streams in place",
         Step::MapIds => "map the ids of the user namespace",
@@ -253,6 +306,16 @@ pub(crate) fn rubbish(test: &str, bytes: usize) -> String {
     )
 }
 
+pub(crate) fn out_of_memory(test: &str, limit: u64, peak: Option<u64>) -> String {
+    let peak = peak.map_or(String::new(), |peak| format!(", peak {}", Size(peak)));
+    format!("{}: killed: out of memory (limit {}{peak}).", failed(test), Size(limit))
+}
+
+pub(crate) fn forks_refused(test: &str, times: u64, limit: u32) -> String {
+    let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
+    format!("belljar: `{test}` reached its limit: fork refused {times}: pids limit {limit}.")
+}
+
 pub(crate) fn timed_out(test: &str, timeout: Duration, running: &[Process]) -> String {
     format!(
         "{}: it still ran after its timeout of {timeout:?}, and was killed with all it had started:{}",
@@ -271,6 +334,27 @@ fn ended(end: End) -> String {
         End::Killed { signal, core } => {
             let name = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |name| name.to_string());
             format!("was killed by {name}{}", if core { " (core dumped)" } else { "" })
+        }
+    }
+}
+
+/// A number of bytes, in the largest unit that it is at least one of.
+struct Size(u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = *self;
+        let (unit, shift) = match bytes {
+            0..0x400 => return write!(f, "{bytes} B"),
+            0x400..0x10_0000 => ("KiB", 10),
+            0x10_0000..0x4000_0000 => ("MiB", 20),
+            _ => ("GiB", 30),
+        };
+        // Tenths, rounded.
+        let tenths = (u128::from(bytes) * 10 + (1 << (shift - 1))) >> shift;
+        match tenths % 10 {
+            0 => write!(f, "{} {unit}", tenths / 10),
+            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),
         }
     }
 }

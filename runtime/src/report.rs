@@ -28,10 +28,16 @@ pub(crate) const UNREPORTED: i32 = 91;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Step {
+    /// Make the cgroup.
+    Cgroup,
     /// Clone init into user and pid namespaces.
     Clone,
     /// Tell the test binary of init.
     Birth,
+    /// Join the cgroup.
+    JoinCgroup,
+    /// Limit processes and threads without a cgroup.
+    ProcessLimit,
     /// Tie init's life to the zygote's, and begin a session.
     Session,
     /// Put the standard streams and the report socket in their places.
@@ -71,9 +77,12 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 23] = [
+        Self::Cgroup,
         Self::Clone,
         Self::Birth,
+        Self::JoinCgroup,
+        Self::ProcessLimit,
         Self::Session,
         Self::Descriptors,
         Self::MapIds,

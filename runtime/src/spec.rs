@@ -32,12 +32,27 @@ pub struct Spec {
     pub net: bool,
     /// A tmpfs root of its own; otherwise the host's tree, in a private mount table.
     pub mount: bool,
+    /// The most that the tmpfs of the root holds, in bytes, if a limit is written.
+    pub tmpfs: Option<u64>,
     /// The host name inside, if one is asked for.
     pub hostname: Option<&'static str>,
+    /// The most memory that all processes have together, in bytes, if a limit is written.
+    pub memory: Option<u64>,
+    /// The most processes and threads that the test has, its own two included, if a limit is written.
+    pub pids: Option<u32>,
+    /// The most CPU time, in thousandths of a core, if a limit is written.
+    pub cpu: Option<u32>,
     /// Cargo's `CARGO_MANIFEST_DIR` when the test was compiled.
     pub manifest_dir: Option<&'static str>,
     /// Cargo's `CARGO_TARGET_TMPDIR` when the test was compiled: integration tests and benches have one.
     pub target_tmpdir: Option<&'static str>,
+}
+
+impl Spec {
+    /// Whether the test has written a limit, which is then a promise.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.memory.is_some() || self.pids.is_some() || self.cpu.is_some()
+    }
 }
 
 impl Test {

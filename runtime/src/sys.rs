@@ -23,6 +23,9 @@ use crate::report::{End, Fault};
 /// `main` has it, and it hands it on to its clones.
 pub(crate) struct SingleThreaded(());
 
+/// See clone(2). In `libc` its type is too narrow.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 /// What [`clone_zygote`] and [`clone_init`] return, once in each process. The parent is told of the child.
 pub(crate) enum Cloned<C> {
     Parent(C),
@@ -62,15 +65,20 @@ pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
     }
 }
 
-/// Clones init into new namespaces, `flags` being a set of CLONE_NEW*. See clone(2) on clone3.
+/// Clones init into new namespaces, `flags` being a set of CLONE_NEW*, and into the v2 cgroup with this directory, if there
+/// is one. See clone(2) on clone3.
 ///
 /// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
 /// right for its children.
-pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int) -> nix::Result<Cloned<Pid>> {
+pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned<Pid>> {
     // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
     arguments.flags = flags as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: as in `clone_zygote`; `arguments` outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
     Ok(match Errno::result(result)? {
@@ -250,7 +258,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
 }
 
 /// The most descriptors that come with one message.
-pub(crate) const FDS_MAX: usize = 3;
+pub(crate) const FDS_MAX: usize = 8;
 
 /// A message that was received.
 pub(crate) struct Message {

@@ -52,8 +52,13 @@ pub(crate) fn is_dying(pidfd: BorrowedFd<'_>) -> bool {
     stat.is_none_or(|stat| stat.flags & PF_EXITING != 0)
 }
 
+/// The process that made this one, or that took it over. 0 for one from elsewhere. `None` if it has ended.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    Stat::read(&Path::new("/proc").join(pid.to_string())).map(|stat| stat.parent)
+}
+
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
-fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
+pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }

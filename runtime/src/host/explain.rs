@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
 
+use crate::cgroup::{self, Trouble};
 use crate::message::Cause;
 use crate::report::Step;
 
@@ -24,6 +25,27 @@ pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
         Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
         Step::Thread => Some(Cause::no_thread()),
         Step::Mount if refused && is_proc_masked() => Some(Cause::masked_proc()),
+        _ => None,
+    }
+}
+
+/// The most likely cause of there being no cgroup for the limits that a test has written.
+pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
+    if let Some(chosen) = cgroup::chosen() {
+        return Some(Cause::bad_choice(&chosen.to_string_lossy()));
+    }
+    // In the root of the unified hierarchy, or of one that came with cgroups of version 1.
+    let unified = fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false);
+    match trouble {
+        Trouble::Refused { errno: Errno::EROFS, .. } => Some(Cause::read_only_cgroups()),
+        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } if !unified => Some(Cause::cgroups_v1()),
+        Trouble::Missing(_) if !mount_points().iter().any(|point| point.starts_with("/sys/fs/cgroup")) => {
+            Some(Cause::no_cgroups())
+        }
+        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } | Trouble::Foreign(_) => {
+            Some(Cause::cgroup_of_others())
+        }
+        Trouble::Missing(_) if unified => Some(Cause::cgroup_of_others()),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 //! A test passes only if its body returned, said so, and its process then ended cleanly. Nothing is inferred from
 //! silence: all that is not a pass by that rule is a failure with its own message.
 
+use crate::cgroup::Events;
 use crate::host::census::Process;
 use crate::message;
 use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
@@ -30,6 +31,8 @@ pub(crate) struct Evidence {
     pub(crate) ended: Option<Ended>,
     /// What was still running when it had ended.
     pub(crate) survivors: Vec<Process>,
+    /// How it met its limits.
+    pub(crate) events: Events,
     /// Bytes that came over the report socket and were no report.
     pub(crate) rubbish: usize,
     /// What was running when the time was up.
@@ -68,6 +71,9 @@ pub(crate) enum Verdict {
 /// The verdict on `test`.
 pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
     let name = test.short_name();
+    if let (Events { oom_kills: 1.., memory_peak, .. }, Some(limit)) = (evidence.events, test.spec.memory) {
+        return Verdict::Failed(message::out_of_memory(name, limit, memory_peak));
+    }
     if let (Some(running), Some(timeout)) = (&evidence.timed_out, test.timeout) {
         return Verdict::Failed(message::timed_out(name, timeout, running));
     }

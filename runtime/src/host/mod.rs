@@ -13,11 +13,12 @@ use std::panic::resume_unwind;
 
 use nix::errno::Errno;
 
+use crate::cgroup::DEFAULT_PIDS;
 use crate::message;
 use crate::spec::Test;
 use crate::zygote::{Zygote, zygote};
 use judge::{Evidence, Verdict, judge};
-use sandbox::Sandbox;
+use sandbox::{NoSandbox, Sandbox};
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
 ///
@@ -50,22 +51,33 @@ fn verdict(test: &'static Test) -> Verdict {
     let (sandbox, evidence) = match run_in_sandbox(test, zygote) {
         Ok(run) => run,
         // The zygote's end of the request socket is closed.
-        Err(Errno::EPIPE | Errno::ECONNRESET) => return Verdict::Failed(message::zygote_gone(name)),
-        Err(errno) => return Verdict::Failed(message::no_channel(name, errno)),
+        Err(NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET)) => {
+            return Verdict::Failed(message::zygote_gone(name));
+        }
+        Err(NoSandbox::Channel(errno)) => return Verdict::Failed(message::no_channel(name, errno)),
+        Err(NoSandbox::Cgroup(trouble)) => {
+            let cause = explain::explain_cgroup(&trouble);
+            return Verdict::Failed(message::no_cgroup(name, &trouble, cause.as_ref()));
+        }
     };
     let verdict = judge(test, &evidence);
     let has_survivors = !evidence.survivors.is_empty();
-    if sandbox.is_mid_line() && (has_survivors || matches!(verdict, Verdict::Failed(_))) {
+    let forks_refused = evidence.events.forks_refused;
+    if sandbox.is_mid_line() && (has_survivors || forks_refused > 0 || matches!(verdict, Verdict::Failed(_))) {
         eprintln!();
     }
     if has_survivors {
         eprintln!("{}", message::survivors(name, &evidence.survivors));
     }
+    if forks_refused > 0 {
+        let limit = test.spec.pids.unwrap_or(DEFAULT_PIDS);
+        eprintln!("{}", message::forks_refused(name, forks_refused, limit));
+    }
     verdict
 }
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.
-fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> nix::Result<(Sandbox, Evidence)> {
+fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
     let _running = spares::begin();
     if let Some(mut sandbox) = spares::take(&test.spec) {
         // A spare that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
@@ -81,7 +93,7 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> nix::Result<(Sandbox,
     match sandbox.begin(test) {
         // It is over already, and has said why or shows it.
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
-        Err(errno) => return Err(errno),
+        Err(errno) => return Err(errno.into()),
     }
     spares::replenish(zygote, &test.spec);
     let evidence = sandbox.follow(test, zygote);

@@ -13,6 +13,7 @@ use nix::unistd::pipe2;
 use super::census::{self, Process};
 use super::judge::{Ended, Evidence, OwnedRefusal};
 use super::output::Stream;
+use crate::cgroup::{self, Cgroup, Trouble};
 use crate::report::{FRAME_MAX, Frame, Refusal};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
@@ -23,19 +24,23 @@ pub(super) struct Sandbox {
     report: OwnedFd,
     stdout: Stream,
     stderr: Stream,
+    cgroup: Cgroup,
+    spec: &'static Spec,
 }
 
 impl Sandbox {
     /// Asks the zygote for a sandbox, which is made while the caller goes on.
-    pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> nix::Result<Self> {
+    pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> Result<Self, NoSandbox> {
+        let (cgroup, joining) = cgroup::make(spec, zygote.as_fd())?;
         let (report, their_report) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // By what comes with it, a message of no bytes can be told from the other side's end.
         setsockopt(&report, PassCred, &true)?;
         let (stdout, their_stdout) = output_pipe()?;
         let (stderr, their_stderr) = output_pipe()?;
-        zygote.request(spec, Channel { report: their_report, stdout: their_stdout, stderr: their_stderr })?;
-        Ok(Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr) })
+        let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
+        zygote.request(spec, channel, joining)?;
+        Ok(Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr), cgroup, spec })
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
@@ -54,6 +59,7 @@ impl Sandbox {
         }
         self.stdout.finish();
         self.stderr.finish();
+        evidence.events = self.cgroup.events(self.spec);
         evidence
     }
 
@@ -156,6 +162,27 @@ impl Sandbox {
             None => evidence.rubbish += message.length.max(1),
         }
         Ok(Received::Report)
+    }
+}
+
+/// Why a sandbox could not even be asked for.
+#[derive(Debug)]
+pub(super) enum NoSandbox {
+    /// It has limits, and there can be no cgroup for them.
+    Cgroup(Trouble),
+    /// The way to the zygote.
+    Channel(Errno),
+}
+
+impl From<Trouble> for NoSandbox {
+    fn from(trouble: Trouble) -> Self {
+        Self::Cgroup(trouble)
+    }
+}
+
+impl From<Errno> for NoSandbox {
+    fn from(errno: Errno) -> Self {
+        Self::Channel(errno)
     }
 }
 

@@ -19,11 +19,12 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_name, set_pdeathsig};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{ForkResult, getpid, sethostname, setsid};
+use nix::unistd::{ForkResult, getpid, sethostname, setsid, write};
 
+use crate::cgroup::{self, Joining};
 use crate::report::{Buffer, Frame, Refusal, Step};
 use crate::spec::{DEFAULT_HOSTNAME, Spec};
 use crate::sys::{self, Disposition, SingleThreaded};
@@ -43,6 +44,9 @@ pub(crate) struct Birth<'z> {
     pub(crate) sigchld: Disposition,
     pub(crate) command: &'z CStr,
     pub(crate) channel: Channel,
+    pub(crate) joining: Joining,
+    /// Whether there is no v2 cgroup to be joined any more.
+    pub(crate) born_in_cgroup: bool,
 }
 
 /// The sandbox's ends of what connects it to the test binary.
@@ -83,7 +87,8 @@ impl<T> OrRefuse<T> for nix::Result<T> {
 
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
 pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
-    let report = match tell_of_birth(birth).and_then(|()| put_descriptors_in_place(birth, &proof)) {
+    let born = tell_of_birth(birth).and_then(|()| join_cgroup(birth));
+    let report = match born.and_then(|()| put_descriptors_in_place(birth, &proof)) {
         Ok(report) => report,
         Err(refused) => give_up(birth.channel.report.as_fd(), refused),
     };
@@ -125,7 +130,7 @@ fn set_up<'b>(birth: &'b Birth<'_>) -> Result<(), Refused<'b>> {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
     // 5. The file system.
-    rootfs::build(birth.plan)
+    rootfs::build(birth.plan, birth.joining.unified.is_some())
 }
 
 /// What init enters besides the namespaces that it was born in.
@@ -142,6 +147,26 @@ fn tell_of_birth(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
     let sent = sys::pidfd_of(getpid())
         .and_then(|pidfd| sys::send_with_fds(birth.channel.report.as_fd(), message, &[pidfd.as_raw_fd()]));
     sent.or_refuse(Step::Birth, c"")
+}
+
+/// Moves init, and with it all that it will fork, to the sandbox's cgroup, before there is a cgroup namespace to make that
+/// its root.
+fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+    let Birth { spec, joining, born_in_cgroup, .. } = birth;
+    let unified = joining.unified.iter().filter(|_| !born_in_cgroup).map(|(_, procs)| procs);
+    for procs in joining.procs.iter().chain(unified) {
+        // 0 stands for whoever writes it.
+        match write(procs, b"0") {
+            Err(errno) if spec.has_limits() => return Err((Step::JoinCgroup, c"", errno)),
+            _ => {}
+        }
+    }
+    if joining.process_limit {
+        // Init is one more.
+        let limit = rlim_t::from(spec.pids.unwrap_or(cgroup::DEFAULT_PIDS)) + 1;
+        setrlimit(Resource::RLIMIT_NPROC, limit, limit).or_refuse(Step::ProcessLimit, c"")?;
+    }
+    Ok(())
 }
 
 /// Ties init to the zygote, and leaves it no descriptors but the standard streams and the report socket.

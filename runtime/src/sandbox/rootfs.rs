@@ -19,8 +19,8 @@ use crate::sys;
 
 /// A file system to be made.
 pub(crate) struct Plan {
-    /// Whether it has a root of its own.
-    pub(crate) own_root: bool,
+    /// The options of the tmpfs that is the root, if it has a root of its own.
+    pub(crate) root: Option<CString>,
     /// What to do, in this order.
     pub(crate) operations: Vec<Operation>,
     /// Where the test begins; `None` if it stays where it is.
@@ -38,7 +38,7 @@ pub(crate) enum Operation {
     /// Shows `from`, with all that is mounted below it, at `to`, which is there.
     Bind { from: CString, to: CString, access: Access },
     /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
-    Mount { kind: &'static CStr, path: CString, flags: MsFlags, options: Option<&'static CStr>, kept: Option<CString> },
+    Mount { kind: &'static CStr, path: CString, flags: MsFlags, options: Option<CString>, kept: Option<CString> },
 }
 
 /// What may be done with that which is shown.
@@ -53,20 +53,28 @@ pub(crate) enum Access {
 
 const NONE: Option<&CStr> = None;
 
+/// How file systems of the kernel's are mounted: no devices, no programs.
+pub(crate) const KERNEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
 /// Carries out `plan`.
-pub(crate) fn build(plan: &Plan) -> Result<(), Refused<'_>> {
+///
+/// `own_cgroup`: whether the sandbox is in a cgroup of version 2 of its own, which is then the root of its cgroup namespace.
+pub(crate) fn build(plan: &Plan, own_cgroup: bool) -> Result<(), Refused<'_>> {
     // Directories and files get exactly the modes that the plan says.
     let mask = umask(Mode::empty());
     // What the host mounts from now on must not show up here, nor the other way round.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, c"/", NONE, private, NONE).or_refuse(Step::Propagation, c"/")?;
-    if plan.own_root {
-        enter_new_root()?;
+    if let Some(options) = &plan.root {
+        enter_new_root(options)?;
     }
     for operation in &plan.operations {
         carry_out(operation)?;
     }
-    if plan.own_root {
+    if plan.root.is_some() {
+        if own_cgroup {
+            mount_cgroup().or_refuse(Step::Mount, c"sys/fs/cgroup")?;
+        }
         let pivot = pivot_root(c".", c".").and_then(|()| umount2(c".", MntFlags::MNT_DETACH));
         pivot.or_refuse(Step::Pivot, c"/")?;
     }
@@ -79,9 +87,19 @@ pub(crate) fn build(plan: &Plan) -> Result<(), Refused<'_>> {
 
 /// Mounts the new root over `/` and goes there. `..` is the one way to it: at the root it stays where it is, and then
 /// follows what is mounted there.
-fn enter_new_root() -> Result<(), Refused<'static>> {
-    mount(Some(c"tmpfs"), c"/", Some(c"tmpfs"), MsFlags::empty(), Some(c"mode=755")).or_refuse(Step::Root, c"/")?;
+fn enter_new_root(options: &CStr) -> Result<(), Refused<'static>> {
+    mount(Some(c"tmpfs"), c"/", Some(c"tmpfs"), MsFlags::empty(), Some(options)).or_refuse(Step::Root, c"/")?;
     chdir(c"/..").or_refuse(Step::Root, c"/..")
+}
+
+/// Mounts the cgroups of version 2, as the cgroup namespace shows them.
+fn mount_cgroup() -> nix::Result<()> {
+    let mount = |kind| mount(Some(kind), c"sys/fs/cgroup", Some(kind), KERNEL_FLAGS, NONE);
+    match mount(c"cgroup2") {
+        // With the host's `/sys` they are mounted there already, and the kernel mounts nothing over itself.
+        Err(Errno::EBUSY) => mount(c"tmpfs").and_then(|()| mount(c"cgroup2")),
+        result => result,
+    }
 }
 
 fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
@@ -102,7 +120,8 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
         }
         Operation::Mount { kind, path, flags, options, kept } => {
             let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
-            mount(Some(*kind), path.as_c_str(), Some(*kind), *flags, *options).or_refuse(Step::Mount, path)?;
+            mount(Some(*kind), path.as_c_str(), Some(*kind), *flags, options.as_deref())
+                .or_refuse(Step::Mount, path)?;
             match kept {
                 Some((path, mounts)) => {
                     mounts.and_then(|mounts| sys::attach_mounts(&mounts, path)).or_refuse(Step::Bind, path)

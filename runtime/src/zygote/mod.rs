@@ -27,11 +27,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 
+use crate::cgroup::{self, Joining};
 use crate::report::{Frame, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel};
 use crate::spec::Spec;
 use crate::sys::{self, Cloned, Constructor, Disposition, MainArguments, SingleThreaded};
 use facts::Facts;
+use request::{REQUEST_SIZE, Request};
 
 // ---- In the test binary ----
 
@@ -99,6 +101,7 @@ extern "C" fn end_zygote() {
         if zygote.owner == getpid() {
             let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
             let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
+            cgroup::clean_up();
         }
     }
 }
@@ -109,10 +112,10 @@ pub(crate) fn zygote() -> Option<&'static nix::Result<Zygote>> {
 }
 
 impl Zygote {
-    /// Asks for a sandbox, which is to have these ends of the channel.
-    pub(crate) fn request(&self, spec: &'static Spec, channel: Channel) -> nix::Result<()> {
-        let fds = [&channel.report, &channel.stdout, &channel.stderr].map(|fd| fd.as_raw_fd());
-        sys::send_with_fds(self.requests.as_fd(), &request::encode(spec), &fds)
+    /// Asks for a sandbox, which is to have these ends of the channel, and to join its cgroup.
+    pub(crate) fn request(&self, spec: &'static Spec, channel: Channel, joining: Joining) -> nix::Result<()> {
+        let request = Request { spec, channel, joining };
+        sys::send_with_fds(self.requests.as_fd(), &request.encode(), &request.descriptors())
     }
 }
 
@@ -129,14 +132,13 @@ fn serve(requests: OwnedFd, owner: Pid, arguments: MainArguments, proof: &Single
     let Ok(mut server) = Server::settle(requests, owner, proof) else { sys::exit_now(1) };
     // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
     unsafe { sys::run_constructors_behind(&raw const ENTRY, arguments) };
-    let mut message = [0; 16];
+    let mut message = [0; REQUEST_SIZE];
     loop {
         match sys::receive(server.requests.as_fd(), &mut message, MsgFlags::empty()) {
             Ok(Some(received)) => {
-                let spec = message.get(..received.length).and_then(request::decode_spec);
-                let fds: Result<[OwnedFd; 3], _> = received.fds.try_into();
-                if let (Some(spec), Ok([report, stdout, stderr])) = (spec, fds) {
-                    server.clone_init(spec, Channel { report, stdout, stderr }, proof);
+                let message = message.get(..received.length).unwrap_or_default();
+                if let Some(request) = Request::decode(message, received.fds) {
+                    server.clone_init(request, proof);
                 }
             }
             Ok(None) | Err(_) => server.end(),
@@ -193,7 +195,7 @@ impl Server {
     }
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
-    fn clone_init(&mut self, spec: &'static Spec, channel: Channel, proof: &SingleThreaded) {
+    fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
         self.reap();
         self.requests_seen += 1;
         if self.requests_seen == 2 {
@@ -201,8 +203,17 @@ impl Server {
             warm::up();
         }
         let host = self.host.get_or_insert_with(Host::gather);
+        let Request { spec, channel, joining } = request;
         let plan = host.plan(spec);
-        let errno = match sys::clone_init(proof, libc::CLONE_NEWUSER | libc::CLONE_NEWPID) {
+        let clone = |cgroup| sys::clone_init(proof, libc::CLONE_NEWUSER | libc::CLONE_NEWPID, cgroup);
+        // Where it can't be born in its cgroup, it joins by itself.
+        let mut unified = joining.unified.as_ref().map(|(directory, _)| directory.as_fd());
+        let mut cloned = clone(unified);
+        if cloned.is_err() && unified.take().is_some() {
+            cloned = clone(None);
+        }
+        let born_in_cgroup = unified.is_some();
+        let errno = match cloned {
             Ok(Cloned::Parent(child)) => {
                 self.inits.push(child);
                 return;
@@ -217,6 +228,8 @@ impl Server {
                     sigchld: self.sigchld,
                     command: &self.command,
                     channel,
+                    joining,
+                    born_in_cgroup,
                 };
                 sandbox::init(&birth, proof)
             }

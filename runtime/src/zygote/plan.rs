@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
 
 use super::facts::{Facts, as_field, workspace_of};
-use crate::sandbox::rootfs::{Access, Operation, Plan};
+use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
 use crate::spec::{DEFAULT_HOSTNAME, Spec};
 
 /// Directories of the operating system. `/usr` first: the others are links into it nearly everywhere.
@@ -94,7 +94,7 @@ pub(crate) fn plan(facts: &Facts, spec: &Spec) -> Plan {
 
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
 fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
-    let mut builder = Builder::new(facts, "/");
+    let mut builder = Builder::new(facts, spec, "/");
     builder.mount(c"proc", "/proc");
     if spec.net {
         // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
@@ -107,12 +107,12 @@ fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
     if facts.owns_kernel_files {
         builder.shield(spec.net);
     }
-    Plan { own_root: false, operations: builder.operations, working_directory: None }
+    Plan { root: None, operations: builder.operations, working_directory: None }
 }
 
 /// A tmpfs with what tests and host tools need.
 fn own_root(facts: &Facts, spec: &Spec) -> Plan {
-    let mut builder = Builder::new(facts, "");
+    let mut builder = Builder::new(facts, spec, "");
     for path in SYSTEM {
         builder.system_directory(Path::new(path));
     }
@@ -139,7 +139,7 @@ fn own_root(facts: &Facts, spec: &Spec) -> Plan {
     let working_directory = facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
     builder.directory(&working_directory, 0o755);
     let working_directory = c_string(working_directory.as_os_str());
-    Plan { own_root: true, operations: builder.operations, working_directory: Some(working_directory) }
+    Plan { root: Some(builder.tmpfs), operations: builder.operations, working_directory: Some(working_directory) }
 }
 
 /// A directory that a sandbox is to have.
@@ -209,6 +209,8 @@ struct Builder<'f> {
     facts: &'f Facts,
     /// What the paths of the sandbox begin with, in place of `/`: see [`rootfs`](crate::sandbox::rootfs).
     prefix: &'static str,
+    /// The options of each tmpfs.
+    tmpfs: CString,
     operations: Vec<Operation>,
     /// Directories, files and links that are there.
     present: BTreeSet<PathBuf>,
@@ -221,10 +223,12 @@ struct Builder<'f> {
 }
 
 impl<'f> Builder<'f> {
-    fn new(facts: &'f Facts, prefix: &'static str) -> Self {
+    fn new(facts: &'f Facts, spec: &Spec, prefix: &'static str) -> Self {
+        let size = spec.tmpfs.map_or(String::new(), |bytes| format!(",size={bytes}"));
+        let tmpfs = c_string(format!("mode=755{size}").as_ref());
         let present = BTreeSet::from([PathBuf::from("/")]);
         let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { facts, prefix, operations: Vec::new(), present, links, shown, covered }
+        Self { facts, prefix, tmpfs, operations: Vec::new(), present, links, shown, covered }
     }
 
     /// `path` as operations name it, which are about the sandbox.
@@ -309,9 +313,8 @@ impl<'f> Builder<'f> {
     /// Mounts a file system of the kernel's, and puts back what is mounted at `kept`, which lies below it.
     fn mount_keeping(&mut self, kind: &'static CStr, path: &str, kept: Option<&str>) {
         let kept = kept.map(|path| self.inside(Path::new(path)));
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let path = self.inside(Path::new(path));
-        self.operations.push(Operation::Mount { kind, path, flags, options: None, kept });
+        self.operations.push(Operation::Mount { kind, path, flags: KERNEL_FLAGS, options: None, kept });
     }
 
     /// Shows a directory of the system. Where the host has a link, such as `/bin` to `usr/bin`, so has the sandbox.
@@ -349,7 +352,7 @@ impl<'f> Builder<'f> {
         if !self.is_shown(path) {
             self.directory(path, mode);
         } else if path.is_dir() && !self.shown.contains(path) && !self.facts.tools.iter().any(|tools| tools == path) {
-            let (inside, options) = (self.inside(path), Some(c"mode=755"));
+            let (inside, options) = (self.inside(path), Some(self.tmpfs.clone()));
             let flags = MsFlags::empty();
             self.operations.push(Operation::Mount { kind: c"tmpfs", path: inside, flags, options, kept: None });
             self.covered.insert(path.to_path_buf());
@@ -401,7 +404,7 @@ impl<'f> Builder<'f> {
             kind: c"devpts",
             path: self.inside(Path::new("/dev/pts")),
             flags: MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-            options: Some(c"newinstance,ptmxmode=0666,mode=0620"),
+            options: Some(c"newinstance,ptmxmode=0666,mode=0620".to_owned()),
             kept: None,
         });
         self.mount(c"mqueue", "/dev/mqueue");

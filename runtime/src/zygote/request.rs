@@ -1,9 +1,13 @@
-//! What goes from the test binary to the zygote and to a sandbox: the address of a constant.
+//! What goes from the test binary to the zygote and to a sandbox: the address of a constant, and what comes with it.
 //!
 //! All three are forks of one process, so that the constants and functions of the test binary have one address in all
 //! of them. (A library that is loaded after `main` began is not there; tests are never in one.)
 #![expect(unsafe_code, reason = "an address becomes a reference again")]
 
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+
+use crate::cgroup::Joining;
+use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
 
 const SIZE: usize = size_of::<usize>();
@@ -13,10 +17,51 @@ pub(crate) fn encode<T>(constant: &'static T) -> [u8; SIZE] {
     std::ptr::from_ref(constant).expose_provenance().to_ne_bytes()
 }
 
-/// The sandbox that the zygote is asked for.
-pub(super) fn decode_spec(message: &[u8]) -> Option<&'static Spec> {
-    // SAFETY: the test binary sends this to the zygote, and nobody else has the other end of the socket.
-    unsafe { decode(message) }
+/// A sandbox that the zygote is asked for.
+pub(super) struct Request {
+    pub(super) spec: &'static Spec,
+    pub(super) channel: Channel,
+    pub(super) joining: Joining,
+}
+
+/// The most bytes of a request: the address of the spec, and two flags.
+pub(super) const REQUEST_SIZE: usize = SIZE + 2;
+
+impl Request {
+    /// The message that stands for this, but for its descriptors.
+    pub(super) fn encode(&self) -> [u8; REQUEST_SIZE] {
+        let mut message = [0; REQUEST_SIZE];
+        message[..SIZE].copy_from_slice(&encode(self.spec));
+        message[SIZE] = u8::from(self.joining.unified.is_some());
+        message[SIZE + 1] = u8::from(self.joining.process_limit);
+        message
+    }
+
+    /// Its descriptors, in their order: the channel, v1's files, v2's directory and file.
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        let Channel { report, stdout, stderr } = &self.channel;
+        let channel = [report, stdout, stderr].map(|fd| fd.as_fd());
+        channel.into_iter().chain(self.joining.descriptors()).map(|fd| fd.as_raw_fd()).collect()
+    }
+
+    /// `None` if the message or one of the descriptors got lost.
+    pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let (address, &[has_unified, process_limit]) = message.split_at_checked(SIZE)? else { return None };
+        // SAFETY: the test binary sends this to the zygote, and nobody else has the other end of the socket.
+        let spec = unsafe { decode(address) }?;
+        let mut descriptors = descriptors.into_iter();
+        let channel = Channel { report: descriptors.next()?, stdout: descriptors.next()?, stderr: descriptors.next()? };
+        let mut procs: Vec<_> = descriptors.collect();
+        let unified = match has_unified {
+            0 => None,
+            _ => {
+                let file = procs.pop()?;
+                Some((procs.pop()?, file))
+            }
+        };
+        let joining = Joining { procs, unified, process_limit: process_limit != 0 };
+        Some(Self { spec, channel, joining })
+    }
 }
 
 /// The test that a sandbox is told to run.

@@ -1,0 +1,167 @@
+//! Where this process stands in the cgroup hierarchies that are mounted, and so where it may make cgroups of its own.
+//! See cgroups(7), proc_pid_mountinfo(5) and proc_pid_cgroup(5).
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use super::shared::LEAF;
+use super::{Controller, Trouble};
+
+/// The cgroup below which ours go, in place of this process's own; as `/proc/self/cgroup` writes it.
+const BELLJAR_CGROUP: &str = "BELLJAR_CGROUP";
+
+/// A mounted hierarchy, and the cgroup in it below which ours go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    /// Whether it is the unified one.
+    pub(super) v2: bool,
+    /// Those of our controllers that it has.
+    pub(super) controllers: Vec<Controller>,
+    /// The directory of that cgroup.
+    pub(super) parent: PathBuf,
+}
+
+/// All hierarchies that have one of our controllers.
+pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
+    let read = |path: &str| fs::read_to_string(path).map_err(|error| Trouble::new(Path::new(path), &error));
+    let mut own = places(&read("/proc/self/cgroup")?);
+    if let Some(chosen) = chosen() {
+        own.iter_mut().for_each(|place| place.path.clone_from(&chosen));
+    }
+    let mut found = Vec::new();
+    for mount in mounts(&read("/proc/self/mountinfo")?) {
+        // A mount that was made outside our cgroup namespace shows what we have no name for.
+        let Some(place) = own.iter().find(|place| place.is_in(&mount)) else { continue };
+        let Ok(below) = place.path.strip_prefix(&mount.root) else { continue };
+        let mut parent = mount.point.join(below);
+        if mount.v2 && parent.ends_with(LEAF) {
+            // A test binary before us has moved this test run there.
+            parent.pop();
+        }
+        let controllers = match &place.controllers {
+            Some(names) => names.clone(),
+            None => {
+                let text = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+                text.split_whitespace().filter_map(Controller::by_name).collect()
+            }
+        };
+        let known = found.iter().any(|known: &Hierarchy| known.v2 == mount.v2 && known.controllers == controllers);
+        if !controllers.is_empty() && !known {
+            found.push(Hierarchy { v2: mount.v2, controllers, parent });
+        }
+    }
+    Ok(found)
+}
+
+/// The cgroup that the environment names.
+pub(crate) fn chosen() -> Option<PathBuf> {
+    let chosen = env::var_os(BELLJAR_CGROUP).filter(|chosen| !chosen.is_empty())?;
+    Some(Path::new("/").join(Path::new(&chosen)))
+}
+
+/// The cgroup of this process in one hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// Those of our controllers that the hierarchy has. The unified one tells that elsewhere.
+    controllers: Option<Vec<Controller>>,
+    path: PathBuf,
+}
+
+impl Place {
+    fn is_in(&self, mount: &Mount) -> bool {
+        match &self.controllers {
+            None => mount.v2,
+            Some(controllers) => {
+                let of_mount = mount.options.split(',').filter_map(Controller::by_name);
+                !mount.v2 && !controllers.is_empty() && of_mount.eq(controllers.iter().copied())
+            }
+        }
+    }
+}
+
+/// Reads `/proc/self/cgroup`, which has lines like `4:cpu,cpuacct:/path`, and `0::/path` for the unified hierarchy.
+fn places(text: &str) -> Vec<Place> {
+    let place = |line: &str| {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let unified = number == "0" && controllers.is_empty();
+        let controllers = (!unified).then(|| controllers.split(',').filter_map(Controller::by_name).collect());
+        Some(Place { controllers, path: path.into() })
+    };
+    text.lines().filter_map(place).collect()
+}
+
+/// A mount of a cgroup file system.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    v2: bool,
+    root: PathBuf,
+    point: PathBuf,
+    options: String,
+}
+
+/// Reads the cgroup mounts in `/proc/self/mountinfo`.
+fn mounts(text: &str) -> Vec<Mount> {
+    let mount = |line: &str| {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, point) = (place.next()?, place.next()?);
+        let mut kind = kind.split(' ');
+        let (kind, _, options) = (kind.next()?, kind.next()?, kind.next()?);
+        let v2 = kind == "cgroup2";
+        (v2 || kind == "cgroup").then(|| Mount {
+            v2,
+            root: root.into(),
+            point: point.into(),
+            options: options.to_owned(),
+        })
+    };
+    text.lines().filter_map(mount).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read() {
+        let text = "5:cpu,cpuacct:/a\n4:memory:/b c:d\n3:freezer:/\n1:name=systemd:/x\n0::/user.slice\n";
+        let place = |controllers: Option<&[Controller]>, path: &str| Place {
+            controllers: controllers.map(<[_]>::to_vec),
+            path: path.into(),
+        };
+        let expected = [
+            place(Some(&[Controller::Cpu]), "/a"),
+            place(Some(&[Controller::Memory]), "/b c:d"),
+            place(Some(&[]), "/"),
+            place(Some(&[]), "/x"),
+            place(None, "/user.slice"),
+        ];
+        assert_eq!(places(text), expected);
+    }
+
+    #[test]
+    fn mounts_are_read_and_matched() {
+        let text = "29 23 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw,mode=755\n\
+                    30 29 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:10 - cgroup cgroup rw,cpu,cpuacct\n\
+                    31 29 0:28 /docker/1 /sys/fs/cgroup/pids rw master:3 - cgroup none rw,pids\n\
+                    32 29 0:29 /../.. /sys/fs/cgroup/unified ro - cgroup2 cgroup2 rw,nsdelegate\n";
+        let mounts = mounts(text);
+        let points: Vec<_> = mounts.iter().map(|mount| (mount.point.to_str(), mount.root.to_str(), mount.v2)).collect();
+        let expected = [
+            (Some("/sys/fs/cgroup/cpu,cpuacct"), Some("/"), false),
+            (Some("/sys/fs/cgroup/pids"), Some("/docker/1"), false),
+            (Some("/sys/fs/cgroup/unified"), Some("/../.."), true),
+        ];
+        assert_eq!(points, expected);
+        let places = places("3:pids:/docker/1/x\n2:cpuacct,cpu:/\n1:devices:/\n0::/\n");
+        let matches = |place: usize| mounts.iter().map(move |mount| (place, mount));
+        let found: Vec<_> = (0..places.len())
+            .flat_map(matches)
+            .filter(|(place, mount)| places[*place].is_in(mount))
+            .map(|(place, mount)| (place, mount.point.to_str().unwrap_or_default()))
+            .collect();
+        let expected = [(0, "/sys/fs/cgroup/pids"), (1, "/sys/fs/cgroup/cpu,cpuacct"), (3, "/sys/fs/cgroup/unified")];
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,298 @@
+//! What one test binary makes: a directory in each hierarchy that it needs, and in it one for each sandbox.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{io, mem, process, thread};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::utsname::uname;
+use nix::unistd::{Uid, geteuid};
+
+use super::find::{Hierarchy, chosen, hierarchies};
+use super::shared::{self, Shared};
+use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Trouble, open_to_write, write};
+use crate::host::census;
+use crate::spec::Spec;
+
+/// What the names of our directories begin with.
+const PREFIX: &str = "belljar-run-";
+
+/// How many digits chosen at random follow: a number made of a pid would come again.
+const RANDOM: usize = 16;
+
+/// How many processes and threads all sandboxes together may have that share a cgroup.
+const SHARED_PIDS: u32 = 4 * DEFAULT_PIDS;
+
+struct Run {
+    hierarchies: Option<Result<Vec<Hierarchy>, Trouble>>,
+    places: Vec<Place>,
+    /// How many cgroups have been made for sandboxes.
+    made: u64,
+    /// Directories of sandboxes that are over.
+    over: Vec<PathBuf>,
+    /// Whether a sandbox without written limits could have no cgroup. It is not tried again for each test.
+    in_vain: bool,
+}
+
+static RUN: Mutex<Run> =
+    Mutex::new(Run { hierarchies: None, places: Vec::new(), made: 0, over: Vec::new(), in_vain: false });
+
+fn run() -> MutexGuard<'static, Run> {
+    RUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the cgroup of a sandbox, with its limits. Where it has written none, and there can be no cgroup, it has none.
+///
+/// To join a cgroup of version 1 takes a fifth of the time that an empty test takes. So sandboxes that have written no limits
+/// share one there, which is that of the `zygote`.
+pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joining), Trouble> {
+    let mut written = Controller::written(spec);
+    let mut run = run();
+    run.remove_those_that_are_over();
+    if written.is_empty() && run.in_vain {
+        return Ok(without_pids());
+    }
+    let made = run.make(spec, &written, zygote);
+    let made = match made {
+        Err(_) if written == [Controller::Pids] && process_limit_is_exact() && chosen().is_none() => {
+            written.clear();
+            Ok(without_pids())
+        }
+        other => other,
+    };
+    match made {
+        // Who names a cgroup means it.
+        Err(_) if written.is_empty() && chosen().is_none() => {
+            run.in_vain = true;
+            Ok(without_pids())
+        }
+        other => other,
+    }
+}
+
+/// No cgroup, but a limit on processes where there can be one.
+fn without_pids() -> (Cgroup, Joining) {
+    (Cgroup::default(), Joining { process_limit: process_limit_is_exact(), ..Joining::default() })
+}
+
+/// Whether RLIMIT_NPROC counts the processes of a user namespace alone, as since Linux 5.14, and binds its owner, who must
+/// not be root. See getrlimit(2).
+fn process_limit_is_exact() -> bool {
+    let Ok(system) = uname() else { return false };
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (5, 14) && geteuid() != Uid::from_raw(0)
+}
+
+/// Removes all that this process has made. To be called when no sandbox is left.
+pub(crate) fn clean_up() {
+    let places = mem::take(&mut run().places);
+    for place in places {
+        // The kernel may still be taking leave of the last process.
+        let waits = (0..10).map(|doubled| Duration::from_millis(1 << doubled));
+        for wait in waits {
+            if remove_tree(&place.directory) {
+                break;
+            }
+            thread::sleep(wait);
+        }
+        if let Some(shared) = place.shared {
+            shared.leave(&place.hierarchy.parent);
+        }
+    }
+}
+
+impl Run {
+    fn make(
+        &mut self,
+        spec: &Spec,
+        written: &[Controller],
+        zygote: BorrowedFd<'_>,
+    ) -> Result<(Cgroup, Joining), Trouble> {
+        let found = self.hierarchies.get_or_insert_with(hierarchies).clone()?;
+        if found.is_empty() && chosen().is_some() {
+            return Err(Trouble::Missing(Controller::Pids));
+        }
+        let offers = |controller: Controller| found.iter().any(|found| found.controllers.contains(&controller));
+        if let Some(missing) = written.iter().find(|controller| !offers(**controller)) {
+            return Err(Trouble::Missing(*missing));
+        }
+        self.made += 1;
+        let name = self.made.to_string();
+        let (mut cgroup, mut joining) = (Cgroup::default(), Joining::default());
+        for hierarchy in &found {
+            let of_interest =
+                |controller: &&Controller| **controller == Controller::Pids || written.contains(controller);
+            let wanted: Vec<_> = hierarchy.controllers.iter().filter(of_interest).copied().collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let place = self.place(hierarchy)?;
+            if !hierarchy.v2 && written.is_empty() {
+                place.contain(zygote)?;
+                continue;
+            }
+            let controllers = place.enable(&wanted, written)?;
+            let path = place.directory.join(&name);
+            fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
+            let directory = Directory { v2: hierarchy.v2, path, controllers };
+            joining.add(&directory)?;
+            // What fails from here on removes it again.
+            cgroup.directories.push(directory);
+            cgroup.directories.last().map_or(Ok(()), |directory| directory.limit(spec))?;
+        }
+        let limited = cgroup.directories.iter().any(|directory| directory.controllers.contains(&Controller::Pids));
+        joining.process_limit = !limited && process_limit_is_exact();
+        if cgroup.directories.is_empty() { Ok(without_pids()) } else { Ok((cgroup, joining)) }
+    }
+
+    /// Our directory in this hierarchy, which is made if there is none.
+    fn place(&mut self, hierarchy: &Hierarchy) -> Result<&mut Place, Trouble> {
+        if let Some(known) = self.places.iter().position(|place| place.hierarchy.parent == hierarchy.parent) {
+            return Ok(&mut self.places[known]);
+        }
+        // Before anything is there that keeps others from putting everything back.
+        let shared = if hierarchy.v2 { Some(Shared::enter(&hierarchy.parent)?) } else { None };
+        sweep(&hierarchy.parent);
+        let (directory, lock) = make_locked(&hierarchy.parent)?;
+        let hierarchy = hierarchy.clone();
+        self.places.push(Place { hierarchy, directory, _lock: lock, has_zygote: false, enabled: Vec::new(), shared });
+        let last = self.places.len() - 1;
+        Ok(&mut self.places[last])
+    }
+
+    fn remove_those_that_are_over(&mut self) {
+        self.over.retain(|directory| !remove_tree(directory));
+    }
+}
+
+/// Our directory in one hierarchy.
+struct Place {
+    hierarchy: Hierarchy,
+    directory: PathBuf,
+    /// Held as long as this process lives, however it ends.
+    _lock: Flock<File>,
+    /// For v1: whether the zygote is in it.
+    has_zygote: bool,
+    /// For v2: the controllers that the cgroups in it have.
+    enabled: Vec<Controller>,
+    /// For v2: our part in the cgroup below which it lies.
+    shared: Option<Shared>,
+}
+
+impl Place {
+    /// Moves the zygote, and so all sandboxes that it will make and that join no other, to a cgroup with a limit on processes.
+    fn contain(&mut self, zygote: BorrowedFd<'_>) -> Result<(), Trouble> {
+        let (false, Some(zygote)) = (self.has_zygote, census::pid_of(zygote)) else { return Ok(()) };
+        let shared = self.directory.join("shared");
+        fs::create_dir(&shared).map_err(|error| Trouble::new(&shared, &error))?;
+        write(&shared.join("pids.max"), &SHARED_PIDS.to_string())?;
+        write(&shared.join("cgroup.procs"), &zygote.to_string())?;
+        self.has_zygote = true;
+        Ok(())
+    }
+
+    /// Has cgroups below ours get controllers: those that are `wanted`, as far as possible, and those that are `written`,
+    /// or it fails. Returns all that they get.
+    fn enable(&mut self, wanted: &[Controller], written: &[Controller]) -> Result<Vec<Controller>, Trouble> {
+        if !self.hierarchy.v2 {
+            return Ok(wanted.to_vec());
+        }
+        for controller in wanted {
+            if self.enabled.contains(controller) {
+                continue;
+            }
+            match self.enable_one(*controller, !written.is_empty()) {
+                Ok(()) => self.enabled.push(*controller),
+                Err(trouble) if written.contains(controller) => return Err(trouble),
+                Err(_) => {}
+            }
+        }
+        Ok(self.enabled.clone())
+    }
+
+    fn enable_one(&mut self, controller: Controller, may_change: bool) -> Result<(), Trouble> {
+        if let (Some(shared), true) = (&self.shared, may_change) {
+            shared.enable(&self.hierarchy.parent, controller)?;
+        }
+        shared::turn_on(&self.directory, controller)
+    }
+}
+
+impl Joining {
+    /// Has the sandbox join `directory` too.
+    fn add(&mut self, directory: &Directory) -> Result<(), Trouble> {
+        let procs = OwnedFd::from(open_to_write(&directory.path.join("cgroup.procs"))?);
+        if directory.v2 {
+            let path = &directory.path;
+            let directory = File::open(path).map_err(|error| Trouble::new(path, &error))?;
+            self.unified = Some((directory.into(), procs));
+        } else {
+            self.procs.push(procs);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.directories.is_empty() {
+            run().over.extend(self.directories.drain(..).map(|directory| directory.path));
+        }
+    }
+}
+
+/// Makes a directory of a new name, and locks it.
+fn make_locked(parent: &Path) -> Result<(PathBuf, Flock<File>), Trouble> {
+    loop {
+        // Each `RandomState` has other keys, chosen at random.
+        let random = RandomState::new().hash_one(process::id());
+        let directory = parent.join(format!("{PREFIX}{random:0RANDOM$x}"));
+        fs::create_dir(&directory).map_err(|error| Trouble::new(parent, &error))?;
+        // Until it is locked, it may be swept.
+        if let Some(lock) = lock(&directory) {
+            return Ok((directory, lock));
+        }
+    }
+}
+
+/// Locks a directory that is there and that nobody else has locked.
+fn lock(directory: &Path) -> Option<Flock<File>> {
+    let lock = Flock::lock(File::open(directory).ok()?, FlockArg::LockExclusiveNonblock).ok()?;
+    let is_there = fs::metadata(directory).ok()?.ino() == lock.metadata().ok()?.ino();
+    is_there.then_some(lock)
+}
+
+/// Removes what test binaries have left in `parent` that were killed.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.strip_prefix(PREFIX).is_some_and(|random| random.len() == RANDOM));
+        if is_ours {
+            if let Some(_lock) = lock(&entry.path()) {
+                remove_tree(&entry.path());
+            }
+        }
+    }
+}
+
+/// Removes a cgroup and all below it. Returns whether it is gone; one with a process in it stays.
+fn remove_tree(directory: &Path) -> bool {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    match fs::remove_dir(directory) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}

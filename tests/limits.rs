@@ -1,0 +1,445 @@
+//! What `memory`, `pids` and `cpu` promise, what is said when a test meets its limit, and that no cgroup is left.
+//!
+//! Where a host can't limit, as without cgroups or for ordinary users with cgroups of version 1, the same rows show that a
+//! written limit fails the test, and says why. `BELLJAR_TESTS_LIMITS` (`yes` or `no`) says which must be the case; by
+//! default root can limit, and others may or may not.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, hint, process};
+
+use belljar::isolated;
+use belljar_tests::{Run, rounds, run, run_ignored, this_binary, wait_until};
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::{ForkResult, geteuid};
+
+const MIB: usize = 1 << 20;
+
+/// Whether this run shows that the host can limit. If it can't, the page must say so, and that must be expected.
+fn is_limited(run: &Run) -> bool {
+    let refused = run.output.contains("did not run: this host does not let its sandbox be set up");
+    assert!(expected().is_none_or(|expected| expected != refused), "{}", run.output);
+    if refused {
+        assert!(run.failed(), "{}", run.output);
+        assert!(run.output.contains("make a cgroup with the limits that the test has written"), "{}", run.output);
+        assert!(!run.output.contains("cause:  unknown"), "{}", run.output);
+    }
+    !refused
+}
+
+/// Whether this host must be able to limit.
+fn expected() -> Option<bool> {
+    match env::var("BELLJAR_TESTS_LIMITS").as_deref() {
+        Ok("yes") => Some(true),
+        Ok("no") => Some(false),
+        Ok(other) => panic!("BELLJAR_TESTS_LIMITS is {other:?}, and should be yes or no"),
+        Err(_) => geteuid().is_root().then_some(true),
+    }
+}
+
+#[isolated(memory = "64MiB", pids = 32, cpu = 0.5)]
+#[ignore = "run by lab/crowd"]
+fn has_all_limits() {}
+
+// ---- Memory ----
+
+/// Memory that has been written to.
+fn allocate(mib: usize) -> Vec<u8> {
+    let mut memory = vec![0; mib * MIB];
+    for page in memory.iter_mut().step_by(4096) {
+        *page = 1;
+    }
+    hint::black_box(memory)
+}
+
+#[isolated(memory = "64MiB")]
+#[ignore = "run by the rows"]
+fn allocates_too_much() {
+    allocate(70);
+}
+
+#[isolated(memory = "64MiB")]
+#[ignore = "run by the rows"]
+fn allocates_almost_too_much() {
+    allocate(58);
+}
+
+#[isolated]
+#[ignore = "run by the rows"]
+fn allocates_without_a_limit() {
+    allocate(70);
+}
+
+/// Half in the test, half in a child.
+#[isolated(memory = "64MiB", timeout = "1m")]
+#[ignore = "run by the rows"]
+fn allocates_from_two_processes() {
+    let _ours = allocate(35);
+    match fork() {
+        ForkResult::Child => {
+            allocate(35);
+            process::abort();
+        }
+        ForkResult::Parent { child } => {
+            let _ = nix::sys::wait::waitpid(child, None);
+        }
+    }
+}
+
+#[isolated(memory = "64MiB")]
+#[ignore = "run by the rows"]
+fn fills_the_tmpfs() {
+    let mut file = File::create("/tmp/large").expect("create");
+    for _ in 0..70 {
+        file.write_all(&vec![1; MIB]).expect("write");
+    }
+}
+
+#[isolated(mount, tmpfs = "8MiB")]
+fn the_tmpfs_has_its_size() {
+    for place in ["/tmp/large", &format!("{}/large", env!("CARGO_TARGET_TMPDIR"))] {
+        let mut file = File::create(place).expect("create");
+        let written = (0..16).take_while(|_| file.write_all(&vec![1; MIB]).is_ok()).count();
+        assert!((7..=8).contains(&written), "{written} MiB in {place}");
+        fs::remove_file(place).expect("remove");
+    }
+}
+
+/// The cgroup that the sandbox is in, by version 2.
+#[isolated(memory = "64MiB", pids = 32)]
+#[ignore = "run by a_sandbox_sees_its_own_cgroup"]
+fn looks_at_its_cgroup() {
+    let own = fs::read_to_string("/proc/self/cgroup").expect("cgroup");
+    assert!(own.lines().all(|line| line.ends_with(":/")), "{own}");
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return;
+    }
+    let read = |file: &str| fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).expect(file);
+    assert_eq!(read("cgroup.procs"), "1\n2\n");
+    assert_eq!(read("memory.max"), format!("{}\n", 64 * MIB));
+    fs::create_dir("/sys/fs/cgroup/below").expect("create_dir");
+    let mut child = Command::new("sleep").arg("1000").spawn().expect("spawn");
+    fs::write("/sys/fs/cgroup/below/cgroup.procs", child.id().to_string()).expect("write");
+    assert_eq!(read("below/cgroup.procs"), format!("{}\n", child.id()));
+    child.kill().and_then(|()| child.wait()).expect("kill");
+    // It is left, with the sandbox's own.
+}
+
+#[test]
+fn a_sandbox_sees_its_own_cgroup() {
+    let run = run_ignored("looks_at_its_cgroup");
+    if is_limited(&run) {
+        assert!(run.passed(), "{}", run.output);
+    }
+}
+
+fn fork() -> ForkResult {
+    #[expect(unsafe_code, reason = "that is the point")]
+    // SAFETY: the harness has no thread in a sandbox, and the body's holds no lock that the child takes.
+    unsafe { nix::unistd::fork() }.expect("fork")
+}
+
+#[test]
+fn too_much_memory_is_named() {
+    for name in ["allocates_too_much", "allocates_from_two_processes", "fills_the_tmpfs"] {
+        let run = run_ignored(name);
+        if is_limited(&run) {
+            assert!(run.failed(), "{}", run.output);
+            assert!(run.output.contains("killed: out of memory (limit 64 MiB"), "{name}: {}", run.output);
+        }
+        assert!(run.left.is_empty());
+    }
+}
+
+#[test]
+fn almost_too_much_memory_is_not() {
+    let run = run_ignored("allocates_almost_too_much");
+    if is_limited(&run) {
+        assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
+    }
+    let run = run_ignored("allocates_without_a_limit");
+    assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
+}
+
+// ---- Processes ----
+
+/// Starts processes until no more can be, or there are so many.
+fn spawn_up_to(most: usize) -> Vec<Child> {
+    let mut children = Vec::new();
+    while children.len() < most {
+        match Command::new("sleep").arg("1000").spawn() {
+            Ok(child) => children.push(child),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(Errno::EAGAIN as i32), "{error}");
+                break;
+            }
+        }
+    }
+    children
+}
+
+fn end(children: Vec<Child>) {
+    for mut child in children {
+        child.kill().and_then(|()| child.wait()).expect("kill");
+    }
+}
+
+/// The test has two threads, that of the body and the one it was forked with.
+#[isolated(pids = 32)]
+#[ignore = "run by the rows"]
+fn forks_too_often() {
+    let children = spawn_up_to(40);
+    assert_eq!(children.len(), 30);
+    end(children);
+}
+
+#[isolated(pids = 32)]
+#[ignore = "run by the rows"]
+fn forks_almost_too_often() {
+    let children = spawn_up_to(30);
+    assert_eq!(children.len(), 30);
+    end(children);
+}
+
+#[isolated]
+#[ignore = "run by the rows"]
+fn forks_without_a_limit() {
+    let children = spawn_up_to(40);
+    assert_eq!(children.len(), 40);
+    end(children);
+}
+
+#[test]
+fn too_many_processes_are_refused() {
+    let run = run_ignored("forks_too_often");
+    // RLIMIT_NPROC stands in for ordinary users since Linux 5.14. It keeps no count.
+    let stands_in = expected() != Some(true) && !geteuid().is_root() && run.passed();
+    if stands_in || is_limited(&run) {
+        assert!(run.passed(), "{}", run.output);
+        let note = "`forks_too_often` reached its limit: fork refused once: pids limit 32";
+        assert!(stands_in || run.output.contains(note), "{}", run.output);
+    }
+    let run = run_ignored("forks_almost_too_often");
+    if stands_in || is_limited(&run) {
+        assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
+    }
+    let run = run_ignored("forks_without_a_limit");
+    assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
+}
+
+// ---- CPU time ----
+
+/// The CPU time that this process has taken.
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage");
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000))
+        .sum()
+}
+
+/// Works for a while, on two threads. Whatever else the machine does makes the share smaller.
+#[isolated(cpu = 0.2)]
+#[ignore = "run by the rows"]
+fn burns_cpu_time() {
+    let (start, cpu_before) = (Instant::now(), cpu_time());
+    let burn = || {
+        while start.elapsed() < Duration::from_secs(2) {
+            hint::black_box(0);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(burn);
+        burn();
+    });
+    let (wall, cpu) = (start.elapsed(), cpu_time() - cpu_before);
+    println!("{cpu:?} of {wall:?}");
+    // One period's share may be used up at once at the start.
+    assert!(cpu < wall.mul_f64(0.2 * 1.1) + Duration::from_millis(20), "{cpu:?} of {wall:?}");
+}
+
+#[test]
+fn cpu_time_is_rationed() {
+    let run = run_ignored("burns_cpu_time");
+    if is_limited(&run) {
+        assert!(run.passed(), "{}", run.output);
+    }
+}
+
+// ---- Where they are ----
+
+/// A cgroup below the root, or one at the same path in each hierarchy of version 1, for test binaries to use. Removed at the
+/// end.
+struct Parent {
+    path: String,
+    directories: Vec<PathBuf>,
+}
+
+impl Parent {
+    /// `None` where this user can make none, or should not, as on somebody's machine with cgroups of version 2.
+    fn new(name: &str) -> Option<Self> {
+        let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        if !geteuid().is_root() || is_v2 && expected() != Some(true) {
+            return None;
+        }
+        let path = format!("/belljar-tests-{}-{name}", process::id());
+        let roots = if is_v2 { vec![""] } else { vec!["/pids", "/memory", "/cpu"] };
+        let roots = roots.into_iter().map(|root| format!("/sys/fs/cgroup{root}"));
+        let roots = roots.filter(|root| Path::new(root).join("cgroup.procs").exists());
+        let directories: Vec<_> = roots.map(|root| PathBuf::from(format!("{root}{path}"))).collect();
+        directories.iter().for_each(|directory| fs::create_dir(directory).expect("create_dir"));
+        (!directories.is_empty()).then_some(Self { path, directories })
+    }
+
+    fn below(&self) -> Vec<PathBuf> {
+        self.directories.iter().flat_map(|directory| below(directory)).collect()
+    }
+
+    fn use_it(&self, command: &mut Command) {
+        command.env("BELLJAR_CGROUP", &self.path);
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        for directory in self.below().iter().chain(&self.directories) {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+/// All cgroups below this one, the deepest first.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("read_dir").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(below(&entry.path()));
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[isolated(pids = 100)]
+#[ignore = "run by others, and killed"]
+fn waits_to_be_killed() {
+    wait_to_be_killed();
+}
+
+#[isolated]
+#[ignore = "run by others, and killed"]
+fn waits_without_a_limit() {
+    wait_to_be_killed();
+}
+
+fn wait_to_be_killed() {
+    println!("{}", process::id());
+    std::thread::sleep(Duration::from_secs(1000));
+}
+
+/// A run of one of these below `parent`, whose sandbox is there.
+fn start(parent: &Parent, name: &str) -> Child {
+    let mut command = this_binary();
+    command.args(["--exact", name, "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    parent.use_it(&mut command);
+    let mut child = command.spawn().expect("spawn");
+    let mut output = String::new();
+    let stdout = child.stdout.as_mut().expect("piped");
+    while !output.contains("\n2\n") {
+        let mut bytes = [0; 64];
+        let length = stdout.read(&mut bytes).expect("read");
+        assert_ne!(length, 0, "{output}");
+        output.push_str(&String::from_utf8_lossy(&bytes[..length]));
+    }
+    child
+}
+
+fn kill(mut child: Child) {
+    child.kill().and_then(|()| child.wait()).expect("kill");
+}
+
+#[test]
+fn each_sandbox_has_a_cgroup_and_leaves_none() {
+    let Some(parent) = Parent::new("each") else { return };
+    let processes =
+        |directory: &PathBuf| fs::read_to_string(directory.join("cgroup.procs")).expect("procs").lines().count();
+    let child = start(&parent, "waits_without_a_limit");
+    assert!(parent.below().iter().any(|directory| processes(directory) >= 2));
+    kill(child);
+    let mut child = start(&parent, "waits_to_be_killed");
+    assert!(parent.below().iter().any(|directory| processes(directory) == 2));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM)
+        .expect("kill");
+    child.wait().expect("wait");
+    let mut command = this_binary();
+    command.args(["--ignored", "--test-threads=4", "allocates_without", "forks_without", "forks_too"]);
+    parent.use_it(&mut command);
+    let run = run(&mut command);
+    assert!(run.output.contains("3 passed"), "{}", run.output);
+    assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
+}
+
+/// What a run left that was killed is swept by the next: never what belongs to a live one, nor what isn't ours.
+#[test]
+fn the_next_run_sweeps() {
+    let Some(parent) = Parent::new("sweeps") else { return };
+    let other = parent.directories[0].join("other");
+    fs::create_dir(&other).expect("create_dir");
+    let (killed, alive) = (start(&parent, "waits_to_be_killed"), start(&parent, "waits_to_be_killed"));
+    kill(killed);
+    let before = parent.below();
+    let next = || {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "forks_without_a_limit"]);
+        parent.use_it(&mut command);
+        assert!(run(&mut command).passed());
+    };
+    next();
+    let after = parent.below();
+    assert!(after.len() < before.len(), "{before:?} became {after:?}");
+    assert!(after.contains(&other));
+    kill(alive);
+    assert!(after.iter().any(|directory| directory.ends_with("1")), "{after:?}");
+    // What was killed may take a moment to end.
+    wait_until(|| {
+        next();
+        parent.below() == [other.clone()]
+    });
+}
+
+#[test]
+fn runs_that_are_killed_leave_nothing_to_the_next() {
+    let Some(parent) = Parent::new("killed") else { return };
+    for _ in 0..rounds(20) {
+        let mut command = this_binary();
+        command.args(["--ignored", "--test-threads=4", "has_all_limits", "waits", "forks"]);
+        parent.use_it(&mut command);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
+        std::thread::sleep(Duration::from_micros(fastrand::u64(..50_000)));
+        kill(child);
+    }
+    // What was killed may take a moment to end.
+    wait_until(|| {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "has_all_limits"]);
+        parent.use_it(&mut command);
+        assert!(run(&mut command).passed());
+        parent.below().is_empty()
+    });
+}
+
+/// Whoever names a cgroup means it.
+#[test]
+fn a_cgroup_that_is_not_there_is_named() {
+    for name in ["allocates_without_a_limit", "forks_almost_too_often"] {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", name]).env("BELLJAR_CGROUP", "/belljar-tests/nothing");
+        let run = run(&mut command);
+        assert!(run.failed(), "{}", run.output);
+        assert!(run.output.contains("BELLJAR_CGROUP is `/belljar-tests/nothing`"), "{}", run.output);
+    }
+}
