@@ -1,4 +1,42 @@
 //! Tests that rename the host, mount, edit routes and bind port 80: each in its own Linux sandbox, without root.
+//!
+//! ```no_run
+//! use belljar::isolated;
+//!
+//! #[isolated]
+//! fn renames_the_host() {
+//!     nix::unistd::sethostname("jar").unwrap(); // the host never notices
+//!     std::fs::write("/etc/hosts", "10.0.0.5 db\n").unwrap();
+//!     let server = std::net::TcpListener::bind("0.0.0.0:80").unwrap();
+//!     // Whatever is still running, mounted or written at the end is gone with the sandbox.
+//! }
+//! ```
+//!
+//! [`isolated`] says what can be asked for. All else is plain `cargo test`: no root, no daemon, no runner of its own.
+//!
+//! # What a test finds
+//!
+//! It is root, in fresh namespaces of its own (see namespaces(7)): user, pid, mount, ipc, uts and cgroup in any case, and a
+//! network that consists of `lo`. Its root is a tmpfs with the host's `/usr`, the workspace, the target directory, the
+//! toolchain, and what `PATH` and `LD_LIBRARY_PATH` name, all read-only and in their places; a small `/etc`; a `/dev`, `/proc`
+//! and `/sys` that fit; and `/tmp`, `/run`, `/var`, `$HOME` and `CARGO_TARGET_TMPDIR`, which are empty and writable. Statics,
+//! the environment, the working directory and signal handlers are as they were when the test binary began.
+//!
+//! # What a verdict means
+//!
+//! A test passes only if its body returned (or panicked, if it should), said so, and its process then ended cleanly. Calling
+//! `exit(0)`, a signal, a stack overflow, `exec`, a closed descriptor, a limit that is met and a timeout are failures, each
+//! with a message of its own. Where the host can't make the sandbox, the test fails with the step, the path, the error, and
+//! the likely cause: it never runs less isolated than it says.
+//!
+//! # Environment
+//!
+//! `BELLJAR_CGROUP`, if it is set and not empty, is the path of the cgroup below which those of sandboxes go, as
+//! proc_pid_cgroup(5) writes it. By default it is the one that the tests run in.
+//!
+//! # What it is not
+//!
+//! A boundary against hostile code. It keeps honest tests from harming the host and each other.
 #![cfg(target_os = "linux")]
 #![warn(clippy::unwrap_used, clippy::expect_used, reason = "hosts, users and test bodies do the unexpected")]
 
@@ -11,6 +49,44 @@ mod spec;
 mod sys;
 mod zygote;
 
+/// Makes a function a test that runs in a Linux sandbox of its own.
+///
+/// Words choose what is replaced, options say more. Namespaces of the kinds user, pid, ipc, uts and cgroup and a mount table
+/// of its own are there in any case; naming one of them alone asks for no more.
+///
+/// | written | network | file system |
+/// | --- | --- | --- |
+/// | `#[isolated]`, or with options only | its own, `lo` up | its own root, a tmpfs |
+/// | `#[isolated(net, mount)]` | its own, `lo` up | its own root, a tmpfs |
+/// | `#[isolated(net)]` | its own, `lo` up | the host's, in a mount table of its own |
+/// | `#[isolated(mount)]` | the host's | its own root, a tmpfs |
+/// | `#[isolated(uts)]` | the host's | the host's, in a mount table of its own |
+///
+/// | option | meaning | by default |
+/// | --- | --- | --- |
+/// | `timeout = "5s"` | everything is killed after that time, and what was running is told | none |
+/// | `memory = "64MiB"` | the most memory of all processes together, the tmpfs included; whoever needs more has all killed | no limit |
+/// | `pids = 32` | the most processes and threads, the two of the test itself included; fork(2) then gives EAGAIN | 1024, where it can be had |
+/// | `cpu = 0.5` | the most CPU time, in cores | no limit |
+/// | `tmpfs = "256MiB"` | the size of the writable root | half of the memory, see tmpfs(5) |
+/// | `hostname = "web1"` | the host name, see uname(2) | `localhost` |
+/// | `crate = path` | where this crate is re-exported | `::belljar` |
+///
+/// A limit that is written is a promise: where it can't be kept, the test fails and does not run. Limits take cgroups, see
+/// cgroups(7): of version 2, which the user may divide (`systemd-run --user --scope -p Delegate=yes -- cargo test`), or of
+/// version 1 for root. For `pids` alone, ordinary users need none since Linux 5.14.
+///
+/// `#[test]` or a runtime's attribute may stand below, and `#[should_panic]`, `#[ignore]` and every return type of a test go
+/// with it:
+///
+/// ```no_run
+/// # use belljar::isolated;
+/// #[isolated(net, timeout = "30s")]
+/// #[should_panic(expected = "refused")]
+/// fn nobody_listens() -> std::io::Result<()> {
+///     std::net::TcpStream::connect("127.0.0.1:80").map(drop).map_err(|error| panic!("{error}"))
+/// }
+/// ```
 pub use belljar_macros::isolated;
 
 /// What the attribute's expansion names. Not for other use: it changes without notice.
