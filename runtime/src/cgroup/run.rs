@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, mem, process, thread};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::utsname::uname;
 use nix::unistd::{Uid, geteuid};
@@ -123,10 +124,34 @@ impl Run {
         if let Some(missing) = written.iter().find(|controller| !offers(**controller)) {
             return Err(Trouble::Missing(*missing));
         }
+        let mut directories = Vec::new();
+        match self.make_directories(&mut directories, &found, spec, written, zygote) {
+            Ok(_) if directories.is_empty() => Ok(without_pids()),
+            Ok(mut joining) => {
+                let limited = directories.iter().any(|directory| directory.controllers.contains(&Controller::Pids));
+                joining.process_limit = !limited && process_limit_is_exact();
+                Ok((Cgroup { directories }, joining))
+            }
+            Err(trouble) => {
+                self.over.extend(directories.into_iter().map(|directory| directory.path));
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Makes the directories of one cgroup. If it fails, those that it has made are in `directories` too.
+    fn make_directories(
+        &mut self,
+        directories: &mut Vec<Directory>,
+        found: &[Hierarchy],
+        spec: &Spec,
+        written: &[Controller],
+        zygote: BorrowedFd<'_>,
+    ) -> Result<Joining, Trouble> {
         self.made += 1;
         let name = self.made.to_string();
-        let (mut cgroup, mut joining) = (Cgroup::default(), Joining::default());
-        for hierarchy in &found {
+        let mut joining = Joining::default();
+        for hierarchy in found {
             let of_interest =
                 |controller: &&Controller| **controller == Controller::Pids || written.contains(controller);
             let wanted: Vec<_> = hierarchy.controllers.iter().filter(of_interest).copied().collect();
@@ -141,15 +166,13 @@ impl Run {
             let controllers = place.enable(&wanted, written)?;
             let path = place.directory.join(&name);
             fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
-            let directory = Directory { v2: hierarchy.v2, path, controllers };
-            joining.add(&directory)?;
-            // What fails from here on removes it again.
-            cgroup.directories.push(directory);
-            cgroup.directories.last().map_or(Ok(()), |directory| directory.limit(spec))?;
+            directories.push(Directory { v2: hierarchy.v2, path, controllers });
+            if let Some(directory) = directories.last() {
+                directory.limit(spec)?;
+                joining.add(directory)?;
+            }
         }
-        let limited = cgroup.directories.iter().any(|directory| directory.controllers.contains(&Controller::Pids));
-        joining.process_limit = !limited && process_limit_is_exact();
-        if cgroup.directories.is_empty() { Ok(without_pids()) } else { Ok((cgroup, joining)) }
+        Ok(joining)
     }
 
     /// Our directory in this hierarchy, which is made if there is none.
@@ -256,17 +279,33 @@ fn make_locked(parent: &Path) -> Result<(PathBuf, Flock<File>), Trouble> {
         let directory = parent.join(format!("{PREFIX}{random:0RANDOM$x}"));
         fs::create_dir(&directory).map_err(|error| Trouble::new(parent, &error))?;
         // Until it is locked, it may be swept.
-        if let Some(lock) = lock(&directory) {
-            return Ok((directory, lock));
+        match lock(&directory) {
+            Ok(Some(lock)) => return Ok((directory, lock)),
+            Ok(None) => {}
+            Err(trouble) => {
+                remove_tree(&directory);
+                return Err(trouble);
+            }
         }
     }
 }
 
-/// Locks a directory that is there and that nobody else has locked.
-fn lock(directory: &Path) -> Option<Flock<File>> {
-    let lock = Flock::lock(File::open(directory).ok()?, FlockArg::LockExclusiveNonblock).ok()?;
-    let is_there = fs::metadata(directory).ok()?.ino() == lock.metadata().ok()?.ino();
-    is_there.then_some(lock)
+/// Locks a directory. `None` if somebody else has locked it, or it is gone.
+fn lock(directory: &Path) -> Result<Option<Flock<File>>, Trouble> {
+    let gone_or = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(Trouble::new(directory, &error)),
+    };
+    let lock = match File::open(directory).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
+        Err(error) => return gone_or(error),
+        Ok(Err((_, Errno::EWOULDBLOCK))) => return Ok(None),
+        Ok(Err((_, errno))) => return Err(Trouble::Refused { path: directory.to_owned(), errno }),
+        Ok(Ok(lock)) => lock,
+    };
+    match fs::metadata(directory).and_then(|there| Ok(there.ino() == lock.metadata()?.ino())) {
+        Ok(is_there) => Ok(is_there.then_some(lock)),
+        Err(error) => gone_or(error),
+    }
 }
 
 /// Removes what test binaries have left in `parent` that were killed.
@@ -277,7 +316,7 @@ fn sweep(parent: &Path) {
             .to_str()
             .is_some_and(|name| name.strip_prefix(PREFIX).is_some_and(|random| random.len() == RANDOM));
         if is_ours {
-            if let Some(_lock) = lock(&entry.path()) {
+            if let Ok(Some(_lock)) = lock(&entry.path()) {
                 remove_tree(&entry.path());
             }
         }
