@@ -81,10 +81,25 @@ pub fn mark(command: &mut Command) -> String {
 pub fn marked(mark: &str) -> BTreeSet<u32> {
     let wanted = format!("{MARK}={mark}").into_bytes();
     let is_marked = |pid: &u32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let environment = environment_of(*pid);
         environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
     };
     processes().into_iter().filter(is_marked).collect()
+}
+
+/// The environment that a process began with; nothing if it has ended, or belongs to another user.
+fn environment_of(pid: u32) -> Vec<u8> {
+    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
+    loop {
+        let environment = read("environ").unwrap_or_default();
+        // In the midst of its exec, a process has a program, but no arguments and no environment yet.
+        let in_exec = || read("cmdline").is_ok_and(|arguments| arguments.is_empty());
+        let has_program = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        if !environment.is_empty() || !in_exec() || !has_program() {
+            return environment;
+        }
+        thread::yield_now();
+    }
 }
 
 /// All processes that `/proc` shows.
