@@ -129,12 +129,54 @@ fn looks_at_its_cgroup() {
     // It is left, with the sandbox's own.
 }
 
+/// What a test does to a cgroup of its own says nothing of its own limit.
+#[isolated(memory = "64MiB", pids = 100)]
+#[ignore = "run by a_sandbox_sees_its_own_cgroup"]
+fn kills_a_child_by_a_limit_of_its_own() {
+    let own = Path::new("/sys/fs/cgroup");
+    if !own.join("cgroup.controllers").exists() {
+        return;
+    }
+    let set = |path: &str, value: &str| fs::write(own.join(path), value).expect(path);
+    fs::create_dir(own.join("rest")).expect("create_dir");
+    set("rest/cgroup.procs", "1");
+    set("rest/cgroup.procs", "2");
+    set("cgroup.subtree_control", "+memory");
+    fs::create_dir(own.join("child")).expect("create_dir");
+    set("child/memory.max", "4194304");
+    match fork() {
+        ForkResult::Child => {
+            set("child/cgroup.procs", "0");
+            allocate(8);
+            process::abort();
+        }
+        ForkResult::Parent { child } => {
+            let end = nix::sys::wait::waitpid(child, None).expect("waitpid");
+            let killed = nix::sys::wait::WaitStatus::Signaled(child, nix::sys::signal::Signal::SIGKILL, false);
+            assert_eq!(end, killed);
+        }
+    }
+}
+
 #[test]
 fn a_sandbox_sees_its_own_cgroup() {
-    let run = run_ignored("looks_at_its_cgroup");
-    if is_limited(&run) {
-        assert!(run.passed(), "{}", run.output);
+    for name in ["looks_at_its_cgroup", "kills_a_child_by_a_limit_of_its_own"] {
+        let run = run_ignored(name);
+        if is_limited(&run) {
+            assert!(run.passed() && !run.output.contains("out of memory"), "{}", run.output);
+        }
     }
+}
+
+/// A lower limit on the user's processes is no reason not to run.
+#[test]
+fn a_low_limit_of_the_user_is_kept() {
+    let script = "ulimit -u 900 && exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(this_binary().get_program()).args(["--exact", "allocates_without_a_limit"]);
+    let run = run(command.arg("--ignored"));
+    // Shells that have no such limit end before.
+    assert!(run.passed() || !run.output.contains("running"), "{}", run.output);
 }
 
 fn fork() -> ForkResult {

@@ -35,8 +35,8 @@ const MEMORY_MIN: u64 = 1 << 20;
 /// The fewest processes and threads that a test does with: its own main thread, and that of the body.
 const PIDS_MIN: u32 = 2;
 
-/// The most processes and threads that a Linux kernel has (PID_MAX_LIMIT in its `threads.h`).
-const PIDS_MAX: u32 = 1 << 22;
+/// One less than a Linux kernel can have (PID_MAX_LIMIT in its `threads.h`): the sandbox's init is one more.
+const PIDS_MAX: u32 = (1 << 22) - 1;
 
 /// Thousandths of a core. The kernel's least quota is 1 ms of every 100 ms, see cgroups(7) on `cpu.max`.
 const CPU_MIN: u32 = 10;
@@ -342,7 +342,7 @@ mod tests {
             (quote!(memory = "1000000000"), quote!(memory = "much")),
             (quote!(memory = "2gib"), quote!(memory = "-2GiB")),
             (quote!(pids = 2), quote!(pids = 1)),
-            (quote!(pids = 4_194_304), quote!(pids = 4_194_305)),
+            (quote!(pids = 4_194_303), quote!(pids = 4_194_304)),
             (quote!(cpu = 0.01), quote!(cpu = 0.009)),
             (quote!(cpu = 1000), quote!(cpu = 1000.1)),
         ] {

@@ -90,7 +90,10 @@ impl Cgroup {
     pub(crate) fn events(&self, spec: &Spec) -> Events {
         let mut events = Events::default();
         if let Some(directory) = self.directories.iter().find(|directory| directory.has(Controller::Pids)) {
-            events.forks_refused = count(&directory.path.join("pids.events"), "max");
+            // Refused by this limit, and by none of a cgroup above or below. Older kernels have one file for all.
+            let local = directory.path.join("pids.events.local");
+            let counts = if local.exists() { local } else { directory.path.join("pids.events") };
+            events.forks_refused = count(&counts, "max");
         }
         let memory = self.directories.iter().find(|directory| directory.has(Controller::Memory));
         if let (Some(directory), true) = (memory, spec.memory.is_some()) {
@@ -98,7 +101,10 @@ impl Cgroup {
                 true => ("memory.events", "memory.peak"),
                 false => ("memory.oom_control", "memory.max_usage_in_bytes"),
             };
-            events.oom_kills = count(&directory.path.join(counts), "oom_kill");
+            // Nor does a limit of a cgroup that the test has made below count.
+            if !directory.v2 || count(&directory.path.join("memory.events.local"), "oom") > 0 {
+                events.oom_kills = count(&directory.path.join(counts), "oom_kill");
+            }
             events.memory_peak = directory.number(peak);
         }
         events

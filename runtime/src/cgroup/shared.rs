@@ -64,7 +64,7 @@ impl Shared {
                 let _ = write(&parent.join(CONTROL), &format!("-{}", controller.name()));
             }
         }
-        while let Ok(true) = move_all(&leaf, parent) {}
+        let _ = move_all(&leaf, parent);
         let _ = fs::remove_dir(leaf);
     }
 }
@@ -110,21 +110,28 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(Trouble::new(&leaf, &error)),
         _ => {}
     }
-    while move_all(parent, &leaf)? {}
-    Ok(())
+    move_all(parent, &leaf)
 }
 
-/// Moves all processes, and returns whether there were any.
-fn move_all(from: &Path, to: &Path) -> Result<bool, Trouble> {
-    let processes = processes(from)?;
-    for pid in &processes {
-        match write(&to.join(PROCS), &pid.to_string()) {
-            // It has ended.
-            Ok(()) | Err(Trouble::Refused { errno: Errno::ESRCH, .. }) => {}
-            result => return result.map(|()| true),
+/// Moves all processes, and those that they fork meanwhile.
+fn move_all(from: &Path, to: &Path) -> Result<(), Trouble> {
+    let mut moved = Vec::new();
+    loop {
+        let left = processes(from)?;
+        // What is still there after it was moved, such as a process whose main thread has ended alone, never goes.
+        if left.is_empty() || left == moved {
+            return Ok(());
         }
+        // 0 stands for one that this pid namespace does not know, and would be taken for this process.
+        for pid in left.iter().filter(|pid| **pid != 0) {
+            match write(&to.join(PROCS), &pid.to_string()) {
+                // It has ended.
+                Ok(()) | Err(Trouble::Refused { errno: Errno::ESRCH, .. }) => {}
+                result => return result,
+            }
+        }
+        moved = left;
     }
-    Ok(!processes.is_empty())
 }
 
 /// The processes in a cgroup. One that this pid namespace does not know is 0.

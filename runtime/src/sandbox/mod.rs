@@ -162,9 +162,11 @@ fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
         }
     }
     if joining.process_limit {
-        // Init is one more.
-        let limit = rlim_t::from(spec.pids.unwrap_or(cgroup::DEFAULT_PIDS)) + 1;
-        setrlimit(Resource::RLIMIT_NPROC, limit, limit).or_refuse(Step::ProcessLimit, c"")?;
+        // Init is one more. A limit that is lower already does as well.
+        let wanted = rlim_t::from(spec.pids.unwrap_or(cgroup::DEFAULT_PIDS)) + 1;
+        let set = getrlimit(Resource::RLIMIT_NPROC)
+            .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NPROC, wanted.min(soft), wanted.min(hard)));
+        set.or_refuse(Step::ProcessLimit, c"")?;
     }
     Ok(())
 }
