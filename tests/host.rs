@@ -10,50 +10,56 @@ use nix::ifaddrs::getifaddrs;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::sethostname;
 
-/// What can be seen of a host, by the name of the kind.
+/// What can be seen of a host, by the name of the kind. Other software may work on the host while tests run, so that of what it
+/// may change at any time only that is looked at which a vandal would have changed.
 type Snapshot = BTreeMap<&'static str, Vec<String>>;
+
+/// A part of the name of each file and each cgroup that a vandal makes.
+const VANDALISED: &str = "vandalised";
+
+/// The key of the shared memory that a vandal makes.
+const KEY: libc::key_t = 0x0be1_17a2;
 
 /// Takes a snapshot. Processes are those that bear `mark`; cgroups are the directories below `cgroups`.
 fn snapshot(mark: &str, cgroups: &Path) -> Snapshot {
     let lines =
         |path: &str| fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
-    let names = |path: &str| {
-        let mut names: Vec<_> =
-            fs::read_dir(path).expect(path).flatten().map(|entry| entry.path().display().to_string()).collect();
-        names.sort();
-        names
+    let named = |paths: Vec<PathBuf>| {
+        let names = paths.iter().map(|path| path.display().to_string());
+        names.filter(|name| name.contains(VANDALISED)).collect::<Vec<_>>()
     };
-    let interfaces = getifaddrs().expect("getifaddrs");
-    let interfaces = interfaces.map(|i| format!("{} {:?} {:?} {:?}", i.interface_name, i.flags, i.address, i.netmask));
-    let sysv = ["shm", "sem", "msg"].map(|kind| ids_of(&lines(&format!("/proc/sysvipc/{kind}"))));
+    let loopback = getifaddrs().expect("getifaddrs").filter(|interface| interface.interface_name == "lo");
+    let routes = [lines("/proc/net/route"), lines("/proc/net/ipv6_route")].concat();
+    let shared_memory = lines("/proc/sysvipc/shm");
+    let descriptors = fs::read_dir("/proc/self/fd").expect("/proc/self/fd").count();
     Snapshot::from([
         ("hostname", lines("/proc/sys/kernel/hostname")),
         ("mounts", lines("/proc/self/mountinfo")),
-        ("interfaces", interfaces.collect()),
-        ("routes", [lines("/proc/net/route"), lines("/proc/net/ipv6_route")].concat()),
-        ("sysv", sysv.concat()),
+        ("interfaces", loopback.map(|i| format!("{:?} {:?} {:?}", i.flags, i.address, i.netmask)).collect()),
+        ("routes", routes.iter().filter(|route| is_of_loopback(route)).map(|route| without_counters(route)).collect()),
+        ("sysv", shared_memory.into_iter().filter(|object| first_word(object) == KEY.to_string()).collect()),
         ("processes", belljar_tests::marked(mark).into_iter().map(|pid| pid.to_string()).collect()),
-        (
-            "cgroups",
-            directories_below(cgroups)
-                .iter()
-                .map(|path| path.display().to_string())
-                .filter(|path| is_foreign(path))
-                .collect(),
-        ),
-        ("tmp", names("/tmp")),
-        ("descriptors", vec![names("/proc/self/fd").len().to_string()]),
+        ("cgroups", named(directories_below(cgroups))),
+        ("tmp", named(fs::read_dir("/tmp").expect("/tmp").flatten().map(|entry| entry.path()).collect())),
+        ("descriptors", vec![descriptors.to_string()]),
     ])
 }
 
-/// Whether a test binary did not make this cgroup for its sandboxes. Those are gone when it has ended, as `limits` shows.
-fn is_foreign(cgroup: &str) -> bool {
-    !cgroup.contains("/belljar-run-")
+fn first_word(line: &str) -> &str {
+    line.split_whitespace().next().unwrap_or_default()
 }
 
-/// The keys and ids of a table of SysV objects; what follows them changes with use.
-fn ids_of(table: &[String]) -> Vec<String> {
-    table.iter().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect()
+/// Whether a line of `/proc/net/ipv6_route`, which ends with the interface, or of `/proc/net/route`, which begins with it, is
+/// of the loopback.
+fn is_of_loopback(route: &str) -> bool {
+    route.split_whitespace().any(|word| word == "lo")
+}
+
+/// A route without what use changes: how many hold it, and how often it was taken.
+fn without_counters(route: &str) -> String {
+    let words = route.split_whitespace().enumerate();
+    let counters = if first_word(route) == "lo" { 4..6 } else { 6..8 };
+    words.filter(|(at, _)| !counters.contains(at)).map(|(_, word)| word).collect::<Vec<_>>().join(" ")
 }
 
 fn directories_below(directory: &Path) -> Vec<PathBuf> {
@@ -78,7 +84,7 @@ fn differences<'s>(before: &'s Snapshot, after: &Snapshot) -> Vec<&'s str> {
 fn make_shared_memory() {
     #[expect(unsafe_code, reason = "nix has no SysV objects")]
     // SAFETY: shmget takes integers.
-    let id = unsafe { libc::shmget(0x0be1_17a2, 4096, libc::IPC_CREAT | 0o600) };
+    let id = unsafe { libc::shmget(KEY, 4096, libc::IPC_CREAT | 0o600) };
     assert_ne!(id, -1);
 }
 
@@ -105,11 +111,13 @@ fn mount_something() {
 
 /// Changes all that a snapshot shows.
 fn vandalise() {
-    sethostname("vandalised").expect("sethostname");
+    sethostname(VANDALISED).expect("sethostname");
     mount_something();
     make_shared_memory();
     start_a_process();
-    File::create_new("/tmp/vandalised").expect("create");
+    File::create_new(Path::new("/tmp").join(VANDALISED)).expect("create");
+    // Where cgroups can be made at all, which is the case with v2.
+    let _ = fs::create_dir(Path::new("/sys/fs/cgroup").join(VANDALISED));
     std::mem::forget(File::open("/").expect("open"));
     take_loopback_down();
 }
@@ -140,7 +148,7 @@ fn vandal_that_hangs() {
 #[isolated(net)]
 #[ignore = "called by calls_the_vandals"]
 fn vandal_in_the_hosts_tree() {
-    sethostname("vandalised").expect("sethostname");
+    sethostname(VANDALISED).expect("sethostname");
     mount_something();
     make_shared_memory();
     start_a_process();
@@ -170,7 +178,9 @@ fn calls_the_vandals() {
     let before = take();
     (0..10).for_each(|_| vandals());
     let after = take();
-    assert_eq!(differences(&before, &after), [""; 0], "before: {before:#?}\nafter: {after:#?}");
+    if let Some(kind) = differences(&before, &after).first() {
+        panic!("{kind}, before: {:#?}\n{kind}, after: {:#?}", before[kind], after[kind]);
+    }
 }
 
 /// The twin: in a sandbox that stands for the host, each kind of leak is noticed.
@@ -187,9 +197,9 @@ fn the_comparison_notices_each_leak() {
         before = after;
     };
     notices(&[]);
-    sethostname("vandalised").expect("sethostname");
+    sethostname(VANDALISED).expect("sethostname");
     notices(&["hostname"]);
-    fs::create_dir(cgroups.join("belljar")).expect("mkdir");
+    fs::create_dir(cgroups.join(VANDALISED)).expect("mkdir");
     notices(&["cgroups"]);
     mount(Some("tmpfs"), "/var/tmp", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
     notices(&["mounts"]);
@@ -199,7 +209,7 @@ fn the_comparison_notices_each_leak() {
     notices(&["processes"]);
     child.kill().and_then(|()| child.wait()).expect("kill");
     notices(&["processes"]);
-    File::create_new("/tmp/vandalised").expect("create");
+    File::create_new(Path::new("/tmp").join(VANDALISED)).expect("create");
     notices(&["tmp"]);
     std::mem::forget(File::open("/").expect("open"));
     notices(&["descriptors"]);
