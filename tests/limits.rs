@@ -505,3 +505,91 @@ fn a_cgroup_that_is_not_there_is_named() {
         assert!(run.output.contains("BELLJAR_CGROUP is `/belljar-tests/nothing`"), "{}", run.output);
     }
 }
+
+// ---- What a sandbox has used ----
+
+/// Whether figures are to be expected: for a test that has written all limits, wherever it runs.
+fn figures() -> belljar::Usage {
+    let usage = belljar::usage();
+    assert!(usage.memory.is_some() && usage.pids.is_some() && usage.cpu.is_some(), "{usage:?}");
+    usage
+}
+
+#[isolated(memory = "256MiB", pids = 32, cpu = 2)]
+#[ignore = "run by usage_is_told"]
+fn looks_at_its_usage() {
+    let close =
+        |actual: Option<u64>, expected: u64| actual.is_some_and(|actual| actual.abs_diff(expected) < expected / 10);
+    let before = figures();
+    let memory = allocate(100);
+    let during = figures();
+    drop(memory);
+    let after = figures();
+    let grown = during.memory.zip(before.memory).map(|(during, before)| during - before);
+    assert!(close(grown, 100 * MIB as u64), "{before:?} {during:?}");
+    assert!(after.memory < Some(50 * MIB as u64), "{after:?}");
+    // Known since Linux 5.19, and in version 1.
+    assert!(after.memory_peak.is_none_or(|peak| Some(peak) >= during.memory), "{during:?} {after:?}");
+
+    // Init, and two threads of the test.
+    assert_eq!(before.pids, Some(3));
+    end(spawn_up_to(5));
+    let children = spawn_up_to(5);
+    assert_eq!(belljar::usage().pids, Some(8));
+    end(children);
+    assert!(belljar::usage().pids_peak.is_none_or(|peak| peak == 8), "{:?}", belljar::usage());
+
+    let (before, own_before) = (figures().cpu, cpu_time());
+    while cpu_time() - own_before < Duration::from_millis(200) {
+        hint::black_box(0);
+    }
+    let spent = figures().cpu.zip(before).map(|(after, before)| after - before);
+    assert!(spent.is_some_and(|spent| spent >= Duration::from_millis(180)), "{spent:?}");
+
+    // A thread may ask, and a fork.
+    let known = || belljar::usage().pids.is_some();
+    assert!(std::thread::scope(|scope| scope.spawn(known).join().expect("join")));
+    match fork() {
+        ForkResult::Child => process::exit(i32::from(!known())),
+        ForkResult::Parent { child } => {
+            let end = nix::sys::wait::waitpid(child, None).expect("waitpid");
+            assert_eq!(end, nix::sys::wait::WaitStatus::Exited(child, 0));
+        }
+    }
+}
+
+/// The descriptor by which it would ask belongs to a file of the test's by now.
+#[isolated(pids = 32)]
+#[ignore = "run by usage_is_told"]
+fn asks_with_its_report_closed() {
+    let file = File::create_new("/tmp/file").expect("create");
+    for number in 3..=255 {
+        if fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|target| target.starts_with("socket:")) {
+            #[expect(unsafe_code, reason = "nix has no dup2 to a bare number")]
+            // SAFETY: the number stays what it is, another name of an open descriptor.
+            unsafe {
+                libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), number)
+            };
+        }
+    }
+    assert_eq!(belljar::usage(), belljar::Usage::default());
+    assert_eq!(fs::metadata("/tmp/file").expect("metadata").len(), 0);
+    println!("asked in vain");
+}
+
+#[test]
+fn usage_is_told() {
+    let run = run_ignored("looks_at_its_usage");
+    if is_limited(&run) {
+        assert!(run.passed(), "{}", run.output);
+    }
+    let run = run_ignored("asks_with_its_report_closed");
+    assert!(run.failed() || run.output.contains("asked in vain") || !is_limited(&run), "{}", run.output);
+}
+
+/// What is not known is not told: not as 0 either.
+#[test]
+fn outside_of_sandboxes_no_usage_is_known() {
+    assert_eq!(belljar::usage(), belljar::Usage::default());
+    assert_eq!(belljar::Usage::default().pids, None);
+}

@@ -34,6 +34,11 @@
 //! `BELLJAR_CGROUP`, if it is set and not empty, is the path of the cgroup below which those of sandboxes go, as
 //! proc_pid_cgroup(5) writes it. By default it is the one that the tests run in.
 //!
+//! `BELLJAR_REPORT` collects what each test has cost. `json:` and a path stand for a file, to which each test adds a line when it
+//! is over: an object with the keys `test`, `verdict` (`passed`, `panicked`, which `#[should_panic]` may take for a pass, or
+//! `failed`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`, `pids_peak` (threads count, and so does init) and `left_over`
+//! (the names of the processes that were left). What is not known is `null`. `-` stands for a table at the end of the run.
+//!
 //! # What it is not
 //!
 //! A boundary against hostile code. It keeps honest tests from harming the host and each other.
@@ -47,7 +52,17 @@ mod report;
 mod sandbox;
 mod spec;
 mod sys;
+mod usage;
 mod zygote;
+
+pub use usage::Usage;
+
+/// What this sandbox has used until now. Outside of sandboxes, nothing is known.
+///
+/// The test binary, outside, reads it: it makes no difference what the test does to its own view of the system.
+pub fn usage() -> Usage {
+    sandbox::usage().unwrap_or_default()
+}
 
 /// Makes a function a test that runs in a Linux sandbox of its own.
 ///

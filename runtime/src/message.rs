@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
+use std::{io, iter};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::cgroup::Trouble;
+use crate::host::account::{Account, BadReport};
 use crate::host::census::Process;
 use crate::report::{End, Step};
 
@@ -17,6 +19,64 @@ const LISTED: usize = 10;
 /// What a message about one test begins with.
 fn failed(test: &str) -> String {
     format!("belljar: `{test}` failed")
+}
+
+// ---- The report ----
+
+pub(crate) fn bad_report(test: &str, bad: &BadReport) -> String {
+    match bad {
+        BadReport::Unknown(value) => format!(
+            "{}: BELLJAR_REPORT is `{}`, which says nothing. Set it to `json:` and the path of a file, or to `-` for a \
+             table at the end of the run.",
+            failed(test),
+            value.display()
+        ),
+        BadReport::File { path, errno } => format!(
+            "{}: BELLJAR_REPORT names the file `{}`, which can't be opened: {}. Name one that can be written to; a path \
+             that is not absolute begins at the directory of the package.",
+            failed(test),
+            path.display(),
+            error(*errno)
+        ),
+    }
+}
+
+pub(crate) fn report_incomplete(test: &str, error: &io::Error) -> String {
+    format!("belljar: what `{test}` has cost could not be written to the file that BELLJAR_REPORT names: {error}.")
+}
+
+/// What each test has cost. What is not known is a question mark.
+pub(crate) fn table(accounts: &[Account]) -> String {
+    let known = |figure: Option<String>| figure.unwrap_or_else(|| "?".to_owned());
+    let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+    let heads = ["test", "verdict", "wall", "CPU", "peak memory", "peak pids", "left over"].map(str::to_owned);
+    let row = |account: &Account| {
+        let left = |left: &Vec<String>| if left.is_empty() { "none".to_owned() } else { left.join(" ") };
+        [
+            account.test.to_owned(),
+            account.verdict.to_owned(),
+            milliseconds(account.wall),
+            known(account.cpu.map(milliseconds)),
+            known(account.memory_peak.map(|bytes| Size(bytes).to_string())),
+            known(account.pids_peak.map(|pids| pids.to_string())),
+            known(account.left.as_ref().map(left)),
+        ]
+    };
+    let rows: Vec<_> = iter::once(heads).chain(accounts.iter().map(row)).collect();
+    let mut table = String::from("\nbelljar: what the tests have cost\n");
+    for row in &rows {
+        let mut line = String::from(" ");
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+            line.push_str(&match column {
+                2..=5 => format!(" {cell:>width$} "),
+                _ => format!(" {cell:<width$} "),
+            });
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
 }
 
 // ---- No sandbox ----

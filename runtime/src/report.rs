@@ -154,8 +154,11 @@ pub(crate) enum Frame<'a> {
     Exiting,
     /// From the test: it got SIGSEGV or SIGBUS.
     Fault(Fault),
-    /// From init: the test's process has ended. `execed`: another program ran in it. `survivors`: processes are left.
-    Ended { end: End, execed: bool, survivors: bool },
+    /// From init: the test's process has ended. `execed`: another program ran in it. `survivors`: processes are left. `cpu`:
+    /// the CPU time of init and of all that it has reaped, in microseconds.
+    Ended { end: End, execed: bool, survivors: bool, cpu: u64 },
+    /// From the test: it asks what the sandbox has used. With it comes the descriptor to write that to.
+    Usage,
 }
 
 /// Where a frame is put together. It lies on the stack: init and signal handlers must not allocate.
@@ -207,14 +210,16 @@ impl<'a> Frame<'a> {
                 writer.put(&[5, 3]);
                 writer.put(&address.to_ne_bytes());
             }
-            Self::Ended { end, execed, survivors } => {
+            Self::Ended { end, execed, survivors, cpu } => {
                 let (kind, number, core) = match end {
                     End::Exited(status) => (0, status, false),
                     End::Killed { signal, core } => (1, signal, core),
                 };
                 writer.put(&[6, kind, u8::from(core), u8::from(execed), u8::from(survivors)]);
                 writer.put(&number.to_ne_bytes());
+                writer.put(&cpu.to_ne_bytes());
             }
+            Self::Usage => writer.put(&[7]),
         }
         let length = writer.length;
         &buffer.0[..length]
@@ -241,15 +246,17 @@ impl<'a> Frame<'a> {
                 let address = Some(u64::from_ne_bytes(address.try_into().ok()?));
                 Some(Self::Fault(Fault::Access { address }))
             }
-            (6, [kind, core, execed, survivors, number @ ..]) => {
-                let number = i32::from_ne_bytes(number.try_into().ok()?);
+            (6, [kind, core, execed, survivors, n0, n1, n2, n3, cpu @ ..]) => {
+                let number = i32::from_ne_bytes([*n0, *n1, *n2, *n3]);
+                let cpu = u64::from_ne_bytes(cpu.try_into().ok()?);
                 let end = match kind {
                     0 => End::Exited(number),
                     1 => End::Killed { signal: number, core: flag(*core)? },
                     _ => return None,
                 };
-                Some(Self::Ended { end, execed: flag(*execed)?, survivors: flag(*survivors)? })
+                Some(Self::Ended { end, execed: flag(*execed)?, survivors: flag(*survivors)?, cpu })
             }
+            (7, []) => Some(Self::Usage),
             _ => None,
         }
     }
@@ -280,8 +287,9 @@ mod tests {
             Frame::Fault(Fault::StackOverflow),
             Frame::Fault(Fault::Access { address: None }),
             Frame::Fault(Fault::Access { address: Some(0xdead_beef) }),
-            Frame::Ended { end: End::Exited(REPORTED), execed: false, survivors: true },
-            Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false },
+            Frame::Ended { end: End::Exited(REPORTED), execed: false, survivors: true, cpu: 7 },
+            Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false, cpu: u64::MAX },
+            Frame::Usage,
         ];
         for step in Step::ALL {
             frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM }));
@@ -311,7 +319,7 @@ mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 7..=255 {
+        for kind in 8..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

@@ -6,6 +6,7 @@ use std::{env, fs};
 
 use super::shared::LEAF;
 use super::{Controller, Trouble};
+use crate::zygote::facts::unescaped;
 
 /// The cgroup below which ours go, in place of this process's own; as `/proc/self/cgroup` writes it.
 const BELLJAR_CGROUP: &str = "BELLJAR_CGROUP";
@@ -42,7 +43,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
             Some(names) => names.clone(),
             None => {
                 let text = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
-                text.split_whitespace().filter_map(Controller::by_name).collect()
+                Controller::among(&text.split_whitespace().collect::<Vec<_>>())
             }
         };
         let known = found.iter().any(|known: &Hierarchy| known.v2 == mount.v2 && known.controllers == controllers);
@@ -72,8 +73,8 @@ impl Place {
         match &self.controllers {
             None => mount.v2,
             Some(controllers) => {
-                let of_mount = mount.options.split(',').filter_map(Controller::by_name);
-                !mount.v2 && !controllers.is_empty() && of_mount.eq(controllers.iter().copied())
+                let of_mount = Controller::among(&mount.options.split(',').collect::<Vec<_>>());
+                !mount.v2 && !controllers.is_empty() && of_mount == *controllers
             }
         }
     }
@@ -85,7 +86,7 @@ fn places(text: &str) -> Vec<Place> {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let unified = number == "0" && controllers.is_empty();
-        let controllers = (!unified).then(|| controllers.split(',').filter_map(Controller::by_name).collect());
+        let controllers = (!unified).then(|| Controller::among(&controllers.split(',').collect::<Vec<_>>()));
         Some(Place { controllers, path: path.into() })
     };
     text.lines().filter_map(place).collect()
@@ -111,8 +112,8 @@ fn mounts(text: &str) -> Vec<Mount> {
         let v2 = kind == "cgroup2";
         (v2 || kind == "cgroup").then(|| Mount {
             v2,
-            root: root.into(),
-            point: point.into(),
+            root: unescaped(root.as_bytes()).into(),
+            point: unescaped(point.as_bytes()).into(),
             options: options.to_owned(),
         })
     };
@@ -131,7 +132,7 @@ mod tests {
             path: path.into(),
         };
         let expected = [
-            place(Some(&[Controller::Cpu]), "/a"),
+            place(Some(&[Controller::Cpu, Controller::Cpuacct]), "/a"),
             place(Some(&[Controller::Memory]), "/b c:d"),
             place(Some(&[]), "/"),
             place(Some(&[]), "/x"),
@@ -144,13 +145,13 @@ mod tests {
     fn mounts_are_read_and_matched() {
         let text = "29 23 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw,mode=755\n\
                     30 29 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:10 - cgroup cgroup rw,cpu,cpuacct\n\
-                    31 29 0:28 /docker/1 /sys/fs/cgroup/pids rw master:3 - cgroup none rw,pids\n\
+                    31 29 0:28 /docker/1 /sys/fs/c\\040group/pids rw master:3 - cgroup none rw,pids\n\
                     32 29 0:29 /../.. /sys/fs/cgroup/unified ro - cgroup2 cgroup2 rw,nsdelegate\n";
         let mounts = mounts(text);
         let points: Vec<_> = mounts.iter().map(|mount| (mount.point.to_str(), mount.root.to_str(), mount.v2)).collect();
         let expected = [
             (Some("/sys/fs/cgroup/cpu,cpuacct"), Some("/"), false),
-            (Some("/sys/fs/cgroup/pids"), Some("/docker/1"), false),
+            (Some("/sys/fs/c group/pids"), Some("/docker/1"), false),
             (Some("/sys/fs/cgroup/unified"), Some("/../.."), true),
         ];
         assert_eq!(points, expected);
@@ -161,7 +162,7 @@ mod tests {
             .filter(|(place, mount)| places[*place].is_in(mount))
             .map(|(place, mount)| (place, mount.point.to_str().unwrap_or_default()))
             .collect();
-        let expected = [(0, "/sys/fs/cgroup/pids"), (1, "/sys/fs/cgroup/cpu,cpuacct"), (3, "/sys/fs/cgroup/unified")];
+        let expected = [(0, "/sys/fs/c group/pids"), (1, "/sys/fs/cgroup/cpu,cpuacct"), (3, "/sys/fs/cgroup/unified")];
         assert_eq!(found, expected);
     }
 }

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::{Cgroup, Controller, Directory, Trouble, write};
 use crate::spec::Spec;
+use crate::usage::Usage;
 
 /// How many processes and threads a test may have that writes no limit.
 pub(crate) const DEFAULT_PIDS: u32 = 1024;
@@ -34,6 +36,7 @@ impl Directory {
                 Controller::Pids => self.set("pids.max", u64::from(spec.pids.unwrap_or(DEFAULT_PIDS)) + 1)?,
                 Controller::Memory => self.limit_memory(spec.memory)?,
                 Controller::Cpu => self.limit_cpu(spec.cpu)?,
+                Controller::Cpuacct => {}
             }
         }
         Ok(())
@@ -109,11 +112,38 @@ impl Cgroup {
         }
         events
     }
+
+    /// What has been used. To be read before this is dropped.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for directory in &self.directories {
+            let read = |v2, v1| directory.number(if directory.v2 { v2 } else { v1 });
+            if directory.has(Controller::Memory) {
+                usage.memory = read("memory.current", "memory.usage_in_bytes");
+                usage.memory_peak = read("memory.peak", "memory.max_usage_in_bytes");
+            }
+            if directory.has(Controller::Pids) {
+                usage.pids = directory.number("pids.current");
+                usage.pids_peak = directory.number("pids.peak");
+            }
+            if directory.v2 {
+                usage.cpu = find(&directory.path.join("cpu.stat"), "usage_usec").map(Duration::from_micros);
+            } else if directory.has(Controller::Cpuacct) {
+                usage.cpu = directory.number("cpuacct.usage").map(Duration::from_nanos);
+            }
+        }
+        usage
+    }
 }
 
-/// The number that follows `name` in a file of names and numbers; 0 where it lacks, as on older kernels.
-fn count(path: &Path, name: &str) -> u64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
+/// The number that follows `name` in a file of names and numbers.
+fn find(path: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
     let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.find(|(key, _)| *key == name).and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
+    pairs.find(|(key, _)| *key == name)?.1.trim().parse().ok()
+}
+
+/// The same for what is counted; 0 where it lacks, as on older kernels.
+fn count(path: &Path, name: &str) -> u64 {
+    find(path, name).unwrap_or(0)
 }

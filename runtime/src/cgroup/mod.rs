@@ -29,11 +29,16 @@ pub(crate) enum Controller {
     Pids,
     Memory,
     Cpu,
+    /// Of version 1. In version 2 every cgroup tells its CPU time.
+    Cpuacct,
 }
 
 impl Controller {
-    fn by_name(name: &str) -> Option<Self> {
-        [Self::Pids, Self::Memory, Self::Cpu].into_iter().find(|controller| controller.name() == name)
+    /// Those among `names`, always in the same order.
+    fn among(names: &[&str]) -> Vec<Self> {
+        let mut all = vec![Self::Pids, Self::Memory, Self::Cpu, Self::Cpuacct];
+        all.retain(|controller| names.contains(&controller.name()));
+        all
     }
 
     /// What the kernel calls it.
@@ -42,6 +47,7 @@ impl Controller {
             Self::Pids => "pids",
             Self::Memory => "memory",
             Self::Cpu => "cpu",
+            Self::Cpuacct => "cpuacct",
         }
     }
 

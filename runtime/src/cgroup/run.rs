@@ -17,7 +17,7 @@ use nix::unistd::{Uid, geteuid};
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::shared::{self, Shared};
 use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Trouble, open_to_write, write};
-use crate::host::census;
+use crate::host::{account, census};
 use crate::spec::Spec;
 
 /// What the names of our directories begin with.
@@ -151,19 +151,27 @@ impl Run {
         self.made += 1;
         let name = self.made.to_string();
         let mut joining = Joining::default();
+        let is_measured = account::is_wanted();
         for hierarchy in found {
-            let of_interest =
-                |controller: &&Controller| **controller == Controller::Pids || written.contains(controller);
+            let limits = |controller: &Controller| *controller == Controller::Pids || written.contains(controller);
+            let tells = |controller: &Controller| {
+                is_measured || *controller == Controller::Cpuacct && written.contains(&Controller::Cpu)
+            };
+            let of_interest = |controller: &&Controller| limits(controller) || tells(controller);
             let wanted: Vec<_> = hierarchy.controllers.iter().filter(of_interest).copied().collect();
             if wanted.is_empty() {
                 continue;
             }
-            let place = self.place(hierarchy)?;
-            if !hierarchy.v2 && written.is_empty() {
+            let place = match self.place(hierarchy) {
+                // Figures are best effort.
+                Err(_) if !wanted.iter().any(limits) => continue,
+                place => place?,
+            };
+            if !hierarchy.v2 && written.is_empty() && !is_measured {
                 place.contain(zygote)?;
                 continue;
             }
-            let controllers = place.enable(&wanted, written)?;
+            let controllers = place.enable(&wanted, written, is_measured)?;
             let path = place.directory.join(&name);
             fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
             directories.push(Directory { v2: hierarchy.v2, path, controllers });
@@ -185,7 +193,15 @@ impl Run {
         sweep(&hierarchy.parent);
         let (directory, lock) = make_locked(&hierarchy.parent)?;
         let hierarchy = hierarchy.clone();
-        self.places.push(Place { hierarchy, directory, _lock: lock, has_zygote: false, enabled: Vec::new(), shared });
+        self.places.push(Place {
+            hierarchy,
+            directory,
+            _lock: lock,
+            has_zygote: false,
+            enabled: Vec::new(),
+            refused: Vec::new(),
+            shared,
+        });
         let last = self.places.len() - 1;
         Ok(&mut self.places[last])
     }
@@ -205,6 +221,9 @@ struct Place {
     has_zygote: bool,
     /// For v2: the controllers that the cgroups in it have.
     enabled: Vec<Controller>,
+    /// For v2: those that they can't have, and whether the cgroup above was changed to get them. Not tried again for tests that
+    /// have written no limit of theirs.
+    refused: Vec<(Controller, bool)>,
     /// For v2: our part in the cgroup below which it lies.
     shared: Option<Shared>,
 }
@@ -222,19 +241,27 @@ impl Place {
     }
 
     /// Has cgroups below ours get controllers: those that are `wanted`, as far as possible, and those that are `written`,
-    /// or it fails. Returns all that they get.
-    fn enable(&mut self, wanted: &[Controller], written: &[Controller]) -> Result<Vec<Controller>, Trouble> {
+    /// or it fails. Returns all that they get. The cgroup above is changed for limits that are written, and where tests are
+    /// measured because somebody asked for that.
+    fn enable(
+        &mut self,
+        wanted: &[Controller],
+        written: &[Controller],
+        is_measured: bool,
+    ) -> Result<Vec<Controller>, Trouble> {
         if !self.hierarchy.v2 {
             return Ok(wanted.to_vec());
         }
+        let may_change = is_measured || !written.is_empty();
         for controller in wanted {
-            if self.enabled.contains(controller) {
+            let is_written = written.contains(controller);
+            if self.enabled.contains(controller) || !is_written && self.refused.contains(&(*controller, may_change)) {
                 continue;
             }
-            match self.enable_one(*controller, !written.is_empty()) {
+            match self.enable_one(*controller, may_change) {
                 Ok(()) => self.enabled.push(*controller),
-                Err(trouble) if written.contains(controller) => return Err(trouble),
-                Err(_) => {}
+                Err(trouble) if is_written => return Err(trouble),
+                Err(_) => self.refused.push((*controller, may_change)),
             }
         }
         Ok(self.enabled.clone())

@@ -3,12 +3,16 @@
 //! A test passes only if its body returned, said so, and its process then ended cleanly. Nothing is inferred from
 //! silence: all that is not a pass by that rule is a failure with its own message.
 
+use std::time::Duration;
+
+use nix::errno::Errno;
+
 use crate::cgroup::Events;
 use crate::host::census::Process;
 use crate::message;
 use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::Test;
-use nix::errno::Errno;
+use crate::usage::Usage;
 
 /// What became known while a sandbox ran.
 #[derive(Debug, Default)]
@@ -33,6 +37,8 @@ pub(crate) struct Evidence {
     pub(crate) survivors: Vec<Process>,
     /// How it met its limits.
     pub(crate) events: Events,
+    /// What it had used at its end.
+    pub(crate) usage: Usage,
     /// Bytes that came over the report socket and were no report.
     pub(crate) rubbish: usize,
     /// What was running when the time was up.
@@ -56,6 +62,8 @@ pub(crate) struct OwnedRefusal {
 pub(crate) struct Ended {
     pub(crate) end: End,
     pub(crate) execed: bool,
+    /// The CPU time of all its processes, if none was left.
+    pub(crate) cpu: Option<Duration>,
 }
 
 /// What the harness is told.
@@ -114,7 +122,7 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
 }
 
 /// The message about a process that ended with the body not over.
-fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed }: Ended) -> String {
+fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed, .. }: Ended) -> String {
     match (end, evidence.fault) {
         _ if execed => message::execed(name, end),
         (End::Exited(UNREPORTED), _) if !evidence.exiting => message::unreported(name),

@@ -1,6 +1,7 @@
 //! In the test binary, on the thread that the harness runs a test on: ask for a sandbox, tell it the test, pass on its
 //! output, judge.
 
+pub(crate) mod account;
 pub(crate) mod census;
 
 mod explain;
@@ -10,6 +11,7 @@ mod sandbox;
 mod spares;
 
 use std::panic::resume_unwind;
+use std::time::Instant;
 
 use nix::errno::Errno;
 
@@ -25,7 +27,10 @@ use sandbox::{NoSandbox, Sandbox};
 /// The panic has the body's message, and is not printed again. Where `#[should_panic]` would take *any* panic for a
 /// pass, a failure that is none of the body's returns: the harness then says that the test did not panic.
 pub fn run(test: &'static Test) {
-    match verdict(test) {
+    let started = Instant::now();
+    let (verdict, evidence) = verdict(test);
+    account::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+    match verdict {
         Verdict::Passed => {}
         Verdict::Panicked(Some(text)) => resume_unwind(Box::new(text)),
         Verdict::Panicked(None) => resume_unwind(Box::new(NoText)),
@@ -41,23 +46,33 @@ pub fn run(test: &'static Test) {
 /// What a test panics with when its message has been printed, or can't be known.
 struct NoText;
 
-fn verdict(test: &'static Test) -> Verdict {
+/// The verdict on `test`, and what it rests on, if the test ran.
+fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
+    match run_and_tell(test) {
+        Ok((verdict, evidence)) => (verdict, Some(evidence)),
+        Err(why) => (Verdict::Failed(why), None),
+    }
+}
+
+/// Runs `test`, and prints what is to be said besides the verdict. Fails with what to say if it can't even begin.
+fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), String> {
     let name = test.short_name();
+    account::check().map_err(|bad| message::bad_report(name, bad))?;
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
-        Some(Err(errno)) => return Verdict::Failed(message::no_zygote(name, *errno)),
-        None => return Verdict::Failed(message::not_a_test_run(name)),
+        Some(Err(errno)) => return Err(message::no_zygote(name, *errno)),
+        None => return Err(message::not_a_test_run(name)),
     };
     let (sandbox, evidence) = match run_in_sandbox(test, zygote) {
         Ok(run) => run,
         // The zygote's end of the request socket is closed.
         Err(NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET)) => {
-            return Verdict::Failed(message::zygote_gone(name));
+            return Err(message::zygote_gone(name));
         }
-        Err(NoSandbox::Channel(errno)) => return Verdict::Failed(message::no_channel(name, errno)),
+        Err(NoSandbox::Channel(errno)) => return Err(message::no_channel(name, errno)),
         Err(NoSandbox::Cgroup(trouble)) => {
             let cause = explain::explain_cgroup(&trouble);
-            return Verdict::Failed(message::no_cgroup(name, &trouble, cause.as_ref()));
+            return Err(message::no_cgroup(name, &trouble, cause.as_ref()));
         }
     };
     let verdict = judge(test, &evidence);
@@ -73,7 +88,7 @@ fn verdict(test: &'static Test) -> Verdict {
         let limit = test.spec.pids.unwrap_or(DEFAULT_PIDS);
         eprintln!("{}", message::forks_refused(name, forks_refused, limit));
     }
-    verdict
+    Ok((verdict, evidence))
 }
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.

@@ -8,8 +8,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socketpair};
-use nix::unistd::pipe2;
+use nix::unistd::{pipe2, write};
 
+use super::account;
 use super::census::{self, Process};
 use super::judge::{Ended, Evidence, OwnedRefusal};
 use super::output::Stream;
@@ -60,6 +61,9 @@ impl Sandbox {
         self.stdout.finish();
         self.stderr.finish();
         evidence.events = self.cgroup.events(self.spec);
+        if account::is_wanted() {
+            evidence.usage = self.cgroup.usage();
+        }
         evidence
     }
 
@@ -155,13 +159,28 @@ impl Sandbox {
             Some(Frame::Finished(outcome)) => evidence.outcome = Some(outcome),
             Some(Frame::Exiting) => evidence.exiting = true,
             Some(Frame::Fault(fault)) => evidence.fault = Some(fault),
-            Some(Frame::Ended { end, execed, survivors }) => {
-                evidence.ended = Some(Ended { end, execed });
+            Some(Frame::Usage) => {
+                if let Some(answer) = message.fds.into_iter().next() {
+                    self.tell_usage(answer);
+                }
+            }
+            Some(Frame::Ended { end, execed, survivors, cpu }) => {
+                // What is left has a part in it that will never be known.
+                let cpu = (!survivors).then(|| Duration::from_micros(cpu));
+                evidence.ended = Some(Ended { end, execed, cpu });
                 return Ok(Received::LastReport { survivors });
             }
             None => evidence.rubbish += message.length.max(1),
         }
         Ok(Received::Report)
+    }
+
+    /// Answers a test that asks what it has used. It waits at the other end of a pipe, which has room; whatever else somebody
+    /// has sent in its place is not waited for.
+    fn tell_usage(&self, answer: OwnedFd) {
+        if fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok() {
+            let _ = write(&answer, &self.cgroup.usage().encode());
+        }
     }
 }
 

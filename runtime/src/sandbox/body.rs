@@ -1,22 +1,26 @@
 //! The test's process: PID 2, in which the body runs on a thread that bears the test's name.
 
 use std::ffi::CStr;
-use std::os::fd::AsRawFd as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::OnceLock;
 use std::thread;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::prctl::set_name;
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::fstat;
-use nix::unistd::{Pid, setpgid};
+use nix::unistd::{Pid, pipe2, setpgid};
 
 use super::Report;
-use crate::report::{Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
+use crate::report::{Buffer, Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::sys::{self, Disposition};
+use crate::usage::{USAGE_SIZE, Usage};
 use crate::zygote::request;
 
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
@@ -25,6 +29,9 @@ const PANICKED: i32 = 101;
 
 /// The report socket, for handlers. It is set before the body can run, and only then.
 static REPORT: OnceLock<Report> = OnceLock::new();
+
+/// The inode of its socket. If the body closes it, its number may come to belong to a file of the body's.
+static INODE: OnceLock<libc::ino_t> = OnceLock::new();
 
 /// Whether the body is over, so that `exit` is ours.
 static OVER: OnceLock<()> = OnceLock::new();
@@ -44,6 +51,7 @@ pub(super) fn run(report: Report, command: &CStr, sigchld: Disposition) -> ! {
     let report = REPORT.get_or_init(|| report);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
+    let _ = INODE.set(inode);
     let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test)) {
         Ok(body) => body,
         Err(error) => {
@@ -55,7 +63,7 @@ pub(super) fn run(report: Report, command: &CStr, sigchld: Disposition) -> ! {
     // The thread is joined, so that the destructors of its locals belong to the body.
     let result = body.join().unwrap_or_else(Err);
     let _ = OVER.set(());
-    match finish(report, inode, result) {
+    match finish(report, result) {
         Ok(()) => process::exit(REPORTED),
         Err(_) => process::exit(UNREPORTED),
     }
@@ -89,11 +97,27 @@ fn run_body(test: &'static Test) -> thread::Result<u8> {
     }
 }
 
-fn finish(report: &Report, inode: u64, result: thread::Result<u8>) -> nix::Result<()> {
-    // If the body closed the socket, its number may by now belong to a file of the body's.
-    if fstat(&report.0)?.st_ino != inode {
-        return Err(Errno::EBADF);
-    }
+/// Fails if the body has closed the socket.
+fn check(report: &Report) -> nix::Result<()> {
+    let inode = fstat(&report.0)?.st_ino;
+    if INODE.get() == Some(&inode) { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+/// Asks the test binary, outside, what this sandbox has used.
+pub(crate) fn usage() -> Option<Usage> {
+    let report = REPORT.get()?;
+    check(report).ok()?;
+    let (answer, theirs) = pipe2(OFlag::O_CLOEXEC).ok()?;
+    let mut buffer = Buffer::new();
+    sys::send_with_fds(report.0.as_fd(), Frame::Usage.encode(&mut buffer), &[theirs.as_raw_fd()]).ok()?;
+    drop(theirs);
+    let mut bytes = [0; USAGE_SIZE];
+    File::from(answer).read_exact(&mut bytes).ok()?;
+    Some(Usage::decode(&bytes))
+}
+
+fn finish(report: &Report, result: thread::Result<u8>) -> nix::Result<()> {
+    check(report)?;
     let outcome = match result {
         Ok(status) => Outcome::Returned(status),
         Err(payload) => {

@@ -9,6 +9,8 @@ pub(crate) mod rootfs;
 mod body;
 mod reaper;
 
+pub(crate) use body::usage;
+
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write as _;

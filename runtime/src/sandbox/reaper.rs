@@ -3,8 +3,10 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::fcntl::{OFlag, openat};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::Mode;
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
 use super::Report;
@@ -36,12 +38,23 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid) -> ! {
             Err(_) => break false,
         }
     };
-    let _ = report.send(&Frame::Ended { end, execed, survivors });
+    let _ = report.send(&Frame::Ended { end, execed, survivors, cpu: cpu_time() });
     if survivors {
         // The test binary looks at them, and then closes its end.
         let _ = recv(report.0.as_raw_fd(), &mut [0], MsgFlags::empty());
     }
     sys::exit_now(0)
+}
+
+/// The CPU time of this process and of all that it has reaped, and those that they have, in microseconds.
+fn cpu_time() -> u64 {
+    let of = |who| {
+        let usage = getrusage(who).ok()?;
+        let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or_default();
+        Some(micros(usage.user_time()) + micros(usage.system_time()))
+    };
+    let parts = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN];
+    parts.into_iter().filter_map(of).sum()
 }
 
 fn has_execed(procfs: &OwnedFd, process: Pid) -> bool {

@@ -104,7 +104,7 @@ fn mount_points(mountinfo: &[u8]) -> BTreeSet<PathBuf> {
 }
 
 /// Resolves the octal escapes of a mount table, which stand for white space and backslashes.
-fn unescaped(field: &[u8]) -> OsString {
+pub(crate) fn unescaped(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, after @ ..] = rest {

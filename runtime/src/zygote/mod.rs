@@ -9,7 +9,7 @@
 //! 3. When the test binary is gone, or asks for nothing any more, it ends, and all sandboxes with it.
 #![expect(unsafe_code, reason = "the fork itself")]
 
-mod facts;
+pub(crate) mod facts;
 mod plan;
 pub(crate) mod request;
 mod warm;
@@ -28,6 +28,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, sh
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 
 use crate::cgroup::{self, Joining};
+use crate::host::account;
 use crate::report::{Frame, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel};
 use crate::spec::Spec;
@@ -102,6 +103,7 @@ extern "C" fn end_zygote() {
             let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
             let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
             cgroup::clean_up();
+            account::print();
         }
     }
 }

@@ -1,0 +1,145 @@
+//! What tests have cost, told where `BELLJAR_REPORT` says: line by line in a file, or as a table at the end of the run.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use std::{env, mem};
+
+use nix::errno::Errno;
+use serde_json::json;
+
+use super::judge::{Evidence, Verdict};
+use crate::message;
+use crate::spec::Test;
+
+/// Where the report goes.
+const BELLJAR_REPORT: &str = "BELLJAR_REPORT";
+
+enum Destination {
+    /// A file that gets a line for each test, as soon as it is over, in JSON.
+    Lines(File),
+    /// The standard error stream, at the end of the run.
+    Table(Mutex<Vec<Account>>),
+}
+
+/// Why there can be no report.
+#[derive(Debug)]
+pub(crate) enum BadReport {
+    /// Nobody knows what this value means.
+    Unknown(PathBuf),
+    /// The file could not be opened.
+    File { path: PathBuf, errno: Errno },
+}
+
+/// What one test has cost. What is not known is `None`.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) test: &'static str,
+    pub(crate) verdict: &'static str,
+    pub(crate) wall: Duration,
+    pub(crate) cpu: Option<Duration>,
+    pub(crate) memory_peak: Option<u64>,
+    pub(crate) pids_peak: Option<u64>,
+    /// The names of the processes that it left. Not known where it did not come so far.
+    pub(crate) left: Option<Vec<String>>,
+}
+
+impl Account {
+    fn new(test: &Test, verdict: &Verdict, wall: Duration, evidence: Option<&Evidence>) -> Self {
+        let usage = evidence.map(|evidence| evidence.usage).unwrap_or_default();
+        let ended = evidence.and_then(|evidence| evidence.ended);
+        let names = |evidence: &Evidence| evidence.survivors.iter().map(|process| process.name.clone()).collect();
+        Self {
+            test: test.name,
+            verdict: match verdict {
+                Verdict::Passed => "passed",
+                Verdict::Panicked(_) => "panicked",
+                Verdict::Failed(_) => "failed",
+            },
+            wall,
+            cpu: usage.cpu.or(ended.and_then(|ended| ended.cpu)),
+            memory_peak: usage.memory_peak,
+            pids_peak: usage.pids_peak,
+            left: ended.and(evidence).map(names),
+        }
+    }
+
+    /// One line.
+    fn to_json(&self) -> String {
+        let Self { test, verdict, wall, cpu, memory_peak, pids_peak, left } = self;
+        let line = json!({
+            "test": test,
+            "verdict": verdict,
+            "wall_seconds": wall.as_secs_f64(),
+            "cpu_seconds": cpu.map(|cpu| cpu.as_secs_f64()),
+            "memory_peak_bytes": memory_peak,
+            "pids_peak": pids_peak,
+            "left_over": left,
+        });
+        format!("{line}\n")
+    }
+}
+
+static DESTINATION: OnceLock<Result<Option<Destination>, BadReport>> = OnceLock::new();
+
+/// The report that is asked for, if there is one.
+fn destination() -> Result<Option<&'static Destination>, &'static BadReport> {
+    DESTINATION.get_or_init(find_destination).as_ref().map(Option::as_ref)
+}
+
+fn find_destination() -> Result<Option<Destination>, BadReport> {
+    let Some(value) = env::var_os(BELLJAR_REPORT).filter(|value| !value.is_empty()) else { return Ok(None) };
+    if value == "-" {
+        return Ok(Some(Destination::Table(Mutex::default())));
+    }
+    let Some(path) = value.as_bytes().strip_prefix(b"json:").filter(|path| !path.is_empty()) else {
+        return Err(BadReport::Unknown(value.into()));
+    };
+    let path = Path::new(OsStr::from_bytes(path));
+    match File::options().append(true).create(true).open(path) {
+        Ok(file) => Ok(Some(Destination::Lines(file))),
+        Err(error) => {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            Err(BadReport::File { path: path.into(), errno })
+        }
+    }
+}
+
+/// Fails if a report is asked for that can't be had.
+pub(super) fn check() -> Result<(), &'static BadReport> {
+    destination().map(drop)
+}
+
+/// Whether a report is asked for, so that each test is to be measured.
+pub(crate) fn is_wanted() -> bool {
+    matches!(destination(), Ok(Some(_)))
+}
+
+/// Takes down what a test that is over has cost.
+pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: Option<&Evidence>) {
+    let Ok(Some(destination)) = destination() else { return };
+    let account = Account::new(test, verdict, wall, evidence);
+    match destination {
+        // One call for one line: several test binaries may append to the same file.
+        Destination::Lines(file) => {
+            if let Err(error) = { file }.write_all(account.to_json().as_bytes()) {
+                eprintln!("{}", message::report_incomplete(account.test, &error));
+            }
+        }
+        Destination::Table(accounts) => accounts.lock().unwrap_or_else(PoisonError::into_inner).push(account),
+    }
+}
+
+/// Prints the table, if that was asked for. To be called when no test runs any more.
+pub(crate) fn print() {
+    // If no test has run, nobody has looked for it yet.
+    let Some(Ok(Some(Destination::Table(accounts)))) = DESTINATION.get() else { return };
+    let accounts = mem::take(&mut *accounts.lock().unwrap_or_else(PoisonError::into_inner));
+    if !accounts.is_empty() {
+        let _ = io::stderr().write_all(message::table(&accounts).as_bytes());
+    }
+}

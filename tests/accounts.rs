@@ -1,0 +1,203 @@
+//! What `BELLJAR_REPORT` tells of each test.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{fs, hint, process};
+
+use belljar::isolated;
+use belljar_tests::{Run, run, this_binary};
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+
+const MIB: u64 = 1 << 20;
+
+#[isolated]
+#[ignore = "run by the others"]
+fn does_nothing() {}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn works() {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        hint::black_box(0);
+    }
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn uses_memory() {
+    let mut memory = vec![0u8; 100 * MIB as usize];
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    hint::black_box(memory);
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn leaves_a_process() {
+    #[expect(clippy::zombie_processes, reason = "it is to be left")]
+    Command::new("sleep").arg("1000").spawn().expect("spawn");
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+#[should_panic(expected = "on purpose")]
+fn panics() {
+    panic!("on purpose");
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn exits() {
+    process::exit(0);
+}
+
+#[isolated(timeout = "50ms")]
+#[ignore = "run by the others"]
+fn hangs() {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// This binary, for all that the others run.
+fn all(report: &str) -> Command {
+    let mut command = this_binary();
+    command.args(["--ignored", "--test-threads=4"]).env("BELLJAR_REPORT", report);
+    command
+}
+
+/// The lines of a report, and what is said about `test`, which must be there once.
+struct Report(Vec<Value>);
+
+impl Report {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).expect("the report");
+        Self(text.lines().map(|line| serde_json::from_str(line).expect(line)).collect())
+    }
+
+    fn of(&self, test: &str) -> &Value {
+        let name = format!("{}::{test}", module_path!());
+        let found: Vec<_> = self.0.iter().filter(|line| line["test"] == name.as_str()).collect();
+        assert_eq!(found.len(), 1, "{test} in {:#?}", self.0);
+        found[0]
+    }
+}
+
+/// A run of all, and its report.
+fn reported() -> (Run, Report) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("re port");
+    let run = run(&mut all(&format!("json:{}", path.display())));
+    let report = Report::read(&path);
+    (run, report)
+}
+
+#[test]
+fn each_test_has_one_line() {
+    let (run, report) = reported();
+    assert!(run.output.contains("5 passed; 2 failed"), "{}", run.output);
+    let verdicts = ["does_nothing", "works", "uses_memory", "leaves_a_process", "panics", "exits", "hangs"]
+        .map(|test| report.of(test)["verdict"].as_str().unwrap_or_default().to_owned());
+    assert_eq!(verdicts, ["passed", "passed", "passed", "passed", "panicked", "failed", "failed"]);
+    assert_eq!(report.0.len(), verdicts.len());
+}
+
+#[test]
+fn figures_are_what_was_used() {
+    let (_, report) = reported();
+    let seconds = |test: &str, figure: &str| report.of(test)[figure].as_f64();
+    assert!(seconds("works", "wall_seconds") >= Some(0.3), "{report:#?}", report = report.0);
+    assert!(seconds("hangs", "wall_seconds") >= Some(0.05));
+    // Other software may take the processor away meanwhile, but never for almost all the time.
+    let (work, nothing) = (seconds("works", "cpu_seconds"), seconds("does_nothing", "cpu_seconds"));
+    assert!(work > nothing.map(|nothing| nothing + 0.05), "{work:?} and {nothing:?}");
+    assert_eq!(report.of("works")["left_over"], json!([]));
+    assert_eq!(report.of("leaves_a_process")["left_over"], json!(["sleep"]));
+    // Nobody knows what would have been left.
+    assert_eq!(report.of("hangs")["left_over"], Value::Null);
+
+    let memory = |test: &str| report.of(test)["memory_peak_bytes"].as_u64();
+    // Without a cgroup it can't be known.
+    if memory("does_nothing").is_some() {
+        assert!(memory("uses_memory") >= Some(100 * MIB), "{:?}", memory("uses_memory"));
+        assert!(memory("does_nothing") < Some(50 * MIB), "{:?}", memory("does_nothing"));
+    }
+    for line in &report.0 {
+        assert!(
+            ["memory_peak_bytes", "pids_peak", "cpu_seconds"].iter().all(|figure| line[figure] != json!(0)),
+            "{line}"
+        );
+    }
+}
+
+/// Root with cgroups of version 1 has all figures from cgroups.
+#[test]
+fn a_hierarchy_that_is_there_is_read() {
+    let has_v1 = Path::new("/sys/fs/cgroup/memory/memory.usage_in_bytes").exists();
+    if geteuid().is_root() && has_v1 {
+        let (_, report) = reported();
+        assert!(report.of("uses_memory")["memory_peak_bytes"].is_u64());
+        // The process that is left has a part in it, which is known to the cgroup alone.
+        assert!(report.of("leaves_a_process")["cpu_seconds"].is_number());
+    }
+}
+
+#[test]
+fn several_binaries_write_to_one_file() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("report");
+    let report = format!("json:{}", path.display());
+    let run = || run(&mut all(&report)).output;
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        runs.into_iter().for_each(|run| assert!(run.join().expect("join").contains("5 passed; 2 failed")));
+    });
+    assert_eq!(Report::read(&path).0.len(), 4 * 7);
+}
+
+#[test]
+fn a_table_ends_the_run() {
+    let run = run(&mut all("-"));
+    let (_, table) = run.output.split_once("belljar: what the tests have cost\n").expect(&run.output);
+    let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 8, "{table}");
+    let heads = ["test", "verdict", "wall", "CPU", "peak", "memory", "peak", "pids", "left", "over"];
+    assert_eq!(rows[0], heads);
+    let row = |test: &str| rows.iter().find(|row| row[0].ends_with(test)).expect(table);
+    assert_eq!(row("leaves_a_process").last(), Some(&"sleep"));
+    assert_eq!(row("works").last(), Some(&"none"));
+    assert_eq!(row("hangs").last(), Some(&"?"));
+}
+
+/// The twin: nobody has asked.
+#[test]
+fn there_is_no_report_unless_asked_for() {
+    for unset in [None, Some("")] {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "works"]);
+        match unset {
+            Some(value) => command.env("BELLJAR_REPORT", value),
+            None => command.env_remove("BELLJAR_REPORT"),
+        };
+        let run = run(&mut command);
+        assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
+    }
+}
+
+#[test]
+fn a_bad_value_fails_all_tests_and_is_named() {
+    let bad = [
+        ("yes", "BELLJAR_REPORT is `yes`, which says nothing"),
+        ("json:", "BELLJAR_REPORT is `json:`, which says nothing"),
+        ("json:/proc/none/report", "`/proc/none/report`, which can't be opened: ENOENT"),
+    ];
+    for (value, message) in bad {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "does_nothing", "works"]).env("BELLJAR_REPORT", value);
+        let run = run(&mut command);
+        assert!(run.output.contains("0 passed; 2 failed"), "{}", run.output);
+        assert_eq!(run.output.matches(message).count(), 2, "{}", run.output);
+    }
+}
