@@ -207,6 +207,21 @@ fn almost_too_much_memory_is_not() {
     assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
 }
 
+/// What the kernel is told to spare when memory is used up doesn't spare its tests.
+#[test]
+fn the_spared_spare_no_tests() {
+    let script = "echo -1000 > /proc/self/oom_score_adj && exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(this_binary().get_program()).args(["--exact", "--ignored", "allocates_too_much"]);
+    let run = run(&mut command);
+    // It takes CAP_SYS_RESOURCE, which root has in the lab.
+    let may = run.output.contains("running 1 test");
+    assert!(may || !geteuid().is_root() || env::var_os("BELLJAR_TESTS_LIMITS").is_none(), "{}", run.output);
+    if may && is_limited(&run) {
+        assert!(run.failed() && run.output.contains("killed: out of memory (limit 64 MiB"), "{}", run.output);
+    }
+}
+
 // ---- Processes ----
 
 /// Starts processes until no more can be, or there are so many.
@@ -477,6 +492,25 @@ fn runs_that_are_killed_leave_nothing_to_the_next() {
         assert!(run(&mut command).passed());
         parent.below().is_empty()
     });
+}
+
+/// A cgroup with somebody else's process is left alone, and the process is named.
+#[test]
+fn a_cgroup_of_others_is_not_divided() {
+    let Some(parent) = Parent::new("others") else { return };
+    let [directory] = &parent.directories[..] else { return };
+    let mut other = Command::new("sleep").arg("1000").spawn().expect("spawn");
+    let procs = directory.join("cgroup.procs");
+    fs::write(&procs, other.id().to_string()).expect("write");
+    let mut command = this_binary();
+    command.args(["--ignored", "--exact", "has_all_limits"]);
+    parent.use_it(&mut command);
+    let run = run(&mut command);
+    let still_there = fs::read_to_string(&procs).expect("cgroup.procs");
+    other.kill().and_then(|()| other.wait()).expect("kill");
+    assert_eq!(still_there, format!("{}\n", other.id()));
+    assert!(run.failed() && run.output.contains("processes that are not of this test run (`sleep`)"), "{}", run.output);
+    assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
 }
 
 /// One of several hierarchies can't be had: the test does not run, and what was made in the others is removed.

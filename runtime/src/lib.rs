@@ -55,6 +55,7 @@ mod sys;
 mod usage;
 mod zygote;
 
+pub use sandbox::Group;
 pub use usage::Usage;
 
 /// What this sandbox has used until now. Outside of sandboxes, nothing is known.

@@ -79,6 +79,39 @@ pub(crate) fn table(accounts: &[Account]) -> String {
     table
 }
 
+// ---- Groups ----
+
+pub(crate) fn bad_group_name(name: &str) -> String {
+    format!(
+        "belljar: {name:?} is no name for a group: it must have 1 to 255 bytes, no `/`, and be neither `.` nor `..`."
+    )
+}
+
+pub(crate) fn bad_group_value(group: &str, value: &str, expected: &str) -> String {
+    format!("belljar: the group `{group}` can't have {value}: expected {expected}.")
+}
+
+pub(crate) fn no_group_outside(group: &str) -> String {
+    format!(
+        "belljar: there can be no group `{group}` here: this is no sandbox, or has closed the descriptor of its report."
+    )
+}
+
+pub(crate) fn group_has_caller(group: &str) -> String {
+    format!("belljar: the group `{group}` was not frozen, because this process is in it, and would not go on.")
+}
+
+/// `cause` is why, if it is known.
+pub(crate) fn group_refused(group: &str, trouble: &Trouble, cause: Option<&Cause>) -> String {
+    let cause =
+        cause.map_or(String::new(), |Cause { why, remedy }| format!("; the cause: {why}; the remedy: {remedy}"));
+    let place = match trouble {
+        Trouble::Missing(_) => String::new(),
+        Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", path.display()),
+    };
+    format!("belljar: the host does not let the group `{group}` have this: {place}{}{cause}.", Told(trouble))
+}
+
 // ---- No sandbox ----
 
 pub(crate) fn not_a_test_run(test: &str) -> String {
@@ -141,16 +174,30 @@ pub(crate) fn unsupported(test: &str, step: Step, path: &str, errno: Errno, caus
 
 /// The same, when the limits that the test has written can't be kept.
 pub(crate) fn no_cgroup(test: &str, trouble: &Trouble, cause: Option<&Cause>) -> String {
-    match trouble {
-        Trouble::Missing(controller) => {
-            let error = format!("no hierarchy that could be reached has the controller `{}`", controller.name());
-            page(test, Step::Cgroup, "", &error, cause)
+    let path = match trouble {
+        Trouble::Missing(_) => "".into(),
+        Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => path.to_string_lossy(),
+    };
+    page(test, Step::Cgroup, &path, &Told(trouble).to_string(), cause)
+}
+
+/// What is the matter with a cgroup, but for where it is.
+struct Told<'t>(&'t Trouble);
+
+impl Display for Told<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(trouble) = self;
+        match trouble {
+            Trouble::Missing(controller) => {
+                write!(f, "no hierarchy that could be reached has the controller `{}`", controller.name())
+            }
+            Trouble::Foreign { names, .. } => {
+                let listed: Vec<_> = names.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
+                let listed = if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) };
+                write!(f, "it holds processes that are not of this test run{listed}, and so can't be divided")
+            }
+            Trouble::Refused { errno, .. } => f.write_str(&error(*errno)),
         }
-        Trouble::Foreign(path) => {
-            let error = "it holds processes that are not of this test run, and so can't be divided";
-            page(test, Step::Cgroup, &path.to_string_lossy(), error, cause)
-        }
-        Trouble::Refused { path, errno } => unsupported(test, Step::Cgroup, &path.to_string_lossy(), *errno, cause),
     }
 }
 
@@ -255,6 +302,13 @@ impl Cause {
 
     pub(crate) fn no_cgroups() -> Self {
         Self::new("no cgroups are mounted", "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+    }
+
+    pub(crate) fn swap_is_not_counted() -> Self {
+        Self::new(
+            "this kernel has swap and does not count it, so that a limit on memory would be got round",
+            "boot with swapaccount=1, or turn swap off (sudo swapoff --all)",
+        )
     }
 
     pub(crate) fn masked_proc() -> Self {
@@ -404,14 +458,15 @@ struct Size(u64);
 impl Display for Size {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self(bytes) = *self;
-        let (unit, shift) = match bytes {
-            0..0x400 => return write!(f, "{bytes} B"),
-            0x400..0x10_0000 => ("KiB", 10),
-            0x10_0000..0x4000_0000 => ("MiB", 20),
-            _ => ("GiB", 30),
-        };
-        // Tenths, rounded.
-        let tenths = (u128::from(bytes) * 10 + (1 << (shift - 1))) >> shift;
+        if bytes < 0x400 {
+            return write!(f, "{bytes} B");
+        }
+        // Rounded.
+        let tenths = |shift: u32| (u128::from(bytes) * 10 + (1 << (shift - 1))) >> shift;
+        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)].map(|(unit, shift)| (unit, tenths(shift)));
+        let fits = units.into_iter().find(|(_, tenths)| *tenths < 10 * 1024);
+        let [.., largest] = units;
+        let (unit, tenths) = fits.unwrap_or(largest);
         match tenths % 10 {
             0 => write!(f, "{} {unit}", tenths / 10),
             tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),

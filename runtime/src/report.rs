@@ -159,6 +159,8 @@ pub(crate) enum Frame<'a> {
     Ended { end: End, execed: bool, survivors: bool, cpu: u64 },
     /// From the test: it asks what the sandbox has used. With it comes the descriptor to write that to.
     Usage,
+    /// From the test: it asks for a group of this name. With it comes a socket for what [`Handed`](crate::cgroup::Handed) is.
+    Group(&'a [u8]),
 }
 
 /// Where a frame is put together. It lies on the stack: init and signal handlers must not allocate.
@@ -220,6 +222,10 @@ impl<'a> Frame<'a> {
                 writer.put(&cpu.to_ne_bytes());
             }
             Self::Usage => writer.put(&[7]),
+            Self::Group(name) => {
+                writer.put(&[8]);
+                writer.put(name);
+            }
         }
         let length = writer.length;
         &buffer.0[..length]
@@ -257,6 +263,7 @@ impl<'a> Frame<'a> {
                 Some(Self::Ended { end, execed: flag(*execed)?, survivors: flag(*survivors)?, cpu })
             }
             (7, []) => Some(Self::Usage),
+            (8, name) => Some(Self::Group(name)),
             _ => None,
         }
     }
@@ -290,6 +297,7 @@ mod tests {
             Frame::Ended { end: End::Exited(REPORTED), execed: false, survivors: true, cpu: 7 },
             Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false, cpu: u64::MAX },
             Frame::Usage,
+            Frame::Group(b"db"),
         ];
         for step in Step::ALL {
             frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM }));
@@ -312,14 +320,14 @@ mod tests {
             for end in 0..message.len() {
                 // A text and a path have no length of their own: a shorter message is a shorter text.
                 let shorter = Frame::decode(&message[..end]);
-                let texts = matches!(shorter, Some(Frame::PanicText(_) | Frame::Refused(_)));
+                let texts = matches!(shorter, Some(Frame::PanicText(_) | Frame::Refused(_) | Frame::Group(_)));
                 assert!(shorter.is_none() || texts, "{end} of {frame:?} became {shorter:?}");
             }
             let mut damaged = message.to_vec();
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 8..=255 {
+        for kind in 9..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

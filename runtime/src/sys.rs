@@ -7,6 +7,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -227,6 +229,19 @@ pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments:
         // SAFETY: as above.
         next = unsafe { next.add(1) };
     }
+}
+
+/// Has `command` join cgroups, by these files `cgroup.procs`, before it becomes the program that it is to run.
+pub(crate) fn join_before_exec(command: &mut Command, procs: Vec<OwnedFd>) {
+    let join = move || {
+        for procs in &procs {
+            // 0 stands for whoever writes it.
+            nix::unistd::write(procs, b"0")?;
+        }
+        Ok(())
+    };
+    // SAFETY: in the child, `join` makes system calls and nothing else.
+    unsafe { command.pre_exec(join) };
 }
 
 // ---- Descriptors ----

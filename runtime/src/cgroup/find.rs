@@ -9,7 +9,7 @@ use super::{Controller, Trouble};
 use crate::zygote::facts::unescaped;
 
 /// The cgroup below which ours go, in place of this process's own; as `/proc/self/cgroup` writes it.
-const BELLJAR_CGROUP: &str = "BELLJAR_CGROUP";
+pub(crate) const BELLJAR_CGROUP: &str = "BELLJAR_CGROUP";
 
 /// A mounted hierarchy, and the cgroup in it below which ours go.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,12 +1,11 @@
 //! The files by which limits are set, and those that tell how they were met.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Cgroup, Controller, Directory, Trouble, write};
+use super::{Cgroup, Controller, Directory, Location, Trouble};
 use crate::spec::Spec;
 use crate::usage::Usage;
 
@@ -15,6 +14,9 @@ pub(crate) const DEFAULT_PIDS: u32 = 1024;
 
 /// The time over which CPU time is rationed, in microseconds; the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
+
+/// How many bytes the kernel counts at once, in version 1, while there is room: MEMCG_CHARGE_BATCH, 64 pages.
+const BATCH: u64 = 64 * 4096;
 
 /// How a test met its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,41 +35,70 @@ impl Directory {
         for controller in &self.controllers {
             match controller {
                 // Init is one more.
-                Controller::Pids => self.set("pids.max", u64::from(spec.pids.unwrap_or(DEFAULT_PIDS)) + 1)?,
-                Controller::Memory => self.limit_memory(spec.memory)?,
-                Controller::Cpu => self.limit_cpu(spec.cpu)?,
+                Controller::Pids => self.limit_pids(spec.pids.unwrap_or(DEFAULT_PIDS) + 1)?,
+                Controller::Memory => spec.memory.map_or(Ok(()), |limit| self.limit_memory(limit))?,
+                Controller::Cpu => spec.cpu.map_or(Ok(()), |limit| self.limit_cpu(limit))?,
                 Controller::Cpuacct => {}
             }
         }
         Ok(())
     }
 
-    fn limit_memory(&self, limit: Option<u64>) -> Result<(), Trouble> {
-        let Some(limit) = limit else { return Ok(()) };
+    /// `limit` in bytes.
+    pub(crate) fn limit_memory(&self, limit: u64) -> Result<(), Trouble> {
         if self.v2 {
             self.set("memory.max", limit)?;
-            self.set_where_there("memory.swap.max", 0)?;
+            self.forbid_swap("memory.swap.max", 0)?;
             // All die together: a test whose child alone is gone may wait for it for ever.
             self.set_where_there("memory.oom.group", 1)
         } else {
-            self.set("memory.limit_in_bytes", limit)?;
-            self.set_where_there("memory.memsw.limit_in_bytes", limit)
+            // Before Linux 5.11, cgroups below are not counted otherwise.
+            self.set_where_there("memory.use_hierarchy", 1)?;
+            // Memory alone may have no more than with swap.
+            let raised = match self.set("memory.limit_in_bytes", limit) {
+                Err(Trouble::Refused { errno: Errno::EINVAL, .. }) => true,
+                result => result.map(|()| false)?,
+            };
+            self.forbid_swap("memory.memsw.limit_in_bytes", limit)?;
+            if raised { self.set("memory.limit_in_bytes", limit) } else { Ok(()) }
         }
     }
 
-    fn limit_cpu(&self, thousandths: Option<u32>) -> Result<(), Trouble> {
-        let Some(thousandths) = thousandths else { return Ok(()) };
+    /// Sets a limit that keeps memory from being swapped out instead. Without it, the other keeps no promise.
+    fn forbid_swap(&self, file: &str, value: u64) -> Result<(), Trouble> {
+        match self.set_where_there(file, value) {
+            Ok(()) if has_swap() && self.read(file).is_err() => {
+                Err(Trouble::Refused { path: self.path_of(file), errno: Errno::ENOENT })
+            }
+            result => result,
+        }
+    }
+
+    /// `thousandths` of a core.
+    pub(crate) fn limit_cpu(&self, thousandths: u32) -> Result<(), Trouble> {
         let quota = u64::from(thousandths) * CPU_PERIOD / 1000;
         if self.v2 {
-            write(&self.path.join("cpu.max"), &format!("{quota} {CPU_PERIOD}"))
+            self.write("cpu.max", &format!("{quota} {CPU_PERIOD}"))
         } else {
             self.set("cpu.cfs_period_us", CPU_PERIOD)?;
             self.set("cpu.cfs_quota_us", quota)
         }
     }
 
+    pub(crate) fn limit_pids(&self, limit: u32) -> Result<(), Trouble> {
+        self.set("pids.max", limit.into())
+    }
+
+    /// The share of CPU time beside others of the same parent, where 100 is the usual one.
+    pub(crate) fn weigh_cpu(&self, weight: u32) -> Result<(), Trouble> {
+        match self.v2 {
+            true => self.set("cpu.weight", weight.into()),
+            false => self.set("cpu.shares", u64::from(weight) * 1024 / 100),
+        }
+    }
+
     fn set(&self, file: &str, value: u64) -> Result<(), Trouble> {
-        write(&self.path.join(file), &value.to_string())
+        self.write(file, &value.to_string())
     }
 
     /// For files that a kernel without swap, say, doesn't have.
@@ -78,14 +109,70 @@ impl Directory {
         }
     }
 
-    fn has(&self, controller: Controller) -> bool {
-        self.controllers.contains(&controller)
-    }
-
     /// A file that is one number.
     fn number(&self, file: &str) -> Option<u64> {
-        fs::read_to_string(self.path.join(file)).ok()?.trim().parse().ok()
+        self.read(file).ok()?.trim().parse().ok()
     }
+
+    /// The number that follows `name` in a file of names and numbers.
+    fn find(&self, file: &str, name: &str) -> Option<u64> {
+        let text = self.read(file).ok()?;
+        let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
+        pairs.find(|(key, _)| *key == name)?.1.trim().parse().ok()
+    }
+
+    /// The same for what is counted; 0 where it lacks, as on older kernels.
+    fn count(&self, file: &str, name: &str) -> u64 {
+        self.find(file, name).unwrap_or(0)
+    }
+}
+
+impl Directory {
+    /// How many processes were killed, here or in a cgroup below, because this one's memory was used up. A limit of a cgroup
+    /// below, which the test has set, doesn't count.
+    fn oom_kills(&self) -> u64 {
+        if self.v2 {
+            let was_used_up = self.count("memory.events.local", "oom") > 0;
+            return if was_used_up { self.count("memory.events", "oom_kill") } else { 0 };
+        }
+        // Version 1 counts each where it was killed. How often a limit was met it no longer counts on all kernels, but nothing is
+        // killed before the last page is used up.
+        let Location::Path(path) = &self.location else { return 0 };
+        let (limit, peak) = (self.number("memory.limit_in_bytes"), self.number("memory.max_usage_in_bytes"));
+        let was_met = limit.zip(peak).is_some_and(|(limit, peak)| peak + BATCH > limit);
+        let below = fs::read_dir(path).into_iter().flatten().flatten().filter(|_| was_met).map(|entry| entry.path());
+        let here = |path| Self { v2: false, location: Location::Path(path), controllers: Vec::new() };
+        let counts = |directory: Self| directory.count("memory.oom_control", "oom_kill");
+        below.map(|path| counts(here(path))).sum::<u64>() + self.count("memory.oom_control", "oom_kill")
+    }
+}
+
+/// Whether memory can be swapped out on this machine. See proc_swaps(5).
+fn has_swap() -> bool {
+    // The first line says what the columns are.
+    fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
+}
+
+/// What has been used in a cgroup, which consists of these.
+pub(crate) fn usage_of(directories: &[Directory]) -> Usage {
+    let mut usage = Usage::default();
+    for directory in directories {
+        let read = |v2, v1| directory.number(if directory.v2 { v2 } else { v1 });
+        if directory.has(Controller::Memory) {
+            usage.memory = read("memory.current", "memory.usage_in_bytes");
+            usage.memory_peak = read("memory.peak", "memory.max_usage_in_bytes");
+        }
+        if directory.has(Controller::Pids) {
+            usage.pids = directory.number("pids.current");
+            usage.pids_peak = directory.number("pids.peak");
+        }
+        if directory.v2 {
+            usage.cpu = directory.find("cpu.stat", "usage_usec").map(Duration::from_micros);
+        } else if directory.has(Controller::Cpuacct) {
+            usage.cpu = directory.number("cpuacct.usage").map(Duration::from_nanos);
+        }
+    }
+    usage
 }
 
 impl Cgroup {
@@ -94,56 +181,20 @@ impl Cgroup {
         let mut events = Events::default();
         if let Some(directory) = self.directories.iter().find(|directory| directory.has(Controller::Pids)) {
             // Refused by this limit, and by none of a cgroup above or below. Older kernels have one file for all.
-            let local = directory.path.join("pids.events.local");
-            let counts = if local.exists() { local } else { directory.path.join("pids.events") };
-            events.forks_refused = count(&counts, "max");
+            let local = directory.find("pids.events.local", "max");
+            events.forks_refused = local.unwrap_or_else(|| directory.count("pids.events", "max"));
         }
         let memory = self.directories.iter().find(|directory| directory.has(Controller::Memory));
         if let (Some(directory), true) = (memory, spec.memory.is_some()) {
-            let (counts, peak) = match directory.v2 {
-                true => ("memory.events", "memory.peak"),
-                false => ("memory.oom_control", "memory.max_usage_in_bytes"),
-            };
-            // Nor does a limit of a cgroup that the test has made below count.
-            if !directory.v2 || count(&directory.path.join("memory.events.local"), "oom") > 0 {
-                events.oom_kills = count(&directory.path.join(counts), "oom_kill");
-            }
-            events.memory_peak = directory.number(peak);
+            events.oom_kills = directory.oom_kills();
+            events.memory_peak =
+                directory.number(if directory.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" });
         }
         events
     }
 
     /// What has been used. To be read before this is dropped.
     pub(crate) fn usage(&self) -> Usage {
-        let mut usage = Usage::default();
-        for directory in &self.directories {
-            let read = |v2, v1| directory.number(if directory.v2 { v2 } else { v1 });
-            if directory.has(Controller::Memory) {
-                usage.memory = read("memory.current", "memory.usage_in_bytes");
-                usage.memory_peak = read("memory.peak", "memory.max_usage_in_bytes");
-            }
-            if directory.has(Controller::Pids) {
-                usage.pids = directory.number("pids.current");
-                usage.pids_peak = directory.number("pids.peak");
-            }
-            if directory.v2 {
-                usage.cpu = find(&directory.path.join("cpu.stat"), "usage_usec").map(Duration::from_micros);
-            } else if directory.has(Controller::Cpuacct) {
-                usage.cpu = directory.number("cpuacct.usage").map(Duration::from_nanos);
-            }
-        }
-        usage
+        usage_of(&self.directories)
     }
-}
-
-/// The number that follows `name` in a file of names and numbers.
-fn find(path: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
-    let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.find(|(key, _)| *key == name)?.1.trim().parse().ok()
-}
-
-/// The same for what is counted; 0 where it lacks, as on older kernels.
-fn count(path: &Path, name: &str) -> u64 {
-    find(path, name).unwrap_or(0)
 }

@@ -1,26 +1,30 @@
 //! Cgroups: one for each sandbox, with its limits; what they tell of a test's end; and their removal. See cgroups(7).
 //!
-//! All of it happens in the test binary, which hands a sandbox the descriptors by which it joins. Below the cgroup that the
-//! tests run in, each test binary makes a directory of its own in every hierarchy it needs, and locks it: what is not
-//! locked belongs to nobody any more, and is swept by the next test binary that comes by.
+//! It happens in the test binary, which hands a sandbox the descriptors by which it joins, and those of its [`groups`]. Below
+//! the cgroup that the tests run in, each test binary makes a directory of its own in every hierarchy it needs, and locks it:
+//! what is not locked belongs to nobody any more, and is swept by the next test binary that comes by.
 //!
 //! Limits that a test writes are promises, and what keeps them from being made is [`Trouble`]. The others are best effort.
 
 mod find;
+mod groups;
 mod limits;
 mod run;
 mod shared;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 use crate::spec::Spec;
-pub(crate) use find::chosen;
-pub(crate) use limits::{DEFAULT_PIDS, Events};
+pub(crate) use find::{BELLJAR_CGROUP, chosen};
+pub(crate) use groups::{Handed, NoGroup};
+pub(crate) use limits::{DEFAULT_PIDS, Events, usage_of};
 pub(crate) use run::{clean_up, make};
 
 /// What can be limited.
@@ -34,11 +38,11 @@ pub(crate) enum Controller {
 }
 
 impl Controller {
+    const ALL: [Self; 4] = [Self::Pids, Self::Memory, Self::Cpu, Self::Cpuacct];
+
     /// Those among `names`, always in the same order.
     fn among(names: &[&str]) -> Vec<Self> {
-        let mut all = vec![Self::Pids, Self::Memory, Self::Cpu, Self::Cpuacct];
-        all.retain(|controller| names.contains(&controller.name()));
-        all
+        Self::ALL.into_iter().filter(|controller| names.contains(&controller.name())).collect()
     }
 
     /// What the kernel calls it.
@@ -64,13 +68,22 @@ impl Controller {
 pub(crate) enum Trouble {
     /// No hierarchy, or no cgroup that could be reached, has the controller.
     Missing(Controller),
-    /// The cgroup has processes that are not of this test run, and so can't get controllers for cgroups below it.
-    Foreign(PathBuf),
+    /// The cgroup has processes that are not of this test run, and so can't get controllers for cgroups below it. The names of
+    /// those that this process can see.
+    Foreign { path: PathBuf, names: Vec<String> },
     /// The kernel refused.
     Refused { path: PathBuf, errno: Errno },
 }
 
 impl Trouble {
+    /// What the kernel said, if it was that.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            Self::Missing(_) | Self::Foreign { .. } => None,
+        }
+    }
+
     fn new(path: &Path, error: &io::Error) -> Self {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         Self::Refused { path: path.to_owned(), errno }
@@ -83,12 +96,57 @@ pub(crate) struct Cgroup {
     directories: Vec<Directory>,
 }
 
+/// A cgroup in one hierarchy.
 #[derive(Debug)]
-struct Directory {
+pub(crate) struct Directory {
     v2: bool,
-    path: PathBuf,
+    location: Location,
     /// Those of our controllers that work in it.
     controllers: Vec<Controller>,
+}
+
+/// How its files are reached.
+#[derive(Debug)]
+enum Location {
+    /// From the test binary.
+    Path(PathBuf),
+    /// From inside a sandbox, which may have no path to it.
+    Open(OwnedFd),
+}
+
+impl Directory {
+    fn open(&self, file: &str, flags: OFlag) -> Result<File, Trouble> {
+        let flags = flags | OFlag::O_CLOEXEC;
+        let opened = match &self.location {
+            Location::Path(path) => open(&path.join(file), flags, Mode::empty()),
+            Location::Open(directory) => openat(directory, file, flags, Mode::empty()),
+        };
+        opened.map(File::from).map_err(|errno| Trouble::Refused { path: self.path_of(file), errno })
+    }
+
+    /// What to call a file of it.
+    fn path_of(&self, file: &str) -> PathBuf {
+        match &self.location {
+            Location::Path(path) => path.join(file),
+            Location::Open(_) => file.into(),
+        }
+    }
+
+    /// Writes to a file of it. The kernel takes each write(2) as a whole.
+    fn write(&self, file: &str, value: &str) -> Result<(), Trouble> {
+        let mut open = self.open(file, OFlag::O_WRONLY)?;
+        open.write_all(value.as_bytes()).map_err(|error| Trouble::new(&self.path_of(file), &error))
+    }
+
+    fn read(&self, file: &str) -> Result<String, Trouble> {
+        let mut text = String::new();
+        let read = self.open(file, OFlag::O_RDONLY)?.read_to_string(&mut text);
+        read.map(|_| text).map_err(|error| Trouble::new(&self.path_of(file), &error))
+    }
+
+    pub(crate) fn has(&self, controller: Controller) -> bool {
+        self.controllers.contains(&controller)
+    }
 }
 
 /// How a sandbox joins its cgroup.
@@ -110,11 +168,8 @@ impl Joining {
     }
 }
 
-fn open_to_write(path: &Path) -> Result<File, Trouble> {
-    File::options().write(true).open(path).map_err(|error| Trouble::new(path, &error))
-}
-
 /// Writes to a file of a cgroup. The kernel takes each write(2) as a whole.
 fn write(path: &Path, value: &str) -> Result<(), Trouble> {
-    io::Write::write_all(&mut open_to_write(path)?, value.as_bytes()).map_err(|error| Trouble::new(path, &error))
+    let opened = File::options().write(true).open(path);
+    opened.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|error| Trouble::new(path, &error))
 }

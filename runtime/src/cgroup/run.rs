@@ -10,13 +10,13 @@ use std::time::Duration;
 use std::{io, mem, process, thread};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::utsname::uname;
 use nix::unistd::{Uid, geteuid};
 
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::shared::{self, Shared};
-use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Trouble, open_to_write, write};
+use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Trouble, write};
 use crate::host::{account, census};
 use crate::spec::Spec;
 
@@ -29,7 +29,7 @@ const RANDOM: usize = 16;
 /// How many processes and threads all sandboxes together may have that share a cgroup.
 const SHARED_PIDS: u32 = 4 * DEFAULT_PIDS;
 
-struct Run {
+pub(super) struct Run {
     hierarchies: Option<Result<Vec<Hierarchy>, Trouble>>,
     places: Vec<Place>,
     /// How many cgroups have been made for sandboxes.
@@ -43,7 +43,7 @@ struct Run {
 static RUN: Mutex<Run> =
     Mutex::new(Run { hierarchies: None, places: Vec::new(), made: 0, over: Vec::new(), in_vain: false });
 
-fn run() -> MutexGuard<'static, Run> {
+pub(super) fn run() -> MutexGuard<'static, Run> {
     RUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -81,6 +81,11 @@ fn without_pids() -> (Cgroup, Joining) {
     (Cgroup::default(), Joining { process_limit: process_limit_is_exact(), ..Joining::default() })
 }
 
+/// Whether there is something else that keeps a limit of this kind as well.
+fn has_stand_in(controller: Controller) -> bool {
+    controller == Controller::Pids && process_limit_is_exact()
+}
+
 /// Whether RLIMIT_NPROC counts the processes of a user namespace alone, as since Linux 5.14, and binds its owner, who must
 /// not be root. See getrlimit(2).
 fn process_limit_is_exact() -> bool {
@@ -110,18 +115,22 @@ pub(crate) fn clean_up() {
 }
 
 impl Run {
+    pub(super) fn hierarchies(&mut self) -> Result<Vec<Hierarchy>, Trouble> {
+        self.hierarchies.get_or_insert_with(hierarchies).clone()
+    }
+
     fn make(
         &mut self,
         spec: &Spec,
         written: &[Controller],
         zygote: BorrowedFd<'_>,
     ) -> Result<(Cgroup, Joining), Trouble> {
-        let found = self.hierarchies.get_or_insert_with(hierarchies).clone()?;
+        let found = self.hierarchies()?;
         if found.is_empty() && chosen().is_some() {
             return Err(Trouble::Missing(Controller::Pids));
         }
         let offers = |controller: Controller| found.iter().any(|found| found.controllers.contains(&controller));
-        if let Some(missing) = written.iter().find(|controller| !offers(**controller)) {
+        if let Some(missing) = written.iter().find(|controller| !offers(**controller) && !has_stand_in(**controller)) {
             return Err(Trouble::Missing(*missing));
         }
         let mut directories = Vec::new();
@@ -133,7 +142,7 @@ impl Run {
                 Ok((Cgroup { directories }, joining))
             }
             Err(trouble) => {
-                self.over.extend(directories.into_iter().map(|directory| directory.path));
+                self.over.extend(paths(directories));
                 Err(trouble)
             }
         }
@@ -174,7 +183,7 @@ impl Run {
             let controllers = place.enable(&wanted, written, is_measured)?;
             let path = place.directory.join(&name);
             fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
-            directories.push(Directory { v2: hierarchy.v2, path, controllers });
+            directories.push(Directory { v2: hierarchy.v2, location: Location::Path(path), controllers });
             if let Some(directory) = directories.last() {
                 directory.limit(spec)?;
                 joining.add(directory)?;
@@ -183,8 +192,17 @@ impl Run {
         Ok(joining)
     }
 
+    /// Makes one more directory in this hierarchy, of version 1, for groups of a sandbox that has none there.
+    pub(super) fn make_one(&mut self, hierarchy: &Hierarchy) -> Result<Directory, Trouble> {
+        self.made += 1;
+        let name = self.made.to_string();
+        let path = self.place(hierarchy)?.directory.join(name);
+        fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
+        Ok(Directory { v2: false, location: Location::Path(path), controllers: Vec::new() })
+    }
+
     /// Our directory in this hierarchy, which is made if there is none.
-    fn place(&mut self, hierarchy: &Hierarchy) -> Result<&mut Place, Trouble> {
+    pub(super) fn place(&mut self, hierarchy: &Hierarchy) -> Result<&mut Place, Trouble> {
         if let Some(known) = self.places.iter().position(|place| place.hierarchy.parent == hierarchy.parent) {
             return Ok(&mut self.places[known]);
         }
@@ -212,7 +230,7 @@ impl Run {
 }
 
 /// Our directory in one hierarchy.
-struct Place {
+pub(super) struct Place {
     hierarchy: Hierarchy,
     directory: PathBuf,
     /// Held as long as this process lives, however it ends.
@@ -260,11 +278,19 @@ impl Place {
             }
             match self.enable_one(*controller, may_change) {
                 Ok(()) => self.enabled.push(*controller),
-                Err(trouble) if is_written => return Err(trouble),
+                Err(trouble) if is_written && !has_stand_in(*controller) => return Err(trouble),
                 Err(_) => self.refused.push((*controller, may_change)),
             }
         }
         Ok(self.enabled.clone())
+    }
+
+    /// Has cgroups below `own`, which is one of ours, get as many controllers as can be had. Returns which. The processes in it
+    /// go to a leaf of it.
+    pub(super) fn divide(&mut self, own: &Path) -> Result<Vec<Controller>, Trouble> {
+        let all = [Controller::Pids, Controller::Memory, Controller::Cpu];
+        self.enable(&all, &[], true)?;
+        shared::divide(own)
     }
 
     fn enable_one(&mut self, controller: Controller, may_change: bool) -> Result<(), Trouble> {
@@ -278,11 +304,9 @@ impl Place {
 impl Joining {
     /// Has the sandbox join `directory` too.
     fn add(&mut self, directory: &Directory) -> Result<(), Trouble> {
-        let procs = OwnedFd::from(open_to_write(&directory.path.join("cgroup.procs"))?);
+        let procs = OwnedFd::from(directory.open("cgroup.procs", OFlag::O_WRONLY)?);
         if directory.v2 {
-            let path = &directory.path;
-            let directory = File::open(path).map_err(|error| Trouble::new(path, &error))?;
-            self.unified = Some((directory.into(), procs));
+            self.unified = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), procs));
         } else {
             self.procs.push(procs);
         }
@@ -293,9 +317,16 @@ impl Joining {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if !self.directories.is_empty() {
-            run().over.extend(self.directories.drain(..).map(|directory| directory.path));
+            run().over.extend(paths(self.directories.drain(..)));
         }
     }
+}
+
+fn paths(directories: impl IntoIterator<Item = Directory>) -> impl Iterator<Item = PathBuf> {
+    directories.into_iter().filter_map(|directory| match directory.location {
+        Location::Path(path) => Some(path),
+        Location::Open(_) => None,
+    })
 }
 
 /// Makes a directory of a new name, and locks it.

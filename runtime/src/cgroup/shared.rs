@@ -2,7 +2,6 @@
 //! those of the test run have to move to a leaf. Several test binaries may be at it at once: they take turns, and the last
 //! one to leave puts everything back.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Controller, Trouble, write};
-use crate::host::census::parent_of;
+use crate::host::census::{name_of, parent_of};
 
 /// The cgroup that the processes of the test run move to.
 pub(super) const LEAF: &str = "belljar.leaf";
@@ -37,18 +36,7 @@ impl Shared {
         if has(parent, controller) {
             return Ok(());
         }
-        // The kernel refuses some controllers while there are processes; with the others, it lets them be the only ones
-        // that there can ever be.
-        make_room(parent)?;
-        for _ in 0..1000 {
-            match turn_on(parent, controller) {
-                // A process was forked meanwhile, or the kernel needs a moment to see that the last one has moved.
-                Err(Trouble::Refused { errno: Errno::EBUSY, .. }) => thread::sleep(Duration::from_millis(1)),
-                result => return result,
-            }
-            make_room(parent)?;
-        }
-        turn_on(parent, controller)
+        turn_on_in_empty(parent, controller, || make_room(parent))
     }
 
     /// Puts everything back, if nobody else uses it.
@@ -64,7 +52,7 @@ impl Shared {
                 let _ = write(&parent.join(CONTROL), &format!("-{}", controller.name()));
             }
         }
-        let _ = move_all(&leaf, parent);
+        let _ = move_all(&leaf, parent, |_| Ok(true));
         let _ = fs::remove_dir(leaf);
     }
 }
@@ -90,37 +78,90 @@ pub(super) fn turn_on(directory: &Path, controller: Controller) -> Result<(), Tr
     write(&directory.join(CONTROL), &format!("+{}", controller.name()))
 }
 
+/// Has cgroups below `directory` get this controller, when `make_room` has moved its processes elsewhere.
+fn turn_on_in_empty(
+    directory: &Path,
+    controller: Controller,
+    make_room: impl Fn() -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    // The kernel refuses some controllers while there are processes; with the others, it lets them be the only ones that
+    // there can ever be.
+    make_room()?;
+    for _ in 0..1000 {
+        match turn_on(directory, controller) {
+            // A process was forked meanwhile, or the kernel needs a moment to see that the last one has moved.
+            Err(Trouble::Refused { errno: Errno::EBUSY, .. }) => thread::sleep(Duration::from_millis(1)),
+            result => return result,
+        }
+        make_room()?;
+    }
+    turn_on(directory, controller)
+}
+
+/// Has cgroups below that of a sandbox get all controllers that it has, and returns which. Its processes move to a leaf.
+pub(super) fn divide(own: &Path) -> Result<Vec<Controller>, Trouble> {
+    let file = own.join("cgroup.controllers");
+    let text = fs::read_to_string(&file).map_err(|error| Trouble::new(&file, &error))?;
+    let controllers = Controller::among(&text.split_whitespace().collect::<Vec<_>>());
+    let leaf = own.join(LEAF);
+    let make_room = || {
+        make_leaf(&leaf)?;
+        move_all(own, &leaf, |_| Ok(true))
+    };
+    for controller in &controllers {
+        if !has(own, *controller) {
+            turn_on_in_empty(own, *controller, make_room)?;
+        }
+    }
+    Ok(controllers)
+}
+
+fn make_leaf(leaf: &Path) -> Result<(), Trouble> {
+    match fs::create_dir(leaf) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Trouble::new(leaf, &error)),
+        _ => Ok(()),
+    }
+}
+
 /// Moves the processes in `parent` to the leaf, if there are any, and all of them are of this test run.
 fn make_room(parent: &Path) -> Result<(), Trouble> {
     // The root cgroup, which has no type, may have both. Whoever emptied it would move the whole machine.
     if !parent.join("cgroup.type").exists() || processes(parent)?.is_empty() {
         return Ok(());
     }
-    // What is about to end, such as the zygote of a test binary that was killed, has lost its place in the family already.
+    let leaf = parent.join(LEAF);
     let mut tries = 0;
-    while !are_all_ours(&processes(parent)?) {
+    let mut oldest = None;
+    move_all(parent, &leaf, |pids| {
+        // Once they have moved, this process is elsewhere too.
+        oldest = oldest.or_else(|| ancestors(process::id()).filter(|pid| pids.contains(pid)).last());
+        // What is about to end, such as the zygote of a test binary that was killed, has lost its place in the family already.
+        let strangers = strangers(pids, oldest);
+        if strangers.is_empty() {
+            return make_leaf(&leaf).map(|()| true);
+        }
         if tries == 100 {
-            return Err(Trouble::Foreign(parent.to_owned()));
+            let names = strangers.iter().filter_map(|pid| name_of(*pid)).collect();
+            return Err(Trouble::Foreign { path: parent.to_owned(), names });
         }
         tries += 1;
         thread::sleep(Duration::from_millis(1));
-    }
-    let leaf = parent.join(LEAF);
-    match fs::create_dir(&leaf) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(Trouble::new(&leaf, &error)),
-        _ => {}
-    }
-    move_all(parent, &leaf)
+        Ok(false)
+    })
 }
 
-/// Moves all processes, and those that they fork meanwhile.
-fn move_all(from: &Path, to: &Path) -> Result<(), Trouble> {
+/// Moves all processes, and those that they fork meanwhile: each time those that were listed, if they `may_move`. Otherwise it
+/// looks again.
+fn move_all(from: &Path, to: &Path, mut may_move: impl FnMut(&[u32]) -> Result<bool, Trouble>) -> Result<(), Trouble> {
     let mut moved = Vec::new();
     loop {
         let left = processes(from)?;
         // What is still there after it was moved, such as a process whose main thread has ended alone, never goes.
         if left.is_empty() || left == moved {
             return Ok(());
+        }
+        if !may_move(&left)? {
+            continue;
         }
         // 0 stands for one that this pid namespace does not know, and would be taken for this process.
         for pid in left.iter().filter(|pid| **pid != 0) {
@@ -141,14 +182,16 @@ fn processes(directory: &Path) -> Result<Vec<u32>, Trouble> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
-/// Whether all these processes are this one, its ancestors among them, or descend from the oldest of those.
-fn are_all_ours(pids: &[u32]) -> bool {
-    let parents: BTreeMap<u32, u32> = pids.iter().filter_map(|pid| Some((*pid, parent_of(*pid)?))).collect();
-    let ancestors = |pid| iter::successors(Some(pid), |pid| parent_of(*pid)).take_while(|pid| *pid != 0);
-    let Some(oldest) = ancestors(process::id()).filter(|pid| parents.contains_key(pid)).last() else {
-        // This process is elsewhere already.
-        return pids.is_empty();
-    };
+/// A process, its parent, and so on.
+fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    iter::successors(Some(pid), |pid| parent_of(*pid)).take_while(|pid| *pid != 0)
+}
+
+/// Those of these processes that do not descend from the `oldest` of the test run that was found among them. All are strangers
+/// if there is none.
+fn strangers(pids: &[u32], oldest: Option<u32>) -> Vec<u32> {
+    let is_ours = |pid: u32| oldest.is_some_and(|oldest| ancestors(pid).any(|pid| pid == oldest));
     // A process that has ended is no trouble.
-    pids.iter().all(|pid| *pid != 0 && (!parents.contains_key(pid) || ancestors(*pid).any(|pid| pid == oldest)))
+    let has_ended = |pid: u32| pid != 0 && parent_of(pid).is_none();
+    pids.iter().copied().filter(|pid| !is_ours(*pid) && !has_ended(*pid)).collect()
 }

@@ -17,7 +17,7 @@ use crate::message;
 use crate::spec::Test;
 
 /// Where the report goes.
-const BELLJAR_REPORT: &str = "BELLJAR_REPORT";
+pub(crate) const BELLJAR_REPORT: &str = "BELLJAR_REPORT";
 
 enum Destination {
     /// A file that gets a line for each test, as soon as it is over, in JSON.

@@ -57,6 +57,17 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     Stat::read(&Path::new("/proc").join(pid.to_string())).map(|stat| stat.parent)
 }
 
+/// The name of a process. `None` if it has ended.
+pub(crate) fn name_of(pid: u32) -> Option<String> {
+    Stat::read(&Path::new("/proc").join(pid.to_string())).map(|stat| stat.name)
+}
+
+/// Whether a process is stopped, by a signal. One that has ended needs no more to be.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let stat = Stat::read(&Path::new("/proc").join(pid.to_string()));
+    stat.is_none_or(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
+}
+
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;

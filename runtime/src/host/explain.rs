@@ -31,6 +31,11 @@ pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
 
 /// The most likely cause of there being no cgroup for the limits that a test has written.
 pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
+    if let Trouble::Refused { path, errno: Errno::ENOENT } = trouble {
+        if path.ends_with("memory.swap.max") || path.ends_with("memory.memsw.limit_in_bytes") {
+            return Some(Cause::swap_is_not_counted());
+        }
+    }
     if let Some(chosen) = cgroup::chosen() {
         return Some(Cause::bad_choice(&chosen.to_string_lossy()));
     }
@@ -42,7 +47,7 @@ pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
         Trouble::Missing(_) if !mount_points().iter().any(|point| point.starts_with("/sys/fs/cgroup")) => {
             Some(Cause::no_cgroups())
         }
-        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } | Trouble::Foreign(_) => {
+        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } | Trouble::Foreign { .. } => {
             Some(Cause::cgroup_of_others())
         }
         Trouble::Missing(_) if unified => Some(Cause::cgroup_of_others()),

@@ -1,6 +1,6 @@
 //! A sandbox, as the test binary holds it: two pipes, a socket, and a descriptor for its init.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,9 +12,11 @@ use nix::unistd::{pipe2, write};
 
 use super::account;
 use super::census::{self, Process};
+use super::explain::explain_cgroup;
 use super::judge::{Ended, Evidence, OwnedRefusal};
 use super::output::Stream;
-use crate::cgroup::{self, Cgroup, Trouble};
+use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
+use crate::message;
 use crate::report::{FRAME_MAX, Frame, Refusal};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
@@ -141,7 +143,7 @@ impl Sandbox {
     }
 
     /// Takes one report, if there is one.
-    fn receive(&self, evidence: &mut Evidence, init: &mut Option<OwnedFd>) -> nix::Result<Received> {
+    fn receive(&mut self, evidence: &mut Evidence, init: &mut Option<OwnedFd>) -> nix::Result<Received> {
         let mut buffer = [0; FRAME_MAX];
         let message = match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(message)) => message,
@@ -164,6 +166,11 @@ impl Sandbox {
                     self.tell_usage(answer);
                 }
             }
+            Some(Frame::Group(name)) => {
+                if let (Some(answer), Ok(name)) = (message.fds.into_iter().next(), std::str::from_utf8(name)) {
+                    self.hand_group(name, &answer);
+                }
+            }
             Some(Frame::Ended { end, execed, survivors, cpu }) => {
                 // What is left has a part in it that will never be known.
                 let cpu = (!survivors).then(|| Duration::from_micros(cpu));
@@ -181,6 +188,19 @@ impl Sandbox {
         if fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok() {
             let _ = write(&answer, &self.cgroup.usage().encode());
         }
+    }
+
+    /// Makes a group for the test, which waits at the other end of a socket.
+    fn hand_group(&mut self, name: &str, answer: &OwnedFd) {
+        if !Handed::is_name(name) || fcntl(answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
+            return;
+        }
+        let made = self.cgroup.make_group(name).map_err(|trouble| {
+            let text = message::group_refused(name, &trouble, explain_cgroup(&trouble).as_ref());
+            NoGroup { errno: trouble.errno(), text }
+        });
+        let fds: Vec<_> = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect();
+        let _ = sys::send_with_fds(answer.as_fd(), &Handed::encode(&made), &fds);
     }
 }
 

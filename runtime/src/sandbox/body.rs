@@ -17,7 +17,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Pid, pipe2, setpgid};
 
 use super::Report;
-use crate::report::{Buffer, Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
+use crate::report::{Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::sys::{self, Disposition};
 use crate::usage::{USAGE_SIZE, Usage};
@@ -103,13 +103,16 @@ fn check(report: &Report) -> nix::Result<()> {
     if INODE.get() == Some(&inode) { Ok(()) } else { Err(Errno::EBADF) }
 }
 
+/// The report socket, if this is a sandbox, and the body has not closed it.
+pub(super) fn report() -> Option<&'static Report> {
+    REPORT.get().filter(|report| check(report).is_ok())
+}
+
 /// Asks the test binary, outside, what this sandbox has used.
 pub(crate) fn usage() -> Option<Usage> {
-    let report = REPORT.get()?;
-    check(report).ok()?;
+    let report = report()?;
     let (answer, theirs) = pipe2(OFlag::O_CLOEXEC).ok()?;
-    let mut buffer = Buffer::new();
-    sys::send_with_fds(report.0.as_fd(), Frame::Usage.encode(&mut buffer), &[theirs.as_raw_fd()]).ok()?;
+    report.send_with(&Frame::Usage, theirs.as_fd()).ok()?;
     drop(theirs);
     let mut bytes = [0; USAGE_SIZE];
     File::from(answer).read_exact(&mut bytes).ok()?;

@@ -7,9 +7,11 @@
 pub(crate) mod rootfs;
 
 mod body;
+mod group;
 mod reaper;
 
 pub(crate) use body::usage;
+pub use group::Group;
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -64,6 +66,12 @@ pub(crate) struct Report(OwnedFd);
 impl Report {
     pub(crate) fn send(&self, frame: &Frame<'_>) -> nix::Result<()> {
         send(self.0.as_fd(), frame)
+    }
+
+    /// Sends a frame with a descriptor for the answer.
+    fn send_with(&self, frame: &Frame<'_>, answer: BorrowedFd<'_>) -> nix::Result<()> {
+        let mut buffer = Buffer::new();
+        sys::send_with_fds(self.0.as_fd(), frame.encode(&mut buffer), &[answer.as_raw_fd()])
     }
 }
 

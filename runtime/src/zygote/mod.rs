@@ -27,8 +27,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 
-use crate::cgroup::{self, Joining};
-use crate::host::account;
+use crate::cgroup::{self, BELLJAR_CGROUP, Joining};
+use crate::host::account::{self, BELLJAR_REPORT};
 use crate::report::{Frame, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel};
 use crate::spec::Spec;
@@ -148,6 +148,9 @@ fn serve(requests: OwnedFd, owner: Pid, arguments: MainArguments, proof: &Single
     }
 }
 
+/// How much sooner or later than others the kernel kills this process when memory is used up. See proc_pid_oom_score_adj(5).
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
 struct Server {
     requests: OwnedFd,
     /// Refers to the zygote itself. Each init looks at it once.
@@ -176,6 +179,15 @@ impl Server {
         }
         // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
+        for name in [BELLJAR_CGROUP, BELLJAR_REPORT] {
+            // SAFETY: this process has one thread.
+            unsafe { env::remove_var(name) };
+        }
+        // The kernel is to take tests, which may have limits, before what it was told to spare.
+        if fs::read_to_string(OOM_SCORE).is_ok_and(|score| score.starts_with('-')) {
+            let _ = fs::write(OOM_SCORE, "0");
+        }
         let command = get_name()?;
         set_name(c"belljar-zygote")?;
         let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);

@@ -1,0 +1,170 @@
+//! Cgroups that a test makes below its own. The test binary makes them, and hands the test the descriptors by which they are
+//! used: in version 1, and in a sandbox that shares its cgroup with others, a test could not do that by itself.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::run::run;
+use super::{Cgroup, Controller, Directory, Location, Trouble};
+use crate::report::PAYLOAD_MAX;
+
+/// A group, as the test gets it: a directory for each hierarchy, and in the same order what is to be known of them.
+pub(crate) struct Handed {
+    descriptions: Vec<u8>,
+    directories: Vec<OwnedFd>,
+}
+
+/// What a test gets in place of a group.
+pub(crate) struct NoGroup {
+    /// What the kernel said, if it was that.
+    pub(crate) errno: Option<Errno>,
+    /// What to tell.
+    pub(crate) text: String,
+}
+
+impl Handed {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.directories.iter().map(|directory| directory.as_fd())
+    }
+
+    /// Whether a group may have this name.
+    pub(crate) fn is_name(name: &str) -> bool {
+        !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\n', '\0'])
+    }
+
+    /// The message that stands for this, but for its descriptors; or for what there is in its place.
+    pub(crate) fn encode(made: &Result<Self, NoGroup>) -> Vec<u8> {
+        match made {
+            Ok(handed) => [&[0], handed.descriptions.as_slice()].concat(),
+            Err(NoGroup { errno, text }) => {
+                let errno = errno.map_or(0, |errno| errno as i32).to_ne_bytes();
+                let end = text.len().min(PAYLOAD_MAX - 1 - errno.len());
+                [&[1], errno.as_slice(), &text.as_bytes()[..end]].concat()
+            }
+        }
+    }
+
+    /// `None` if it is no such message.
+    pub(crate) fn decode(message: &[u8], directories: Vec<OwnedFd>) -> Option<Result<Vec<Directory>, NoGroup>> {
+        match message {
+            [0, descriptions @ ..] => Some(Ok(Self::receive(descriptions, directories))),
+            [1, e0, e1, e2, e3, text @ ..] => {
+                let errno = Some(i32::from_ne_bytes([*e0, *e1, *e2, *e3])).filter(|errno| *errno != 0);
+                let text = String::from_utf8_lossy(text).into_owned();
+                Some(Err(NoGroup { errno: errno.map(Errno::from_raw), text }))
+            }
+            _ => None,
+        }
+    }
+
+    fn receive(descriptions: &[u8], directories: Vec<OwnedFd>) -> Vec<Directory> {
+        let directory = |(description, directory): (&u8, OwnedFd)| Directory {
+            v2: description & V2 != 0,
+            location: Location::Open(directory),
+            controllers: Controller::ALL.into_iter().filter(|controller| description & bit(*controller) != 0).collect(),
+        };
+        descriptions.iter().zip(directories).map(directory).collect()
+    }
+}
+
+const V2: u8 = 0x80;
+
+fn bit(controller: Controller) -> u8 {
+    1 << controller as u8
+}
+
+impl Cgroup {
+    /// Makes a group of this name.
+    pub(crate) fn make_group(&mut self, name: &str) -> Result<Handed, Trouble> {
+        let mut made = Handed { descriptions: Vec::new(), directories: Vec::new() };
+        let mut refused = Trouble::Missing(Controller::Pids);
+        let mut run = run();
+        for hierarchy in run.hierarchies()? {
+            let is_own = |directory: &&Directory| directory.path_of("").starts_with(&hierarchy.parent);
+            let own = self.directories.iter().find(is_own);
+            let below = match own {
+                Some(Directory { v2: true, location: Location::Path(path), .. }) => run
+                    .place(&hierarchy)
+                    .and_then(|place| place.divide(path))
+                    .map(|controllers| (path.clone(), controllers)),
+                Some(Directory { location: Location::Path(path), .. }) => {
+                    Ok((path.clone(), hierarchy.controllers.clone()))
+                }
+                _ if hierarchy.v2 => continue,
+                // Its groups go below a cgroup that has none of the sandbox's own processes, and tells nothing about them.
+                _ => run.make_one(&hierarchy).map(|directory| {
+                    let path = directory.path_of("");
+                    self.directories.push(directory);
+                    (path, hierarchy.controllers.clone())
+                }),
+            };
+            match below.and_then(|(path, controllers)| Ok((open_new(&path.join(name))?, controllers))) {
+                Ok((directory, controllers)) => {
+                    let v2 = if hierarchy.v2 { V2 } else { 0 };
+                    made.descriptions.push(controllers.iter().fold(v2, |bits, controller| bits | bit(*controller)));
+                    made.directories.push(directory);
+                }
+                // What is missing can't be limited, and that is told when it is to be.
+                Err(trouble) => refused = trouble,
+            }
+        }
+        if made.directories.is_empty() { Err(refused) } else { Ok(made) }
+    }
+}
+
+/// What a test does with its groups.
+impl Directory {
+    pub(crate) fn is_v2(&self) -> bool {
+        self.v2
+    }
+
+    pub(crate) fn open_procs(&self) -> Result<OwnedFd, Trouble> {
+        self.open(PROCS, OFlag::O_WRONLY).map(OwnedFd::from)
+    }
+
+    pub(crate) fn add(&self, pid: u32) -> Result<(), Trouble> {
+        self.write(PROCS, &pid.to_string())
+    }
+
+    pub(crate) fn processes(&self) -> Result<Vec<u32>, Trouble> {
+        Ok(self.read(PROCS)?.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// Of version 2: freezes it or thaws it, and waits until it is so.
+    pub(crate) fn freeze(&self, freeze: bool) -> Result<(), Trouble> {
+        let wanted = u64::from(freeze);
+        self.write("cgroup.freeze", &wanted.to_string())?;
+        loop {
+            // Opened before it is read: the kernel tells of what changes after that.
+            let events = self.open(EVENTS, OFlag::O_RDONLY)?;
+            let mut text = String::new();
+            (&events).read_to_string(&mut text).map_err(|error| Trouble::new(Path::new(EVENTS), &error))?;
+            if text.lines().any(|line| line == format!("frozen {wanted}")) {
+                return Ok(());
+            }
+            let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::NONE);
+        }
+    }
+
+    /// Of version 2: kills all in it, if the kernel can.
+    pub(crate) fn kill(&self) {
+        let _ = self.write("cgroup.kill", "1");
+    }
+}
+
+/// The file that lists the processes, and by which they are added.
+const PROCS: &str = "cgroup.procs";
+
+/// The file that tells whether there are processes, and whether they are frozen.
+const EVENTS: &str = "cgroup.events";
+
+fn open_new(path: &Path) -> Result<OwnedFd, Trouble> {
+    let made = fs::create_dir(path).and_then(|()| File::open(path));
+    made.map(OwnedFd::from).map_err(|error| Trouble::new(path, &error))
+}

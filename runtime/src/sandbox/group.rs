@@ -1,0 +1,217 @@
+//! Inside a test: groups of processes that are limited, stopped, killed and measured together.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::process::{self, Command};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
+
+use super::body;
+use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, usage_of};
+use crate::host::census;
+use crate::message;
+use crate::report::{Frame, PAYLOAD_MAX};
+use crate::sys;
+use crate::usage::Usage;
+
+/// A part of a test's processes, in a cgroup of its own below that of the sandbox: a server that is to run out of memory, say, or
+/// to hang while its clients wait. See cgroups(7).
+///
+/// ```no_run
+/// # use belljar::isolated;
+/// #[isolated]
+/// fn clients_give_up() -> std::io::Result<()> {
+///     let server = belljar::Group::new("server")?;
+///     server.limit_memory(64 << 20)?;
+///     let mut child = server.command("python3")?.args(["-m", "http.server"]).spawn()?;
+///     server.freeze()?;
+///     // ... here every request runs into its timeout ...
+///     server.thaw()?;
+///     server.kill()?;
+///     child.wait().map(drop)
+/// }
+/// ```
+///
+/// What these methods can't do is an error of the kind [`Unsupported`](io::ErrorKind::Unsupported), which says why, and is never
+/// passed over. A group needs a host on which the sandbox can have a cgroup: of version 2 in a cgroup that the user may divide,
+/// or of version 1 as root. It is gone with the sandbox. Dropping this changes nothing.
+///
+/// With version 2, the first group has the test's own processes move to the cgroup `belljar.leaf` below that of the sandbox: where
+/// there are others beside them, they can't stay in it.
+#[derive(Debug)]
+pub struct Group {
+    name: String,
+    directories: Vec<Directory>,
+}
+
+/// The weight of CPU time that every cgroup begins with.
+const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
+
+impl Group {
+    /// Makes a group of this name, with no process in it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if a directory can't have this name. `AlreadyExists` if this sandbox has a group of this name. `Unsupported`
+    /// if this is no sandbox, or the host lets it have no cgroup.
+    pub fn new(name: &str) -> io::Result<Self> {
+        if !Handed::is_name(name) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message::bad_group_name(name)));
+        }
+        let outside = || io::Error::new(io::ErrorKind::Unsupported, message::no_group_outside(name));
+        let report = body::report().ok_or_else(outside)?;
+        let (answer, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        report.send_with(&Frame::Group(name.as_bytes()), theirs.as_fd())?;
+        drop(theirs);
+        let mut buffer = [0; PAYLOAD_MAX];
+        let received = sys::receive(answer.as_fd(), &mut buffer, MsgFlags::empty())?.ok_or_else(outside)?;
+        match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {
+            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories }),
+            Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),
+            None => Err(io::Error::from_raw_os_error(Errno::EPROTO as i32)),
+        }
+    }
+
+    /// Lets the group have this much memory, in bytes. Who needs more has all of it killed; with version 1, one process of it.
+    pub fn limit_memory(&self, bytes: u64) -> io::Result<()> {
+        self.with(Controller::Memory, |directory| directory.limit_memory(bytes))
+    }
+
+    /// Lets the group have so many processes and threads. fork(2) then fails with EAGAIN.
+    pub fn limit_pids(&self, most: u32) -> io::Result<()> {
+        self.with(Controller::Pids, |directory| directory.limit_pids(most))
+    }
+
+    /// Lets the group have this much CPU time, in cores, from 0.01 to 1000.
+    pub fn limit_cpu(&self, cores: f64) -> io::Result<()> {
+        if !(0.01..=1000.0).contains(&cores) {
+            let text = message::bad_group_value(&self.name, &cores.to_string(), "a number of cores from 0.01 to 1000");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.with(Controller::Cpu, |directory| directory.limit_cpu((cores * 1000.0).round() as u32))
+    }
+
+    /// The share of CPU time that the group gets beside other groups where there is too little: 100 by default, from 1 to 10,000.
+    pub fn weigh_cpu(&self, weight: u32) -> io::Result<()> {
+        if !WEIGHTS.contains(&weight) {
+            let text = message::bad_group_value(&self.name, &weight.to_string(), "a weight from 1 to 10000");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.with(Controller::Cpu, |directory| directory.weigh_cpu(weight))
+    }
+
+    /// A command that will run in the group, with all that it starts. While the group is frozen, it waits for that to end, and so
+    /// does who spawns it.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> io::Result<Command> {
+        let procs = self.directories.iter().map(Directory::open_procs).collect::<Result<Vec<_>, _>>();
+        let mut command = Command::new(program);
+        sys::join_before_exec(&mut command, procs.map_err(|trouble| self.refused(&trouble))?);
+        Ok(command)
+    }
+
+    /// Moves a process into the group. What it has started already stays where it is.
+    pub fn add(&self, pid: u32) -> io::Result<()> {
+        // 0 would stand for the caller.
+        if pid == 0 {
+            let text = message::bad_group_value(&self.name, "0", "the id of a process");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let add = |directory: &Directory| directory.add(pid);
+        self.directories.iter().try_for_each(add).map_err(|trouble| self.refused(&trouble))
+    }
+
+    /// The ids of the processes in the group.
+    pub fn pids(&self) -> io::Result<Vec<u32>> {
+        // They are the same in each hierarchy.
+        let Some(directory) = self.directories.first() else { return Ok(Vec::new()) };
+        directory.processes().map_err(|trouble| self.refused(&trouble))
+    }
+
+    /// Stops all processes of the group, and returns when they have. They can't tell, but for the time that is gone.
+    ///
+    /// With version 1 they are stopped by SIGSTOP, which their parent can see, see waitpid(2): what is frozen there by the kernel
+    /// can't be killed any more.
+    ///
+    /// # Errors
+    ///
+    /// `Deadlock` if this very process is in the group.
+    pub fn freeze(&self) -> io::Result<()> {
+        if self.pids()?.contains(&process::id()) {
+            return Err(io::Error::new(io::ErrorKind::Deadlock, message::group_has_caller(&self.name)));
+        }
+        match self.unified() {
+            Some(directory) => directory.freeze(true).map_err(|trouble| self.refused(&trouble)),
+            None => self.signal_until(Signal::SIGSTOP, |pid| !census::is_stopped(pid)),
+        }
+    }
+
+    /// Has the processes of a frozen group go on.
+    pub fn thaw(&self) -> io::Result<()> {
+        match self.unified() {
+            Some(directory) => directory.freeze(false).map_err(|trouble| self.refused(&trouble)),
+            None => self.signal_until(Signal::SIGCONT, census::is_stopped),
+        }
+    }
+
+    /// Kills all processes of the group, frozen or not, by SIGKILL, and returns when they have ended. The group is then empty,
+    /// and not frozen.
+    pub fn kill(&self) -> io::Result<()> {
+        if let Some(directory) = self.unified() {
+            // All at once, since Linux 5.14; otherwise one by one. What follows also waits for their ends.
+            directory.kill();
+        }
+        self.signal_until(Signal::SIGKILL, |_| true)?;
+        self.unified().map_or(Ok(()), |_| self.thaw())
+    }
+
+    /// What the group uses and has used.
+    pub fn usage(&self) -> Usage {
+        usage_of(&self.directories)
+    }
+
+    fn unified(&self) -> Option<&Directory> {
+        self.directories.iter().find(|directory| directory.is_v2())
+    }
+
+    /// Sends a signal to all processes that `need` it, and to those that they fork meanwhile, until there is none.
+    fn signal_until(&self, signal: Signal, need: impl Fn(u32) -> bool) -> io::Result<()> {
+        loop {
+            let pids: Vec<_> = self.pids()?.into_iter().filter(|pid| need(*pid)).collect();
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in pids {
+                match kill(Pid::from_raw(pid as i32), signal) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Does this where the controller is.
+    fn with(&self, controller: Controller, act: impl Fn(&Directory) -> Result<(), Trouble>) -> io::Result<()> {
+        let directory = self.directories.iter().find(|directory| directory.has(controller));
+        let done = directory.ok_or(Trouble::Missing(controller)).and_then(act);
+        done.map_err(|trouble| self.refused(&trouble))
+    }
+
+    fn refused(&self, trouble: &Trouble) -> io::Error {
+        io::Error::new(kind_of(trouble.errno()), message::group_refused(&self.name, trouble, None))
+    }
+}
+
+/// The kind of an error: that there is no such thing here, or what the kernel said.
+fn kind_of(errno: Option<Errno>) -> io::ErrorKind {
+    match errno {
+        Some(Errno::EROFS | Errno::EACCES | Errno::EPERM | Errno::ENOENT) | None => io::ErrorKind::Unsupported,
+        Some(errno) => io::Error::from(errno).kind(),
+    }
+}

@@ -1,0 +1,282 @@
+//! Groups of a test's processes: limited, stopped, killed and measured together.
+//!
+//! As with limits, `BELLJAR_TESTS_LIMITS` says whether the host must be able to.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{self, Child, Command};
+use std::time::{Duration, Instant};
+use std::{env, hint, thread};
+
+use belljar::{Group, isolated};
+use belljar_tests::{run_ignored, wait_until};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, geteuid};
+
+const MIB: usize = 1 << 20;
+
+/// A group, if the host lets there be one. Otherwise it says why, and the caller returns.
+fn group(name: &str) -> Option<Group> {
+    match Group::new(name) {
+        Ok(group) => {
+            println!("there are groups");
+            Some(group)
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            println!("no group: {error}");
+            None
+        }
+    }
+}
+
+/// Runs an ignored test, which must pass, with groups or without, as it must be here.
+fn passes(name: &str) {
+    let must = match env::var("BELLJAR_TESTS_LIMITS").as_deref() {
+        Ok(must) => Some(must == "yes"),
+        Err(_) => geteuid().is_root().then_some(true),
+    };
+    let run = run_ignored(name);
+    assert!(run.passed() && run.left.is_empty(), "{}", run.output);
+    let has = run.output.contains("there are groups");
+    assert!(has != run.output.contains("no group: belljar: the host does not let"), "{}", run.output);
+    assert!(must.is_none_or(|must| must == has), "{}", run.output);
+}
+
+/// A process that makes `/tmp/ticks` longer as long as it runs.
+fn ticking(group: &Group) -> Child {
+    let script = "while :; do echo tick >> /tmp/ticks; done";
+    let child = group.command("sh").expect("command").args(["-c", script]).spawn().expect("spawn");
+    wait_until(|| ticks() > 0);
+    child
+}
+
+fn ticks() -> u64 {
+    fs::metadata("/tmp/ticks").map_or(0, |ticks| ticks.len())
+}
+
+/// Whether it ticks, for certain if it does.
+fn ticks_on() -> bool {
+    let before = ticks();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(100) {
+        if ticks() != before {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+#[isolated(timeout = "1m")]
+#[ignore = "run by a_group_is_stopped_and_goes_on"]
+fn stops_a_group() {
+    let Some(group) = group("ticker") else { return };
+    let mut child = ticking(&group);
+    assert_eq!(group.pids().expect("pids"), [child.id()]);
+    assert!(ticks_on());
+    for _ in 0..20 {
+        group.freeze().expect("freeze");
+        assert!(!ticks_on());
+        group.thaw().expect("thaw");
+        wait_until(ticks_on);
+    }
+    group.freeze().expect("freeze");
+    // Frozen as it is.
+    group.kill().expect("kill");
+    assert_eq!(child.wait().expect("wait").signal(), Some(Signal::SIGKILL as i32));
+    assert!(group.pids().expect("pids").is_empty());
+    // One that is left frozen is gone with the sandbox.
+    #[expect(clippy::zombie_processes, reason = "it is to be left")]
+    let _left = ticking(&group);
+    group.freeze().expect("freeze");
+}
+
+#[test]
+fn a_group_is_stopped_and_goes_on() {
+    passes("stops_a_group");
+}
+
+/// All of it dies, also what it goes on to fork; and nothing else.
+#[isolated(timeout = "1m")]
+#[ignore = "run by a_group_is_killed"]
+fn kills_a_group() {
+    let Some(group) = group("forks") else { return };
+    let mut other = Command::new("sleep").arg("1000").spawn().expect("spawn");
+    let script = "while :; do sleep 1000 & sleep 0.01; done";
+    let mut children: Vec<_> =
+        (0..3).map(|_| group.command("sh").expect("command").args(["-c", script]).spawn().expect("spawn")).collect();
+    wait_until(|| group.pids().expect("pids").len() > 10);
+    group.kill().expect("kill");
+    assert!(group.pids().expect("pids").is_empty());
+    children.iter_mut().for_each(|child| assert!(!child.wait().expect("wait").success()));
+    assert!(other.try_wait().expect("wait").is_none());
+    other.kill().and_then(|()| other.wait()).expect("kill");
+}
+
+#[test]
+fn a_group_is_killed() {
+    passes("kills_a_group");
+}
+
+/// Runs `act` in a fork that has joined the group, and returns how it ended.
+fn forked(group: &Group, act: impl FnOnce() -> i32) -> WaitStatus {
+    #[expect(unsafe_code, reason = "that is the point")]
+    // SAFETY: the harness has no thread in a sandbox, and the body's holds no lock that the child takes.
+    match unsafe { nix::unistd::fork() }.expect("fork") {
+        ForkResult::Child => {
+            group.add(process::id()).expect("add");
+            process::exit(act());
+        }
+        ForkResult::Parent { child } => waitpid(child, None).expect("waitpid"),
+    }
+}
+
+fn allocate(mib: usize) {
+    let mut memory = vec![0u8; mib * MIB];
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    hint::black_box(memory);
+}
+
+#[isolated(timeout = "1m")]
+#[ignore = "run by a_groups_limits_hold"]
+fn limits_groups() {
+    let Some(memory) = group("memory") else { return };
+    let killed = |end: WaitStatus| matches!(end, WaitStatus::Signaled(_, Signal::SIGKILL, _));
+    let succeeded = |end: WaitStatus| matches!(end, WaitStatus::Exited(_, 0));
+    let allocates = |mib: usize| {
+        move || {
+            allocate(mib);
+            0
+        }
+    };
+    // The twin: no limit yet.
+    assert!(succeeded(forked(&memory, allocates(40))));
+    memory.limit_memory(32 * MIB as u64).expect("limit");
+    assert!(killed(forked(&memory, allocates(40))));
+    assert!(succeeded(forked(&memory, allocates(24))));
+    // It may be raised again, and lowered.
+    memory.limit_memory(64 * MIB as u64).expect("limit");
+    assert!(succeeded(forked(&memory, allocates(40))));
+    memory.limit_memory(32 * MIB as u64).expect("limit");
+    assert!(killed(forked(&memory, allocates(40))));
+    // Others of the sandbox are not concerned.
+    allocate(70);
+    let peak = memory.usage().memory_peak;
+    assert!(peak.is_none_or(|peak| peak.abs_diff(64 * MIB as u64) < 30 * MIB as u64), "{peak:?}");
+
+    let pids = Group::new("pids").expect("another group");
+    let forks = || {
+        let children: Vec<_> = (0..8).map_while(|_| Command::new("sleep").arg("1000").spawn().ok()).collect();
+        let count = children.len() as i32;
+        for mut child in children {
+            child.kill().and_then(|()| child.wait()).expect("kill");
+        }
+        count
+    };
+    assert!(matches!(forked(&pids, forks), WaitStatus::Exited(_, 8)));
+    pids.limit_pids(4).expect("limit");
+    // The fork itself is one.
+    assert!(matches!(forked(&pids, forks), WaitStatus::Exited(_, 3)));
+    assert_eq!(pids.usage().pids, Some(0));
+
+    let cpu = Group::new("cpu").expect("another group");
+    cpu.weigh_cpu(50).expect("weight");
+    cpu.limit_cpu(0.2).expect("limit");
+    let (before, start) = (cpu.usage().cpu.expect("CPU time"), Instant::now());
+    forked(&cpu, || {
+        while start.elapsed() < Duration::from_secs(2) {
+            hint::black_box(0);
+        }
+        0
+    });
+    let (spent, wall) = (cpu.usage().cpu.expect("CPU time") - before, start.elapsed());
+    assert!(spent < wall.mul_f64(0.2 * 1.1) + Duration::from_millis(20), "{spent:?} of {wall:?}");
+    assert!(spent > Duration::ZERO);
+}
+
+#[test]
+fn a_groups_limits_hold() {
+    passes("limits_groups");
+}
+
+/// The sandbox's own limit holds for its groups as well, and what is said of it.
+#[isolated(memory = "64MiB", pids = 32)]
+#[ignore = "run by the sandboxs_limit_holds_for_groups"]
+fn exceeds_its_own_limit_in_a_group() {
+    let Some(group) = group("large") else { return };
+    forked(&group, || {
+        allocate(80);
+        0
+    });
+}
+
+#[test]
+fn the_sandboxs_limit_holds_for_groups() {
+    let run = run_ignored("exceeds_its_own_limit_in_a_group");
+    if run.output.contains("there are groups") {
+        assert!(run.failed() && run.output.contains("killed: out of memory (limit 64 MiB"), "{}", run.output);
+    } else {
+        assert!(run.failed() && run.output.contains("did not run"), "{}", run.output);
+    }
+}
+
+/// What can't be is an error that says so.
+#[isolated]
+#[ignore = "run by what_cant_be_is_named"]
+fn makes_mistakes() {
+    let kind = |result: std::io::Result<Group>| result.expect_err("an error").kind();
+    let Some(first) = group("a") else { return };
+    assert_eq!(kind(Group::new("a")), ErrorKind::AlreadyExists);
+    for name in ["", ".", "..", "a/b", "/", "a\nb", "a\0b", &"x".repeat(256)] {
+        assert_eq!(kind(Group::new(name)), ErrorKind::InvalidInput, "{name:?}");
+    }
+    let kind = |result: std::io::Result<()>| result.expect_err("an error").kind();
+    assert_eq!(kind(Group::new("cgroup.procs").map(drop)), ErrorKind::AlreadyExists);
+    for cores in [0.0, -1.0, 0.009, 1000.1, f64::NAN, f64::INFINITY] {
+        assert_eq!(kind(first.limit_cpu(cores)), ErrorKind::InvalidInput, "{cores}");
+    }
+    for weight in [0, 10_001] {
+        assert_eq!(kind(first.weigh_cpu(weight)), ErrorKind::InvalidInput, "{weight}");
+    }
+    assert_eq!(kind(first.add(0)), ErrorKind::InvalidInput);
+    // No process of this sandbox has that id.
+    assert_eq!(first.add(4_000_000).expect_err("an error").kind(), std::io::Error::from(Errno::ESRCH).kind());
+    let end = forked(&first, || i32::from(first.freeze().expect_err("an error").kind() != ErrorKind::Deadlock));
+    assert!(matches!(end, WaitStatus::Exited(_, 0)), "{end:?}");
+    first.kill().expect("nobody to kill");
+    first.freeze().and_then(|()| first.thaw()).expect("nobody to freeze");
+}
+
+#[test]
+fn what_cant_be_is_named() {
+    passes("makes_mistakes");
+    let error = Group::new("outside").expect_err("no sandbox");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("this is no sandbox"), "{error}");
+}
+
+/// A test can do without a view of its own, and without `/proc`.
+#[isolated(net, timeout = "1m")]
+#[ignore = "run by the_view_makes_no_difference"]
+fn has_no_view() {
+    let Some(group) = group("blind") else { return };
+    let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");
+    fs::create_dir_all("/tmp/belljar-tests-empty").expect("create_dir");
+    nix::unistd::chroot("/tmp/belljar-tests-empty").expect("chroot");
+    assert!(File::open("/proc/self").is_err());
+    assert_eq!(group.usage().pids, Some(1));
+    group.kill().expect("kill");
+    assert_eq!(waitpid(Pid::from_raw(child.id() as i32), None).map(drop), Ok(()));
+    assert!(child.try_wait().is_err());
+    assert!(Group::new("another").is_ok());
+}
+
+#[test]
+fn the_view_makes_no_difference() {
+    passes("has_no_view");
+    let _ = fs::remove_dir("/tmp/belljar-tests-empty");
+}
