@@ -90,6 +90,49 @@ fn allocates_from_two_processes() {
     }
 }
 
+/// The kernel kills the child, and the test would wait for ever.
+#[isolated(memory = "64MiB")]
+#[ignore = "run by the rows"]
+fn waits_for_a_child_that_is_killed() {
+    match fork() {
+        ForkResult::Child => {
+            nix::sys::prctl::set_name(c"glutton").expect("set_name");
+            allocate(80);
+            process::abort();
+        }
+        ForkResult::Parent { .. } => loop {
+            std::thread::park();
+        },
+    }
+}
+
+/// So would a child of a child, which its parent has waited for.
+#[isolated(memory = "64MiB")]
+#[ignore = "run by the rows"]
+fn waits_for_a_grandchild_that_is_killed() {
+    match fork() {
+        ForkResult::Child => {
+            nix::sys::prctl::set_name(c"parent").expect("set_name");
+            match fork() {
+                ForkResult::Child => {
+                    nix::sys::prctl::set_name(c"glutton").expect("set_name");
+                    allocate(80);
+                    process::abort();
+                }
+                ForkResult::Parent { child } => {
+                    let _ = nix::sys::wait::waitpid(child, None);
+                    loop {
+                        std::thread::park();
+                    }
+                }
+            }
+        }
+        ForkResult::Parent { .. } => loop {
+            std::thread::park();
+        },
+    }
+}
+
 #[isolated(memory = "64MiB")]
 #[ignore = "run by the rows"]
 fn fills_the_tmpfs() {
@@ -195,6 +238,33 @@ fn too_much_memory_is_named() {
         }
         assert!(run.left.is_empty());
     }
+}
+
+/// All die as one, and it is told who had most.
+#[test]
+fn the_largest_is_named() {
+    for (name, largest) in [
+        ("allocates_too_much", ["`allocates_too_much` "; 2]),
+        ("waits_for_a_child_that_is_killed", ["`glutton` "; 2]),
+        // Whether its parent has waited for it by then is a matter of luck.
+        ("waits_for_a_grandchild_that_is_killed", ["`parent` or a child of it ", "`glutton` "]),
+    ] {
+        let run = run_ignored(name);
+        if is_limited(&run) {
+            let mut rest = largest.iter().filter_map(|largest| run.output.split_once(&format!(", largest: {largest}")));
+            let figure = rest.next().map(|(_, rest)| rest);
+            let figure = figure.and_then(|rest| rest.split_once(" MiB).")?.0.parse::<f64>().ok());
+            assert!(figure.is_some_and(|figure| (57.0..72.0).contains(&figure)), "{name}: {}", run.output);
+        }
+        assert!(run.failed() && run.left.is_empty());
+    }
+    // It has no process that is large.
+    let run = run_ignored("fills_the_tmpfs");
+    let is_small = |rest: &str| {
+        rest.split_once(" MiB).").is_none_or(|(figure, _)| figure.parse::<f64>().is_ok_and(|figure| figure < 20.0))
+    };
+    let largest = run.output.split_once(", largest: `fills_the_tmpfs` ").map(|(_, rest)| rest);
+    assert!(!is_limited(&run) || largest.is_some_and(is_small), "{}", run.output);
 }
 
 #[test]

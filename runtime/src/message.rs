@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::cgroup::Trouble;
 use crate::host::account::{Account, BadReport};
 use crate::host::census::Process;
+use crate::host::judge::Largest;
 use crate::report::{End, Step};
 
 /// How many processes a message lists by name.
@@ -420,9 +421,14 @@ pub(crate) fn rubbish(test: &str, bytes: usize) -> String {
     )
 }
 
-pub(crate) fn out_of_memory(test: &str, limit: u64, peak: Option<u64>) -> String {
+pub(crate) fn out_of_memory(test: &str, limit: u64, peak: Option<u64>, largest: Option<&Largest>) -> String {
     let peak = peak.map_or(String::new(), |peak| format!(", peak {}", Size(peak)));
-    format!("{}: killed: out of memory (limit {}{peak}).", failed(test), Size(limit))
+    let largest = largest.map_or(String::new(), |Largest { bytes, name, had_children }| {
+        let name = name.as_deref().unwrap_or(test);
+        let or_child = if *had_children { " or a child of it" } else { "" };
+        format!(", largest: `{name}`{or_child} {}", Size(*bytes))
+    });
+    format!("{}: killed: out of memory (limit {}{peak}{largest}).", failed(test), Size(limit))
 }
 
 pub(crate) fn forks_refused(test: &str, times: u64, limit: u32) -> String {

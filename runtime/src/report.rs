@@ -161,6 +161,9 @@ pub(crate) enum Frame<'a> {
     Usage,
     /// From the test: it asks for a group of this name. With it comes a socket for what [`Handed`](crate::cgroup::Handed) is.
     Group(&'a [u8]),
+    /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
+    /// `had_children`: it may have been a child of that one, which it had waited for.
+    Largest { bytes: u64, had_children: bool, name: &'a [u8] },
 }
 
 /// Where a frame is put together. It lies on the stack: init and signal handlers must not allocate.
@@ -222,6 +225,11 @@ impl<'a> Frame<'a> {
                 writer.put(&cpu.to_ne_bytes());
             }
             Self::Usage => writer.put(&[7]),
+            Self::Largest { bytes, had_children, name } => {
+                writer.put(&[9, u8::from(had_children)]);
+                writer.put(&bytes.to_ne_bytes());
+                writer.put(name);
+            }
             Self::Group(name) => {
                 writer.put(&[8]);
                 writer.put(name);
@@ -264,6 +272,10 @@ impl<'a> Frame<'a> {
             }
             (7, []) => Some(Self::Usage),
             (8, name) => Some(Self::Group(name)),
+            (9, [had_children, payload @ ..]) => {
+                let (bytes, name) = payload.split_first_chunk()?;
+                Some(Self::Largest { bytes: u64::from_ne_bytes(*bytes), had_children: flag(*had_children)?, name })
+            }
             _ => None,
         }
     }
@@ -298,6 +310,7 @@ mod tests {
             Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false, cpu: u64::MAX },
             Frame::Usage,
             Frame::Group(b"db"),
+            Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
         for step in Step::ALL {
             frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM }));
@@ -320,14 +333,17 @@ mod tests {
             for end in 0..message.len() {
                 // A text and a path have no length of their own: a shorter message is a shorter text.
                 let shorter = Frame::decode(&message[..end]);
-                let texts = matches!(shorter, Some(Frame::PanicText(_) | Frame::Refused(_) | Frame::Group(_)));
+                let texts = matches!(
+                    shorter,
+                    Some(Frame::PanicText(_) | Frame::Refused(_) | Frame::Group(_) | Frame::Largest { .. })
+                );
                 assert!(shorter.is_none() || texts, "{end} of {frame:?} became {shorter:?}");
             }
             let mut damaged = message.to_vec();
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 9..=255 {
+        for kind in 10..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

@@ -112,6 +112,8 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> nix::Result<()> {
 pub(crate) struct Waited {
     pub(crate) pid: Pid,
     pub(crate) end: End,
+    /// The most memory that it, or one that it had waited for, had at a time, in bytes: `ru_maxrss` in getrusage(2).
+    pub(crate) peak: u64,
 }
 
 /// Waits for any child to end, "clone" children included; `flags` are WNOHANG and WNOWAIT. With WNOHANG, `None` means
@@ -133,10 +135,14 @@ pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
 fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<Option<Waited>> {
     // SAFETY: `siginfo_t` is integers and pointers, for which zero is a value. If no child has ended, it stays zero.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // SAFETY: `rusage` is integers.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
     let flags = flags | libc::WEXITED | libc::__WALL;
     loop {
-        // SAFETY: `info` outlives the call.
-        match Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, flags) }) {
+        // The C library's has no place for the usage.
+        // SAFETY: `info` and `usage` outlive the call.
+        let result = unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, flags, &raw mut usage) };
+        match Errno::result(result) {
             Err(Errno::EINTR) => {}
             result => {
                 result?;
@@ -153,7 +159,8 @@ fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<O
         libc::CLD_EXITED => End::Exited(status),
         code => End::Killed { signal: status, core: code == libc::CLD_DUMPED },
     };
-    Ok(Some(Waited { pid: Pid::from_raw(pid), end }))
+    let peak = u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024;
+    Ok(Some(Waited { pid: Pid::from_raw(pid), end, peak }))
 }
 
 /// A descriptor for a process, which becomes readable when that ends. See pidfd_open(2).

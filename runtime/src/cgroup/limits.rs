@@ -48,9 +48,7 @@ impl Directory {
     pub(crate) fn limit_memory(&self, limit: u64) -> Result<(), Trouble> {
         if self.v2 {
             self.set("memory.max", limit)?;
-            self.forbid_swap("memory.swap.max", 0)?;
-            // All die together: a test whose child alone is gone may wait for it for ever.
-            self.set_where_there("memory.oom.group", 1)
+            self.forbid_swap("memory.swap.max", 0)
         } else {
             // Before Linux 5.11, cgroups below are not counted otherwise.
             self.set_where_there("memory.use_hierarchy", 1)?;
@@ -62,6 +60,12 @@ impl Directory {
             self.forbid_swap("memory.memsw.limit_in_bytes", limit)?;
             if raised { self.set("memory.limit_in_bytes", limit) } else { Ok(()) }
         }
+    }
+
+    /// Of version 2: when memory is used up, has the kernel kill all that is in here, and not just the largest. For a sandbox, it
+    /// is the test binary that sees to that, so that init, which tells who was the largest, survives.
+    pub(crate) fn die_as_one(&self) -> Result<(), Trouble> {
+        if self.v2 { self.set_where_there("memory.oom.group", 1) } else { Ok(()) }
     }
 
     /// Sets a limit that keeps memory from being swapped out instead. Without it, the other keeps no promise.

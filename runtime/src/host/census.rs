@@ -2,8 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::sys;
 
 /// The process that runs the body, by its id in the sandbox.
 const TEST: u32 = 2;
@@ -42,6 +47,22 @@ pub(crate) fn below(init: BorrowedFd<'_>) -> Vec<Process> {
     processes
 }
 
+/// Kills the process that runs the body, below the init that `init` refers to.
+pub(crate) fn kill_test(init: BorrowedFd<'_>) -> nix::Result<()> {
+    let init = pid_of(init).ok_or(Errno::ESRCH)?;
+    let is_test = |pid: &u32| parent_of(*pid) == Some(init) && inner_id(*pid) == Some(TEST);
+    let test = numbers_in(Path::new("/proc")).into_iter().find(is_test).ok_or(Errno::ESRCH)?;
+    let pidfd = sys::pidfd_of(Pid::from_raw(test as i32))?;
+    // If it had ended before the descriptor was made, the number might be another's by now.
+    if is_test(&test) { sys::kill(pidfd.as_fd()) } else { Err(Errno::ESRCH) }
+}
+
+/// The id of a process in the innermost pid namespace that it is in.
+fn inner_id(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+}
+
 /// Whether the process that `pidfd` refers to has ended or is about to.
 ///
 /// A process that dies has its children killed before its pidfd says that it is dead, so that a child's death can be
@@ -77,9 +98,7 @@ pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
 /// Describes a process, unless it has ended.
 fn describe(pid: u32) -> Option<Process> {
     let directory = Path::new("/proc").join(pid.to_string());
-    let status = fs::read_to_string(directory.join("status")).ok()?;
-    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?;
-    let inner = inner.parse().ok()?;
+    let inner = inner_id(pid)?;
     let process = Stat::read(&directory)?;
     // The first thread of the test's process only waits for the one that runs the body.
     let threads = numbers_in(&directory.join("task")).into_iter().skip(usize::from(inner == TEST));

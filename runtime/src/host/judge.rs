@@ -37,6 +37,8 @@ pub(crate) struct Evidence {
     pub(crate) survivors: Vec<Process>,
     /// How it met its limits.
     pub(crate) events: Events,
+    /// Who had most memory at a time.
+    pub(crate) largest: Option<Largest>,
     /// What it had used at its end.
     pub(crate) usage: Usage,
     /// Bytes that came over the report socket and were no report.
@@ -47,6 +49,16 @@ pub(crate) struct Evidence {
     pub(crate) zygote_gone: bool,
     /// Why the sandbox could not be watched to its end.
     pub(crate) watching_failed: Option<Errno>,
+}
+
+/// The process that had most memory at a time.
+#[derive(Debug)]
+pub(crate) struct Largest {
+    pub(crate) bytes: u64,
+    /// None for the test itself.
+    pub(crate) name: Option<String>,
+    /// Whether it may have been a child of that one.
+    pub(crate) had_children: bool,
 }
 
 /// A step of the set-up that failed.
@@ -80,7 +92,7 @@ pub(crate) enum Verdict {
 pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
     let name = test.short_name();
     if let (Events { oom_kills: 1.., memory_peak, .. }, Some(limit)) = (evidence.events, test.spec.memory) {
-        return Verdict::Failed(message::out_of_memory(name, limit, memory_peak));
+        return Verdict::Failed(message::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref()));
     }
     if let (Some(running), Some(timeout)) = (&evidence.timed_out, test.timeout) {
         return Verdict::Failed(message::timed_out(name, timeout, running));

@@ -5,7 +5,7 @@ pub(crate) mod account;
 pub(crate) mod census;
 
 mod explain;
-mod judge;
+pub(crate) mod judge;
 mod output;
 mod sandbox;
 mod spares;

@@ -7,13 +7,13 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PassCred;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
 use nix::unistd::{pipe2, write};
 
 use super::account;
 use super::census::{self, Process};
 use super::explain::explain_cgroup;
-use super::judge::{Ended, Evidence, OwnedRefusal};
+use super::judge::{Ended, Evidence, Largest, OwnedRefusal};
 use super::output::Stream;
 use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
 use crate::message;
@@ -22,6 +22,9 @@ use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
 use crate::sys;
 use crate::zygote::{Zygote, request};
+
+/// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
+const MEMORY_CHECK: Duration = Duration::from_millis(20);
 
 pub(super) struct Sandbox {
     report: OwnedFd,
@@ -80,12 +83,21 @@ impl Sandbox {
         let mut time_is_up = false;
         let mut survivors = false;
         let mut report_open = true;
+        let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
         // What is to be killed is waited for until it is born: the zygote never takes long.
         let mut init: Option<OwnedFd> = None;
         loop {
             match &init {
                 Some(init) if time_is_up => {
                     evidence.timed_out = Some(kill_all(init)?);
+                    return Ok(());
+                }
+                Some(init) if survivors && self.spec.memory.is_some() => {
+                    evidence.survivors = census::below(init.as_fd());
+                    // Init kills them, and tells if one of them was the largest.
+                    shutdown(self.report.as_raw_fd(), Shutdown::Write)?;
+                    wait([Some(init.as_fd())], None)?;
+                    while matches!(self.receive(evidence, &mut None)?, Received::Report) {}
                     return Ok(());
                 }
                 Some(init) if survivors => {
@@ -97,12 +109,25 @@ impl Sandbox {
             let life = init.as_ref().map_or(zygote.as_fd(), |init| init.as_fd());
             let report = report_open.then(|| self.report.as_fd());
             let fds = [report, Some(life), self.stdout.pipe(), self.stderr.pipe()];
-            let [report, dead, stdout, stderr] = wait(fds, deadline)?;
+            let [report, dead, stdout, stderr] = wait(fds, [deadline, check].into_iter().flatten().min())?;
             if stdout {
                 self.stdout.pump()?;
             }
             if stderr {
                 self.stderr.pump()?;
+            }
+            if let (Some(init), true) = (&init, check.is_some_and(|check| check <= Instant::now())) {
+                let goes_on = self.cgroup.events(self.spec).oom_kills == 0;
+                check = goes_on.then(|| Instant::now() + MEMORY_CHECK);
+                // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was. If it
+                // was the test, init is about to say so.
+                match if goes_on { Ok(()) } else { census::kill_test(init.as_fd()) } {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(_) => {
+                        kill_all(init)?;
+                        return Ok(());
+                    }
+                }
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 time_is_up = true;
@@ -170,6 +195,10 @@ impl Sandbox {
                 if let (Some(answer), Ok(name)) = (message.fds.into_iter().next(), std::str::from_utf8(name)) {
                     self.hand_group(name, &answer);
                 }
+            }
+            Some(Frame::Largest { bytes, had_children, name }) => {
+                let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
+                evidence.largest = Some(Largest { bytes, name, had_children });
             }
             Some(Frame::Ended { end, execed, survivors, cpu }) => {
                 // What is left has a part in it that will never be known.

@@ -80,7 +80,7 @@ impl Group {
 
     /// Lets the group have this much memory, in bytes. Who needs more has all of it killed; with version 1, one process of it.
     pub fn limit_memory(&self, bytes: u64) -> io::Result<()> {
-        self.with(Controller::Memory, |directory| directory.limit_memory(bytes))
+        self.with(Controller::Memory, |directory| directory.limit_memory(bytes).and_then(|()| directory.die_as_one()))
     }
 
     /// Lets the group have so many processes and threads. fork(2) then fails with EAGAIN.

@@ -114,7 +114,7 @@ pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
             drop(procfs);
             body::run(report, birth.command, birth.sigchld)
         }
-        Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child),
+        Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child, birth.spec.memory.is_some()),
         Err(errno) => give_up(report.0.as_fd(), (Step::Fork, c"", errno)),
     }
 }

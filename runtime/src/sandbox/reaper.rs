@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike as _};
@@ -11,39 +12,86 @@ use nix::unistd::{Pid, read};
 
 use super::Report;
 use crate::report::{End, Frame, REPORTED};
-use crate::sys;
+use crate::sys::{self, Waited};
 
 /// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC, in the ninth field
 /// of proc_pid_stat(5).
 const FORKED_WITHOUT_EXEC: u64 = 0x40;
 
-/// Waits for `test`, reports how it ended, and ends.
-pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid) -> ! {
-    let end = loop {
-        // What has ended is looked at before it is reaped: a zombie still tells whether it ran another program.
+/// Waits for `test`, reports how it ended, and ends. Where memory is limited, `finds_largest`, it also tells who had most.
+pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: bool) -> ! {
+    let mut largest = Largest::default();
+    // What has ended is looked at before it is reaped: a zombie still tells who it was.
+    let ended = loop {
         match sys::wait_any(libc::WNOWAIT) {
-            Ok(Some(waited)) if waited.pid == test => break waited.end,
-            // This one and no other: by now the test may have ended too.
-            Ok(Some(waited)) => drop(sys::wait_pid(waited.pid)),
+            Ok(Some(waited)) if waited.pid == test => break waited,
+            Ok(Some(waited)) => largest.reap(&waited, test, procfs, finds_largest),
             // The test is a child that only this process waits for: it can't be gone.
             Ok(None) | Err(_) => sys::exit_now(1),
         }
     };
+    let end = ended.end;
     let execed = end != End::Exited(REPORTED) && has_execed(procfs, test);
+    largest.reap(&ended, test, procfs, finds_largest);
     // With the test gone, whatever is alive in here is a child of init.
     let survivors = loop {
-        match sys::wait_any(libc::WNOHANG) {
-            Ok(Some(_)) => {}
+        match sys::wait_any(libc::WNOWAIT | libc::WNOHANG) {
+            Ok(Some(waited)) => largest.reap(&waited, test, procfs, finds_largest),
             Ok(None) => break true,
             Err(_) => break false,
         }
     };
+    if finds_largest && !survivors {
+        largest.tell(report);
+    }
     let _ = report.send(&Frame::Ended { end, execed, survivors, cpu: cpu_time() });
     if survivors {
-        // The test binary looks at them, and then closes its end.
+        // The test binary looks at them, and then kills this process, or closes its end of the socket for writing.
         let _ = recv(report.0.as_raw_fd(), &mut [0], MsgFlags::empty());
+        // All but this process.
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        while let Ok(Some(waited)) = sys::wait_any(libc::WNOWAIT) {
+            largest.reap(&waited, test, procfs, finds_largest);
+        }
+        largest.tell(report);
     }
     sys::exit_now(0)
+}
+
+/// Who had most memory at a time, among all that were reaped.
+#[derive(Default)]
+struct Largest {
+    peak: u64,
+    name: [u8; 16],
+    /// How long the name is; 0 for the test's process.
+    length: usize,
+    /// Whether the figure may be that of a process which that one had waited for.
+    had_children: bool,
+}
+
+impl Largest {
+    /// Reaps a process, and remembers it if it was the largest until now. The `test` comes first among equals: a program begins
+    /// with the peak of the process that has started it.
+    fn reap(&mut self, waited: &Waited, test: Pid, procfs: &OwnedFd, finds_largest: bool) {
+        let is_test = waited.pid == test;
+        if finds_largest && (waited.peak > self.peak || is_test && waited.peak == self.peak) {
+            let mut text = [0; STAT_MAX];
+            let stat = Stat::read(procfs, waited.pid, &mut text);
+            let name = stat.as_ref().filter(|_| !is_test).map_or(&[][..], |stat| stat.name);
+            self.length = name.len().min(self.name.len());
+            self.name[..self.length].copy_from_slice(&name[..self.length]);
+            // Who has waited for a child has its page faults.
+            self.had_children = stat.and_then(|stat| stat.number(8)).is_some_and(|faults| faults > 0);
+            self.peak = waited.peak;
+        }
+        // This one and no other: by now the test may have ended too.
+        let _ = sys::wait_pid(waited.pid);
+    }
+
+    fn tell(&self, report: &Report) {
+        let Self { peak, name, length, had_children } = *self;
+        let _ = report.send(&Frame::Largest { bytes: peak, had_children, name: &name[..length] });
+    }
 }
 
 /// The CPU time of this process and of all that it has reaped, and those that they have, in microseconds.
@@ -57,19 +105,43 @@ fn cpu_time() -> u64 {
     parts.into_iter().filter_map(of).sum()
 }
 
-fn has_execed(procfs: &OwnedFd, process: Pid) -> bool {
-    let mut path = *b"0000000000/stat\0";
-    let mut number = process.as_raw();
-    for digit in path[..10].iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
+/// The most that is read of a process's file `stat`.
+const STAT_MAX: usize = 512;
+
+/// A line of proc_pid_stat(5).
+struct Stat<'t> {
+    name: &'t [u8],
+    /// What follows the name.
+    fields: &'t str,
+}
+
+impl<'t> Stat<'t> {
+    fn read(procfs: &OwnedFd, process: Pid, text: &'t mut [u8; STAT_MAX]) -> Option<Self> {
+        let mut path = *b"0000000000/stat\0";
+        let mut number = process.as_raw();
+        for digit in path[..10].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        let start = path.iter().position(|byte| *byte != b'0').unwrap_or_default();
+        let path = &path[start..path.len() - 1];
+        let file = openat(procfs, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let length = read(file, text).ok()?;
+        let line = text.get(..length)?;
+        // The name stands in parentheses and may hold anything, parentheses too.
+        let begin = line.iter().position(|byte| *byte == b'(')?;
+        let end = line.iter().rposition(|byte| *byte == b')')?;
+        Some(Self { name: line.get(begin + 1..end)?, fields: std::str::from_utf8(&line[end + 1..]).ok()? })
     }
-    let start = path.iter().position(|byte| *byte != b'0').unwrap_or_default();
-    let mut text = [0; 512];
-    let read = openat(procfs, &path[start..path.len() - 1], OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .and_then(|file| read(file, &mut text));
-    // The name, in parentheses, may hold anything; the flags are the seventh field behind it.
-    let fields = read.ok().and_then(|length| text[..length].rsplit(|byte| *byte == b')').next());
-    let flags = fields.and_then(|fields| std::str::from_utf8(fields).ok()?.split_ascii_whitespace().nth(6));
-    flags.and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & FORKED_WITHOUT_EXEC == 0)
+
+    /// The number in a field behind the name, counted from 0.
+    fn number(&self, field: usize) -> Option<u64> {
+        self.fields.split_ascii_whitespace().nth(field)?.parse().ok()
+    }
+}
+
+fn has_execed(procfs: &OwnedFd, process: Pid) -> bool {
+    let mut text = [0; STAT_MAX];
+    let flags = Stat::read(procfs, process, &mut text).and_then(|stat| stat.number(6));
+    flags.is_some_and(|flags| flags & FORKED_WITHOUT_EXEC == 0)
 }
