@@ -580,6 +580,7 @@ fn a_cgroup_of_others_is_not_divided() {
     other.kill().and_then(|()| other.wait()).expect("kill");
     assert_eq!(still_there, format!("{}\n", other.id()));
     assert!(run.failed() && run.output.contains("processes that are not of this test run (`sleep`)"), "{}", run.output);
+    assert!(run.output.contains("and others use that cgroup"), "{}", run.output);
     assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
 }
 
@@ -596,6 +597,22 @@ fn a_cgroup_that_is_there_in_part_is_none() {
     fs::create_dir(missing).expect("create_dir");
     assert!(run.failed() && run.output.contains(&missing.display().to_string()), "{}", run.output);
     assert!(parent.below().is_empty());
+}
+
+/// What the tests run in may have less than a test asks for at most.
+#[test]
+fn a_stricter_cgroup_above_is_no_obstacle() {
+    let Some(parent) = Parent::new("strict") else { return };
+    let set = |file: &str, value: &str| {
+        let files = parent.directories.iter().map(|directory| directory.join(file)).filter(|file| file.exists());
+        files.map(|file| fs::write(file, value).expect("write")).count()
+    };
+    assert!(set("cpu.max", "20000 100000") + set("cpu.cfs_quota_us", "20000") > 0);
+    let mut command = this_binary();
+    command.args(["--ignored", "--exact", "has_all_limits"]);
+    parent.use_it(&mut command);
+    let run = run(&mut command);
+    assert!(run.passed(), "{}", run.output);
 }
 
 /// Whoever names a cgroup means it.

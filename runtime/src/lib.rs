@@ -39,6 +39,12 @@
 //! `failed`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`, `pids_peak` (threads count, and so does init) and `left_over`
 //! (the names of the processes that were left). What is not known is `null`. `-` stands for a table at the end of the run.
 //!
+//! # Features
+//!
+//! `systemd`: where a test has written a limit, and the cgroup that the tests run in is not the user's to divide, as after any
+//! login, the test binary asks systemd for a scope that is, by busctl(1), and moves there. Without it, the test fails and says what
+//! to type.
+//!
 //! # What it is not
 //!
 //! A boundary against hostile code. It keeps honest tests from harming the host and each other.

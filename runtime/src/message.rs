@@ -217,7 +217,8 @@ fn page(test: &str, step: Step, path: &str, error: &str, cause: Option<&Cause>) 
     )
 }
 
-const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user)";
+const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the \
+                        feature `systemd`, which does that";
 
 /// Why a host refuses, and what to do about it.
 pub(crate) struct Cause {
@@ -278,8 +279,15 @@ impl Cause {
 
     pub(crate) fn bad_choice(chosen: &str) -> Self {
         Self::new(
-            format!("BELLJAR_CGROUP is `{chosen}`, and there is no such cgroup, or none for this user"),
+            format!("BELLJAR_CGROUP is `{chosen}`, and there is no such cgroup, or none with this controller"),
             "set it to the path of one, as /proc/self/cgroup writes them, or to nothing",
+        )
+    }
+
+    pub(crate) fn choice_of_others(chosen: &str) -> Self {
+        Self::new(
+            format!("BELLJAR_CGROUP is `{chosen}`, and others use that cgroup"),
+            "set it to one with no processes in it, or to nothing",
         )
     }
 

@@ -11,6 +11,7 @@ mod groups;
 mod limits;
 mod run;
 mod shared;
+mod systemd;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

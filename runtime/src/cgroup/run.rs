@@ -16,6 +16,7 @@ use nix::unistd::{Uid, geteuid};
 
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::shared::{self, Shared};
+use super::systemd;
 use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Trouble, write};
 use crate::host::{account, census};
 use crate::spec::Spec;
@@ -38,10 +39,18 @@ pub(super) struct Run {
     over: Vec<PathBuf>,
     /// Whether a sandbox without written limits could have no cgroup. It is not tried again for each test.
     in_vain: bool,
+    /// Whether systemd was asked for a scope.
+    asked_systemd: bool,
 }
 
-static RUN: Mutex<Run> =
-    Mutex::new(Run { hierarchies: None, places: Vec::new(), made: 0, over: Vec::new(), in_vain: false });
+static RUN: Mutex<Run> = Mutex::new(Run {
+    hierarchies: None,
+    places: Vec::new(),
+    made: 0,
+    over: Vec::new(),
+    in_vain: false,
+    asked_systemd: false,
+});
 
 pub(super) fn run() -> MutexGuard<'static, Run> {
     RUN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,7 +67,10 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     if written.is_empty() && run.in_vain {
         return Ok(without_pids());
     }
-    let made = run.make(spec, &written, zygote);
+    let made = match run.make(spec, &written, zygote) {
+        Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written, zygote),
+        other => other,
+    };
     let made = match made {
         Err(_) if written == [Controller::Pids] && process_limit_is_exact() && chosen().is_none() => {
             written.clear();
@@ -115,6 +127,30 @@ pub(crate) fn clean_up() {
 }
 
 impl Run {
+    /// Whether this process and the zygote are in a cgroup by now that may be divided, because systemd was asked for one. That is
+    /// done once, where a cgroup of version 2 is not this user's to divide, and nobody has named another.
+    fn moves_to_scope(&mut self, trouble: &Trouble, zygote: BorrowedFd<'_>) -> bool {
+        let is_others = match trouble {
+            Trouble::Foreign { .. } => true,
+            Trouble::Refused { errno, .. } => matches!(errno, Errno::EACCES | Errno::EPERM),
+            Trouble::Missing(_) => false,
+        };
+        if !cfg!(feature = "systemd") || !is_others || chosen().is_some() || mem::replace(&mut self.asked_systemd, true)
+        {
+            return false;
+        }
+        // One that is taken for over leaves its processes where they are, and can't be used.
+        let move_to_one = |_| {
+            let name = format!("belljar-{}.scope", random());
+            census::pid_of(zygote).is_some_and(|zygote| systemd::move_to_scope(&name, [process::id(), zygote]))
+        };
+        let moved = (0..3).any(move_to_one);
+        if moved {
+            self.hierarchies = None;
+        }
+        moved
+    }
+
     pub(super) fn hierarchies(&mut self) -> Result<Vec<Hierarchy>, Trouble> {
         self.hierarchies.get_or_insert_with(hierarchies).clone()
     }
@@ -329,12 +365,16 @@ fn paths(directories: impl IntoIterator<Item = Directory>) -> impl Iterator<Item
     })
 }
 
+fn random() -> String {
+    // Each `RandomState` has other keys, chosen at random.
+    let random = RandomState::new().hash_one(process::id());
+    format!("{random:0RANDOM$x}")
+}
+
 /// Makes a directory of a new name, and locks it.
 fn make_locked(parent: &Path) -> Result<(PathBuf, Flock<File>), Trouble> {
     loop {
-        // Each `RandomState` has other keys, chosen at random.
-        let random = RandomState::new().hash_one(process::id());
-        let directory = parent.join(format!("{PREFIX}{random:0RANDOM$x}"));
+        let directory = parent.join(format!("{PREFIX}{}", random()));
         fs::create_dir(&directory).map_err(|error| Trouble::new(parent, &error))?;
         // Until it is locked, it may be swept.
         match lock(&directory) {

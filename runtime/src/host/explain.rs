@@ -37,7 +37,12 @@ pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
         }
     }
     if let Some(chosen) = cgroup::chosen() {
-        return Some(Cause::bad_choice(&chosen.to_string_lossy()));
+        let chosen = chosen.to_string_lossy();
+        match trouble {
+            Trouble::Foreign { .. } => return Some(Cause::choice_of_others(&chosen)),
+            Trouble::Refused { errno: Errno::EROFS | Errno::EACCES | Errno::EPERM, .. } => {}
+            Trouble::Missing(_) | Trouble::Refused { .. } => return Some(Cause::bad_choice(&chosen)),
+        }
     }
     // In the root of the unified hierarchy, or of one that came with cgroups of version 1.
     let unified = fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false);

@@ -116,14 +116,13 @@ impl Sandbox {
             if stderr {
                 self.stderr.pump()?;
             }
-            if let (Some(init), true) = (&init, check.is_some_and(|check| check <= Instant::now())) {
-                let goes_on = self.cgroup.events(self.spec).oom_kills == 0;
-                check = goes_on.then(|| Instant::now() + MEMORY_CHECK);
-                // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was. If it
-                // was the test, init is about to say so.
-                match if goes_on { Ok(()) } else { census::kill_test(init.as_fd()) } {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(_) => {
+            if check.is_some_and(|check| check <= Instant::now()) {
+                check = Some(Instant::now() + MEMORY_CHECK);
+                if let (Some(init), 1..) = (&init, self.cgroup.events(self.spec).oom_kills) {
+                    check = None;
+                    // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was.
+                    // If it was the test, init is about to say so.
+                    if !matches!(census::kill_test(init.as_fd()), Ok(()) | Err(Errno::ESRCH)) {
                         kill_all(init)?;
                         return Ok(());
                     }
