@@ -191,10 +191,15 @@ fn there_is_no_report_unless_asked_for() {
 
 #[test]
 fn a_bad_value_fails_all_tests_and_is_named() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
     let bad = [
         ("yes", "BELLJAR_REPORT is `yes`, which says nothing"),
         ("json:", "BELLJAR_REPORT is `json:`, which says nothing"),
         ("json:/proc/none/report", "`/proc/none/report`, which can't be opened: ENOENT"),
+        // Nobody reads it.
+        (&format!("json:{}", fifo.display()), "which can't be opened: ENXIO"),
     ];
     for (value, message) in bad {
         let mut command = this_binary();

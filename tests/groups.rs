@@ -231,18 +231,23 @@ fn makes_mistakes() {
     let kind = |result: std::io::Result<Group>| result.expect_err("an error").kind();
     let Some(first) = group("a") else { return };
     assert_eq!(kind(Group::new("a")), ErrorKind::AlreadyExists);
-    for name in ["", ".", "..", "a/b", "/", "a\nb", "a\0b", &"x".repeat(256)] {
+    for name in ["", ".", "..", "a/b", "/", "a\nb", "a\0b", "belljar.leaf", &"x".repeat(256)] {
         assert_eq!(kind(Group::new(name)), ErrorKind::InvalidInput, "{name:?}");
     }
     let kind = |result: std::io::Result<()>| result.expect_err("an error").kind();
-    assert_eq!(kind(Group::new("cgroup.procs").map(drop)), ErrorKind::AlreadyExists);
+    for name in ["cgroup.procs", "memory.stat", "pids.max"] {
+        assert_eq!(kind(Group::new(name).map(drop)), ErrorKind::AlreadyExists, "{name}");
+    }
     for cores in [0.0, -1.0, 0.009, 1000.1, f64::NAN, f64::INFINITY] {
         assert_eq!(kind(first.limit_cpu(cores)), ErrorKind::InvalidInput, "{cores}");
     }
     for weight in [0, 10_001] {
         assert_eq!(kind(first.weigh_cpu(weight)), ErrorKind::InvalidInput, "{weight}");
     }
-    assert_eq!(kind(first.add(0)), ErrorKind::InvalidInput);
+    for pid in [0, 1, 1 << 31, u32::MAX] {
+        assert_eq!(kind(first.add(pid)), ErrorKind::InvalidInput, "{pid}");
+    }
+    assert_eq!(kind(first.limit_pids(5_000_000)), ErrorKind::InvalidInput);
     // No process of this sandbox has that id.
     assert_eq!(first.add(4_000_000).expect_err("an error").kind(), std::io::Error::from(Errno::ESRCH).kind());
     let end = forked(&first, || i32::from(first.freeze().expect_err("an error").kind() != ErrorKind::Deadlock));
@@ -259,7 +264,119 @@ fn what_cant_be_is_named() {
     assert!(error.to_string().contains("this is no sandbox"), "{error}");
 }
 
-/// A test can do without a view of its own, and without `/proc`.
+/// A group that can't be used is none.
+#[isolated(timeout = "1m")]
+#[ignore = "run by no_group_without_descriptors"]
+fn has_no_descriptors() {
+    if group("first").is_none() {
+        return;
+    }
+    let mut files = Vec::new();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 64, 64).expect("setrlimit");
+    while let Ok(file) = File::open("/") {
+        files.push(file);
+    }
+    // With each round, there is room for one more. What has come in vain takes none.
+    let mut names = (0..20).map(|number| number.to_string());
+    let mut tries = names.by_ref().map(|name| {
+        files.pop();
+        Group::new(&name)
+    });
+    assert!(tries.next().is_some_and(|group| group.is_err()));
+    let group = tries.find_map(Result::ok).expect("a group at last");
+    drop(files);
+    let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");
+    assert_eq!(group.pids().expect("pids"), [child.id()]);
+    group.kill().expect("kill");
+    assert!(!child.wait().expect("wait").success());
+}
+
+#[test]
+fn no_group_without_descriptors() {
+    passes("has_no_descriptors");
+}
+
+/// Processes that start others all the time, by vfork(2) where the C library does so, and one whose main thread has ended.
+#[isolated(timeout = "1m")]
+#[ignore = "run by all_kinds_of_processes_are_stopped"]
+fn stops_all_kinds_of_processes() {
+    let Some(group) = group("spawns") else { return };
+    #[expect(unsafe_code, reason = "that is the point")]
+    let fork = |act: fn()| {
+        // SAFETY: the harness has no thread in a sandbox, and the body's holds no lock that the child takes.
+        match unsafe { nix::unistd::fork() }.expect("fork") {
+            ForkResult::Child => {
+                act();
+                process::abort();
+            }
+            ForkResult::Parent { child } => group.add(child.as_raw() as u32).expect("add"),
+        }
+    };
+    fork(|| {
+        loop {
+            let _ = Command::new("true").status();
+        }
+    });
+    for _ in 0..100 {
+        group.freeze().and_then(|()| group.thaw()).expect("freeze and thaw");
+    }
+    group.kill().expect("kill");
+    fork(|| {
+        thread::spawn(|| {
+            loop {
+                fs::write("/tmp/ticks", vec![0; ticks() as usize + 1]).expect("write");
+                if ticks() > 1000 {
+                    fs::write("/tmp/ticks", "").expect("write");
+                }
+            }
+        });
+        #[expect(unsafe_code, reason = "only the thread is to end")]
+        // SAFETY: the stack of the main thread stays, and with it all that others may refer to.
+        unsafe {
+            libc::syscall(libc::SYS_exit, 0);
+        }
+    });
+    wait_until(ticks_on);
+    for _ in 0..20 {
+        group.freeze().expect("freeze");
+        assert!(!ticks_on());
+        group.thaw().expect("thaw");
+        wait_until(ticks_on);
+    }
+}
+
+#[test]
+fn all_kinds_of_processes_are_stopped() {
+    passes("stops_all_kinds_of_processes");
+}
+
+/// Where no limit is written, the default holds for groups too.
+#[isolated(timeout = "1m")]
+#[ignore = "run by fork_bombs_in_groups_end"]
+fn forks_without_end_in_a_group() {
+    let Some(group) = group("bomb") else { return };
+    let end = forked(&group, || {
+        #[expect(unsafe_code, reason = "that is the point")]
+        // SAFETY: the child makes one system call.
+        let fork = || unsafe {
+            match libc::fork() {
+                0 => loop {
+                    libc::pause();
+                },
+                child => child > 0,
+            }
+        };
+        i32::from((0..2000).all(|_| fork()))
+    });
+    assert!(matches!(end, WaitStatus::Exited(_, 0)), "{end:?}");
+}
+
+#[test]
+fn fork_bombs_in_groups_end() {
+    passes("forks_without_end_in_a_group");
+}
+
+/// A test can do without a view of its own, and without `/proc`; but for one thing in version 1, which is then refused.
 #[isolated(net, timeout = "1m")]
 #[ignore = "run by the_view_makes_no_difference"]
 fn has_no_view() {
@@ -269,6 +386,10 @@ fn has_no_view() {
     nix::unistd::chroot("/tmp/belljar-tests-empty").expect("chroot");
     assert!(File::open("/proc/self").is_err());
     assert_eq!(group.usage().pids, Some(1));
+    match group.freeze() {
+        Ok(()) => group.thaw().expect("thaw"),
+        Err(error) => assert!(error.to_string().contains("there is no /proc"), "{error}"),
+    }
     group.kill().expect("kill");
     assert_eq!(waitpid(Pid::from_raw(child.id() as i32), None).map(drop), Ok(()));
     assert!(child.try_wait().is_err());

@@ -757,6 +757,27 @@ fn hangs_with_all_signals_blocked() {
     hang();
 }
 
+/// A socket that is closed only when its data has been read, which nobody does, in place of one for an answer.
+#[isolated(timeout = "200ms")]
+#[ignore = "run by verdicts"]
+fn hands_out_what_takes_long_to_close() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let mut client = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+    let _server = listener.accept().expect("accept");
+    client.set_nonblocking(true).expect("set_nonblocking");
+    while client.write(&[0; 65536]).is_ok() {}
+    let linger = libc::linger { l_onoff: 1, l_linger: 1000 };
+    nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &linger).expect("setsockopt");
+    let fds = [std::os::fd::AsRawFd::as_raw_fd(&client)];
+    let rights = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
+    let asks_for_usage = [io::IoSlice::new(b"\xbeJar\x07")];
+    nix::sys::socket::sendmsg::<()>(255, &asks_for_usage, &rights, MsgFlags::empty(), None).expect("sendmsg");
+    println!("sent");
+    // The last to close it waits.
+    drop(client);
+    hang();
+}
+
 #[isolated(timeout = "200ms")]
 #[ignore = "run by verdicts"]
 fn stops_itself() {

@@ -152,6 +152,34 @@ fn the_tmpfs_has_its_size() {
     }
 }
 
+/// Nobody reads what those say that are left, so that nobody may wait for it to be read.
+#[isolated(memory = "64MiB", timeout = "1m")]
+#[ignore = "run by what_is_left_keeps_nobody_waiting"]
+fn leaves_talkers() {
+    for _ in 0..4 {
+        if let ForkResult::Child = fork() {
+            let exiting = b"\xbeJar\x04";
+            loop {
+                #[expect(unsafe_code, reason = "that is the point")]
+                // SAFETY: the bytes outlive the call.
+                unsafe {
+                    libc::send(255, exiting.as_ptr().cast(), exiting.len(), 0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_left_keeps_nobody_waiting() {
+    for _ in 0..10 {
+        let run = run_ignored("leaves_talkers");
+        if is_limited(&run) {
+            assert!(run.left.is_empty() && !run.output.contains("timeout"), "{}", run.output);
+        }
+    }
+}
+
 /// The cgroup that the sandbox is in, by version 2.
 #[isolated(memory = "64MiB", pids = 32)]
 #[ignore = "run by a_sandbox_sees_its_own_cgroup"]

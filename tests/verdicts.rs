@@ -139,6 +139,7 @@ table! {
     hangs_although_it_should_panic: Fails ["after its timeout of 200ms", "test did not panic as expected"];
     hangs_with_children: Fails ["after its timeout", "pid 2 `"] in time ["`sleep`, sleeping in "];
     hangs_with_all_signals_blocked: Fails ["after its timeout"] in time ["sleeping in "];
+    hands_out_what_takes_long_to_close: Fails ["after its timeout"] in time ["sent"];
     stops_itself: Fails ["after its timeout"] in time ["stopped"];
     hangs_in_vfork: Fails ["after its timeout", "pid 2 `"];
     hangs_in_a_thread_local: Fails ["after its timeout", "pid 2 `"];

@@ -84,8 +84,15 @@ pub(crate) fn table(accounts: &[Account]) -> String {
 
 pub(crate) fn bad_group_name(name: &str) -> String {
     format!(
-        "belljar: {name:?} is no name for a group: it must have 1 to 255 bytes, no `/`, and be neither `.` nor `..`."
+        "belljar: {name:?} is no name for a group: it must have 1 to 255 bytes, no `/`, not begin with `belljar.`, and be \
+         neither `.` nor `..`."
     )
+}
+
+pub(crate) fn too_many_descriptors() -> String {
+    "belljar: no group: this process may have no more open files. Each group needs up to five; close some, or raise the limit \
+     (`ulimit -n`)."
+        .to_owned()
 }
 
 pub(crate) fn bad_group_value(group: &str, value: &str, expected: &str) -> String {
@@ -95,6 +102,18 @@ pub(crate) fn bad_group_value(group: &str, value: &str, expected: &str) -> Strin
 pub(crate) fn no_group_outside(group: &str) -> String {
     format!(
         "belljar: there can be no group `{group}` here: this is no sandbox, or has closed the descriptor of its report."
+    )
+}
+
+pub(crate) fn group_needs_proc(group: &str) -> String {
+    format!(
+        "belljar: the group `{group}` was not frozen: there is no /proc to see whether its processes have stopped. Mount one."
+    )
+}
+
+pub(crate) fn group_is_elsewhere(group: &str) -> String {
+    format!(
+        "belljar: the group `{group}` has processes that this pid namespace does not know. Use it in the one that it was made in."
     )
 }
 

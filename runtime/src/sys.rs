@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::report::{End, Fault};
@@ -290,30 +290,59 @@ pub(crate) struct Message {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
+/// Room for the descriptors and the credentials that come with a message, aligned as cmsg(3) asks for.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_SIZE]);
+
+// SAFETY: CMSG_SPACE computes.
+const CONTROL_SIZE: usize = unsafe {
+    libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32)
+} as usize;
+
 /// Receives one message into `buffer`. `None` if the other side is gone. `flags` may be MSG_DONTWAIT.
 ///
-/// A message of no bytes looks like the other side's end, unless the socket has SO_PASSCRED: then something comes with it.
+/// A message of no bytes looks like the other side's end, unless the socket has SO_PASSCRED: then something comes with it. Unlike
+/// nix's, it also returns the descriptors of a message that had more of them than this process may have.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<Option<Message>> {
-    let mut control = nix::cmsg_space!([RawFd; FDS_MAX], UnixCredentials);
-    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_TRUNC;
-    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = (flags | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_TRUNC).bits();
     loop {
-        let received = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+        let mut control = Control([0; CONTROL_SIZE]);
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: `msghdr` is integers and pointers, for which zero is a value.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = (&raw mut control).cast();
+        header.msg_controllen = CONTROL_SIZE as _;
+        // SAFETY: `header` refers to `buffer` and `control`, with their lengths, and they outlive the call.
+        let received = Errno::result(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) });
+        let length = match received {
             // ECONNRESET says that the other side left without reading all that we had sent; what it sent itself
             // still comes.
             Err(Errno::EINTR | Errno::ECONNRESET) => continue,
-            result => result?,
+            length => length? as usize,
         };
         let mut fds = Vec::new();
-        let mut is_message = received.bytes > 0;
-        for message in received.cmsgs().into_iter().flatten() {
+        let mut is_message = length > 0;
+        // SAFETY: the kernel has filled in `header` and what it refers to, and both are still there.
+        let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+        while !next.is_null() {
             is_message = true;
-            if let ControlMessageOwned::ScmRights(raw) = message {
-                // SAFETY: the kernel has just made these descriptors for us.
-                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            // SAFETY: it is a control message, of the length that it says, in `control`.
+            let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type } = unsafe { next.read() };
+            if (cmsg_level, cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                // SAFETY: CMSG_LEN computes, and CMSG_DATA points to what follows the head of the message.
+                let (head, data) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_DATA(next).cast::<RawFd>()) };
+                #[expect(clippy::unnecessary_cast, reason = "other C libraries have another type")]
+                let length = cmsg_len as usize - head;
+                for at in 0..length / size_of::<RawFd>() {
+                    // SAFETY: there are so many, and the kernel has just made these descriptors for us.
+                    fds.push(unsafe { OwnedFd::from_raw_fd(data.add(at).read_unaligned()) });
+                }
             }
+            // SAFETY: `next` is one of the control messages of `header`.
+            next = unsafe { libc::CMSG_NXTHDR(&raw const header, next) };
         }
-        let length = received.bytes;
         return Ok(is_message.then_some(Message { length, fds }));
     }
 }

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::run::run;
 use super::{Cgroup, Controller, Directory, Location, Trouble};
+use crate::message;
 use crate::report::PAYLOAD_MAX;
 
 /// A group, as the test gets it: a directory for each hierarchy, and in the same order what is to be known of them.
@@ -35,7 +36,10 @@ impl Handed {
 
     /// Whether a group may have this name.
     pub(crate) fn is_name(name: &str) -> bool {
-        !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\n', '\0'])
+        !matches!(name, "" | "." | "..")
+            && name.len() <= 255
+            && !name.starts_with("belljar.")
+            && !name.contains(['/', '\n', '\0'])
     }
 
     /// The message that stands for this, but for its descriptors; or for what there is in its place.
@@ -53,6 +57,10 @@ impl Handed {
     /// `None` if it is no such message.
     pub(crate) fn decode(message: &[u8], directories: Vec<OwnedFd>) -> Option<Result<Vec<Directory>, NoGroup>> {
         match message {
+            // The kernel passes on no more than this process may have.
+            [0, descriptions @ ..] if descriptions.len() != directories.len() => {
+                Some(Err(NoGroup { errno: Some(Errno::EMFILE), text: message::too_many_descriptors() }))
+            }
             [0, descriptions @ ..] => Some(Ok(Self::receive(descriptions, directories))),
             [1, e0, e1, e2, e3, text @ ..] => {
                 let errno = Some(i32::from_ne_bytes([*e0, *e1, *e2, *e3])).filter(|errno| *errno != 0);
@@ -84,6 +92,7 @@ impl Cgroup {
     pub(crate) fn make_group(&mut self, name: &str) -> Result<Handed, Trouble> {
         let mut made = Handed { descriptions: Vec::new(), directories: Vec::new() };
         let mut refused = Trouble::Missing(Controller::Pids);
+        let mut paths = Vec::new();
         let mut run = run();
         for hierarchy in run.hierarchies()? {
             let is_own = |directory: &&Directory| directory.path_of("").starts_with(&hierarchy.parent);
@@ -104,14 +113,26 @@ impl Cgroup {
                     (path, hierarchy.controllers.clone())
                 }),
             };
-            match below.and_then(|(path, controllers)| Ok((open_new(&path.join(name))?, controllers))) {
-                Ok((directory, controllers)) => {
+            // What is missing can't be limited, and that is told when it is to be.
+            let (path, controllers) = match below {
+                Ok((path, controllers)) => (path.join(name), controllers),
+                Err(trouble) => {
+                    refused = trouble;
+                    continue;
+                }
+            };
+            match open_new(&path) {
+                Ok(directory) => {
                     let v2 = if hierarchy.v2 { V2 } else { 0 };
                     made.descriptions.push(controllers.iter().fold(v2, |bits, controller| bits | bit(*controller)));
                     made.directories.push(directory);
+                    paths.push(path);
                 }
-                // What is missing can't be limited, and that is told when it is to be.
-                Err(trouble) => refused = trouble,
+                // All of it or nothing.
+                Err(trouble) => {
+                    paths.iter().for_each(|path| drop(fs::remove_dir(path)));
+                    return Err(trouble);
+                }
             }
         }
         if made.directories.is_empty() { Err(refused) } else { Ok(made) }

@@ -86,8 +86,8 @@ impl Directory {
         } else {
             self.set("cpu.cfs_period_us", CPU_PERIOD)?;
             match self.set("cpu.cfs_quota_us", quota) {
-                // A cgroup above has less, which holds here as well.
-                Err(Trouble::Refused { errno: Errno::EINVAL, .. }) => Ok(()),
+                // A cgroup above has less. That holds here as well, if there is no other.
+                Err(Trouble::Refused { errno: Errno::EINVAL, .. }) => self.write("cpu.cfs_quota_us", "-1"),
                 result => result,
             }
         }
@@ -143,15 +143,20 @@ impl Directory {
             let was_used_up = self.count("memory.events.local", "oom") > 0;
             return if was_used_up { self.count("memory.events", "oom_kill") } else { 0 };
         }
-        // Version 1 counts each where it was killed. How often a limit was met it no longer counts on all kernels, but nothing is
-        // killed before the last page is used up.
-        let Location::Path(path) = &self.location else { return 0 };
+        // Version 1 counts each where it was killed, so that those of groups may be killed by either limit. How often a limit was
+        // met it no longer counts on all kernels, but nothing is killed before the last page is used up.
+        let own = self.count("memory.oom_control", "oom_kill");
+        let (Location::Path(path), true) = (&self.location, self.was_used_up()) else { return own };
+        let groups = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let groups = groups.map(|path| Self { v2: false, location: Location::Path(path), controllers: Vec::new() });
+        let kills = |group: Self| if group.was_used_up() { 0 } else { group.count("memory.oom_control", "oom_kill") };
+        own + groups.map(kills).sum::<u64>()
+    }
+
+    /// Of version 1: whether all memory that it may have was in use at a time.
+    fn was_used_up(&self) -> bool {
         let (limit, peak) = (self.number("memory.limit_in_bytes"), self.number("memory.max_usage_in_bytes"));
-        let was_met = limit.zip(peak).is_some_and(|(limit, peak)| peak + BATCH > limit);
-        let below = fs::read_dir(path).into_iter().flatten().flatten().filter(|_| was_met).map(|entry| entry.path());
-        let here = |path| Self { v2: false, location: Location::Path(path), controllers: Vec::new() };
-        let counts = |directory: Self| directory.count("memory.oom_control", "oom_kill");
-        below.map(|path| counts(here(path))).sum::<u64>() + self.count("memory.oom_control", "oom_kill")
+        limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) > limit)
     }
 }
 

@@ -234,7 +234,12 @@ impl Run {
         let name = self.made.to_string();
         let path = self.place(hierarchy)?.directory.join(name);
         fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
-        Ok(Directory { v2: false, location: Location::Path(path), controllers: Vec::new() })
+        let directory = Directory { v2: false, location: Location::Path(path), controllers: Vec::new() };
+        if hierarchy.controllers.contains(&Controller::Pids) {
+            // They leave the cgroup that limits those of the sandboxes without one.
+            directory.limit_pids(DEFAULT_PIDS)?;
+        }
+        Ok(directory)
     }
 
     /// Our directory in this hierarchy, which is made if there is none.

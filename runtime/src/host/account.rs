@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -100,7 +101,8 @@ fn find_destination() -> Result<Option<Destination>, BadReport> {
         return Err(BadReport::Unknown(value.into()));
     };
     let path = Path::new(OsStr::from_bytes(path));
-    match File::options().append(true).create(true).open(path) {
+    // A FIFO that nobody reads is no place for it, and must not be waited for.
+    match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => Ok(Some(Destination::Lines(file))),
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);

@@ -83,10 +83,13 @@ pub(crate) fn name_of(pid: u32) -> Option<String> {
     Stat::read(&Path::new("/proc").join(pid.to_string())).map(|stat| stat.name)
 }
 
-/// Whether a process is stopped, by a signal. One that has ended needs no more to be.
-pub(crate) fn is_stopped(pid: u32) -> bool {
-    let stat = Stat::read(&Path::new("/proc").join(pid.to_string()));
-    stat.is_none_or(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
+/// Whether no thread of a process can run before it gets a signal: those that are stopped, and those in an uninterruptible
+/// system call, which will see first that they are to stop. `None` if it has ended, or can't be seen.
+pub(crate) fn is_stopped(pid: u32) -> Option<bool> {
+    let tasks = Path::new("/proc").join(pid.to_string()).join("task");
+    Stat::read(&tasks.join(pid.to_string()))?;
+    let threads = numbers_in(&tasks).into_iter().filter_map(|tid| Stat::read(&tasks.join(tid.to_string())));
+    Some(threads.into_iter().all(|thread| matches!(thread.state, 'T' | 't' | 'D' | 'Z' | 'X')))
 }
 
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.

@@ -1,14 +1,19 @@
 //! A sandbox, as the test binary holds it: two pipes, a socket, and a descriptor for its init.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PassCred;
-use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
-use nix::unistd::{pipe2, write};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, getsockname, sendmsg, setsockopt,
+    shutdown, socketpair,
+};
+use nix::unistd::pipe2;
 
 use super::account;
 use super::census::{self, Process};
@@ -25,6 +30,9 @@ use crate::zygote::{Zygote, request};
 
 /// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
 const MEMORY_CHECK: Duration = Duration::from_millis(20);
+
+/// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
+const FRAMES_A_TURN: usize = 64;
 
 pub(super) struct Sandbox {
     report: OwnedFd,
@@ -136,7 +144,8 @@ impl Sandbox {
                 continue;
             }
             let was_known = init.is_some();
-            while report_open {
+            let mut turn = 0..FRAMES_A_TURN;
+            while report_open && turn.next().is_some() {
                 match self.receive(evidence, &mut init)? {
                     Received::Report => {}
                     Received::LastReport { survivors: false } => return Ok(()),
@@ -144,6 +153,10 @@ impl Sandbox {
                     Received::Nothing => break,
                     Received::End => report_open = false,
                 }
+            }
+            if turn.is_empty() {
+                // There is more, and the time may be up.
+                continue;
             }
             // What was sent before a death has been read by now. If it was the zygote's, init may have been born before.
             if dead && was_known == init.is_some() {
@@ -175,8 +188,9 @@ impl Sandbox {
             Err(Errno::EAGAIN) => return Ok(Received::Nothing),
             Err(errno) => return Err(errno),
         };
+        let mut fds = message.fds.into_iter();
         match buffer.get(..message.length).and_then(Frame::decode) {
-            Some(Frame::Born) => *init = message.fds.into_iter().next(),
+            Some(Frame::Born) if init.is_none() => *init = fds.next(),
             Some(Frame::Refused(Refusal { step, path, errno })) => {
                 let path = String::from_utf8_lossy(path).into_owned();
                 evidence.refused = Some(OwnedRefusal { step, path, errno });
@@ -186,13 +200,15 @@ impl Sandbox {
             Some(Frame::Exiting) => evidence.exiting = true,
             Some(Frame::Fault(fault)) => evidence.fault = Some(fault),
             Some(Frame::Usage) => {
-                if let Some(answer) = message.fds.into_iter().next() {
-                    self.tell_usage(answer);
+                if let Some(answer) = fds.next() {
+                    self.tell_usage(&answer);
+                    discard(answer);
                 }
             }
             Some(Frame::Group(name)) => {
-                if let (Some(answer), Ok(name)) = (message.fds.into_iter().next(), std::str::from_utf8(name)) {
+                if let Some(answer) = fds.next() {
                     self.hand_group(name, &answer);
+                    discard(answer);
                 }
             }
             Some(Frame::Largest { bytes, had_children, name }) => {
@@ -205,30 +221,44 @@ impl Sandbox {
                 evidence.ended = Some(Ended { end, execed, cpu });
                 return Ok(Received::LastReport { survivors });
             }
-            None => evidence.rubbish += message.length.max(1),
+            Some(Frame::Born) | None => evidence.rubbish += message.length.max(1),
         }
+        fds.for_each(discard);
         Ok(Received::Report)
     }
 
-    /// Answers a test that asks what it has used. It waits at the other end of a pipe, which has room; whatever else somebody
-    /// has sent in its place is not waited for.
-    fn tell_usage(&self, answer: OwnedFd) {
-        if fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok() {
-            let _ = write(&answer, &self.cgroup.usage().encode());
-        }
+    /// Answers a test that asks what it has used. It waits at the other end of a socket.
+    fn tell_usage(&self, answer: &OwnedFd) {
+        reply(answer, &self.cgroup.usage().encode(), &[]);
     }
 
-    /// Makes a group for the test, which waits at the other end of a socket.
-    fn hand_group(&mut self, name: &str, answer: &OwnedFd) {
-        if !Handed::is_name(name) || fcntl(answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
-            return;
-        }
+    /// Makes a group for the test.
+    fn hand_group(&mut self, name: &[u8], answer: &OwnedFd) {
+        let Some(name) = std::str::from_utf8(name).ok().filter(|name| Handed::is_name(name)) else { return };
         let made = self.cgroup.make_group(name).map_err(|trouble| {
             let text = message::group_refused(name, &trouble, explain_cgroup(&trouble).as_ref());
             NoGroup { errno: trouble.errno(), text }
         });
         let fds: Vec<_> = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect();
-        let _ = sys::send_with_fds(answer.as_fd(), &Handed::encode(&made), &fds);
+        reply(answer, &Handed::encode(&made), &fds);
+    }
+}
+
+/// Sends an answer to a socket that came from the sandbox, which has room for it. Whatever else somebody has sent in its place is
+/// not waited for.
+fn reply(answer: &OwnedFd, bytes: &[u8], fds: &[RawFd]) {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let rights = [ControlMessage::ScmRights(fds)];
+    let rights = if fds.is_empty() { &[] } else { &rights[..] };
+    let _ = sendmsg::<()>(answer.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None);
+}
+
+/// Closes a descriptor that came from the sandbox. With some, such as a socket that lingers, that takes as long as the sandbox
+/// likes, so that nobody waits for it.
+fn discard(descriptor: OwnedFd) {
+    if getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_err() {
+        // Where no thread can be had, it is closed here.
+        let _ = thread::Builder::new().spawn(move || drop(descriptor));
     }
 }
 

@@ -1,20 +1,17 @@
 //! The test's process: PID 2, in which the body runs on a thread that bears the test's name.
 
 use std::ffi::CStr;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::OnceLock;
 use std::thread;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::prctl::set_name;
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::fstat;
-use nix::unistd::{Pid, pipe2, setpgid};
+use nix::unistd::{Pid, setpgid};
 
 use super::Report;
 use crate::report::{Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
@@ -111,12 +108,9 @@ pub(super) fn report() -> Option<&'static Report> {
 /// Asks the test binary, outside, what this sandbox has used.
 pub(crate) fn usage() -> Option<Usage> {
     let report = report()?;
-    let (answer, theirs) = pipe2(OFlag::O_CLOEXEC).ok()?;
-    report.send_with(&Frame::Usage, theirs.as_fd()).ok()?;
-    drop(theirs);
     let mut bytes = [0; USAGE_SIZE];
-    File::from(answer).read_exact(&mut bytes).ok()?;
-    Some(Usage::decode(&bytes))
+    let received = report.ask(&Frame::Usage, &mut bytes).ok()??;
+    (received.length == USAGE_SIZE).then(|| Usage::decode(&bytes))
 }
 
 fn finish(report: &Report, result: thread::Result<u8>) -> nix::Result<()> {

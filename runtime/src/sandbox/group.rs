@@ -1,15 +1,15 @@
 //! Inside a test: groups of processes that are limited, stopped, killed and measured together.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::ops::RangeInclusive;
 use std::process::{self, Command};
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
 use super::body;
@@ -50,8 +50,14 @@ pub struct Group {
     directories: Vec<Directory>,
 }
 
-/// The weight of CPU time that every cgroup begins with.
-const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// The weights that the kernel knows.
+const WEIGHTS: RangeInclusive<u32> = 1..=10_000;
+
+/// The ids of processes that may be in a group.
+const PIDS: RangeInclusive<u32> = 2..=i32::MAX as u32;
+
+/// The most processes that the kernel has a number for: PID_MAX_LIMIT.
+const MOST_PIDS: u32 = 1 << 22;
 
 impl Group {
     /// Makes a group of this name, with no process in it.
@@ -66,11 +72,8 @@ impl Group {
         }
         let outside = || io::Error::new(io::ErrorKind::Unsupported, message::no_group_outside(name));
         let report = body::report().ok_or_else(outside)?;
-        let (answer, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        report.send_with(&Frame::Group(name.as_bytes()), theirs.as_fd())?;
-        drop(theirs);
         let mut buffer = [0; PAYLOAD_MAX];
-        let received = sys::receive(answer.as_fd(), &mut buffer, MsgFlags::empty())?.ok_or_else(outside)?;
+        let received = report.ask(&Frame::Group(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
         match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {
             Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories }),
             Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),
@@ -79,20 +82,26 @@ impl Group {
     }
 
     /// Lets the group have this much memory, in bytes. Who needs more has all of it killed; with version 1, one process of it.
+    ///
+    /// # Errors
+    ///
+    /// `ResourceBusy`, with version 1, if more is in use. With version 2, who uses more is killed.
     pub fn limit_memory(&self, bytes: u64) -> io::Result<()> {
         self.with(Controller::Memory, |directory| directory.limit_memory(bytes).and_then(|()| directory.die_as_one()))
     }
 
     /// Lets the group have so many processes and threads. fork(2) then fails with EAGAIN.
     pub fn limit_pids(&self, most: u32) -> io::Result<()> {
+        if most > MOST_PIDS {
+            return Err(self.bad_value(most, "a number of processes up to 4194304"));
+        }
         self.with(Controller::Pids, |directory| directory.limit_pids(most))
     }
 
     /// Lets the group have this much CPU time, in cores, from 0.01 to 1000.
     pub fn limit_cpu(&self, cores: f64) -> io::Result<()> {
         if !(0.01..=1000.0).contains(&cores) {
-            let text = message::bad_group_value(&self.name, &cores.to_string(), "a number of cores from 0.01 to 1000");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            return Err(self.bad_value(cores, "a number of cores from 0.01 to 1000"));
         }
         self.with(Controller::Cpu, |directory| directory.limit_cpu((cores * 1000.0).round() as u32))
     }
@@ -100,14 +109,13 @@ impl Group {
     /// The share of CPU time that the group gets beside other groups where there is too little: 100 by default, from 1 to 10,000.
     pub fn weigh_cpu(&self, weight: u32) -> io::Result<()> {
         if !WEIGHTS.contains(&weight) {
-            let text = message::bad_group_value(&self.name, &weight.to_string(), "a weight from 1 to 10000");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            return Err(self.bad_value(weight, "a weight from 1 to 10000"));
         }
         self.with(Controller::Cpu, |directory| directory.weigh_cpu(weight))
     }
 
     /// A command that will run in the group, with all that it starts. While the group is frozen, it waits for that to end, and so
-    /// does who spawns it.
+    /// does who spawns it; with version 1, where only processes are frozen that are there, it does not.
     pub fn command(&self, program: impl AsRef<OsStr>) -> io::Result<Command> {
         let procs = self.directories.iter().map(Directory::open_procs).collect::<Result<Vec<_>, _>>();
         let mut command = Command::new(program);
@@ -117,10 +125,9 @@ impl Group {
 
     /// Moves a process into the group. What it has started already stays where it is.
     pub fn add(&self, pid: u32) -> io::Result<()> {
-        // 0 would stand for the caller.
-        if pid == 0 {
-            let text = message::bad_group_value(&self.name, "0", "the id of a process");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        // 0 would stand for the caller; and without init nobody tells how the test ends.
+        if !PIDS.contains(&pid) {
+            return Err(self.bad_value(pid, "the id of a process other than the sandbox's init, which is 1"));
         }
         let add = |directory: &Directory| directory.add(pid);
         self.directories.iter().try_for_each(add).map_err(|trouble| self.refused(&trouble))
@@ -130,24 +137,34 @@ impl Group {
     pub fn pids(&self) -> io::Result<Vec<u32>> {
         // They are the same in each hierarchy.
         let Some(directory) = self.directories.first() else { return Ok(Vec::new()) };
-        directory.processes().map_err(|trouble| self.refused(&trouble))
+        let pids = directory.processes().map_err(|trouble| self.refused(&trouble))?;
+        // For kill(2), 0 would be the caller's process group.
+        if pids.contains(&0) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message::group_is_elsewhere(&self.name)));
+        }
+        Ok(pids)
     }
 
     /// Stops all processes of the group, and returns when they have. They can't tell, but for the time that is gone.
     ///
     /// With version 1 they are stopped by SIGSTOP, which their parent can see, see waitpid(2): what is frozen there by the kernel
-    /// can't be killed any more.
+    /// can't be killed any more. A process that is in the midst of an uninterruptible system call stops when that is over.
     ///
     /// # Errors
     ///
-    /// `Deadlock` if this very process is in the group.
+    /// `Deadlock` if this very process is in the group. `Unsupported`, with version 1, if there is no `/proc` to see whether they
+    /// have stopped.
     pub fn freeze(&self) -> io::Result<()> {
         if self.pids()?.contains(&process::id()) {
             return Err(io::Error::new(io::ErrorKind::Deadlock, message::group_has_caller(&self.name)));
         }
         match self.unified() {
             Some(directory) => directory.freeze(true).map_err(|trouble| self.refused(&trouble)),
-            None => self.signal_until(Signal::SIGSTOP, |pid| !census::is_stopped(pid)),
+            None if census::is_stopped(process::id()).is_none() => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, message::group_needs_proc(&self.name)))
+            }
+            // One that has ended has no state.
+            None => self.signal_until(Signal::SIGSTOP, |pid| census::is_stopped(pid) == Some(false)),
         }
     }
 
@@ -155,7 +172,7 @@ impl Group {
     pub fn thaw(&self) -> io::Result<()> {
         match self.unified() {
             Some(directory) => directory.freeze(false).map_err(|trouble| self.refused(&trouble)),
-            None => self.signal_until(Signal::SIGCONT, census::is_stopped),
+            None => self.signal(&self.pids()?, Signal::SIGCONT),
         }
     }
 
@@ -175,6 +192,11 @@ impl Group {
         usage_of(&self.directories)
     }
 
+    fn bad_value(&self, value: impl Display, expected: &str) -> io::Error {
+        let text = message::bad_group_value(&self.name, &value.to_string(), expected);
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    }
+
     fn unified(&self) -> Option<&Directory> {
         self.directories.iter().find(|directory| directory.is_v2())
     }
@@ -186,14 +208,19 @@ impl Group {
             if pids.is_empty() {
                 return Ok(());
             }
-            for pid in pids {
-                match kill(Pid::from_raw(pid as i32), signal) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-            }
+            self.signal(&pids, signal)?;
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn signal(&self, pids: &[u32], signal: Signal) -> io::Result<()> {
+        for pid in pids {
+            match kill(Pid::from_raw(*pid as i32), signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Does this where the controller is.

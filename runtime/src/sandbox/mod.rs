@@ -25,13 +25,14 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, getpid, sethostname, setsid, write};
 
 use crate::cgroup::{self, Joining};
 use crate::report::{Buffer, Frame, Refusal, Step};
 use crate::spec::{DEFAULT_HOSTNAME, Spec};
-use crate::sys::{self, Disposition, SingleThreaded};
+use crate::sys::{self, Disposition, Message, SingleThreaded};
 
 /// Where the report socket goes: out of the way of tests that expect their descriptors to begin at 3.
 const REPORT_FD: RawFd = 255;
@@ -68,10 +69,13 @@ impl Report {
         send(self.0.as_fd(), frame)
     }
 
-    /// Sends a frame with a descriptor for the answer.
-    fn send_with(&self, frame: &Frame<'_>, answer: BorrowedFd<'_>) -> nix::Result<()> {
+    /// Sends a frame with a socket for the answer, and waits for that. `None` if there is nobody to give one.
+    fn ask(&self, frame: &Frame<'_>, answer: &mut [u8]) -> nix::Result<Option<Message>> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut buffer = Buffer::new();
-        sys::send_with_fds(self.0.as_fd(), frame.encode(&mut buffer), &[answer.as_raw_fd()])
+        sys::send_with_fds(self.0.as_fd(), frame.encode(&mut buffer), &[theirs.as_raw_fd()])?;
+        drop(theirs);
+        sys::receive(ours.as_fd(), answer, MsgFlags::empty())
     }
 }
 

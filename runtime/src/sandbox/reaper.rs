@@ -5,13 +5,13 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
 use super::Report;
-use crate::report::{End, Frame, REPORTED};
+use crate::report::{Buffer, End, Frame, REPORTED};
 use crate::sys::{self, Waited};
 
 /// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC, in the ninth field
@@ -42,7 +42,7 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
         }
     };
     if finds_largest && !survivors {
-        largest.tell(report);
+        let _ = report.send(&largest.frame());
     }
     let _ = report.send(&Frame::Ended { end, execed, survivors, cpu: cpu_time() });
     if survivors {
@@ -53,7 +53,9 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
         while let Ok(Some(waited)) = sys::wait_any(libc::WNOWAIT) {
             largest.reap(&waited, test, procfs, finds_largest);
         }
-        largest.tell(report);
+        // Nobody makes room in the socket any more, so that this may be lost.
+        let mut buffer = Buffer::new();
+        let _ = send(report.0.as_raw_fd(), largest.frame().encode(&mut buffer), MsgFlags::MSG_DONTWAIT);
     }
     sys::exit_now(0)
 }
@@ -88,9 +90,9 @@ impl Largest {
         let _ = sys::wait_pid(waited.pid);
     }
 
-    fn tell(&self, report: &Report) {
-        let Self { peak, name, length, had_children } = *self;
-        let _ = report.send(&Frame::Largest { bytes: peak, had_children, name: &name[..length] });
+    fn frame(&self) -> Frame<'_> {
+        let Self { peak, name, length, had_children } = self;
+        Frame::Largest { bytes: *peak, had_children: *had_children, name: &name[..*length] }
     }
 }
 
