@@ -77,7 +77,7 @@ fn stops_a_group() {
     let Some(group) = group("ticker") else { return };
     let mut child = ticking(&group);
     assert_eq!(group.pids().expect("pids"), [child.id()]);
-    assert!(ticks_on());
+    wait_until(ticks_on);
     for _ in 0..20 {
         group.freeze().expect("freeze");
         assert!(!ticks_on());
