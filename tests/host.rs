@@ -11,38 +11,41 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::socket::SockaddrStorage;
 use nix::unistd::sethostname;
 
-/// What can be seen of a host, by the name of the kind. Other software may work on the host while tests run, so that of what it
-/// may change at any time only that is looked at which a vandal would have changed.
+/// What can be seen of a host, by the name of the kind.
 type Snapshot = BTreeMap<&'static str, Vec<String>>;
-
-/// A part of the name of each file and each cgroup that a vandal makes.
-const VANDALISED: &str = "vandalised";
-
-/// The key of the shared memory that a vandal makes.
-const KEY: libc::key_t = 0x0be1_17a2;
 
 /// Takes a snapshot. Processes are those that bear `mark`; cgroups are the directories below `cgroups`.
 fn snapshot(mark: &str, cgroups: &Path) -> Snapshot {
     let lines =
         |path: &str| fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
-    let named = |paths: Vec<PathBuf>| {
-        let names = paths.iter().map(|path| path.display().to_string());
-        names.filter(|name| name.contains(VANDALISED)).collect::<Vec<_>>()
+    let names = |path: &str| {
+        let mut names: Vec<_> =
+            fs::read_dir(path).expect(path).flatten().map(|entry| entry.path().display().to_string()).collect();
+        names.sort();
+        names
     };
-    let loopback = getifaddrs().expect("getifaddrs").filter(|interface| interface.interface_name == "lo");
+    let interfaces = getifaddrs().expect("getifaddrs");
+    let interfaces =
+        interfaces.map(|i| format!("{} {:?} {} {}", i.interface_name, i.flags, shown(i.address), shown(i.netmask)));
     let routes = [lines("/proc/net/route"), lines("/proc/net/ipv6_route")].concat();
-    let shared_memory = lines("/proc/sysvipc/shm");
-    let descriptors = fs::read_dir("/proc/self/fd").expect("/proc/self/fd").count();
+    let sysv = ["shm", "sem", "msg"].map(|kind| ids_of(&lines(&format!("/proc/sysvipc/{kind}"))));
     Snapshot::from([
         ("hostname", lines("/proc/sys/kernel/hostname")),
         ("mounts", lines("/proc/self/mountinfo")),
-        ("interfaces", loopback.map(|i| format!("{:?} {} {}", i.flags, shown(i.address), shown(i.netmask))).collect()),
-        ("routes", routes.iter().filter(|route| is_of_loopback(route)).map(|route| without_counters(route)).collect()),
-        ("sysv", shared_memory.into_iter().filter(|object| first_word(object) == KEY.to_string()).collect()),
+        ("interfaces", interfaces.collect()),
+        ("routes", routes.iter().map(|route| without_counters(route)).collect()),
+        ("sysv", sysv.concat()),
         ("processes", belljar_tests::marked(mark).into_iter().map(|pid| pid.to_string()).collect()),
-        ("cgroups", named(directories_below(cgroups))),
-        ("tmp", named(fs::read_dir("/tmp").expect("/tmp").flatten().map(|entry| entry.path()).collect())),
-        ("descriptors", vec![descriptors.to_string()]),
+        (
+            "cgroups",
+            directories_below(cgroups)
+                .iter()
+                .map(|path| path.display().to_string())
+                .filter(|path| is_foreign(path))
+                .collect(),
+        ),
+        ("tmp", names("/tmp")),
+        ("descriptors", vec![names("/proc/self/fd").len().to_string()]),
     ])
 }
 
@@ -51,21 +54,23 @@ fn shown(address: Option<SockaddrStorage>) -> String {
     address.map_or(String::new(), |address| address.to_string())
 }
 
-fn first_word(line: &str) -> &str {
-    line.split_whitespace().next().unwrap_or_default()
-}
-
-/// Whether a line of `/proc/net/ipv6_route`, which ends with the interface, or of `/proc/net/route`, which begins with it, is
-/// of the loopback.
-fn is_of_loopback(route: &str) -> bool {
-    route.split_whitespace().any(|word| word == "lo")
-}
-
-/// A route without what use changes: how many hold it, and how often it was taken.
+/// A route without what use changes: how many hold it, and how often it was taken. In `/proc/net/route`, whose lines have one
+/// field more, they stand behind the flags; in `/proc/net/ipv6_route`, behind the metric.
 fn without_counters(route: &str) -> String {
-    let words = route.split_whitespace().enumerate();
-    let counters = if first_word(route) == "lo" { 4..6 } else { 6..8 };
-    words.filter(|(at, _)| !counters.contains(at)).map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+    let words: Vec<_> = route.split_whitespace().collect();
+    let counters = if words.len() > 10 { 4..6 } else { 6..8 };
+    let kept = words.iter().enumerate().filter(|(at, _)| !counters.contains(at));
+    kept.map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a test binary did not make this cgroup for its sandboxes. Those are gone when it has ended, as `limits` shows.
+fn is_foreign(cgroup: &str) -> bool {
+    !cgroup.contains("/belljar-run-")
+}
+
+/// The keys and ids of a table of SysV objects; what follows them changes with use.
+fn ids_of(table: &[String]) -> Vec<String> {
+    table.iter().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 fn directories_below(directory: &Path) -> Vec<PathBuf> {
@@ -90,7 +95,7 @@ fn differences<'s>(before: &'s Snapshot, after: &Snapshot) -> Vec<&'s str> {
 fn make_shared_memory() {
     #[expect(unsafe_code, reason = "nix has no SysV objects")]
     // SAFETY: shmget takes integers.
-    let id = unsafe { libc::shmget(KEY, 4096, libc::IPC_CREAT | 0o600) };
+    let id = unsafe { libc::shmget(0x0be1_17a2, 4096, libc::IPC_CREAT | 0o600) };
     assert_ne!(id, -1);
 }
 
@@ -117,13 +122,11 @@ fn mount_something() {
 
 /// Changes all that a snapshot shows.
 fn vandalise() {
-    sethostname(VANDALISED).expect("sethostname");
+    sethostname("vandalised").expect("sethostname");
     mount_something();
     make_shared_memory();
     start_a_process();
-    File::create_new(Path::new("/tmp").join(VANDALISED)).expect("create");
-    // Where cgroups can be made at all, which is the case with v2.
-    let _ = fs::create_dir(Path::new("/sys/fs/cgroup").join(VANDALISED));
+    File::create_new("/tmp/vandalised").expect("create");
     std::mem::forget(File::open("/").expect("open"));
     take_loopback_down();
 }
@@ -154,7 +157,7 @@ fn vandal_that_hangs() {
 #[isolated(net)]
 #[ignore = "called by calls_the_vandals"]
 fn vandal_in_the_hosts_tree() {
-    sethostname(VANDALISED).expect("sethostname");
+    sethostname("vandalised").expect("sethostname");
     mount_something();
     make_shared_memory();
     start_a_process();
@@ -203,9 +206,9 @@ fn the_comparison_notices_each_leak() {
         before = after;
     };
     notices(&[]);
-    sethostname(VANDALISED).expect("sethostname");
+    sethostname("vandalised").expect("sethostname");
     notices(&["hostname"]);
-    fs::create_dir(cgroups.join(VANDALISED)).expect("mkdir");
+    fs::create_dir(cgroups.join("belljar")).expect("mkdir");
     notices(&["cgroups"]);
     mount(Some("tmpfs"), "/var/tmp", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
     notices(&["mounts"]);
@@ -215,7 +218,7 @@ fn the_comparison_notices_each_leak() {
     notices(&["processes"]);
     child.kill().and_then(|()| child.wait()).expect("kill");
     notices(&["processes"]);
-    File::create_new(Path::new("/tmp").join(VANDALISED)).expect("create");
+    File::create_new("/tmp/vandalised").expect("create");
     notices(&["tmp"]);
     std::mem::forget(File::open("/").expect("open"));
     notices(&["descriptors"]);
