@@ -6,12 +6,10 @@ use std::time::Duration;
 use std::{fs, hint, process};
 
 use belljar::isolated;
-use belljar_tests::{Run, run, this_binary};
+use belljar_tests::{MIB, Run, allocate, hang, run, this_binary};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
-
-const MIB: u64 = 1 << 20;
 
 /// A nested test binary would look in vain for what these name outside.
 #[isolated]
@@ -36,9 +34,7 @@ fn works() {
 #[isolated]
 #[ignore = "run by the others"]
 fn uses_memory() {
-    let mut memory = vec![0u8; 100 * MIB as usize];
-    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-    hint::black_box(memory);
+    allocate(100);
 }
 
 #[isolated]
@@ -64,9 +60,7 @@ fn exits() {
 #[isolated(timeout = "50ms")]
 #[ignore = "run by the others"]
 fn hangs() {
-    loop {
-        std::thread::park();
-    }
+    hang();
 }
 
 /// This binary, for all that the others run.
@@ -128,8 +122,8 @@ fn figures_are_what_was_used() {
     let memory = |test: &str| report.of(test)["memory_peak_bytes"].as_u64();
     // Without a cgroup it can't be known.
     if memory("does_nothing").is_some() {
-        assert!(memory("uses_memory") >= Some(100 * MIB), "{:?}", memory("uses_memory"));
-        assert!(memory("does_nothing") < Some(50 * MIB), "{:?}", memory("does_nothing"));
+        assert!(memory("uses_memory") >= Some(100 * MIB as u64), "{:?}", memory("uses_memory"));
+        assert!(memory("does_nothing") < Some(50 * MIB as u64), "{:?}", memory("does_nothing"));
     }
     for line in &report.0 {
         assert!(

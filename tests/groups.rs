@@ -7,16 +7,14 @@ use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{self, Child, Command};
 use std::time::{Duration, Instant};
-use std::{env, hint, thread};
+use std::{hint, thread};
 
 use belljar::{Group, isolated};
-use belljar_tests::{run_ignored, wait_until};
+use belljar_tests::{MIB, allocate, fork, hang, must_limit, run_ignored, wait_until};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, geteuid};
-
-const MIB: usize = 1 << 20;
+use nix::unistd::{ForkResult, Pid};
 
 /// A group, if the host lets there be one. Otherwise it says why, and the caller returns.
 fn group(name: &str) -> Option<Group> {
@@ -35,15 +33,11 @@ fn group(name: &str) -> Option<Group> {
 
 /// Runs an ignored test, which must pass, with groups or without, as it must be here.
 fn passes(name: &str) {
-    let must = match env::var("BELLJAR_TESTS_LIMITS").as_deref() {
-        Ok(must) => Some(must == "yes"),
-        Err(_) => geteuid().is_root().then_some(true),
-    };
     let run = run_ignored(name);
     assert!(run.passed() && run.left.is_empty(), "{}", run.output);
     let has = run.output.contains("there are groups");
     assert!(has != run.output.contains("no group: belljar: the host does not let"), "{}", run.output);
-    assert!(must.is_none_or(|must| must == has), "{}", run.output);
+    assert!(must_limit().is_none_or(|must| must == has), "{}", run.output);
 }
 
 /// A process that makes `/tmp/ticks` longer as long as it runs.
@@ -71,12 +65,7 @@ fn ticks_on() -> bool {
     false
 }
 
-#[isolated(timeout = "1m")]
-#[ignore = "run by a_group_is_stopped_and_goes_on"]
-fn stops_a_group() {
-    let Some(group) = group("ticker") else { return };
-    let mut child = ticking(&group);
-    assert_eq!(group.pids().expect("pids"), [child.id()]);
+fn stops_and_goes_on(group: &Group) {
     wait_until(ticks_on);
     for _ in 0..20 {
         group.freeze().expect("freeze");
@@ -84,6 +73,15 @@ fn stops_a_group() {
         group.thaw().expect("thaw");
         wait_until(ticks_on);
     }
+}
+
+#[isolated(timeout = "1m")]
+#[ignore = "run by a_group_is_stopped_and_goes_on"]
+fn stops_a_group() {
+    let Some(group) = group("ticker") else { return };
+    let mut child = ticking(&group);
+    assert_eq!(group.pids().expect("pids"), [child.id()]);
+    stops_and_goes_on(&group);
     group.freeze().expect("freeze");
     // Frozen as it is.
     group.kill().expect("kill");
@@ -124,21 +122,13 @@ fn a_group_is_killed() {
 
 /// Runs `act` in a fork that has joined the group, and returns how it ended.
 fn forked(group: &Group, act: impl FnOnce() -> i32) -> WaitStatus {
-    #[expect(unsafe_code, reason = "that is the point")]
-    // SAFETY: the harness has no thread in a sandbox, and the body's holds no lock that the child takes.
-    match unsafe { nix::unistd::fork() }.expect("fork") {
+    match fork() {
         ForkResult::Child => {
             group.add(process::id()).expect("add");
             process::exit(act());
         }
         ForkResult::Parent { child } => waitpid(child, None).expect("waitpid"),
     }
-}
-
-fn allocate(mib: usize) {
-    let mut memory = vec![0u8; mib * MIB];
-    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-    hint::black_box(memory);
 }
 
 #[isolated(timeout = "1m")]
@@ -301,18 +291,14 @@ fn no_group_without_descriptors() {
 #[ignore = "run by all_kinds_of_processes_are_stopped"]
 fn stops_all_kinds_of_processes() {
     let Some(group) = group("spawns") else { return };
-    #[expect(unsafe_code, reason = "that is the point")]
-    let fork = |act: fn()| {
-        // SAFETY: the harness has no thread in a sandbox, and the body's holds no lock that the child takes.
-        match unsafe { nix::unistd::fork() }.expect("fork") {
-            ForkResult::Child => {
-                act();
-                process::abort();
-            }
-            ForkResult::Parent { child } => group.add(child.as_raw() as u32).expect("add"),
+    let start = |act: fn()| match fork() {
+        ForkResult::Child => {
+            act();
+            process::abort();
         }
+        ForkResult::Parent { child } => group.add(child.as_raw() as u32).expect("add"),
     };
-    fork(|| {
+    start(|| {
         loop {
             let _ = Command::new("true").status();
         }
@@ -321,7 +307,7 @@ fn stops_all_kinds_of_processes() {
         group.freeze().and_then(|()| group.thaw()).expect("freeze and thaw");
     }
     group.kill().expect("kill");
-    fork(|| {
+    start(|| {
         thread::spawn(|| {
             loop {
                 fs::write("/tmp/ticks", vec![0; ticks() as usize + 1]).expect("write");
@@ -336,13 +322,7 @@ fn stops_all_kinds_of_processes() {
             libc::syscall(libc::SYS_exit, 0);
         }
     });
-    wait_until(ticks_on);
-    for _ in 0..20 {
-        group.freeze().expect("freeze");
-        assert!(!ticks_on());
-        group.thaw().expect("thaw");
-        wait_until(ticks_on);
-    }
+    stops_and_goes_on(&group);
 }
 
 #[test]
@@ -357,14 +337,10 @@ fn forks_without_end_in_a_group() {
     let Some(group) = group("bomb") else { return };
     let end = forked(&group, || {
         #[expect(unsafe_code, reason = "that is the point")]
-        // SAFETY: the child makes one system call.
-        let fork = || unsafe {
-            match libc::fork() {
-                0 => loop {
-                    libc::pause();
-                },
-                child => child > 0,
-            }
+        // SAFETY: the child only waits.
+        let fork = || match unsafe { libc::fork() } {
+            0 => hang(),
+            child => child > 0,
         };
         i32::from((0..2000).all(|_| fork()))
     });

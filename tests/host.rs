@@ -149,9 +149,7 @@ fn vandal_that_panics() {
 #[ignore = "called by calls_the_vandals"]
 fn vandal_that_hangs() {
     vandalise();
-    loop {
-        std::thread::park();
-    }
+    belljar_tests::hang();
 }
 
 #[isolated(net)]

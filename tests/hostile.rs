@@ -11,25 +11,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, hint, io, process, thread};
 
 use belljar::isolated;
+use belljar_tests::{fork, hang};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{wait, waitpid};
-use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pause, pipe, read, setsid};
-
-/// Forks the test's process, which has a second thread that only waits.
-fn fork() -> ForkResult {
-    // SAFETY: the other thread is in a system call, so that it can't hold a lock.
-    unsafe { nix::unistd::fork() }.expect("fork")
-}
-
-fn hang() -> ! {
-    loop {
-        pause();
-    }
-}
+use nix::unistd::{ForkResult, Pid, getpgrp, getpid, getppid, getsid, pipe, read, setsid};
 
 /// Whoever asks for it gets a message of a million letters.
 pub(super) const MILLION: usize = 1024 * 1024;

@@ -137,7 +137,5 @@ impl Drop for KilledOnDrop {
 #[isolated]
 #[ignore = "run by processes_are_found_while_they_live"]
 fn hangs() {
-    loop {
-        thread::park();
-    }
+    belljar_tests::hang();
 }

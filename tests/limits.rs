@@ -12,17 +12,15 @@ use std::time::{Duration, Instant};
 use std::{env, hint, process};
 
 use belljar::isolated;
-use belljar_tests::{Run, rounds, run, run_ignored, this_binary, wait_until};
+use belljar_tests::{MIB, Run, allocate, fork, hang, must_limit, rounds, run, run_ignored, this_binary, wait_until};
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::{ForkResult, geteuid};
 
-const MIB: usize = 1 << 20;
-
 /// Whether this run shows that the host can limit. If it can't, the page must say so, and that must be expected.
 fn is_limited(run: &Run) -> bool {
     let refused = run.output.contains("did not run: this host does not let its sandbox be set up");
-    assert!(expected().is_none_or(|expected| expected != refused), "{}", run.output);
+    assert!(must_limit().is_none_or(|expected| expected != refused), "{}", run.output);
     if refused {
         assert!(run.failed(), "{}", run.output);
         assert!(run.output.contains("make a cgroup with the limits that the test has written"), "{}", run.output);
@@ -31,30 +29,11 @@ fn is_limited(run: &Run) -> bool {
     !refused
 }
 
-/// Whether this host must be able to limit.
-fn expected() -> Option<bool> {
-    match env::var("BELLJAR_TESTS_LIMITS").as_deref() {
-        Ok("yes") => Some(true),
-        Ok("no") => Some(false),
-        Ok(other) => panic!("BELLJAR_TESTS_LIMITS is {other:?}, and should be yes or no"),
-        Err(_) => geteuid().is_root().then_some(true),
-    }
-}
-
 #[isolated(memory = "64MiB", pids = 32, cpu = 0.5)]
 #[ignore = "run by lab/crowd"]
 fn has_all_limits() {}
 
 // ---- Memory ----
-
-/// Memory that has been written to.
-fn allocate(mib: usize) -> Vec<u8> {
-    let mut memory = vec![0; mib * MIB];
-    for page in memory.iter_mut().step_by(4096) {
-        *page = 1;
-    }
-    hint::black_box(memory)
-}
 
 #[isolated(memory = "64MiB")]
 #[ignore = "run by the rows"]
@@ -100,9 +79,7 @@ fn waits_for_a_child_that_is_killed() {
             allocate(80);
             process::abort();
         }
-        ForkResult::Parent { .. } => loop {
-            std::thread::park();
-        },
+        ForkResult::Parent { .. } => hang(),
     }
 }
 
@@ -121,15 +98,11 @@ fn waits_for_a_grandchild_that_is_killed() {
                 }
                 ForkResult::Parent { child } => {
                     let _ = nix::sys::wait::waitpid(child, None);
-                    loop {
-                        std::thread::park();
-                    }
+                    hang()
                 }
             }
         }
-        ForkResult::Parent { .. } => loop {
-            std::thread::park();
-        },
+        ForkResult::Parent { .. } => hang(),
     }
 }
 
@@ -250,12 +223,6 @@ fn a_low_limit_of_the_user_is_kept() {
     assert!(run.passed() || !run.output.contains("running"), "{}", run.output);
 }
 
-fn fork() -> ForkResult {
-    #[expect(unsafe_code, reason = "that is the point")]
-    // SAFETY: the harness has no thread in a sandbox, and the body's holds no lock that the child takes.
-    unsafe { nix::unistd::fork() }.expect("fork")
-}
-
 #[test]
 fn too_much_memory_is_named() {
     for name in ["allocates_too_much", "allocates_from_two_processes", "fills_the_tmpfs"] {
@@ -372,7 +339,7 @@ fn forks_without_a_limit() {
 fn too_many_processes_are_refused() {
     let run = run_ignored("forks_too_often");
     // RLIMIT_NPROC stands in for ordinary users since Linux 5.14. It keeps no count.
-    let stands_in = expected() != Some(true) && !geteuid().is_root() && run.passed();
+    let stands_in = must_limit() != Some(true) && !geteuid().is_root() && run.passed();
     if stands_in || is_limited(&run) {
         assert!(run.passed(), "{}", run.output);
         let note = "`forks_too_often` reached its limit: fork refused once: pids limit 32";
@@ -438,7 +405,7 @@ impl Parent {
     /// `None` where this user can make none, or should not, as on somebody's machine with cgroups of version 2.
     fn new(name: &str) -> Option<Self> {
         let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        if !geteuid().is_root() || is_v2 && expected() != Some(true) {
+        if !geteuid().is_root() || is_v2 && must_limit() != Some(true) {
             return None;
         }
         let path = format!("/belljar-tests-{}-{name}", process::id());
@@ -493,7 +460,7 @@ fn waits_without_a_limit() {
 
 fn wait_to_be_killed() {
     println!("{}", process::id());
-    std::thread::sleep(Duration::from_secs(1000));
+    hang();
 }
 
 /// A run of one of these below `parent`, whose sandbox is there.

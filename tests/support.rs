@@ -6,7 +6,12 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, iter, process, thread};
+use std::{env, fs, hint, iter, process, thread};
+
+use nix::unistd::{ForkResult, geteuid, pause};
+
+/// 1 MiB, in bytes.
+pub const MIB: usize = 1 << 20;
 
 /// The environment variable by which processes are found that a run has left. Forks inherit it as bytes in memory, so
 /// that not even `clearenv` removes it.
@@ -137,6 +142,38 @@ pub fn wait_until(fact: impl Fn() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(60), "it did not come about");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Whether this host must be able to limit what a sandbox uses. `BELLJAR_TESTS_LIMITS` (`yes` or `no`) says it; by default root
+/// can, and others may or may not.
+pub fn must_limit() -> Option<bool> {
+    match env::var("BELLJAR_TESTS_LIMITS").as_deref() {
+        Ok("yes") => Some(true),
+        Ok("no") => Some(false),
+        Ok(other) => panic!("BELLJAR_TESTS_LIMITS is {other:?}, and should be yes or no"),
+        Err(_) => geteuid().is_root().then_some(true),
+    }
+}
+
+/// Forks the test's process, which has a second thread that only waits.
+pub fn fork() -> ForkResult {
+    #[expect(unsafe_code, reason = "tests fork as the code does that they stand for")]
+    // SAFETY: the other thread is in a system call, so that it can't hold a lock.
+    unsafe { nix::unistd::fork() }.expect("fork")
+}
+
+/// Waits until it is killed.
+pub fn hang() -> ! {
+    loop {
+        pause();
+    }
+}
+
+/// So many MiB of memory that has been written to.
+pub fn allocate(mib: usize) -> Vec<u8> {
+    let mut memory = vec![0; mib * MIB];
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    hint::black_box(memory)
 }
 
 /// How often a test of chance is to be repeated: as often as `BELLJAR_TESTS_ROUNDS` says, or by default.

@@ -54,6 +54,7 @@
 mod cgroup;
 mod host;
 mod message;
+mod proc;
 mod report;
 mod sandbox;
 mod spec;

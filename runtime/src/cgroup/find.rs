@@ -43,7 +43,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
             Some(names) => names.clone(),
             None => {
                 let text = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
-                Controller::among(&text.split_whitespace().collect::<Vec<_>>())
+                Controller::among(text.split_whitespace())
             }
         };
         let known = found.iter().any(|known: &Hierarchy| known.v2 == mount.v2 && known.controllers == controllers);
@@ -73,7 +73,7 @@ impl Place {
         match &self.controllers {
             None => mount.v2,
             Some(controllers) => {
-                let of_mount = Controller::among(&mount.options.split(',').collect::<Vec<_>>());
+                let of_mount = Controller::among(mount.options.split(','));
                 !mount.v2 && !controllers.is_empty() && of_mount == *controllers
             }
         }
@@ -86,7 +86,7 @@ fn places(text: &str) -> Vec<Place> {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let unified = number == "0" && controllers.is_empty();
-        let controllers = (!unified).then(|| Controller::among(&controllers.split(',').collect::<Vec<_>>()));
+        let controllers = (!unified).then(|| Controller::among(controllers.split(',')));
         Some(Place { controllers, path: path.into() })
     };
     text.lines().filter_map(place).collect()

@@ -145,18 +145,6 @@ impl Directory {
         self.v2
     }
 
-    pub(crate) fn open_procs(&self) -> Result<OwnedFd, Trouble> {
-        self.open(PROCS, OFlag::O_WRONLY).map(OwnedFd::from)
-    }
-
-    pub(crate) fn add(&self, pid: u32) -> Result<(), Trouble> {
-        self.write(PROCS, &pid.to_string())
-    }
-
-    pub(crate) fn processes(&self) -> Result<Vec<u32>, Trouble> {
-        Ok(self.read(PROCS)?.lines().filter_map(|line| line.parse().ok()).collect())
-    }
-
     /// Of version 2: freezes it or thaws it, and waits until it is so.
     pub(crate) fn freeze(&self, freeze: bool) -> Result<(), Trouble> {
         let wanted = u64::from(freeze);
@@ -178,9 +166,6 @@ impl Directory {
         let _ = self.write("cgroup.kill", "1");
     }
 }
-
-/// The file that lists the processes, and by which they are added.
-const PROCS: &str = "cgroup.procs";
 
 /// The file that tells whether there are processes, and whether they are frozen.
 const EVENTS: &str = "cgroup.events";

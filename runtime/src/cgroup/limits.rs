@@ -148,7 +148,7 @@ impl Directory {
         let own = self.count("memory.oom_control", "oom_kill");
         let (Location::Path(path), true) = (&self.location, self.was_used_up()) else { return own };
         let groups = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-        let groups = groups.map(|path| Self { v2: false, location: Location::Path(path), controllers: Vec::new() });
+        let groups = groups.map(|path| Self::at(path, false, Vec::new()));
         let kills = |group: Self| if group.was_used_up() { 0 } else { group.count("memory.oom_control", "oom_kill") };
         own + groups.map(kills).sum::<u64>()
     }
@@ -192,18 +192,26 @@ impl Cgroup {
     /// How the limits of `spec` were met. To be read before this is dropped.
     pub(crate) fn events(&self, spec: &Spec) -> Events {
         let mut events = Events::default();
-        if let Some(directory) = self.directories.iter().find(|directory| directory.has(Controller::Pids)) {
+        if let Some(directory) = self.directory_of(Controller::Pids) {
             // Refused by this limit, and by none of a cgroup above or below. Older kernels have one file for all.
             let local = directory.find("pids.events.local", "max");
             events.forks_refused = local.unwrap_or_else(|| directory.count("pids.events", "max"));
         }
-        let memory = self.directories.iter().find(|directory| directory.has(Controller::Memory));
-        if let (Some(directory), true) = (memory, spec.memory.is_some()) {
+        if let (Some(directory), true) = (self.directory_of(Controller::Memory), spec.memory.is_some()) {
             events.oom_kills = directory.oom_kills();
             events.memory_peak =
                 directory.number(if directory.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" });
         }
         events
+    }
+
+    /// How many processes were killed because the memory that they may have together was used up.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.directory_of(Controller::Memory).map_or(0, Directory::oom_kills)
+    }
+
+    fn directory_of(&self, controller: Controller) -> Option<&Directory> {
+        self.directories.iter().find(|directory| directory.has(controller))
     }
 
     /// What has been used. To be read before this is dropped.

@@ -42,8 +42,8 @@ impl Controller {
     const ALL: [Self; 4] = [Self::Pids, Self::Memory, Self::Cpu, Self::Cpuacct];
 
     /// Those among `names`, always in the same order.
-    fn among(names: &[&str]) -> Vec<Self> {
-        Self::ALL.into_iter().filter(|controller| names.contains(&controller.name())).collect()
+    fn among<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|controller| names.clone().any(|name| name == controller.name())).collect()
     }
 
     /// What the kernel calls it.
@@ -115,7 +115,14 @@ enum Location {
     Open(OwnedFd),
 }
 
+/// The file that lists the processes, and by which they are added.
+const PROCS: &str = "cgroup.procs";
+
 impl Directory {
+    fn at(path: impl Into<PathBuf>, v2: bool, controllers: Vec<Controller>) -> Self {
+        Self { v2, location: Location::Path(path.into()), controllers }
+    }
+
     fn open(&self, file: &str, flags: OFlag) -> Result<File, Trouble> {
         let flags = flags | OFlag::O_CLOEXEC;
         let opened = match &self.location {
@@ -145,6 +152,19 @@ impl Directory {
         read.map(|_| text).map_err(|error| Trouble::new(&self.path_of(file), &error))
     }
 
+    pub(crate) fn open_procs(&self) -> Result<OwnedFd, Trouble> {
+        self.open(PROCS, OFlag::O_WRONLY).map(OwnedFd::from)
+    }
+
+    pub(crate) fn add(&self, pid: u32) -> Result<(), Trouble> {
+        self.write(PROCS, &pid.to_string())
+    }
+
+    /// The processes in it. One that this pid namespace does not know is 0.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>, Trouble> {
+        Ok(self.read(PROCS)?.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
     pub(crate) fn has(&self, controller: Controller) -> bool {
         self.controllers.contains(&controller)
     }
@@ -167,10 +187,4 @@ impl Joining {
         let unified = self.unified.iter().flat_map(|(directory, procs)| [directory.as_fd(), procs.as_fd()]);
         self.procs.iter().map(|fd| fd.as_fd()).chain(unified)
     }
-}
-
-/// Writes to a file of a cgroup. The kernel takes each write(2) as a whole.
-fn write(path: &Path, value: &str) -> Result<(), Trouble> {
-    let opened = File::options().write(true).open(path);
-    opened.and_then(|mut file| file.write_all(value.as_bytes())).map_err(|error| Trouble::new(path, &error))
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,9 @@ use nix::unistd::{Uid, geteuid};
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::shared::{self, Shared};
 use super::systemd;
-use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Trouble, write};
-use crate::host::{account, census};
+use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Trouble};
+use crate::host::account;
+use crate::proc::pid_of;
 use crate::spec::Spec;
 
 /// What the names of our directories begin with.
@@ -61,7 +62,7 @@ pub(super) fn run() -> MutexGuard<'static, Run> {
 /// To join a cgroup of version 1 takes a fifth of the time that an empty test takes. So sandboxes that have written no limits
 /// share one there, which is that of the `zygote`.
 pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joining), Trouble> {
-    let mut written = Controller::written(spec);
+    let written = Controller::written(spec);
     let mut run = run();
     run.remove_those_that_are_over();
     if written.is_empty() && run.in_vain {
@@ -71,17 +72,10 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
         Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written, zygote),
         other => other,
     };
-    let made = match made {
-        Err(_) if written == [Controller::Pids] && process_limit_is_exact() && chosen().is_none() => {
-            written.clear();
-            Ok(without_pids())
-        }
-        other => other,
-    };
     match made {
         // Who names a cgroup means it.
-        Err(_) if written.is_empty() && chosen().is_none() => {
-            run.in_vain = true;
+        Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller)) => {
+            run.in_vain |= written.is_empty();
             Ok(without_pids())
         }
         other => other,
@@ -142,7 +136,7 @@ impl Run {
         // One that is taken for over leaves its processes where they are, and can't be used.
         let move_to_one = |_| {
             let name = format!("belljar-{}.scope", random());
-            census::pid_of(zygote).is_some_and(|zygote| systemd::move_to_scope(&name, [process::id(), zygote]))
+            pid_of(zygote).is_some_and(|zygote| systemd::move_to_scope(&name, [process::id(), zygote]))
         };
         let moved = (0..3).any(move_to_one);
         if moved {
@@ -217,9 +211,7 @@ impl Run {
                 continue;
             }
             let controllers = place.enable(&wanted, written, is_measured)?;
-            let path = place.directory.join(&name);
-            fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
-            directories.push(Directory { v2: hierarchy.v2, location: Location::Path(path), controllers });
+            directories.push(place.make(&name, controllers)?);
             if let Some(directory) = directories.last() {
                 directory.limit(spec)?;
                 joining.add(directory)?;
@@ -232,9 +224,7 @@ impl Run {
     pub(super) fn make_one(&mut self, hierarchy: &Hierarchy) -> Result<Directory, Trouble> {
         self.made += 1;
         let name = self.made.to_string();
-        let path = self.place(hierarchy)?.directory.join(name);
-        fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
-        let directory = Directory { v2: false, location: Location::Path(path), controllers: Vec::new() };
+        let directory = self.place(hierarchy)?.make(&name, Vec::new())?;
         if hierarchy.controllers.contains(&Controller::Pids) {
             // They leave the cgroup that limits those of the sandboxes without one.
             directory.limit_pids(DEFAULT_PIDS)?;
@@ -288,13 +278,19 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Makes a cgroup in it.
+    fn make(&self, name: &str, controllers: Vec<Controller>) -> Result<Directory, Trouble> {
+        let path = self.directory.join(name);
+        fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
+        Ok(Directory::at(path, self.hierarchy.v2, controllers))
+    }
+
     /// Moves the zygote, and so all sandboxes that it will make and that join no other, to a cgroup with a limit on processes.
     fn contain(&mut self, zygote: BorrowedFd<'_>) -> Result<(), Trouble> {
-        let (false, Some(zygote)) = (self.has_zygote, census::pid_of(zygote)) else { return Ok(()) };
-        let shared = self.directory.join("shared");
-        fs::create_dir(&shared).map_err(|error| Trouble::new(&shared, &error))?;
-        write(&shared.join("pids.max"), &SHARED_PIDS.to_string())?;
-        write(&shared.join("cgroup.procs"), &zygote.to_string())?;
+        let (false, Some(zygote)) = (self.has_zygote, pid_of(zygote)) else { return Ok(()) };
+        let shared = self.make("shared", Vec::new())?;
+        shared.limit_pids(SHARED_PIDS)?;
+        shared.add(zygote)?;
         self.has_zygote = true;
         Ok(())
     }
@@ -345,7 +341,7 @@ impl Place {
 impl Joining {
     /// Has the sandbox join `directory` too.
     fn add(&mut self, directory: &Directory) -> Result<(), Trouble> {
-        let procs = OwnedFd::from(directory.open("cgroup.procs", OFlag::O_WRONLY)?);
+        let procs = directory.open_procs()?;
         if directory.v2 {
             self.unified = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), procs));
         } else {

@@ -10,14 +10,13 @@ use std::{iter, process, thread};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Controller, Trouble, write};
-use crate::host::census::{name_of, parent_of};
+use super::{Controller, Directory, Trouble};
+use crate::proc::{name_of, parent_of};
 
 /// The cgroup that the processes of the test run move to.
 pub(super) const LEAF: &str = "belljar.leaf";
 
 const CONTROL: &str = "cgroup.subtree_control";
-const PROCS: &str = "cgroup.procs";
 
 /// A cgroup that this process uses with others. While one of them has it, it isn't put back.
 pub(super) struct Shared {
@@ -49,12 +48,16 @@ impl Shared {
         let leaf = parent.join(LEAF);
         for controller in [Controller::Pids, Controller::Memory, Controller::Cpu] {
             if leaf.exists() && has(parent, controller) {
-                let _ = write(&parent.join(CONTROL), &format!("-{}", controller.name()));
+                let _ = unified(parent).write(CONTROL, &format!("-{}", controller.name()));
             }
         }
         let _ = move_all(&leaf, parent, |_| Ok(true));
         let _ = fs::remove_dir(leaf);
     }
+}
+
+fn unified(path: &Path) -> Directory {
+    Directory::at(path, true, Vec::new())
 }
 
 /// Waits for this process's turn to change `parent`.
@@ -69,13 +72,13 @@ fn lock(path: &Path, kind: FlockArg) -> Result<Flock<File>, Trouble> {
 
 /// Whether cgroups below `directory` get this controller.
 fn has(directory: &Path, controller: Controller) -> bool {
-    let enabled = fs::read_to_string(directory.join(CONTROL)).unwrap_or_default();
+    let enabled = unified(directory).read(CONTROL).unwrap_or_default();
     enabled.split_whitespace().any(|name| name == controller.name())
 }
 
 /// Has cgroups below `directory` get this controller, if the kernel lets it.
 pub(super) fn turn_on(directory: &Path, controller: Controller) -> Result<(), Trouble> {
-    write(&directory.join(CONTROL), &format!("+{}", controller.name()))
+    unified(directory).write(CONTROL, &format!("+{}", controller.name()))
 }
 
 /// Has cgroups below `directory` get this controller, when `make_room` has moved its processes elsewhere.
@@ -100,9 +103,7 @@ fn turn_on_in_empty(
 
 /// Has cgroups below that of a sandbox get all controllers that it has, and returns which. Its processes move to a leaf.
 pub(super) fn divide(own: &Path) -> Result<Vec<Controller>, Trouble> {
-    let file = own.join("cgroup.controllers");
-    let text = fs::read_to_string(&file).map_err(|error| Trouble::new(&file, &error))?;
-    let controllers = Controller::among(&text.split_whitespace().collect::<Vec<_>>());
+    let controllers = Controller::among(unified(own).read("cgroup.controllers")?.split_whitespace());
     let leaf = own.join(LEAF);
     let make_room = || {
         make_leaf(&leaf)?;
@@ -126,7 +127,7 @@ fn make_leaf(leaf: &Path) -> Result<(), Trouble> {
 /// Moves the processes in `parent` to the leaf, if there are any, and all of them are of this test run.
 fn make_room(parent: &Path) -> Result<(), Trouble> {
     // The root cgroup, which has no type, may have both. Whoever emptied it would move the whole machine.
-    if !parent.join("cgroup.type").exists() || processes(parent)?.is_empty() {
+    if !parent.join("cgroup.type").exists() || unified(parent).processes()?.is_empty() {
         return Ok(());
     }
     let leaf = parent.join(LEAF);
@@ -153,9 +154,10 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
 /// Moves all processes, and those that they fork meanwhile: each time those that were listed, if they `may_move`. Otherwise it
 /// looks again.
 fn move_all(from: &Path, to: &Path, mut may_move: impl FnMut(&[u32]) -> Result<bool, Trouble>) -> Result<(), Trouble> {
+    let (from, to) = (unified(from), unified(to));
     let mut moved = Vec::new();
     loop {
-        let left = processes(from)?;
+        let left = from.processes()?;
         // What is still there after it was moved, such as a process whose main thread has ended alone, never goes.
         if left.is_empty() || left == moved {
             return Ok(());
@@ -165,7 +167,7 @@ fn move_all(from: &Path, to: &Path, mut may_move: impl FnMut(&[u32]) -> Result<b
         }
         // 0 stands for one that this pid namespace does not know, and would be taken for this process.
         for pid in left.iter().filter(|pid| **pid != 0) {
-            match write(&to.join(PROCS), &pid.to_string()) {
+            match to.add(*pid) {
                 // It has ended.
                 Ok(()) | Err(Trouble::Refused { errno: Errno::ESRCH, .. }) => {}
                 result => return result,
@@ -173,13 +175,6 @@ fn move_all(from: &Path, to: &Path, mut may_move: impl FnMut(&[u32]) -> Result<b
         }
         moved = left;
     }
-}
-
-/// The processes in a cgroup. One that this pid namespace does not know is 0.
-fn processes(directory: &Path) -> Result<Vec<u32>, Trouble> {
-    let file = directory.join(PROCS);
-    let text = fs::read_to_string(&file).map_err(|error| Trouble::new(&file, &error))?;
-    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
 /// A process, its parent, and so on.

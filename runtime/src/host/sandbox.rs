@@ -126,7 +126,7 @@ impl Sandbox {
             }
             if check.is_some_and(|check| check <= Instant::now()) {
                 check = Some(Instant::now() + MEMORY_CHECK);
-                if let (Some(init), 1..) = (&init, self.cgroup.events(self.spec).oom_kills) {
+                if let (Some(init), 1..) = (&init, self.cgroup.oom_kills()) {
                     check = None;
                     // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was.
                     // If it was the test, init is about to say so.

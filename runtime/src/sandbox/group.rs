@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 
 use super::body;
 use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, usage_of};
-use crate::host::census;
 use crate::message;
+use crate::proc::{directory, stat, threads_of};
 use crate::report::{Frame, PAYLOAD_MAX};
 use crate::sys;
 use crate::usage::Usage;
@@ -160,11 +160,11 @@ impl Group {
         }
         match self.unified() {
             Some(directory) => directory.freeze(true).map_err(|trouble| self.refused(&trouble)),
-            None if census::is_stopped(process::id()).is_none() => {
+            None if is_stopped(process::id()).is_none() => {
                 Err(io::Error::new(io::ErrorKind::Unsupported, message::group_needs_proc(&self.name)))
             }
             // One that has ended has no state.
-            None => self.signal_until(Signal::SIGSTOP, |pid| census::is_stopped(pid) == Some(false)),
+            None => self.signal_until(Signal::SIGSTOP, |pid| is_stopped(pid) == Some(false)),
         }
     }
 
@@ -233,6 +233,14 @@ impl Group {
     fn refused(&self, trouble: &Trouble) -> io::Error {
         io::Error::new(kind_of(trouble.errno()), message::group_refused(&self.name, trouble, None))
     }
+}
+
+/// Whether no thread of a process can run before it gets a signal: those that are stopped, and those in an uninterruptible
+/// system call, which will see first that they are to stop. `None` if it has ended, or can't be seen.
+fn is_stopped(pid: u32) -> Option<bool> {
+    stat(&directory(pid), |stat| stat.state())?;
+    let mut states = threads_of(pid).filter_map(|thread| stat(&thread, |stat| stat.state()));
+    Some(states.all(|state| matches!(state, 'T' | 't' | 'D' | 'Z' | 'X')))
 }
 
 /// The kind of an error: that there is no such thing here, or what the kernel said.

@@ -11,11 +11,11 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
 use super::Report;
+use crate::proc::Stat;
 use crate::report::{Buffer, End, Frame, REPORTED};
 use crate::sys::{self, Waited};
 
-/// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC, in the ninth field
-/// of proc_pid_stat(5).
+/// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC.
 const FORKED_WITHOUT_EXEC: u64 = 0x40;
 
 /// Waits for `test`, reports how it ended, and ends. Where memory is limited, `finds_largest`, it also tells who had most.
@@ -78,12 +78,12 @@ impl Largest {
         let is_test = waited.pid == test;
         if finds_largest && (waited.peak > self.peak || is_test && waited.peak == self.peak) {
             let mut text = [0; STAT_MAX];
-            let stat = Stat::read(procfs, waited.pid, &mut text);
+            let stat = stat(procfs, waited.pid, &mut text);
             let name = stat.as_ref().filter(|_| !is_test).map_or(&[][..], |stat| stat.name);
             self.length = name.len().min(self.name.len());
             self.name[..self.length].copy_from_slice(&name[..self.length]);
             // Who has waited for a child has its page faults.
-            self.had_children = stat.and_then(|stat| stat.number(8)).is_some_and(|faults| faults > 0);
+            self.had_children = stat.and_then(|stat| stat.faults_of_children()).is_some_and(|faults| faults > 0);
             self.peak = waited.peak;
         }
         // This one and no other: by now the test may have ended too.
@@ -110,40 +110,22 @@ fn cpu_time() -> u64 {
 /// The most that is read of a process's file `stat`.
 const STAT_MAX: usize = 512;
 
-/// A line of proc_pid_stat(5).
-struct Stat<'t> {
-    name: &'t [u8],
-    /// What follows the name.
-    fields: &'t str,
-}
-
-impl<'t> Stat<'t> {
-    fn read(procfs: &OwnedFd, process: Pid, text: &'t mut [u8; STAT_MAX]) -> Option<Self> {
-        let mut path = *b"0000000000/stat\0";
-        let mut number = process.as_raw();
-        for digit in path[..10].iter_mut().rev() {
-            *digit = b'0' + (number % 10) as u8;
-            number /= 10;
-        }
-        let start = path.iter().position(|byte| *byte != b'0').unwrap_or_default();
-        let path = &path[start..path.len() - 1];
-        let file = openat(procfs, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-        let length = read(file, text).ok()?;
-        let line = text.get(..length)?;
-        // The name stands in parentheses and may hold anything, parentheses too.
-        let begin = line.iter().position(|byte| *byte == b'(')?;
-        let end = line.iter().rposition(|byte| *byte == b')')?;
-        Some(Self { name: line.get(begin + 1..end)?, fields: std::str::from_utf8(&line[end + 1..]).ok()? })
+fn stat<'t>(procfs: &OwnedFd, process: Pid, text: &'t mut [u8; STAT_MAX]) -> Option<Stat<'t>> {
+    let mut path = *b"0000000000/stat\0";
+    let mut number = process.as_raw();
+    for digit in path[..10].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
-
-    /// The number in a field behind the name, counted from 0.
-    fn number(&self, field: usize) -> Option<u64> {
-        self.fields.split_ascii_whitespace().nth(field)?.parse().ok()
-    }
+    let start = path.iter().position(|byte| *byte != b'0').unwrap_or_default();
+    let path = &path[start..path.len() - 1];
+    let file = openat(procfs, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let length = read(file, text).ok()?;
+    Stat::parse(text.get(..length)?)
 }
 
 fn has_execed(procfs: &OwnedFd, process: Pid) -> bool {
     let mut text = [0; STAT_MAX];
-    let flags = Stat::read(procfs, process, &mut text).and_then(|stat| stat.number(6));
+    let flags = stat(procfs, process, &mut text).and_then(|stat| stat.flags());
     flags.is_some_and(|flags| flags & FORKED_WITHOUT_EXEC == 0)
 }

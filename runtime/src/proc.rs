@@ -1,0 +1,104 @@
+//! What proc(5) tells of a process, from wherever it is asked.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// A line of proc_pid_stat(5).
+pub(crate) struct Stat<'t> {
+    /// At most 15 bytes.
+    pub(crate) name: &'t [u8],
+    /// What follows the name.
+    fields: &'t str,
+}
+
+impl<'t> Stat<'t> {
+    /// The name stands in parentheses and may hold anything, parentheses too.
+    pub(crate) fn parse(line: &'t [u8]) -> Option<Self> {
+        let begin = line.iter().position(|byte| *byte == b'(')?;
+        let end = line.iter().rposition(|byte| *byte == b')')?;
+        Some(Self { name: line.get(begin + 1..end)?, fields: std::str::from_utf8(line.get(end + 1..)?).ok()? })
+    }
+
+    pub(crate) fn state(&self) -> Option<char> {
+        self.fields.split_ascii_whitespace().next()?.chars().next()
+    }
+
+    pub(crate) fn parent(&self) -> Option<u32> {
+        self.number(4).and_then(|parent| u32::try_from(parent).ok())
+    }
+
+    /// The kernel's marks, `PF_*`.
+    pub(crate) fn flags(&self) -> Option<u64> {
+        self.number(9)
+    }
+
+    /// The page faults of the children that it has waited for.
+    pub(crate) fn faults_of_children(&self) -> Option<u64> {
+        self.number(11)
+    }
+
+    /// The number in a field, as the manual counts them: the name is the second.
+    fn number(&self, field: usize) -> Option<u64> {
+        self.fields.split_ascii_whitespace().nth(field - 3)?.parse().ok()
+    }
+}
+
+/// What `read` takes from the line of a process or thread whose `directory` this is. `None` if it has ended.
+pub(crate) fn stat<T>(directory: &Path, read: impl FnOnce(&Stat<'_>) -> Option<T>) -> Option<T> {
+    let line = fs::read(directory.join("stat")).ok()?;
+    read(&Stat::parse(&line)?)
+}
+
+/// The directory of a process.
+pub(crate) fn directory(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// The process that made this one, or that took it over. 0 for one from elsewhere. `None` if it has ended.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    stat(&directory(pid), |stat| stat.parent())
+}
+
+/// The name of a process. `None` if it has ended.
+pub(crate) fn name_of(pid: u32) -> Option<String> {
+    stat(&directory(pid), |stat| Some(String::from_utf8_lossy(stat.name).into_owned()))
+}
+
+/// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
+pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
+
+/// The directories of a process's threads, in the order of their ids.
+pub(crate) fn threads_of(pid: u32) -> impl Iterator<Item = PathBuf> {
+    let tasks = directory(pid).join("task");
+    numbers_in(&tasks).into_iter().map(move |tid| tasks.join(tid.to_string()))
+}
+
+/// All processes that there are.
+pub(crate) fn all() -> BTreeSet<u32> {
+    numbers_in(Path::new("/proc"))
+}
+
+/// The entries of a directory that are numbers, in order.
+fn numbers_in(directory: &Path) -> BTreeSet<u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_hold_anything() {
+        let stat = Stat::parse(b"12 (a) (\xff) S 7 12 12 0 -1 64 5 6 7 8").expect("a stat line");
+        assert_eq!((stat.name, stat.state(), stat.parent()), (&b"a) (\xff"[..], Some('S'), Some(7)));
+        assert_eq!((stat.flags(), stat.faults_of_children()), (Some(64), Some(6)));
+        assert!(["", "12 )a( S 7", "12 a"].iter().all(|line| Stat::parse(line.as_bytes()).is_none()));
+        assert_eq!(Stat::parse(b"12 (a) S").and_then(|stat| stat.parent()), None);
+    }
+}
