@@ -5,7 +5,7 @@
 //! default root can limit, and others may or may not.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -153,16 +153,24 @@ fn what_is_left_keeps_nobody_waiting() {
     }
 }
 
-/// The cgroup that the sandbox is in, by version 2.
+/// By version 2 it is this test's to divide; by version 1 it may only be looked at, as its limits could be changed there.
 #[isolated(memory = "64MiB", pids = 32)]
 #[ignore = "run by a_sandbox_sees_its_own_cgroup"]
 fn looks_at_its_cgroup() {
     let own = fs::read_to_string("/proc/self/cgroup").expect("cgroup");
     assert!(own.lines().all(|line| line.ends_with(":/")), "{own}");
+    let read = |file: &str| fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).expect(file);
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert_eq!(read("memory/cgroup.procs"), "1\n2\n");
+        assert_eq!(read("memory/memory.limit_in_bytes"), format!("{}\n", 64 * MIB));
+        assert_eq!((read("pids/cgroup.procs"), read("pids/pids.max")), ("1\n2\n".into(), "33\n".into()));
+        let refused =
+            fs::write("/sys/fs/cgroup/pids/pids.max", "100").and_then(|()| fs::create_dir("/sys/fs/cgroup/pids/x"));
+        assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ReadOnlyFilesystem));
+        let mounted = fs::read_dir("/sys/fs/cgroup").expect("read_dir").count();
+        assert_eq!(mounted, 2, "those that the test has joined");
         return;
     }
-    let read = |file: &str| fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).expect(file);
     assert_eq!(read("cgroup.procs"), "1\n2\n");
     assert_eq!(read("memory.max"), format!("{}\n", 64 * MIB));
     fs::create_dir("/sys/fs/cgroup/below").expect("create_dir");

@@ -108,16 +108,26 @@ fn a_host_that_masks_proc() {
     check_refused(&["mount a file system in the sandbox: /", "EPERM", "masked", "systempaths=unconfined"]);
 }
 
+/// From now on, these system calls fail.
+fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: Errno) {
+    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
+    let filter = SeccompFilter::new(rules, allow, refuse, env::consts::ARCH.try_into().expect("arch"));
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("filter");
+    seccompiler::apply_filter(&program).expect("seccomp");
+}
+
+/// As in a container whose filter is older than the call.
+#[isolated]
+fn a_host_without_clone3() {
+    filter([(libc::SYS_clone3, vec![])].into(), Errno::ENOSYS);
+    let run = run_ignored("victim");
+    assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
+}
+
 /// As in a container with Docker's default filter.
 #[isolated]
 fn a_host_that_filters_system_calls() {
     let new_user = CloneFlags::CLONE_NEWUSER.bits() as u64;
-    let filter = |rules: BTreeMap<i64, Vec<SeccompRule>>, errno: Errno| {
-        let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
-        let filter = SeccompFilter::new(rules, allow, refuse, env::consts::ARCH.try_into().expect("arch"));
-        let program: BpfProgram = filter.and_then(TryInto::try_into).expect("filter");
-        seccompiler::apply_filter(&program).expect("seccomp");
-    };
     let has_new_user = || SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(new_user), new_user);
     let with_new_user = || vec![SeccompRule::new(vec![has_new_user().expect("condition")]).expect("rule")];
     filter([(libc::SYS_clone, with_new_user()), (libc::SYS_unshare, with_new_user())].into(), Errno::EPERM);

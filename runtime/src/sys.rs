@@ -68,21 +68,25 @@ pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
 }
 
 /// Clones init into new namespaces, `flags` being a set of CLONE_NEW*, and into the v2 cgroup with this directory, if there
-/// is one. See clone(2) on clone3.
+/// is one. That takes clone3(2), which filters refuse that are older; all else clone(2) can do as well.
 ///
 /// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
 /// right for its children.
 pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned<Pid>> {
-    // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
-    let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
-    arguments.flags = flags as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    // SAFETY: as in `clone_zygote`; `arguments` outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
+    let result = match cgroup {
+        // SAFETY: without a stack of its own the child goes on with a copy of this one, as after fork(2). The proof says that
+        // there is one thread, so that no lock can be held by one that is missing in the child.
+        None => unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) },
+        Some(cgroup) => {
+            // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
+            let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
+            arguments.flags = flags as u64 | CLONE_INTO_CGROUP;
+            arguments.exit_signal = libc::SIGCHLD as u64;
+            arguments.cgroup = cgroup.as_raw_fd() as u64;
+            // SAFETY: as above; `arguments` outlives the call.
+            unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) }
+        }
+    };
     Ok(match Errno::result(result)? {
         0 => Cloned::Child(SingleThreaded(())),
         child => Cloned::Parent(Pid::from_raw(child as libc::pid_t)),

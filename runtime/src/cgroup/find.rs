@@ -18,6 +18,8 @@ pub(super) struct Hierarchy {
     pub(super) v2: bool,
     /// Those of our controllers that it has.
     pub(super) controllers: Vec<Controller>,
+    /// All of its controllers, as the kernel writes them. Nothing for the unified one.
+    pub(super) names: String,
     /// The directory of that cgroup.
     pub(super) parent: PathBuf,
 }
@@ -40,7 +42,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
             parent.pop();
         }
         let controllers = match &place.controllers {
-            Some(names) => names.clone(),
+            Some(controllers) => controllers.clone(),
             None => {
                 let text = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
                 Controller::among(text.split_whitespace())
@@ -48,7 +50,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
         };
         let known = found.iter().any(|known: &Hierarchy| known.v2 == mount.v2 && known.controllers == controllers);
         if !controllers.is_empty() && !known {
-            found.push(Hierarchy { v2: mount.v2, controllers, parent });
+            found.push(Hierarchy { v2: mount.v2, controllers, names: place.names.clone(), parent });
         }
     }
     Ok(found)
@@ -65,6 +67,7 @@ pub(crate) fn chosen() -> Option<PathBuf> {
 struct Place {
     /// Those of our controllers that the hierarchy has. The unified one tells that elsewhere.
     controllers: Option<Vec<Controller>>,
+    names: String,
     path: PathBuf,
 }
 
@@ -84,10 +87,10 @@ impl Place {
 fn places(text: &str) -> Vec<Place> {
     let place = |line: &str| {
         let mut fields = line.splitn(3, ':');
-        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let unified = number == "0" && controllers.is_empty();
-        let controllers = (!unified).then(|| Controller::among(controllers.split(',')));
-        Some(Place { controllers, path: path.into() })
+        let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let unified = number == "0" && names.is_empty();
+        let controllers = (!unified).then(|| Controller::among(names.split(',')));
+        Some(Place { controllers, names: names.to_owned(), path: path.into() })
     };
     text.lines().filter_map(place).collect()
 }
@@ -127,16 +130,17 @@ mod tests {
     #[test]
     fn places_are_read() {
         let text = "5:cpu,cpuacct:/a\n4:memory:/b c:d\n3:freezer:/\n1:name=systemd:/x\n0::/user.slice\n";
-        let place = |controllers: Option<&[Controller]>, path: &str| Place {
+        let place = |controllers: Option<&[Controller]>, names: &str, path: &str| Place {
             controllers: controllers.map(<[_]>::to_vec),
+            names: names.to_owned(),
             path: path.into(),
         };
         let expected = [
-            place(Some(&[Controller::Cpu, Controller::Cpuacct]), "/a"),
-            place(Some(&[Controller::Memory]), "/b c:d"),
-            place(Some(&[]), "/"),
-            place(Some(&[]), "/x"),
-            place(None, "/user.slice"),
+            place(Some(&[Controller::Cpu, Controller::Cpuacct]), "cpu,cpuacct", "/a"),
+            place(Some(&[Controller::Memory]), "memory", "/b c:d"),
+            place(Some(&[]), "freezer", "/"),
+            place(Some(&[]), "name=systemd", "/x"),
+            place(None, "", "/user.slice"),
         ];
         assert_eq!(places(text), expected);
     }

@@ -13,6 +13,7 @@ mod run;
 mod shared;
 mod systemd;
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -173,18 +174,38 @@ impl Directory {
 /// How a sandbox joins its cgroup.
 #[derive(Debug, Default)]
 pub(crate) struct Joining {
-    /// For v1: the files `cgroup.procs`, to be written to.
-    pub(crate) procs: Vec<OwnedFd>,
+    /// For v1.
+    pub(crate) trees: Vec<Tree>,
     /// For v2: the directory, to be born in; and its `cgroup.procs`, where that can't be.
     pub(crate) unified: Option<(OwnedFd, OwnedFd)>,
     /// Whether RLIMIT_NPROC stands in for the pids controller.
     pub(crate) process_limit: bool,
 }
 
+/// How a sandbox joins a hierarchy of version 1, and sees it.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// Where it is mounted below the root: in [`CGROUPS`], by its controllers.
+    pub(crate) mount_point: CString,
+    /// The file `cgroup.procs`, to be written to.
+    pub(crate) procs: OwnedFd,
+}
+
+/// Where hierarchies are mounted, below the root.
+const CGROUPS: &str = "sys/fs/cgroup/";
+
+impl Tree {
+    /// Its controllers, as mount(2) takes them; see cgroups(7).
+    pub(crate) fn controllers(&self) -> &CStr {
+        let path = self.mount_point.as_bytes_with_nul();
+        path.get(CGROUPS.len()..).and_then(|names| CStr::from_bytes_with_nul(names).ok()).unwrap_or_default()
+    }
+}
+
 impl Joining {
     /// All descriptors, those of v2 last.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let unified = self.unified.iter().flat_map(|(directory, procs)| [directory.as_fd(), procs.as_fd()]);
-        self.procs.iter().map(|fd| fd.as_fd()).chain(unified)
+        self.trees.iter().map(|tree| tree.procs.as_fd()).chain(unified)
     }
 }

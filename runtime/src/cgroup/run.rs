@@ -1,5 +1,6 @@
 //! What one test binary makes: a directory in each hierarchy that it needs, and in it one for each sandbox.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::BorrowedFd;
@@ -17,7 +18,7 @@ use nix::unistd::{Uid, geteuid};
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::shared::{self, Shared};
 use super::systemd;
-use super::{Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Trouble};
+use super::{CGROUPS, Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Tree, Trouble};
 use crate::host::account;
 use crate::proc::pid_of;
 use crate::spec::Spec;
@@ -214,7 +215,7 @@ impl Run {
             directories.push(place.make(&name, controllers)?);
             if let Some(directory) = directories.last() {
                 directory.limit(spec)?;
-                joining.add(directory)?;
+                joining.add(hierarchy, directory)?;
             }
         }
         Ok(joining)
@@ -339,13 +340,15 @@ impl Place {
 }
 
 impl Joining {
-    /// Has the sandbox join `directory` too.
-    fn add(&mut self, directory: &Directory) -> Result<(), Trouble> {
+    /// Has the sandbox join `directory` too, which is one of `hierarchy`.
+    fn add(&mut self, hierarchy: &Hierarchy, directory: &Directory) -> Result<(), Trouble> {
         let procs = directory.open_procs()?;
         if directory.v2 {
             self.unified = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), procs));
         } else {
-            self.procs.push(procs);
+            let mount_point = CString::new(format!("{CGROUPS}{}", hierarchy.names));
+            // The kernel has written no zero there.
+            self.trees.extend(mount_point.map(|mount_point| Tree { mount_point, procs }));
         }
         Ok(())
     }

@@ -144,7 +144,7 @@ fn set_up<'b>(birth: &'b Birth<'_>) -> Result<(), Refused<'b>> {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
     // 5. The file system.
-    rootfs::build(birth.plan, birth.joining.unified.is_some())
+    rootfs::build(birth.plan, &birth.joining)
 }
 
 /// What init enters besides the namespaces that it was born in.
@@ -168,7 +168,7 @@ fn tell_of_birth(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
 fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
     let Birth { spec, joining, born_in_cgroup, .. } = birth;
     let unified = joining.unified.iter().filter(|_| !born_in_cgroup).map(|(_, procs)| procs);
-    for procs in joining.procs.iter().chain(unified) {
+    for procs in joining.trees.iter().map(|tree| &tree.procs).chain(unified) {
         // 0 stands for whoever writes it.
         match write(procs, b"0") {
             Err(errno) if spec.has_limits() => return Err((Step::JoinCgroup, c"", errno)),

@@ -14,6 +14,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, mkdir, pivot_root, symlinkat, write};
 
 use super::{OrRefuse as _, Refused};
+use crate::cgroup::Joining;
 use crate::report::Step;
 use crate::sys;
 
@@ -56,10 +57,8 @@ const NONE: Option<&CStr> = None;
 /// How file systems of the kernel's are mounted: no devices, no programs.
 pub(crate) const KERNEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
-/// Carries out `plan`.
-///
-/// `own_cgroup`: whether the sandbox is in a cgroup of version 2 of its own, which is then the root of its cgroup namespace.
-pub(crate) fn build(plan: &Plan, own_cgroup: bool) -> Result<(), Refused<'_>> {
+/// Carries out `plan`. A new root shows the cgroups that the sandbox has joined, which are the roots of its cgroup namespace.
+pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<(), Refused<'b>> {
     // Directories and files get exactly the modes that the plan says.
     let mask = umask(Mode::empty());
     // What the host mounts from now on must not show up here, nor the other way round.
@@ -72,9 +71,7 @@ pub(crate) fn build(plan: &Plan, own_cgroup: bool) -> Result<(), Refused<'_>> {
         carry_out(operation)?;
     }
     if plan.root.is_some() {
-        if own_cgroup {
-            mount_cgroup().or_refuse(Step::Mount, c"sys/fs/cgroup")?;
-        }
+        mount_cgroups(joining)?;
         let pivot = pivot_root(c".", c".").and_then(|()| umount2(c".", MntFlags::MNT_DETACH));
         pivot.or_refuse(Step::Pivot, c"/")?;
     }
@@ -92,13 +89,33 @@ fn enter_new_root(options: &CStr) -> Result<(), Refused<'static>> {
     chdir(c"/..").or_refuse(Step::Root, c"/..")
 }
 
-/// Mounts the cgroups of version 2, as the cgroup namespace shows them.
-fn mount_cgroup() -> nix::Result<()> {
-    let mount = |kind| mount(Some(kind), c"sys/fs/cgroup", Some(kind), KERNEL_FLAGS, NONE);
-    match mount(c"cgroup2") {
-        // With the host's `/sys` they are mounted there already, and the kernel mounts nothing over itself.
-        Err(Errno::EBUSY) => mount(c"tmpfs").and_then(|()| mount(c"cgroup2")),
-        result => result,
+/// Mounts the cgroups, as the cgroup namespace shows them: version 2 alone, or below it what there is of both.
+fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
+    let mount = |kind, path, flags, options| mount(Some(kind), path, Some(kind), KERNEL_FLAGS | flags, options);
+    let all = c"sys/fs/cgroup";
+    let make_room = || mount(c"tmpfs", all, MsFlags::empty(), Some(c"mode=755")).or_refuse(Step::Mount, all);
+    let unified = |path| mount(c"cgroup2", path, MsFlags::empty(), NONE);
+    if !joining.trees.is_empty() {
+        make_room()?;
+    }
+    for tree in &joining.trees {
+        let path = tree.mount_point.as_c_str();
+        mkdir(path, Mode::from_bits_truncate(0o755)).or_refuse(Step::Directory, path)?;
+        // Root inside may be root outside, to whom the files belong by which the limits are set.
+        mount(c"cgroup", path, MsFlags::MS_RDONLY, Some(tree.controllers())).or_refuse(Step::Mount, path)?;
+    }
+    match joining.unified {
+        None => Ok(()),
+        Some(_) if joining.trees.is_empty() => match unified(all) {
+            // With the host's `/sys` they are mounted there already, and the kernel mounts nothing over itself.
+            Err(Errno::EBUSY) => make_room().and_then(|()| unified(all).or_refuse(Step::Mount, all)),
+            result => result.or_refuse(Step::Mount, all),
+        },
+        Some(_) => {
+            let path = c"sys/fs/cgroup/unified";
+            mkdir(path, Mode::from_bits_truncate(0o755)).or_refuse(Step::Directory, path)?;
+            unified(path).or_refuse(Step::Mount, path)
+        }
     }
 }
 

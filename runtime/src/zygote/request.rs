@@ -4,9 +4,10 @@
 //! of them. (A library that is loaded after `main` began is not there; tests are never in one.)
 #![expect(unsafe_code, reason = "an address becomes a reference again")]
 
+use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
-use crate::cgroup::Joining;
+use crate::cgroup::{Joining, Tree};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
 
@@ -24,17 +25,16 @@ pub(super) struct Request {
     pub(super) joining: Joining,
 }
 
-/// The most bytes of a request: the address of the spec, and two flags.
-pub(super) const REQUEST_SIZE: usize = SIZE + 2;
+/// The most bytes of a request: the address of the spec, two flags, and the mount points of v1.
+pub(super) const REQUEST_SIZE: usize = SIZE + 2 + 1024;
 
 impl Request {
     /// The message that stands for this, but for its descriptors.
-    pub(super) fn encode(&self) -> [u8; REQUEST_SIZE] {
-        let mut message = [0; REQUEST_SIZE];
-        message[..SIZE].copy_from_slice(&encode(self.spec));
-        message[SIZE] = u8::from(self.joining.unified.is_some());
-        message[SIZE + 1] = u8::from(self.joining.process_limit);
-        message
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Joining { trees, unified, process_limit } = &self.joining;
+        let flags = [u8::from(unified.is_some()), u8::from(*process_limit)];
+        let mount_points = trees.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
+        [&encode(self.spec)[..], &flags].into_iter().chain(mount_points).collect::<Vec<_>>().concat()
     }
 
     /// Its descriptors, in their order: the channel, v1's files, v2's directory and file.
@@ -46,20 +46,20 @@ impl Request {
 
     /// `None` if the message or one of the descriptors got lost.
     pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let (address, &[has_unified, process_limit]) = message.split_at_checked(SIZE)? else { return None };
+        let (address, &[has_unified, process_limit, ref mount_points @ ..]) = message.split_at_checked(SIZE)? else {
+            return None;
+        };
         // SAFETY: the test binary sends this to the zygote, and nobody else has the other end of the socket.
         let spec = unsafe { decode(address) }?;
         let mut descriptors = descriptors.into_iter();
         let channel = Channel { report: descriptors.next()?, stdout: descriptors.next()?, stderr: descriptors.next()? };
-        let mut procs: Vec<_> = descriptors.collect();
-        let unified = match has_unified {
-            0 => None,
-            _ => {
-                let file = procs.pop()?;
-                Some((procs.pop()?, file))
-            }
+        let mount_points = mount_points.split_inclusive(|byte| *byte == 0);
+        let tree = |path| {
+            Some(Tree { mount_point: CString::from_vec_with_nul(Vec::from(path)).ok()?, procs: descriptors.next()? })
         };
-        let joining = Joining { procs, unified, process_limit: process_limit != 0 };
+        let trees = mount_points.map(tree).collect::<Option<_>>()?;
+        let unified = if has_unified == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
+        let joining = Joining { trees, unified, process_limit: process_limit != 0 };
         Some(Self { spec, channel, joining })
     }
 }
