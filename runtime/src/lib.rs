@@ -39,6 +39,10 @@
 //! `failed`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`, `pids_peak` (threads count, and so does init) and `left_over`
 //! (the names of the processes that were left). What is not known is `null`. `-` stands for a table at the end of the run.
 //!
+//! `BELLJAR_TRACE`, if it is set and not empty, is the path of a file to which each test adds what was done for it when: by the
+//! thread that runs it, by the zygote, and in the sandbox, step by step. Trace viewers, such as `chrome://tracing` and
+//! <https://ui.perfetto.dev>, show it. To tell takes some microseconds a step.
+//!
 //! # Features
 //!
 //! `systemd`: where a test has written a limit, and the cgroup that the tests run in is not the user's to divide, as after any

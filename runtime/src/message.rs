@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
+use std::path::Path;
 use std::time::Duration;
 use std::{io, iter};
 
@@ -12,6 +13,7 @@ use crate::cgroup::Trouble;
 use crate::host::account::{Account, BadReport};
 use crate::host::census::Process;
 use crate::host::judge::Largest;
+use crate::host::trace::BadTrace;
 use crate::report::{End, Step};
 
 /// How many processes a message lists by name.
@@ -32,14 +34,26 @@ pub(crate) fn bad_report(test: &str, bad: &BadReport) -> String {
             failed(test),
             value.display()
         ),
-        BadReport::File { path, errno } => format!(
-            "{}: BELLJAR_REPORT names the file `{}`, which can't be opened: {}. Name one that can be written to; a path \
-             that is not absolute begins at the directory of the package.",
-            failed(test),
-            path.display(),
-            error(*errno)
-        ),
+        BadReport::File { path, errno } => bad_file(test, "BELLJAR_REPORT", path, *errno),
     }
+}
+
+pub(crate) fn bad_trace(test: &str, BadTrace { path, errno }: &BadTrace) -> String {
+    bad_file(test, "BELLJAR_TRACE", path, *errno)
+}
+
+fn bad_file(test: &str, variable: &str, path: &Path, errno: Errno) -> String {
+    format!(
+        "{}: {variable} names the file `{}`, which can't be opened: {}. Name one that can be written to; a path that is not \
+         absolute begins at the directory of the package.",
+        failed(test),
+        path.display(),
+        error(errno)
+    )
+}
+
+pub(crate) fn trace_incomplete(error: &io::Error) -> String {
+    format!("belljar: a part of the trace could not be written to the file that BELLJAR_TRACE names: {error}.")
 }
 
 pub(crate) fn report_incomplete(test: &str, error: &io::Error) -> String {
@@ -347,7 +361,7 @@ impl Cause {
     }
 }
 
-fn describe(step: Step) -> &'static str {
+pub(crate) fn describe(step: Step) -> &'static str {
     match step {
         Step::Cgroup => "make a cgroup with the limits that the test has written",
         Step::Clone => "clone init into new user and pid namespaces",

@@ -1,9 +1,9 @@
 //! What comes back from a sandbox: one frame a message, over a sequenced-packet socket.
 //!
-//! Three processes write to it: the zygote (that init could not be born), or init (that it was, which is always the first),
-//! the test (how the body ended), and init again (how the test's process ended, which is always the last). A socket, and no plain pipe, because
-//! init's pidfd comes with the first frame, and because the kernel keeps message boundaries: whatever else a test writes
-//! to the descriptor, by accident, is a message of its own and can't shift or split a frame.
+//! Three processes write to it: the zygote (that init could not be born), or init (that it was, before anybody else is there),
+//! the test (how the body ended), and init again (how the test's process ended, which is always the last). A socket, and no
+//! plain pipe, because init's pidfd comes with the frame of its birth, and because the kernel keeps message boundaries: whatever
+//! else a test writes to the descriptor, by accident, is a message of its own and can't shift or split a frame.
 //!
 //! The reader trusts nothing: what it can't decode is counted, and a test that caused it fails.
 
@@ -104,6 +104,47 @@ impl Step {
     ];
 }
 
+/// A moment in the life of a sandbox, for traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// A step is done.
+    Done(Step),
+    /// The zygote takes up the request.
+    Requested,
+    /// Init runs.
+    Begins,
+    /// The test's process is there, and waits for its test.
+    Waits,
+    /// It has got one.
+    Told,
+    BodyBegins,
+    BodyEnds,
+    /// The test binary knows that the test's process has ended.
+    Ended,
+}
+
+impl Moment {
+    const OTHERS: [Self; 7] =
+        [Self::Requested, Self::Begins, Self::Waits, Self::Told, Self::BodyBegins, Self::BodyEnds, Self::Ended];
+
+    /// Steps come first.
+    fn number(self) -> u8 {
+        match self {
+            Self::Done(step) => step as u8,
+            other => {
+                let at = Self::OTHERS.iter().position(|moment| *moment == other).unwrap_or_default();
+                (Step::ALL.len() + at) as u8
+            }
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        let at = usize::from(number);
+        let step = Step::ALL.get(at).copied().map(Self::Done);
+        step.or_else(|| Self::OTHERS.get(at.checked_sub(Step::ALL.len())?).copied())
+    }
+}
+
 /// A step that failed: which one, on what, and why. `path` may be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal<'a> {
@@ -164,6 +205,9 @@ pub(crate) enum Frame<'a> {
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
     /// `had_children`: it may have been a child of that one, which it had waited for.
     Largest { bytes: u64, had_children: bool, name: &'a [u8] },
+    /// From all of them, where a trace is wanted: when this moment was, in nanoseconds of the monotonic clock, and what was
+    /// worked on.
+    Mark { moment: Moment, at: u64, path: &'a [u8] },
 }
 
 /// Where a frame is put together. It lies on the stack: init and signal handlers must not allocate.
@@ -234,6 +278,11 @@ impl<'a> Frame<'a> {
                 writer.put(&[8]);
                 writer.put(name);
             }
+            Self::Mark { moment, at, path } => {
+                writer.put(&[10, moment.number()]);
+                writer.put(&at.to_ne_bytes());
+                writer.put(path);
+            }
         }
         let length = writer.length;
         &buffer.0[..length]
@@ -276,6 +325,10 @@ impl<'a> Frame<'a> {
                 let (bytes, name) = payload.split_first_chunk()?;
                 Some(Self::Largest { bytes: u64::from_ne_bytes(*bytes), had_children: flag(*had_children)?, name })
             }
+            (10, [moment, payload @ ..]) => {
+                let (at, path) = payload.split_first_chunk()?;
+                Some(Self::Mark { moment: Moment::from_number(*moment)?, at: u64::from_ne_bytes(*at), path })
+            }
             _ => None,
         }
     }
@@ -315,6 +368,9 @@ mod tests {
         for step in Step::ALL {
             frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM }));
         }
+        for moment in Step::ALL.map(Moment::Done).into_iter().chain(Moment::OTHERS) {
+            frames.push(Frame::Mark { moment, at: 7, path: b"proc" });
+        }
         frames
     }
 
@@ -335,7 +391,13 @@ mod tests {
                 let shorter = Frame::decode(&message[..end]);
                 let texts = matches!(
                     shorter,
-                    Some(Frame::PanicText(_) | Frame::Refused(_) | Frame::Group(_) | Frame::Largest { .. })
+                    Some(
+                        Frame::PanicText(_)
+                            | Frame::Refused(_)
+                            | Frame::Group(_)
+                            | Frame::Largest { .. }
+                            | Frame::Mark { .. }
+                    )
                 );
                 assert!(shorter.is_none() || texts, "{end} of {frame:?} became {shorter:?}");
             }
@@ -343,7 +405,7 @@ mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 10..=255 {
+        for kind in 11..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

@@ -11,10 +11,12 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::report::{End, Fault};
@@ -97,6 +99,12 @@ pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int, cgroup: Option<Borrow
 pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
     // SAFETY: the proof says that there is one thread, so no lock can be held by one that is missing in the child.
     unsafe { nix::unistd::fork() }
+}
+
+/// The monotonic clock, in nanoseconds. It is the same for all processes of one time namespace.
+pub(crate) fn now() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Ends this process at once, with no handlers and no flushing. See _exit(2).

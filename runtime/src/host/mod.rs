@@ -9,6 +9,7 @@ pub(crate) mod judge;
 mod output;
 mod sandbox;
 mod spares;
+pub(crate) mod trace;
 
 use std::panic::resume_unwind;
 use std::time::Instant;
@@ -28,8 +29,10 @@ use sandbox::{NoSandbox, Sandbox};
 /// pass, a failure that is none of the body's returns: the harness then says that the test did not panic.
 pub fn run(test: &'static Test) {
     let started = Instant::now();
+    let span = trace::test(test);
     let (verdict, evidence) = verdict(test);
     account::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+    drop(span);
     match verdict {
         Verdict::Passed => {}
         Verdict::Panicked(Some(text)) => resume_unwind(Box::new(text)),
@@ -58,6 +61,7 @@ fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
 fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), String> {
     let name = test.short_name();
     account::check().map_err(|bad| message::bad_report(name, bad))?;
+    trace::check().map_err(|bad| message::bad_trace(name, bad))?;
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
         Some(Err(errno)) => return Err(message::no_zygote(name, *errno)),
@@ -75,6 +79,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), String> {
             return Err(message::no_cgroup(name, &trouble, cause.as_ref()));
         }
     };
+    let _span = trace::span("judge");
     let verdict = judge(test, &evidence);
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;

@@ -20,6 +20,7 @@ use super::census::{self, Process};
 use super::explain::explain_cgroup;
 use super::judge::{Ended, Evidence, Largest, OwnedRefusal};
 use super::output::Stream;
+use super::trace::{self, Life};
 use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
 use crate::message;
 use crate::report::{FRAME_MAX, Frame, Refusal};
@@ -40,12 +41,18 @@ pub(super) struct Sandbox {
     stderr: Stream,
     cgroup: Cgroup,
     spec: &'static Spec,
+    life: Option<Life>,
 }
 
 impl Sandbox {
     /// Asks the zygote for a sandbox, which is made while the caller goes on.
     pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> Result<Self, NoSandbox> {
-        let (cgroup, joining) = cgroup::make(spec, zygote.as_fd())?;
+        let _span = trace::span("ask for a sandbox");
+        let life = trace::life();
+        let (cgroup, joining) = {
+            let _span = trace::span("make a cgroup");
+            cgroup::make(spec, zygote.as_fd())?
+        };
         let (report, their_report) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // By what comes with it, a message of no bytes can be told from the other side's end.
@@ -54,19 +61,27 @@ impl Sandbox {
         let (stderr, their_stderr) = output_pipe()?;
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining)?;
-        Ok(Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr), cgroup, spec })
+        Ok(Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr), cgroup, spec, life })
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
-    pub(super) fn begin(&self, test: &'static Test) -> nix::Result<()> {
+    pub(super) fn begin(&mut self, test: &'static Test) -> nix::Result<()> {
+        let _span = trace::span("hand the test over");
+        if let Some(life) = &mut self.life {
+            life.begin(test);
+        }
         sys::send(self.report.as_fd(), &request::encode(test))
     }
 
     /// Follows the test to its end, and returns all that became known.
     pub(super) fn follow(&mut self, test: &Test, zygote: &Zygote) -> Evidence {
+        let _span = trace::span("follow the test");
         let mut evidence = Evidence::default();
         if let Err(errno) = self.watch(test.timeout, zygote, &mut evidence) {
             evidence.watching_failed = Some(errno);
+        }
+        if let Some(life) = &mut self.life {
+            life.end();
         }
         if evidence.ended.is_none() {
             evidence.zygote_gone = census::is_dying(zygote.as_fd());
@@ -221,7 +236,12 @@ impl Sandbox {
                 evidence.ended = Some(Ended { end, execed, cpu });
                 return Ok(Received::LastReport { survivors });
             }
-            Some(Frame::Born) | None => evidence.rubbish += message.length.max(1),
+            Some(Frame::Mark { moment, at, path }) if self.life.is_some() => {
+                if let Some(life) = &mut self.life {
+                    life.mark(moment, at, path);
+                }
+            }
+            Some(Frame::Born | Frame::Mark { .. }) | None => evidence.rubbish += message.length.max(1),
         }
         fds.for_each(discard);
         Ok(Received::Report)

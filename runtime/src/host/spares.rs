@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use super::sandbox::Sandbox;
+use super::trace;
 use crate::spec::Spec;
 use crate::zygote::Zygote;
 
@@ -62,6 +63,7 @@ pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
     if spares.begun == 1 {
         return;
     }
+    let _span = trace::span("prepare sandboxes");
     // Finding this out takes longer than all the rest.
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     let processors = *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from));

@@ -14,7 +14,8 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Pid, setpgid};
 
 use super::Report;
-use crate::report::{Fault, Frame, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
+use super::mark::mark;
+use crate::report::{Fault, Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::sys::{self, Disposition};
 use crate::usage::{USAGE_SIZE, Usage};
@@ -41,10 +42,12 @@ pub(super) fn run(report: Report, command: &CStr, sigchld: Disposition) -> ! {
     sys::set_disposition(libc::SIGCHLD, sigchld);
     // What the `main` of every Rust program does.
     sys::set_disposition(libc::SIGPIPE, Disposition::Ignore);
+    mark(Moment::Waits, c"");
     let Some(test) = receive(&report) else {
         // The test binary wants no test of this sandbox any more.
         sys::exit_now(0)
     };
+    mark(Moment::Told, c"");
     let report = REPORT.get_or_init(|| report);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
@@ -82,6 +85,7 @@ fn receive(report: &Report) -> Option<&'static Test> {
 fn run_body(test: &'static Test) -> thread::Result<u8> {
     // Without a signal stack, an overflow is reported less well, and as reliably.
     let _ = sys::watch_stack();
+    mark(Moment::BodyBegins, c"");
     let result = catch_unwind(AssertUnwindSafe(test.body));
     if sys::is_marked_process() {
         return result;
@@ -115,6 +119,7 @@ pub(crate) fn usage() -> Option<Usage> {
 
 fn finish(report: &Report, result: thread::Result<u8>) -> nix::Result<()> {
     check(report)?;
+    mark(Moment::BodyEnds, c"");
     let outcome = match result {
         Ok(status) => Outcome::Returned(status),
         Err(payload) => {

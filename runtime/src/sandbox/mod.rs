@@ -8,6 +8,7 @@ pub(crate) mod rootfs;
 
 mod body;
 mod group;
+pub(crate) mod mark;
 mod reaper;
 
 pub(crate) use body::usage;
@@ -30,9 +31,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, getpid, sethostname, setsid, write};
 
 use crate::cgroup::{self, Joining};
-use crate::report::{Buffer, Frame, Refusal, Step};
+use crate::report::{Buffer, Frame, Moment, Refusal, Step};
 use crate::spec::{DEFAULT_HOSTNAME, Spec};
 use crate::sys::{self, Disposition, Message, SingleThreaded};
+use mark::mark;
 
 /// Where the report socket goes: out of the way of tests that expect their descriptors to begin at 3.
 const REPORT_FD: RawFd = 255;
@@ -88,19 +90,26 @@ pub(crate) fn send(report: BorrowedFd<'_>, frame: &Frame<'_>) -> nix::Result<()>
 /// A step that failed, as `Result` carries it. The path is one of the plan's.
 pub(crate) type Refused<'p> = (Step, &'p CStr, Errno);
 
-/// Names the step that an error belongs to.
+/// Names the step that an error belongs to, and tells of one that is done.
 pub(crate) trait OrRefuse<T> {
     fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>>;
 }
 
 impl<T> OrRefuse<T> for nix::Result<T> {
     fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>> {
-        self.map_err(|errno| (step, path, errno))
+        match self {
+            Ok(value) => {
+                mark(Moment::Done(step), path);
+                Ok(value)
+            }
+            Err(errno) => Err((step, path, errno)),
+        }
     }
 }
 
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
 pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
+    mark(Moment::Begins, c"");
     let born = tell_of_birth(birth).and_then(|()| join_cgroup(birth));
     let report = match born.and_then(|()| put_descriptors_in_place(birth, &proof)) {
         Ok(report) => report,
@@ -202,6 +211,7 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
         let lowest = RawFd::try_from(limit).map_or(REPORT_FD, |limit| REPORT_FD.min(limit - 1));
         let report = sys::duplicate_above(report, lowest)?;
         sys::close_all_but(proof, report.as_raw_fd())?;
+        mark::tell(report.as_fd());
         Ok(Report(report))
     };
     place().or_refuse(Step::Descriptors, c"")

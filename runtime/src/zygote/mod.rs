@@ -29,8 +29,9 @@ use nix::unistd::{Pid, getpid, getppid, setpgid};
 
 use crate::cgroup::{self, BELLJAR_CGROUP, Joining};
 use crate::host::account::{self, BELLJAR_REPORT};
-use crate::report::{Frame, Refusal, Step};
-use crate::sandbox::{self, Birth, Channel};
+use crate::host::trace::BELLJAR_TRACE;
+use crate::report::{Frame, Moment, Refusal, Step};
+use crate::sandbox::{self, Birth, Channel, mark};
 use crate::spec::Spec;
 use crate::sys::{self, Cloned, Constructor, Disposition, MainArguments, SingleThreaded};
 use facts::Facts;
@@ -180,7 +181,10 @@ impl Server {
         // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
-        for name in [BELLJAR_CGROUP, BELLJAR_REPORT] {
+        if env::var_os(BELLJAR_TRACE).is_some_and(|path| !path.is_empty()) {
+            mark::want();
+        }
+        for name in [BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE] {
             // SAFETY: this process has one thread.
             unsafe { env::remove_var(name) };
         }
@@ -218,6 +222,8 @@ impl Server {
         }
         let host = self.host.get_or_insert_with(Host::gather);
         let Request { spec, channel, joining } = request;
+        mark::tell(channel.report.as_fd());
+        mark::mark(Moment::Requested, c"");
         let plan = host.plan(spec);
         let clone = |cgroup| sys::clone_init(proof, libc::CLONE_NEWUSER | libc::CLONE_NEWPID, cgroup);
         // Where it can't be born in its cgroup, it joins by itself.

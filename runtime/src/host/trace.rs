@@ -1,0 +1,294 @@
+//! What was done when, and who waited for whom, as `BELLJAR_TRACE` asks: in the trace event format of browsers' trace viewers,
+//! which [Perfetto](https://perfetto.dev/docs/getting-started/other-formats) describes.
+//!
+//! Each thread that runs a test has a row, and each sandbox. Rows are used again.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{env, process};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::{Value, json};
+
+use crate::message;
+use crate::report::{Moment, Step};
+use crate::spec::Test;
+use crate::sys::now;
+
+/// Where the trace goes.
+pub(crate) const BELLJAR_TRACE: &str = "BELLJAR_TRACE";
+
+/// Why there can be no trace.
+#[derive(Debug)]
+pub(crate) struct BadTrace {
+    pub(crate) path: PathBuf,
+    pub(crate) errno: Errno,
+}
+
+static PATH: OnceLock<Result<Option<PathBuf>, BadTrace>> = OnceLock::new();
+
+/// Where the trace goes, if one is wanted.
+fn path() -> Result<Option<&'static PathBuf>, &'static BadTrace> {
+    PATH.get_or_init(find_path).as_ref().map(Option::as_ref)
+}
+
+fn find_path() -> Result<Option<PathBuf>, BadTrace> {
+    let Some(path) = env::var_os(BELLJAR_TRACE).filter(|path| !path.is_empty()).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    match append(&path, &[]) {
+        Ok(()) => Ok(Some(path)),
+        Err(error) => {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            Err(BadTrace { path, errno })
+        }
+    }
+}
+
+/// Fails if a trace is asked for that can't be had.
+pub(super) fn check() -> Result<(), &'static BadTrace> {
+    path().map(drop)
+}
+
+fn is_wanted() -> bool {
+    matches!(path(), Ok(Some(_)))
+}
+
+/// What ends a file of events.
+const END: &str = "\n]\n";
+
+/// Adds events to the file, an array in JSON, which stays one. Several test binaries may do so at once.
+fn append(path: &PathBuf, events: &[Value]) -> io::Result<()> {
+    let file = File::options().read(true).write(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut text = String::new();
+    if length == 0 {
+        let name = env::args().next().unwrap_or_default();
+        let belongs_to = json!({"ph": "M", "name": "process_name", "pid": process::id(), "args": {"name": name}});
+        text = format!("[\n{belongs_to}");
+    } else {
+        file.seek(SeekFrom::Start(length.saturating_sub(END.len() as u64)))?;
+    }
+    for event in events {
+        text += &format!(",\n{event}");
+    }
+    text += END;
+    file.write_all(text.as_bytes())
+}
+
+fn write(events: &[Value]) {
+    if let Ok(Some(path)) = path() {
+        if let Err(error) = append(path, events) {
+            eprintln!("{}", message::trace_incomplete(&error));
+        }
+    }
+}
+
+/// The rows of one kind: which are in use.
+struct Rows {
+    name: &'static str,
+    first: usize,
+    used: Mutex<Vec<bool>>,
+}
+
+static THREADS: Rows = Rows { name: "thread", first: 1, used: Mutex::new(Vec::new()) };
+static SANDBOXES: Rows = Rows { name: "sandbox", first: 1001, used: Mutex::new(Vec::new()) };
+
+/// A row, as long as it is in use.
+struct Row {
+    rows: &'static Rows,
+    at: usize,
+}
+
+impl Rows {
+    fn take(&'static self) -> Row {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = used.iter().position(|used| !used).unwrap_or(used.len());
+        if at < used.len() {
+            used[at] = true;
+        } else {
+            used.push(true);
+        }
+        Row { rows: self, at }
+    }
+}
+
+impl Row {
+    fn number(&self) -> usize {
+        self.rows.first + self.at
+    }
+
+    /// What names it.
+    fn title(&self) -> Value {
+        let name = format!("{} {}", self.rows.name, self.at + 1);
+        json!({"ph": "M", "name": "thread_name", "pid": process::id(), "tid": self.number(), "args": {"name": name}})
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        let mut used = self.rows.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used) = used.get_mut(self.at) {
+            *used = false;
+        }
+    }
+}
+
+/// What was done from `begin` to `end`, in nanoseconds of the monotonic clock.
+fn event(row: usize, name: &str, path: &str, begin: u64, end: u64) -> Value {
+    let (begin, end) = (micros(begin), micros(end.max(begin)));
+    let mut event = json!({"ph": "X", "name": name, "pid": process::id(), "tid": row, "ts": begin, "dur": end - begin});
+    if !path.is_empty() {
+        event["args"] = json!({"path": path});
+    }
+    event
+}
+
+/// An arrow from what was done at one time in one row to what was done because of that.
+fn arrow(name: &str, from: (usize, u64), to: (usize, u64)) -> [Value; 2] {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let id = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let half = |kind: &str, (row, at): (usize, u64)| {
+        json!({"ph": kind, "bp": "e", "cat": "belljar", "name": name, "id": id, "pid": process::id(), "tid": row,
+               "ts": micros(at)})
+    };
+    [half("s", from), half("f", to)]
+}
+
+fn micros(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1000.0
+}
+
+// ---- Threads that run tests ----
+
+/// What this thread has done for the test that it runs.
+struct Record {
+    row: Row,
+    events: Vec<Value>,
+}
+
+thread_local! {
+    static RECORD: RefCell<Option<Record>> = const { RefCell::new(None) };
+}
+
+/// The time that a thread spends on a test. When it is dropped, all that was done is written.
+pub(super) struct TestSpan {
+    test: &'static Test,
+    begin: u64,
+}
+
+/// A test begins on this thread.
+pub(super) fn test(test: &'static Test) -> Option<TestSpan> {
+    if !is_wanted() {
+        return None;
+    }
+    let row = THREADS.take();
+    let events = vec![row.title()];
+    RECORD.set(Some(Record { row, events }));
+    Some(TestSpan { test, begin: now() })
+}
+
+impl Drop for TestSpan {
+    fn drop(&mut self) {
+        if let Some(Record { row, mut events }) = RECORD.take() {
+            events.push(event(row.number(), self.test.short_name(), "", self.begin, now()));
+            write(&events);
+        }
+    }
+}
+
+/// The time that something takes that this thread does for a test.
+pub(super) struct Span {
+    name: &'static str,
+    begin: u64,
+}
+
+/// This thread does something, until the span is dropped.
+pub(super) fn span(name: &'static str) -> Option<Span> {
+    is_wanted().then(|| Span { name, begin: now() })
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        RECORD.with_borrow_mut(|record| {
+            if let Some(Record { row, events }) = record {
+                events.push(event(row.number(), self.name, "", self.begin, now()));
+            }
+        });
+    }
+}
+
+/// A time at which this thread does something, for an arrow from there.
+fn here() -> Option<(usize, u64)> {
+    RECORD.with_borrow(|record| record.as_ref().map(|record| (record.row.number(), now())))
+}
+
+// ---- Sandboxes ----
+
+/// The life of a sandbox, as it has told it. When it is dropped, it is written.
+pub(super) struct Life {
+    row: Row,
+    /// Where it was asked for, and where the test was handed over.
+    asked: Option<(usize, u64)>,
+    told: Option<(usize, u64)>,
+    test: Option<&'static Test>,
+    moments: Vec<(Moment, u64, String)>,
+}
+
+/// A sandbox is asked for, and that on this thread.
+pub(super) fn life() -> Option<Life> {
+    let life = || Life { row: SANDBOXES.take(), asked: here(), told: None, test: None, moments: Vec::new() };
+    is_wanted().then(life)
+}
+
+impl Life {
+    pub(super) fn begin(&mut self, test: &'static Test) {
+        (self.told, self.test) = (here(), Some(test));
+    }
+
+    pub(super) fn mark(&mut self, moment: Moment, at: u64, path: &[u8]) {
+        self.moments.push((moment, at, String::from_utf8_lossy(path).into_owned()));
+    }
+
+    /// The test has ended.
+    pub(super) fn end(&mut self) {
+        self.mark(Moment::Ended, now(), b"");
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let row = self.row.number();
+        let test = self.test.map_or("", Test::short_name);
+        let mut events = vec![self.row.title()];
+        // They come from three processes, of which each keeps its order.
+        self.moments.sort_by_key(|(_, at, _)| *at);
+        let arrow_to = |moment: Moment, from: Option<(usize, u64)>, name| {
+            let found = self.moments.iter().find(|(other, ..)| *other == moment);
+            found.zip(from).into_iter().flat_map(move |((_, at, _), from)| arrow(name, from, (row, *at)))
+        };
+        events.extend(arrow_to(Moment::Requested, self.asked, "ask"));
+        events.extend(arrow_to(Moment::Told, self.told, "run"));
+        for ((before, begin, _), (moment, end, path)) in self.moments.iter().zip(self.moments.iter().skip(1)) {
+            let name = match moment {
+                Moment::Begins => message::describe(Step::Clone),
+                Moment::Done(step) => message::describe(*step),
+                Moment::Waits => message::describe(Step::Fork),
+                Moment::Told => "wait for a test",
+                Moment::BodyBegins => message::describe(Step::Thread),
+                Moment::BodyEnds => test,
+                _ if *before == Moment::BodyBegins => test,
+                _ => "end the processes",
+            };
+            events.push(event(row, name, path, *begin, *end));
+        }
+        write(&events);
+    }
+}

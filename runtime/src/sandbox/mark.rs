@@ -1,0 +1,37 @@
+//! Tells the test binary when something was done, where a trace is wanted. It takes some microseconds each time, and otherwise
+//! nothing.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use nix::sys::socket::{MsgFlags, send};
+
+use crate::report::{Buffer, Frame, Moment};
+use crate::sys;
+
+/// Whether a trace is wanted. The zygote sets it for all that it will fork.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// The report socket of the sandbox that is being made, or that this is.
+static REPORT: AtomicI32 = AtomicI32::new(-1);
+
+/// From now on moments are told.
+pub(crate) fn want() {
+    WANTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on this is where they are told.
+pub(crate) fn tell(report: BorrowedFd<'_>) {
+    REPORT.store(report.as_raw_fd(), Ordering::Relaxed);
+}
+
+/// It is now that this has come.
+pub(crate) fn mark(moment: Moment, path: &CStr) {
+    if WANTED.load(Ordering::Relaxed) {
+        let mut buffer = Buffer::new();
+        let frame = Frame::Mark { moment, at: sys::now(), path: path.to_bytes() };
+        // What gets lost is missing in the trace.
+        let _ = send(REPORT.load(Ordering::Relaxed), frame.encode(&mut buffer), MsgFlags::MSG_NOSIGNAL);
+    }
+}

@@ -1,0 +1,137 @@
+//! What `BELLJAR_TRACE` tells: valid at any time, one row a thread or sandbox, and what happened in its order.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use belljar::isolated;
+use belljar_tests::{Run, run, this_binary};
+use serde_json::Value;
+
+const SLEEP: Duration = Duration::from_millis(50);
+
+#[isolated]
+#[ignore = "run by the others"]
+fn sleeps() {
+    assert_eq!(std::env::var_os("BELLJAR_TRACE"), None, "a nested test binary has no place for its own");
+    std::thread::sleep(SLEEP);
+}
+
+#[isolated(net)]
+#[ignore = "run by the others"]
+fn does_nothing() {}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn exits() {
+    std::process::exit(3);
+}
+
+/// This binary, for the three tests above.
+fn traced(path: &Path) -> Command {
+    let mut command = this_binary();
+    command.args(["--ignored", "--test-threads=2"]).env("BELLJAR_TRACE", path);
+    command
+}
+
+fn read(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).expect("the trace");
+    serde_json::from_str(&text).expect("an array in JSON")
+}
+
+/// A part of a row: its name, and when it began and ended, in microseconds.
+type Part = (String, f64, f64);
+
+/// The parts of each row, by process and row.
+fn rows(events: &[Value]) -> BTreeMap<(u64, u64), Vec<Part>> {
+    let mut rows: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for event in events.iter().filter(|event| event["ph"] == "X") {
+        let row = (event["pid"].as_u64().expect("pid"), event["tid"].as_u64().expect("tid"));
+        let (begin, length) = (event["ts"].as_f64().expect("ts"), event["dur"].as_f64().expect("dur"));
+        let name = event["name"].as_str().expect("name").to_owned();
+        rows.entry(row).or_default().push((name, begin, begin + length));
+    }
+    rows
+}
+
+fn ran_three(run: &Run) {
+    assert!(run.output.contains("2 passed; 1 failed"), "{}", run.output);
+    assert!(run.left.is_empty());
+}
+
+#[test]
+fn a_trace_tells_who_did_what_when() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("trace.json");
+    ran_three(&run(&mut traced(&path)));
+    let events = read(&path);
+    let rows = rows(&events);
+    let parts: Vec<_> = rows.values().flatten().collect();
+    let named = |name: &str| parts.iter().filter(|(other, ..)| other == name).copied().collect::<Vec<_>>();
+
+    // Once on the thread that runs it, and once in the sandbox, within that time.
+    for test in ["sleeps", "does_nothing", "exits"] {
+        let mut spans = named(test);
+        spans.sort_by(|(_, a, _), (_, b, _)| a.total_cmp(b));
+        let [(_, begin, end), (_, body_begins, body_ends)] = spans[..] else { panic!("{test}: {spans:?}") };
+        assert!(begin <= body_begins && body_ends <= end, "{spans:?}");
+        if test == "sleeps" {
+            assert!(body_ends - body_begins >= SLEEP.as_micros() as f64, "{spans:?}");
+        }
+    }
+    // What only one of them has made, and what all have. Sandboxes that no test has used tell nothing.
+    assert_eq!(named("make the new root the root").len(), 2);
+    for step in ["clone init into new user and pid namespaces", "set the host name", "follow the test"] {
+        assert_eq!(named(step).len(), 3, "{step}");
+    }
+    let proc =
+        |event: &&Value| event["args"]["path"] == "proc" && event["name"] == "mount a file system in the sandbox";
+    assert_eq!(events.iter().filter(proc).count(), 2);
+    // In one row, one part may lie within another, and otherwise they follow each other.
+    for parts in rows.values() {
+        for (a, b) in parts.iter().flat_map(|a| parts.iter().map(move |b| (a, b))) {
+            let overlap = a.1 < b.1 && b.1 < a.2 && a.2 < b.2;
+            assert!(!overlap, "{a:?} and {b:?}");
+        }
+    }
+    // What somebody is asked for comes after that. Each sandbox is asked for, and told its test.
+    let mut halves: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for event in events.iter().filter(|event| event["ph"] == "s" || event["ph"] == "f") {
+        halves.entry(event["id"].to_string()).or_default().push((event["ph"].to_string(), event["ts"].as_f64()));
+    }
+    for halves in halves.values() {
+        let [(from, asked), (to, done)] = &halves[..] else { panic!("{halves:?}") };
+        assert!(from == "\"s\"" && to == "\"f\"" && asked <= done, "{halves:?}");
+    }
+    assert_eq!(halves.len(), 6);
+}
+
+#[test]
+fn test_binaries_share_a_file() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("trace.json");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| ran_three(&run(&mut traced(&path))));
+        }
+    });
+    let bodies = rows(&read(&path)).into_values().flatten().filter(|(name, ..)| name == "sleeps").count();
+    assert_eq!(bodies, 4 * 2);
+}
+
+#[test]
+fn a_file_that_can_not_be_had_is_told() {
+    let run = run(traced(Path::new("/nowhere/trace.json")).arg("does_nothing"));
+    assert!(run.failed(), "{}", run.output);
+    assert!(run.output.contains("BELLJAR_TRACE names the file `/nowhere/trace.json`"), "{}", run.output);
+}
+
+#[test]
+fn nothing_is_traced_unasked() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut command = traced(Path::new(""));
+    ran_three(&run(command.current_dir(directory.path())));
+    assert_eq!(fs::read_dir(directory.path()).expect("read_dir").count(), 0);
+}
