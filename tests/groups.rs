@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{self, Child, Command};
 use std::time::{Duration, Instant};
 use std::{hint, thread};
@@ -12,6 +13,7 @@ use std::{hint, thread};
 use belljar::{Group, isolated};
 use belljar_tests::{MIB, allocate, fork, hang, must_limit, run_ignored, wait_until};
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
@@ -328,6 +330,40 @@ fn stops_all_kinds_of_processes() {
 #[test]
 fn all_kinds_of_processes_are_stopped() {
     passes("stops_all_kinds_of_processes");
+}
+
+/// Elsewhere its processes have other numbers, or none.
+#[isolated(timeout = "1m")]
+#[ignore = "run by a_group_stays_in_its_pid_namespace"]
+fn is_used_in_another_pid_namespace() {
+    let Some(group) = group("there") else { return };
+    let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");
+    nix::sched::unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
+    // Its first process is one of the new namespace.
+    let end = match fork() {
+        ForkResult::Child => match group.kill() {
+            Ok(()) => process::exit(1),
+            Err(error) => process::exit(i32::from(!error.to_string().contains("does not know the processes"))),
+        },
+        ForkResult::Parent { child } => waitpid(child, None).expect("waitpid"),
+    };
+    // Nobody can tell before 6.11 with version 1.
+    let can_tell = has_pidfs_namespaces() || Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    assert!(!can_tell || matches!(end, WaitStatus::Exited(_, 0)), "{end:?}");
+    assert!(child.try_wait().expect("wait").is_none());
+    group.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
+fn has_pidfs_namespaces() -> bool {
+    let release = nix::sys::utsname::uname().expect("uname").release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(11))
+}
+
+#[test]
+fn a_group_stays_in_its_pid_namespace() {
+    passes("is_used_in_another_pid_namespace");
 }
 
 /// Where no limit is written, the default holds for groups too.

@@ -127,7 +127,7 @@ pub(crate) fn group_needs_proc(group: &str) -> String {
 
 pub(crate) fn group_is_elsewhere(group: &str) -> String {
     format!(
-        "belljar: the group `{group}` has processes that this pid namespace does not know. Use it in the one that it was made in."
+        "belljar: this pid namespace does not know the processes of the group `{group}`. Use it in the one that it was made in."
     )
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
 
@@ -181,6 +182,17 @@ pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) })?;
     // SAFETY: the kernel has just made the descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// What identifies the pid namespace of this process, whatever `/proc` it has. `None` before Linux 6.11. See
+/// PIDFD_GET_PID_NAMESPACE in the kernel's `pidfd.h`, and ioctl_ns(2).
+pub(crate) fn pid_namespace() -> Option<libc::ino_t> {
+    let own = pidfd_of(Pid::this()).ok()?;
+    // SAFETY: this ioctl takes no argument.
+    let fd = Errno::result(unsafe { libc::ioctl(own.as_raw_fd(), libc::PIDFD_GET_PID_NAMESPACE, 0) }).ok()?;
+    // SAFETY: the kernel has just made the descriptor.
+    let namespace = unsafe { OwnedFd::from_raw_fd(fd) };
+    fstat(&namespace).ok().map(|namespace| namespace.st_ino)
 }
 
 /// Kills the process that `pidfd` refers to, however little it likes that. See pidfd_send_signal(2).

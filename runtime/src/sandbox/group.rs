@@ -8,6 +8,7 @@ use std::process::{self, Command};
 use std::thread;
 use std::time::Duration;
 
+use libc::ino_t;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,6 +49,8 @@ use crate::usage::Usage;
 pub struct Group {
     name: String,
     directories: Vec<Directory>,
+    /// The pid namespace that it was made in, where the kernel tells.
+    namespace: Option<ino_t>,
 }
 
 /// The weights that the kernel knows.
@@ -75,7 +78,7 @@ impl Group {
         let mut buffer = [0; PAYLOAD_MAX];
         let received = report.ask(&Frame::Group(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
         match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {
-            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories }),
+            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: sys::pid_namespace() }),
             Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),
             None => Err(io::Error::from_raw_os_error(Errno::EPROTO as i32)),
         }
@@ -134,14 +137,25 @@ impl Group {
     }
 
     /// The ids of the processes in the group.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` in another pid namespace than that in which the group was made. Before Linux 6.11 that is not noticed with
+    /// version 1.
     pub fn pids(&self) -> io::Result<Vec<u32>> {
         // They are the same in each hierarchy.
         let Some(directory) = self.directories.first() else { return Ok(Vec::new()) };
-        let pids = directory.processes().map_err(|trouble| self.refused(&trouble))?;
-        // For kill(2), 0 would be the caller's process group.
-        if pids.contains(&0) {
+        let mut pids = directory.processes().map_err(|trouble| self.refused(&trouble))?;
+        // Processes of elsewhere are 0, or missing in version 1. So is one that has ended, for a moment, since Linux 6.19. For
+        // kill(2), 0 would be the caller's process group.
+        let is_elsewhere = match self.namespace {
+            Some(namespace) => sys::pid_namespace() != Some(namespace),
+            None => pids.contains(&0),
+        };
+        if is_elsewhere {
             return Err(io::Error::new(io::ErrorKind::Unsupported, message::group_is_elsewhere(&self.name)));
         }
+        pids.retain(|pid| *pid != 0);
         Ok(pids)
     }
 
@@ -179,6 +193,8 @@ impl Group {
     /// Kills all processes of the group, frozen or not, by SIGKILL, and returns when they have ended. The group is then empty,
     /// and not frozen.
     pub fn kill(&self) -> io::Result<()> {
+        // From elsewhere it is refused, and nothing is killed.
+        self.pids()?;
         if let Some(directory) = self.unified() {
             // All at once, since Linux 5.14; otherwise one by one. What follows also waits for their ends.
             directory.kill();
