@@ -1,14 +1,18 @@
 //! What an empty isolated test costs beside the floor: the kernel calls alone, made in a bare loop, in the same run.
 //!
 //! `cargo bench --bench empty`. Both are measured in turn, and their ratio in each turn is what counts: machines are noisy,
-//! and both meet the same noise.
+//! and both meet the same noise. With an argument, it measures something else in place of that:
+//!
+//! - `words`: what each word and each limit costs, at 1, 2, 4 and 16 threads;
+//! - `growth`: what a test costs as the tenth and as the ten-thousandth, and what the processes then hold;
+//! - `neighbour`: what a test costs beside one that holds 500 MiB.
 
 #[path = "floor.rs"]
 mod floor;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, fs, process, thread};
 
 use belljar::__private::{Spec, Test, run};
 
@@ -46,6 +50,10 @@ fn main() {
     match env::args().nth(1).as_deref() {
         Some("survey") => return run(&SURVEY),
         Some("floor") => return serve_floor(),
+        Some("words") => return compare_words(),
+        Some("growth") => return compare_counts(),
+        Some("count") => return count(),
+        Some("neighbour") => return compare_neighbours(),
         _ => {}
     }
     println!("an empty test with everything on, {ROUNDS} rounds of {PER_ROUND}; microseconds a test");
@@ -53,6 +61,112 @@ fn main() {
     for threads in [1, cores] {
         compare(threads);
     }
+}
+
+/// Runs `test` so many times in a row on each of `threads` threads.
+fn run_on(threads: usize, times: u32, test: &'static Test) {
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| (0..times).for_each(|_| run(test)));
+        }
+    });
+}
+
+/// A test that asks for this.
+const fn asking(spec: Spec) -> Test {
+    Test { name: "bench::asking", spec, timeout: None, should_panic: false, body: || 0 }
+}
+
+const PLAIN: Spec = Spec { net: false, mount: false, ..SPEC };
+
+static WORDS: [(&str, Test); 8] = [
+    ("#[isolated]", asking(SPEC)),
+    ("net", asking(Spec { net: true, ..PLAIN })),
+    ("mount", asking(Spec { mount: true, ..PLAIN })),
+    ("uts", asking(PLAIN)),
+    ("memory", asking(Spec { memory: Some(1 << 30), ..SPEC })),
+    ("pids", asking(Spec { pids: Some(1000), ..SPEC })),
+    ("cpu", asking(Spec { cpu: Some(100_000), ..SPEC })),
+    ("all limits", asking(Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC })),
+];
+
+/// Measures what tests cost that ask for different things, in turn with the floor of one that asks for nothing.
+fn compare_words() {
+    const ROUNDS: usize = 15;
+    println!("empty tests by what they ask for, {ROUNDS} rounds of {PER_ROUND} a thread; microseconds a test");
+    let has_cgroups = |test: &'static Test| std::panic::catch_unwind(|| run(test)).is_ok();
+    let measured: Vec<_> = WORDS.iter().filter(|(_, test)| has_cgroups(test)).collect();
+    for threads in [1, 2, 4, 16] {
+        let mut floors: Vec<_> = (0..threads).map(|_| Floor::start()).collect();
+        let mut times = vec![Vec::new(); measured.len()];
+        let mut floor = Vec::new();
+        for _ in 0..ROUNDS {
+            for ((_, test), times) in measured.iter().zip(&mut times) {
+                times.push(time(|| run_on(threads, PER_ROUND, test)));
+            }
+            floor.push(run_floors(&mut floors));
+        }
+        let per_test = |time: &Duration| time.as_secs_f64() * 1e6 / f64::from(PER_ROUND) / threads as f64;
+        println!("\n{:<12} {:>10} {:>8} {:>8}", format!("{threads} at once"), "min", "median", "p90");
+        print_row("floor", floor.iter().map(per_test).collect());
+        for ((name, _), times) in measured.iter().zip(&times) {
+            print_row(name, times.iter().map(per_test).collect());
+        }
+    }
+}
+
+/// Runs the floors once each, all at once.
+fn run_floors(floors: &mut [Floor]) -> Duration {
+    time(|| {
+        floors.iter_mut().for_each(Floor::begin);
+        floors.iter_mut().for_each(Floor::wait);
+    })
+}
+
+/// Measures what a test costs in processes that run few and many.
+fn compare_counts() {
+    println!("{:<8} {:>12} {:>12} {:>10} {:>10}", "tests", "us a test", "descriptors", "KiB", "zygote KiB");
+    for count in ["10", "100", "1000", "10000"] {
+        let output = this_program("count").arg(count).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        print!("{count:<8} {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+/// Runs so many tests as the argument says, and prints a row of what that took, and what is held at the end.
+fn count() {
+    let count: u32 = env::args().nth(2).and_then(|count| count.parse().ok()).expect("a number");
+    let elapsed = time(|| run_on(1, count, &EMPTY));
+    let resident = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().next().unwrap_or("?").to_owned()
+    };
+    let own = process::id();
+    let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    let zygote = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).map_or("?".into(), resident);
+    let descriptors = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let per_test = elapsed.as_secs_f64() * 1e6 / f64::from(count);
+    println!("{per_test:>12.0} {descriptors:>12} {:>10} {zygote:>10}", resident(own));
+}
+
+/// Measures tests in turn with and without memory that another test of the same binary holds meanwhile.
+fn compare_neighbours() {
+    let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let without = time(|| run_on(1, PER_ROUND, &EMPTY));
+        let memory = belljar_tests::allocate(500);
+        let with = time(|| run_on(1, PER_ROUND, &EMPTY));
+        drop(memory);
+        ratios.push(with.as_secs_f64() / without.as_secs_f64());
+        alone.push(without.as_secs_f64() * 1e6 / f64::from(PER_ROUND));
+        beside.push(with.as_secs_f64() * 1e6 / f64::from(PER_ROUND));
+    }
+    println!("empty tests, {ROUNDS} rounds of {PER_ROUND}; microseconds a test");
+    println!("{:<12} {:>10} {:>8} {:>8}", "", "min", "median", "p90");
+    print_row("alone", alone);
+    print_row("beside", beside);
+    print_row("ratio", ratios);
 }
 
 /// Starts this program again.
@@ -69,23 +183,13 @@ fn compare(threads: usize) {
     let has_limits = std::panic::catch_unwind(|| run(&LIMITED)).is_ok();
     let mut floors: Vec<_> = (0..threads).map(|_| Floor::start()).collect();
     for _ in 0..ROUNDS {
-        let on_all_threads = |test: &'static Test| {
-            thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| (0..PER_ROUND).for_each(|_| run(test)));
-                }
-            });
-        };
-        let ours = time(|| on_all_threads(&EMPTY));
+        let ours = time(|| run_on(threads, PER_ROUND, &EMPTY));
         if has_limits {
-            let with_limits = time(|| on_all_threads(&LIMITED));
+            let with_limits = time(|| run_on(threads, PER_ROUND, &LIMITED));
             limited.push(with_limits);
             limited_ratios.push(with_limits.as_secs_f64() / ours.as_secs_f64());
         }
-        let theirs = time(|| {
-            floors.iter_mut().for_each(Floor::begin);
-            floors.iter_mut().for_each(Floor::wait);
-        });
+        let theirs = run_floors(&mut floors);
         belljar.push(ours);
         floor.push(theirs);
         ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
@@ -115,11 +219,11 @@ fn print_row(name: &str, mut values: Vec<f64>) {
 }
 
 /// A process that runs the floor a round at a time: one of its own, because forking a process with threads costs more.
-struct Floor(std::process::Child);
+struct Floor(process::Child);
 
 impl Floor {
     fn start() -> Self {
-        let piped = std::process::Stdio::piped;
+        let piped = process::Stdio::piped;
         Self(this_program("floor").stdin(piped()).stdout(piped()).spawn().expect("spawn"))
     }
 
