@@ -18,6 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let filters = compile_from_json(File::open(file)?, env::consts::ARCH.try_into()?)?;
     let in_order: BTreeMap<String, BpfProgram> = filters.into_iter().collect();
+    if in_order.is_empty() {
+        return Err("the file has no filter".into());
+    }
     in_order.values().try_for_each(|filter| apply_filter(filter))?;
     Err(Command::new(program).args(arguments).exec().into())
 }

@@ -119,6 +119,7 @@ fn test_binaries_share_a_file() {
     });
     let bodies = rows(&read(&path)).into_values().flatten().filter(|(name, ..)| name == "sleeps").count();
     assert_eq!(bodies, 4 * 2);
+    assert_eq!(read(&path).iter().filter(|event| event["name"] == "process_name").count(), 4);
 }
 
 #[test]
@@ -126,6 +127,19 @@ fn a_file_that_can_not_be_had_is_told() {
     let run = run(traced(Path::new("/nowhere/trace.json")).arg("does_nothing"));
     assert!(run.failed(), "{}", run.output);
     assert!(run.output.contains("BELLJAR_TRACE names the file `/nowhere/trace.json`"), "{}", run.output);
+}
+
+/// Whatever somebody has there by mistake is not lost.
+#[test]
+fn what_is_no_trace_is_left_as_it_is() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("main.rs");
+    for text in ["fn main() {}\n", "]", "[1]\n"] {
+        fs::write(&path, text).expect("write");
+        let run = run(traced(&path).arg("does_nothing"));
+        assert!(run.failed() && run.output.contains("which is there and is no trace"), "{}", run.output);
+        assert_eq!(fs::read_to_string(&path).expect("read"), text);
+    }
 }
 
 #[test]

@@ -39,7 +39,14 @@ pub(crate) fn bad_report(test: &str, bad: &BadReport) -> String {
 }
 
 pub(crate) fn bad_trace(test: &str, BadTrace { path, errno }: &BadTrace) -> String {
-    bad_file(test, "BELLJAR_TRACE", path, *errno)
+    match errno {
+        Some(errno) => bad_file(test, "BELLJAR_TRACE", path, *errno),
+        None => format!(
+            "{}: BELLJAR_TRACE names the file `{}`, which is there and is no trace. It was left as it is: name another.",
+            failed(test),
+            path.display()
+        ),
+    }
 }
 
 fn bad_file(test: &str, variable: &str, path: &Path, errno: Errno) -> String {

@@ -236,12 +236,11 @@ impl Sandbox {
                 evidence.ended = Some(Ended { end, execed, cpu });
                 return Ok(Received::LastReport { survivors });
             }
-            Some(Frame::Mark { moment, at, path }) if self.life.is_some() => {
-                if let Some(life) = &mut self.life {
-                    life.mark(moment, at, path);
-                }
-            }
-            Some(Frame::Born | Frame::Mark { .. }) | None => evidence.rubbish += message.length.max(1),
+            Some(Frame::Mark { moment, at, path }) => match &mut self.life {
+                Some(life) => life.mark(moment, at, path),
+                None => evidence.rubbish += message.length,
+            },
+            Some(Frame::Born) | None => evidence.rubbish += message.length.max(1),
         }
         fds.for_each(discard);
         Ok(Received::Report)

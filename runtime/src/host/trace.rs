@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -28,7 +28,8 @@ pub(crate) const BELLJAR_TRACE: &str = "BELLJAR_TRACE";
 #[derive(Debug)]
 pub(crate) struct BadTrace {
     pub(crate) path: PathBuf,
-    pub(crate) errno: Errno,
+    /// What the kernel said. Nothing if the file is there and is no trace.
+    pub(crate) errno: Option<Errno>,
 }
 
 static PATH: OnceLock<Result<Option<PathBuf>, BadTrace>> = OnceLock::new();
@@ -42,12 +43,13 @@ fn find_path() -> Result<Option<PathBuf>, BadTrace> {
     let Some(path) = env::var_os(BELLJAR_TRACE).filter(|path| !path.is_empty()).map(PathBuf::from) else {
         return Ok(None);
     };
-    match append(&path, &[]) {
+    // A test of another kind may change the working directory.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let name = env::args().next().unwrap_or_default();
+    let belongs_to = json!({"ph": "M", "name": "process_name", "pid": process::id(), "args": {"name": name}});
+    match append(&path, &[belongs_to]) {
         Ok(()) => Ok(Some(path)),
-        Err(error) => {
-            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            Err(BadTrace { path, errno })
-        }
+        Err(error) => Err(BadTrace { path, errno: error.raw_os_error().map(Errno::from_raw) }),
     }
 }
 
@@ -68,17 +70,19 @@ fn append(path: &PathBuf, events: &[Value]) -> io::Result<()> {
     let file = File::options().read(true).write(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let length = file.seek(SeekFrom::End(0))?;
-    let mut text = String::new();
-    if length == 0 {
-        let name = env::args().next().unwrap_or_default();
-        let belongs_to = json!({"ph": "M", "name": "process_name", "pid": process::id(), "args": {"name": name}});
-        text = format!("[\n{belongs_to}");
-    } else {
-        file.seek(SeekFrom::Start(length.saturating_sub(END.len() as u64)))?;
+    let mut text = String::from("[\n");
+    if length > 0 {
+        // What is no trace is left as it is.
+        let end = length.checked_sub(END.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
+        let mut found = [0; END.len()];
+        file.read_exact_at(&mut found, end)?;
+        if found != END.as_bytes() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        file.seek(SeekFrom::Start(end))?;
+        text = String::from(",\n");
     }
-    for event in events {
-        text += &format!(",\n{event}");
-    }
+    text += &events.iter().map(Value::to_string).collect::<Vec<_>>().join(",\n");
     text += END;
     file.write_all(text.as_bytes())
 }
