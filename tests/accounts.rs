@@ -63,6 +63,13 @@ fn hangs() {
     hang();
 }
 
+/// Is killed as soon as it is born, on its way into its cgroups.
+#[isolated(timeout = "1ns")]
+#[ignore = "run by the others"]
+fn has_no_time() {
+    hang();
+}
+
 /// This binary, for all that the others run.
 fn all(report: &str) -> Command {
     let mut command = this_binary();
@@ -89,9 +96,14 @@ impl Report {
 
 /// A run of all, and its report.
 fn reported() -> (Run, Report) {
+    reported_of(&[])
+}
+
+/// A run of all whose names match, and its report.
+fn reported_of(names: &[&str]) -> (Run, Report) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("re port");
-    let run = run(&mut all(&format!("json:{}", path.display())));
+    let run = run(all(&format!("json:{}", path.display())).args(names));
     let report = Report::read(&path);
     (run, report)
 }
@@ -99,11 +111,12 @@ fn reported() -> (Run, Report) {
 #[test]
 fn each_test_has_one_line() {
     let (run, report) = reported();
-    assert!(run.output.contains("5 passed; 2 failed"), "{}", run.output);
+    assert!(run.output.contains("5 passed; 3 failed"), "{}", run.output);
     let verdicts = ["does_nothing", "works", "uses_memory", "leaves_a_process", "panics", "exits", "hangs"]
         .map(|test| report.of(test)["verdict"].as_str().unwrap_or_default().to_owned());
     assert_eq!(verdicts, ["passed", "passed", "passed", "passed", "panicked", "failed", "failed"]);
-    assert_eq!(report.0.len(), verdicts.len());
+    assert_eq!(report.of("has_no_time")["verdict"], "failed");
+    assert_eq!(report.0.len(), verdicts.len() + 1);
 }
 
 #[test]
@@ -125,12 +138,15 @@ fn figures_are_what_was_used() {
         assert!(memory("uses_memory") >= Some(100 * MIB as u64), "{:?}", memory("uses_memory"));
         assert!(memory("does_nothing") < Some(50 * MIB as u64), "{:?}", memory("does_nothing"));
     }
-    for line in &report.0 {
-        assert!(
-            ["memory_peak_bytes", "pids_peak", "cpu_seconds"].iter().all(|figure| line[figure] != json!(0)),
-            "{line}"
-        );
-    }
+}
+
+/// Alone, it finds no sandbox that is ready.
+#[test]
+fn figures_that_are_not_known_are_not_zero() {
+    let (_, report) = reported_of(&["has_no_time"]);
+    let line = report.of("has_no_time");
+    let figures = ["memory_peak_bytes", "pids_peak", "cpu_seconds"];
+    assert!(figures.iter().all(|figure| line[figure].is_null() || line[figure].as_f64() > Some(0.0)), "{line}");
 }
 
 /// Root with cgroups of version 1 has all figures from cgroups.
@@ -153,9 +169,9 @@ fn several_binaries_write_to_one_file() {
     let run = || run(&mut all(&report)).output;
     std::thread::scope(|scope| {
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
-        runs.into_iter().for_each(|run| assert!(run.join().expect("join").contains("5 passed; 2 failed")));
+        runs.into_iter().for_each(|run| assert!(run.join().expect("join").contains("5 passed; 3 failed")));
     });
-    assert_eq!(Report::read(&path).0.len(), 4 * 7);
+    assert_eq!(Report::read(&path).0.len(), 4 * 8);
 }
 
 #[test]
@@ -163,7 +179,7 @@ fn a_table_ends_the_run() {
     let run = run(&mut all("-"));
     let (_, table) = run.output.split_once("belljar: what the tests have cost\n").expect(&run.output);
     let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows.len(), 8, "{table}");
+    assert_eq!(rows.len(), 9, "{table}");
     let heads = ["test", "verdict", "wall", "CPU", "peak", "memory", "peak", "pids", "left", "over"];
     assert_eq!(rows[0], heads);
     let row = |test: &str| rows.iter().find(|row| row[0].ends_with(test)).expect(table);

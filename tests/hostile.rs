@@ -633,6 +633,16 @@ fn signals_init() {
 
 #[isolated]
 #[ignore = "run by verdicts"]
+fn reboots() {
+    // Outside a pid namespace it would be the machine.
+    assert_eq!(getppid(), Pid::from_raw(1));
+    // SAFETY: it takes a number.
+    unsafe { libc::reboot(libc::RB_AUTOBOOT) };
+    hang();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
 fn is_no_session_leader() {
     assert_eq!(getpid(), Pid::from_raw(2));
     assert_eq!(getpgrp(), getpid());

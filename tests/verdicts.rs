@@ -126,6 +126,7 @@ table! {
     drops_a_fork_bomb: Passes ["what it left running was killed:"];
     kills_all_others: Passes [] without ["left running"];
     signals_init: Passes [];
+    reboots: Fails ["the init of its sandbox has been ended by reboot(2)"];
     is_no_session_leader: Passes [];
     returns_twice: Passes [];
     panics_in_the_child: Passes ["the child panics"];

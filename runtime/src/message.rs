@@ -196,12 +196,24 @@ pub(crate) fn unborn(test: &str) -> String {
     )
 }
 
-pub(crate) fn init_gone(test: &str) -> String {
-    format!(
-        "{}: the init of its sandbox has been killed from outside, or by reboot(2) from inside, and all processes of the \
-         test with it. If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`).",
-        failed(test)
-    )
+/// `end` is how init has ended, if that is known.
+pub(crate) fn init_gone(test: &str, end: Option<End>) -> String {
+    let of_init = format!("{}: the init of its sandbox", failed(test));
+    let look = "If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`).";
+    match end {
+        None => format!("{of_init} is gone, and all processes of the test with it. {look}"),
+        Some(End::Killed { signal: libc::SIGKILL, .. }) => {
+            format!("{of_init} has been killed from outside, and all processes of the test with it. {look}")
+        }
+        // So the kernel ends a pid namespace, see reboot(2).
+        Some(End::Killed { signal: libc::SIGHUP | libc::SIGINT, .. }) => {
+            format!("{of_init} has been ended by reboot(2), and all processes of the test with it.")
+        }
+        Some(end) => format!(
+            "{of_init} {} before it could tell how the test ended. It never should: please report this.",
+            ended(end)
+        ),
+    }
 }
 
 pub(crate) fn watching_failed(test: &str, errno: Errno) -> String {
@@ -393,6 +405,7 @@ pub(crate) fn describe(step: Step) -> &'static str {
         Step::WorkingDirectory => "enter the working directory",
         Step::Fork => "fork the test's process",
         Step::Thread => "start the thread of the body",
+        Step::Wait => "wait for the test's process",
     }
 }
 

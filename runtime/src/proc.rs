@@ -39,6 +39,11 @@ impl<'t> Stat<'t> {
         self.number(11)
     }
 
+    /// How it has ended, if it has, and the reader may trace it: what wait(2) would tell. Otherwise 0.
+    pub(crate) fn wait_status(&self) -> Option<i32> {
+        self.number(52).and_then(|status| i32::try_from(status).ok())
+    }
+
     /// The number in a field, as the manual counts them: the name is the second.
     fn number(&self, field: usize) -> Option<u64> {
         self.fields.split_ascii_whitespace().nth(field - 3)?.parse().ok()

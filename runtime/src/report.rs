@@ -74,10 +74,12 @@ pub(crate) enum Step {
     Fork,
     /// Start the thread that the body runs on.
     Thread,
+    /// Wait for the test's process.
+    Wait,
 }
 
 impl Step {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Cgroup,
         Self::Clone,
         Self::Birth,
@@ -101,6 +103,7 @@ impl Step {
         Self::WorkingDirectory,
         Self::Fork,
         Self::Thread,
+        Self::Wait,
     ];
 }
 
@@ -158,6 +161,15 @@ pub(crate) struct Refusal<'a> {
 pub(crate) enum End {
     Exited(i32),
     Killed { signal: i32, core: bool },
+}
+
+impl End {
+    pub(crate) fn of_wait_status(status: i32) -> Self {
+        match libc::WIFEXITED(status) {
+            true => Self::Exited(libc::WEXITSTATUS(status)),
+            false => Self::Killed { signal: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) },
+        }
+    }
 }
 
 /// How the body ended.

@@ -215,7 +215,18 @@ impl Cgroup {
     }
 
     /// What has been used. To be read before this is dropped.
+    ///
+    /// Nothing at all has been used where no process has ever been: the sandbox was killed on its way here, and what it used
+    /// is not known.
     pub(crate) fn usage(&self) -> Usage {
-        usage_of(&self.directories)
+        let known = |figure: &u64| *figure > 0;
+        let Usage { memory, memory_peak, cpu, pids, pids_peak } = usage_of(&self.directories);
+        Usage {
+            memory: memory.filter(known),
+            memory_peak: memory_peak.filter(known),
+            cpu: cpu.filter(|cpu| !cpu.is_zero()),
+            pids: pids.filter(known),
+            pids_peak: pids_peak.filter(known),
+        }
     }
 }

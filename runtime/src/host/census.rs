@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::proc::{self, Stat, parent_of, pid_of};
+use crate::report::End;
 use crate::sys;
 
 /// The process that runs the body, by its id in the sandbox.
@@ -72,6 +73,15 @@ pub(crate) fn is_dying(pidfd: BorrowedFd<'_>) -> bool {
     const PF_EXITING: u64 = 0x4;
     let flags = pid_of(pidfd).and_then(|pid| proc::stat(&proc::directory(pid), |stat| stat.flags()));
     flags.is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
+/// How the process has ended that `pidfd` refers to. `None` if it has been waited for, or the kernel doesn't tell.
+pub(crate) fn end_of(pidfd: BorrowedFd<'_>) -> Option<End> {
+    let pid = pid_of(pidfd)?;
+    let status = proc::stat(&proc::directory(pid), |stat| stat.wait_status()).filter(|status| *status != 0)?;
+    // If it has been waited for, the number might be another's by now.
+    pid_of(pidfd).filter(|same| *same == pid)?;
+    Some(End::of_wait_status(status))
 }
 
 /// Describes a process, unless it has ended.

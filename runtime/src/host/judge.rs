@@ -45,6 +45,8 @@ pub(crate) struct Evidence {
     pub(crate) rubbish: usize,
     /// What was running when the time was up.
     pub(crate) timed_out: Option<Vec<Process>>,
+    /// How init ended, if it has not told how the test did, and that is known.
+    pub(crate) init_ended: Option<End>,
     /// Whether the zygote is dead.
     pub(crate) zygote_gone: bool,
     /// Why the sandbox could not be watched to its end.
@@ -109,7 +111,7 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
             Evidence { zygote_gone: true, .. } => message::zygote_gone(name),
             Evidence { unborn: true, .. } => message::unborn(name),
             Evidence { shut_down: true, .. } => message::unreported(name),
-            _ => message::init_gone(name),
+            _ => message::init_gone(name, evidence.init_ended),
         });
     };
     match (evidence.outcome, ended.end) {

@@ -175,6 +175,7 @@ impl Sandbox {
             }
             // What was sent before a death has been read by now. If it was the zygote's, init may have been born before.
             if dead && was_known == init.is_some() {
+                evidence.init_ended = init.as_ref().and_then(|init| census::end_of(init.as_fd()));
                 return Ok(());
             }
             match &init {
@@ -187,6 +188,7 @@ impl Sandbox {
                 Some(init) if !report_open && !dead => {
                     evidence.shut_down = !census::is_dying(init.as_fd());
                     kill_all(init)?;
+                    evidence.init_ended = census::end_of(init.as_fd());
                     return Ok(());
                 }
                 _ => {}

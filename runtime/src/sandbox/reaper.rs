@@ -1,6 +1,6 @@
 //! Init while the test runs: it reaps whatever ends, tells how the test's process ended, and is the last to go.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -10,9 +10,9 @@ use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
-use super::Report;
+use super::{Report, give_up};
 use crate::proc::Stat;
-use crate::report::{Buffer, End, Frame, REPORTED};
+use crate::report::{Buffer, End, Frame, REPORTED, Step};
 use crate::sys::{self, Waited};
 
 /// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC.
@@ -26,8 +26,10 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
         match sys::wait_any(libc::WNOWAIT) {
             Ok(Some(waited)) if waited.pid == test => break waited,
             Ok(Some(waited)) => largest.reap(&waited, test, procfs, finds_largest),
+            // It is asked to wait.
+            Ok(None) => {}
             // The test is a child that only this process waits for: it can't be gone.
-            Ok(None) | Err(_) => sys::exit_now(1),
+            Err(errno) => give_up(report.0.as_fd(), (Step::Wait, c"", errno)),
         }
     };
     let end = ended.end;
