@@ -329,6 +329,7 @@ const CONTROL_SIZE: usize = unsafe {
 /// nix's, it also returns the descriptors of a message that had more of them than this process may have.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<Option<Message>> {
     let flags = (flags | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_TRUNC).bits();
+    let mut has_ended = false;
     loop {
         let mut control = Control([0; CONTROL_SIZE]);
         let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -367,7 +368,12 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags
             // SAFETY: `next` is one of the control messages of `header`.
             next = unsafe { libc::CMSG_NXTHDR(&raw const header, next) };
         }
-        return Ok(is_message.then_some(Message { length, fds }));
+        if is_message || has_ended {
+            return Ok(is_message.then_some(Message { length, fds }));
+        }
+        // The kernel looks for a message first, and then whether the other side has ended. A message that came in between is
+        // still there, and after the end no other comes.
+        has_ended = true;
     }
 }
 
@@ -562,4 +568,47 @@ fn stack_guard() -> nix::Result<Range<usize>> {
     results.into_iter().try_for_each(check)?;
     // C libraries differ in whether the guard lies below the stack or at its bottom.
     Ok(lowest.addr().saturating_sub(guard_size)..lowest.addr() + guard_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::sync::{Barrier, Mutex};
+    use std::{hint, thread};
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+
+    /// The kernel tells of the end before the message about once in five thousand rounds.
+    #[test]
+    fn a_message_comes_before_the_end() {
+        const ROUNDS: u32 = 40_000;
+        let (turn, theirs) = (Barrier::new(2), Mutex::new(None));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0.. {
+                    turn.wait();
+                    let Some(theirs) = theirs.lock().expect("lock").take() else { break };
+                    (0..round % 400).for_each(|spin| _ = hint::black_box(spin));
+                    send(OwnedFd::as_fd(&theirs), b"x").expect("send");
+                }
+            });
+            let lost = (0..ROUNDS).find(|_| {
+                let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+                let (ours, other) = pair.expect("socketpair");
+                *theirs.lock().expect("lock") = Some(other);
+                turn.wait();
+                loop {
+                    match receive(ours.as_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+                        Err(Errno::EAGAIN) => {}
+                        received => break received.expect("receive").is_none(),
+                    }
+                }
+            });
+            // There is no socket any more.
+            turn.wait();
+            assert_eq!(lost, None);
+        });
+    }
 }
