@@ -1,0 +1,9 @@
+//! Empty tests on machines of netsim's.
+
+include!("many.rs");
+
+ten! { ten! {
+    #[test]
+    #[netsim::isolate]
+    fn empty() {}
+} }

@@ -1,0 +1,8 @@
+//! Empty tests, with nothing around them.
+
+include!("many.rs");
+
+ten! { ten! {
+    #[test]
+    fn empty() {}
+} }
