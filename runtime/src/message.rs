@@ -307,6 +307,13 @@ impl Cause {
         )
     }
 
+    pub(crate) fn too_many_keys() -> Self {
+        Self::new(
+            "this user has as many keys as it may have (`keyctl show` lists some, /proc/key-users tells how many there are)",
+            "sudo sysctl -w kernel.keys.maxkeys=2000 kernel.keys.maxbytes=200000",
+        )
+    }
+
     pub(crate) fn seccomp() -> Self {
         Self::new(
             "a seccomp filter refuses new namespaces, as Docker's default profile does",
@@ -391,6 +398,7 @@ pub(crate) fn describe(step: Step) -> &'static str {
         Step::Descriptors => "put the standard streams in place",
         Step::MapIds => "map the ids of the user namespace",
         Step::Namespaces => "enter new mount, network, ipc, uts and cgroup namespaces",
+        Step::Keyring => "begin an empty session keyring",
         Step::Hostname => "set the host name",
         Step::Loopback => "bring up the interface lo",
         Step::Propagation => "make the mount table private",

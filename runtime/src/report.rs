@@ -46,6 +46,8 @@ pub(crate) enum Step {
     MapIds,
     /// Enter the other namespaces.
     Namespaces,
+    /// Let go of the session keyring of the test binary.
+    Keyring,
     /// Set the host name.
     Hostname,
     /// Bring `lo` up.
@@ -79,7 +81,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Cgroup,
         Self::Clone,
         Self::Birth,
@@ -89,6 +91,7 @@ impl Step {
         Self::Descriptors,
         Self::MapIds,
         Self::Namespaces,
+        Self::Keyring,
         Self::Hostname,
         Self::Loopback,
         Self::Propagation,

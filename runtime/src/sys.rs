@@ -452,6 +452,22 @@ pub(crate) fn attach_mounts(mounts: &OwnedFd, path: &CStr) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Gives this process an empty session keyring of its own in place of the one that it shares with what started it. See
+/// session-keyring(7) and keyctl_join_session_keyring(3).
+pub(crate) fn join_new_session_keyring() -> nix::Result<()> {
+    let no_name = ptr::null::<c_char>();
+    // SAFETY: the operation takes a name, or null.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) };
+    Errno::result(result).map(drop)
+}
+
+/// Makes this process's session keyring one that nobody can use. See keyctl_revoke(3).
+pub(crate) fn revoke_session_keyring() -> nix::Result<()> {
+    // SAFETY: the operation takes an integer.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_REVOKE, libc::KEY_SPEC_SESSION_KEYRING) };
+    Errno::result(result).map(drop)
+}
+
 /// Brings up the interface `lo` of this network namespace; the kernel then gives it 127.0.0.1 and ::1. See
 /// netdevice(7).
 pub(crate) fn bring_up_loopback() -> nix::Result<()> {

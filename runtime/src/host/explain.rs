@@ -23,6 +23,7 @@ pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
             Some(Cause::apparmor_restricts())
         }
         Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
+        Step::Keyring if errno == Errno::EDQUOT => Some(Cause::too_many_keys()),
         Step::Thread => Some(Cause::no_thread()),
         Step::Mount if refused && is_proc_masked() => Some(Cause::masked_proc()),
         _ => None,

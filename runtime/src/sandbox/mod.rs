@@ -47,6 +47,8 @@ pub(crate) struct Birth<'z> {
     pub(crate) id_maps: &'z [String; 2],
     /// The zygote's pidfd.
     pub(crate) zygote: BorrowedFd<'z>,
+    /// Whether the session keyring that it is born with is one that nobody can use.
+    pub(crate) has_no_keyring: bool,
     /// How the test binary took SIGCHLD when it was started, and what it was called.
     pub(crate) sigchld: Disposition,
     pub(crate) command: &'z CStr,
@@ -145,15 +147,27 @@ fn set_up<'b>(birth: &'b Birth<'_>) -> Result<(), Refused<'b>> {
     // 2. The other namespaces. Here and not in the zygote's clone, so that several can be made at once, and so that what
     //    is in them belongs to ids that are mapped.
     unshare(namespaces(birth.spec)).or_refuse(Step::Namespaces, c"")?;
-    // 3. The names.
+    // 3. The keys, which namespaces don't divide.
+    leave_session_keyring(birth.has_no_keyring)?;
+    // 4. The names.
     let hostname = birth.spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
     sethostname(hostname).or_refuse(Step::Hostname, c"")?;
-    // 4. The network.
+    // 5. The network.
     if birth.spec.net {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
-    // 5. The file system.
+    // 6. The file system.
     rootfs::build(birth.plan, &birth.joining)
+}
+
+fn leave_session_keyring(has_none: bool) -> Result<(), Refused<'static>> {
+    match sys::join_new_session_keyring() {
+        // To a kernel without keys, or in a container whose filter refuses them, there is nothing to leave.
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        // An ordinary user may have two hundred keys, and those of tests that are over are counted for a while.
+        Err(Errno::EDQUOT) if has_none => Ok(()),
+        result => result.or_refuse(Step::Keyring, c""),
+    }
 }
 
 /// What init enters besides the namespaces that it was born in.

@@ -167,6 +167,8 @@ struct Server {
 /// What is found out when the first sandbox is asked for.
 struct Host {
     facts: Facts,
+    /// Whether what the zygote hands on as a session keyring is one that nobody can use.
+    has_no_keyring: bool,
     id_maps: [String; 2],
     plans: Vec<(&'static Spec, sandbox::rootfs::Plan)>,
 }
@@ -239,12 +241,13 @@ impl Server {
                 return;
             }
             Ok(Cloned::Child(proof)) => {
-                let Host { id_maps, plans, .. } = &*host;
+                let Host { id_maps, plans, has_no_keyring, .. } = &*host;
                 let birth = Birth {
                     spec,
                     plan: &plans[plan].1,
                     id_maps,
                     zygote: self.pidfd.as_fd(),
+                    has_no_keyring: *has_no_keyring,
                     sigchld: self.sigchld,
                     command: &self.command,
                     channel,
@@ -283,7 +286,8 @@ impl Host {
     fn gather() -> Self {
         let facts = Facts::gather();
         let id_maps = [facts.uid.as_raw(), facts.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
-        Self { facts, id_maps, plans: Vec::new() }
+        let has_no_keyring = sys::join_new_session_keyring().and_then(|()| sys::revoke_session_keyring()).is_ok();
+        Self { facts, has_no_keyring, id_maps, plans: Vec::new() }
     }
 
     /// The number of the plan for `spec`, which is made if there is none.
