@@ -5,12 +5,14 @@
 //!
 //! - `words`: what each word and each limit costs, at 1, 2, 4 and 16 threads;
 //! - `growth`: what a test costs as the tenth and as the ten-thousandth, and what the processes then hold;
-//! - `neighbour`: what a test costs beside one that holds 500 MiB.
+//! - `neighbour`: what a test costs beside one that holds 500 MiB;
+//! - `statics`: what it costs in a test binary with 500 MiB of statics that are used.
 
 #[path = "floor.rs"]
 mod floor;
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
@@ -54,6 +56,7 @@ fn main() {
         Some("growth") => return compare_counts(),
         Some("count") => return count(),
         Some("neighbour") => return compare_neighbours(),
+        Some("statics") => return compare_statics(),
         _ => {}
     }
     println!("an empty test with everything on, {ROUNDS} rounds of {PER_ROUND}; microseconds a test");
@@ -136,6 +139,9 @@ fn compare_counts() {
 /// Runs so many tests as the argument says, and prints a row of what that took, and what is held at the end.
 fn count() {
     let count: u32 = env::args().nth(2).and_then(|count| count.parse().ok()).expect("a number");
+    if env::args().nth(3).is_some() {
+        STATICS.iter().step_by(4096).for_each(|byte| byte.store(1, Ordering::Relaxed));
+    }
     let elapsed = time(|| run_on(1, count, &EMPTY));
     let resident = |pid: u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -167,6 +173,20 @@ fn compare_neighbours() {
     print_row("alone", alone);
     print_row("beside", beside);
     print_row("ratio", ratios);
+}
+
+static STATICS: [AtomicU8; 500 * belljar_tests::MIB] = [const { AtomicU8::new(0) }; 500 * belljar_tests::MIB];
+
+/// Measures tests in turn in processes that use large statics and in others.
+fn compare_statics() {
+    println!("{:<8} {:>12} {:>12} {:>10} {:>10}", "statics", "us a test", "descriptors", "KiB", "zygote KiB");
+    for _ in 0..5 {
+        for statics in [None, Some("used")] {
+            let output = this_program("count").arg("1000").args(statics).output().expect("it runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            print!("{:<8} {}", statics.unwrap_or("unused"), String::from_utf8_lossy(&output.stdout));
+        }
+    }
 }
 
 /// Starts this program again.

@@ -12,7 +12,6 @@
 pub(crate) mod facts;
 mod plan;
 pub(crate) mod request;
-mod warm;
 
 use std::ffi::{CString, c_char, c_int};
 use std::fs::{self, File};
@@ -161,7 +160,6 @@ struct Server {
     command: CString,
     inits: Vec<Pid>,
     host: Option<Host>,
-    requests_seen: u64,
 }
 
 /// What is found out when the first sandbox is asked for.
@@ -210,18 +208,12 @@ impl Server {
             command,
             inits: Vec::new(),
             host: None,
-            requests_seen: 0,
         })
     }
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
     fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
         self.reap();
-        self.requests_seen += 1;
-        if self.requests_seen == 2 {
-            // It pays from now on.
-            warm::up();
-        }
         let host = self.host.get_or_insert_with(Host::gather);
         let Request { spec, channel, joining } = request;
         mark::tell(channel.report.as_fd());
