@@ -58,6 +58,18 @@ fn no_name() {}
 #[isolated(crate = "belljar")]
 fn no_path() {}
 
+#[isolated(bind = "/src", env = ["A=1", "=2", 3])]
+fn no_lists() {}
+
+#[isolated(bind = ["a:b:c:d", ":/dst", "/src:dst", "/src:/dst:wr", "/src:/", "/src:/a/../b", "../src"])]
+fn no_binds() {}
+
+#[isolated(boottime = "soon", monotonic = "101y")]
+fn no_offsets() {}
+
+#[isolated(clear_env = true, time = 5, env = [], env = [])]
+fn words_that_stand_alone() {}
+
 // The functions are there all the same.
 fn main() {
     unknown_word();

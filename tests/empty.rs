@@ -29,19 +29,39 @@ const SPEC: Spec = Spec {
     cpu: None,
     tmpfs: None,
     hostname: None,
+    time: None,
+    binds: &[],
     manifest_dir: option_env!("CARGO_MANIFEST_DIR"),
     target_tmpdir: None,
 };
-static EMPTY: Test = Test { name: "bench::empty", spec: SPEC, timeout: None, should_panic: false, body: || 0 };
+static EMPTY: Test = Test {
+    name: "bench::empty",
+    spec: SPEC,
+    timeout: None,
+    env: &[],
+    clear_env: false,
+    should_panic: false,
+    body: || 0,
+};
 /// With all limits that need a cgroup.
 static LIMITED: Test = Test {
     name: "bench::limited",
     spec: Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC },
     timeout: None,
+    env: &[],
+    clear_env: false,
     should_panic: false,
     body: || 0,
 };
-static SURVEY: Test = Test { name: "bench::survey", spec: SPEC, timeout: None, should_panic: false, body: take_survey };
+static SURVEY: Test = Test {
+    name: "bench::survey",
+    spec: SPEC,
+    timeout: None,
+    env: &[],
+    clear_env: false,
+    should_panic: false,
+    body: take_survey,
+};
 
 fn take_survey() -> u8 {
     floor::Survey::take().print();
@@ -77,7 +97,7 @@ fn run_on(threads: usize, times: u32, test: &'static Test) {
 
 /// A test that asks for this.
 const fn asking(spec: Spec) -> Test {
-    Test { name: "bench::asking", spec, timeout: None, should_panic: false, body: || 0 }
+    Test { name: "bench::asking", spec, timeout: None, env: &[], clear_env: false, should_panic: false, body: || 0 }
 }
 
 const PLAIN: Spec = Spec { net: false, mount: false, ..SPEC };

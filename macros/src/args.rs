@@ -10,19 +10,24 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
-use syn::{Error, Lit, LitInt, LitStr, Path, Token};
+use syn::{Error, Expr, ExprArray, ExprLit, Lit, LitInt, LitStr, Path, Token};
 
 /// The words that stand alone, in the order in which errors list them.
-const WORDS: [&str; 7] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup"];
+const WORDS: [&str; 8] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup", "time"];
 
 /// The keys that take a value, each with an example.
-const KEYS: [(&str, &str); 7] = [
+const KEYS: [(&str, &str); 12] = [
     ("timeout", "timeout = \"5s\""),
     ("memory", "memory = \"64MiB\""),
     ("pids", "pids = 32"),
     ("cpu", "cpu = 0.5"),
     ("tmpfs", "tmpfs = \"256MiB\""),
     ("hostname", "hostname = \"web1\""),
+    ("bind", "bind = [\"/src:/dst:rw\"]"),
+    ("env", "env = [\"NAME=value\"]"),
+    ("clear_env", "clear_env"),
+    ("boottime", "boottime = \"30d\""),
+    ("monotonic", "monotonic = \"1h\""),
     ("crate", "crate = path::to::belljar"),
 ];
 
@@ -42,6 +47,10 @@ const PIDS_MAX: u32 = (1 << 22) - 1;
 const CPU_MIN: u32 = 10;
 const CPU_MAX: u32 = 1_000_000;
 
+/// The farthest that a clock is moved, in seconds: a hundred years. The kernel's own limit is 146 years, the time since the
+/// machine was started included, see time_namespaces(7).
+const OFFSET_MAX: u64 = 100 * 365 * 24 * 60 * 60;
+
 /// What stands in the parentheses, or stands for it when nothing does.
 pub(crate) struct Args {
     /// Whether the test has a network of its own.
@@ -60,8 +69,24 @@ pub(crate) struct Args {
     pub(crate) tmpfs: Option<u64>,
     /// The host name inside.
     pub(crate) hostname: Option<String>,
+    /// How much later it is inside, by the clocks `monotonic` and `boottime`, if the test has clocks of its own.
+    pub(crate) time: Option<[Duration; 2]>,
+    /// What of the host is shown besides.
+    pub(crate) binds: Vec<Bind>,
+    /// Environment variables that are set.
+    pub(crate) env: Vec<(String, String)>,
+    /// Whether all others are removed.
+    pub(crate) clear_env: bool,
     /// Where belljar is to be found.
     pub(crate) krate: Path,
+}
+
+/// A path of the host that is shown inside.
+pub(crate) struct Bind {
+    /// It may be relative to the package.
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) writable: bool,
 }
 
 impl Args {
@@ -79,6 +104,7 @@ impl Args {
         if let (Some((_, span)), false) = (reader.tmpfs, everything || reader.has("mount")) {
             reader.add(Error::new(span, "`tmpfs` is the size of the root that `mount` makes: write `mount` too"));
         }
+        let has_clocks = reader.has("time") || reader.monotonic.is_some() || reader.boottime.is_some();
         let args = Self {
             net: everything || reader.has("net"),
             mount: everything || reader.has("mount"),
@@ -88,6 +114,11 @@ impl Args {
             cpu: reader.cpu,
             tmpfs: reader.tmpfs.map(|(bytes, _)| bytes),
             hostname: reader.hostname,
+            time: has_clocks
+                .then(|| [reader.monotonic, reader.boottime].map(|offset| offset.unwrap_or(Duration::ZERO))),
+            binds: reader.binds,
+            env: reader.env,
+            clear_env: reader.clear_env,
             krate: reader.krate.unwrap_or_else(|| syn::parse_quote!(::belljar)),
         };
         (args, reader.error)
@@ -106,6 +137,11 @@ struct Reader {
     /// And where it stands.
     tmpfs: Option<(u64, Span)>,
     hostname: Option<String>,
+    monotonic: Option<Duration>,
+    boottime: Option<Duration>,
+    binds: Vec<Bind>,
+    env: Vec<(String, String)>,
+    clear_env: bool,
     krate: Option<Path>,
     error: Option<Error>,
 }
@@ -144,14 +180,22 @@ impl Reader {
         let Some((_, example)) = KEYS.iter().find(|(key, _)| *key == text) else {
             return Err(Error::new(name.span(), format!("unknown argument `{text}`; {}", valid_arguments())));
         };
+        if self.keys.contains(&text) {
+            return Err(twice(&name));
+        }
+        if text == "clear_env" {
+            if !input.is_empty() {
+                return Err(input.error(format!("`{text}` stands alone: write `{text}`, then a comma")));
+            }
+            self.clear_env = true;
+            self.keys.push(text);
+            return Ok(());
+        }
         if input.is_empty() {
             return Err(Error::new(name.span(), format!("`{text}` takes a value: write `{example}`")));
         }
         if input.parse::<Token![=]>().is_err() || input.is_empty() {
             return Err(input.error(format!("expected a value: write `{example}`")));
-        }
-        if self.keys.contains(&text) {
-            return Err(twice(&name));
         }
         match text.as_str() {
             "timeout" => self.timeout = Some(timeout(&string(input, example)?)?),
@@ -160,6 +204,10 @@ impl Reader {
             "cpu" => self.cpu = Some(cpu(&input.parse().map_err(expected("a number", example))?)?),
             "tmpfs" => self.tmpfs = Some((memory(&string(input, example)?)?, name.span())),
             "hostname" => self.hostname = Some(hostname(&string(input, example)?)?),
+            "bind" => self.binds = self.list(input, example, bind)?,
+            "env" => self.env = self.list(input, example, variable)?,
+            "boottime" => self.boottime = Some(offset(&string(input, example)?)?),
+            "monotonic" => self.monotonic = Some(offset(&string(input, example)?)?),
             _ => self.krate = Some(input.call(Path::parse_mod_style).map_err(expected("a path", example))?),
         }
         if !input.is_empty() {
@@ -167,6 +215,30 @@ impl Reader {
         }
         self.keys.push(text);
         Ok(())
+    }
+}
+
+impl Reader {
+    /// Reads a list of strings, each by itself, so that one bad value hides no other.
+    fn list<T>(
+        &mut self,
+        input: ParseStream<'_>,
+        example: &str,
+        read: impl Fn(&LitStr) -> syn::Result<T>,
+    ) -> syn::Result<Vec<T>> {
+        let strings: ExprArray = input.parse().map_err(expected("a list of strings", example))?;
+        let mut values = Vec::new();
+        for element in &strings.elems {
+            let read = match element {
+                Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) => read(literal),
+                other => Err(Error::new_spanned(other, format!("expected a string: write `{example}`"))),
+            };
+            match read {
+                Ok(value) => values.push(value),
+                Err(error) => self.add(error),
+            }
+        }
+        Ok(values)
     }
 }
 
@@ -218,15 +290,65 @@ fn expected(kind: &str, example: &str) -> impl FnOnce(Error) -> Error {
     |error| Error::new(error.span(), text)
 }
 
-fn timeout(literal: &LitStr) -> syn::Result<Duration> {
+fn duration(literal: &LitStr, examples: &str) -> syn::Result<Duration> {
     let text = literal.value();
-    match humantime::parse_duration(&text) {
-        Ok(Duration::ZERO) => Err(Error::new(literal.span(), "a timeout of zero leaves the test no time to run")),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(Error::new(
-            literal.span(),
-            format!("`{text}` is no duration ({error}): write one like \"5s\", \"250ms\" or \"1m 30s\""),
-        )),
+    humantime::parse_duration(&text).map_err(|error| {
+        Error::new(literal.span(), format!("`{text}` is no duration ({error}): write one like {examples}"))
+    })
+}
+
+fn timeout(literal: &LitStr) -> syn::Result<Duration> {
+    match duration(literal, "\"5s\", \"250ms\" or \"1m 30s\"")? {
+        Duration::ZERO => Err(Error::new(literal.span(), "a timeout of zero leaves the test no time to run")),
+        duration => Ok(duration),
+    }
+}
+
+/// Reads how much later it is inside.
+fn offset(literal: &LitStr) -> syn::Result<Duration> {
+    let offset = duration(literal, "\"30d\", \"1h\" or \"250ms\"")?;
+    if offset > Duration::from_secs(OFFSET_MAX) {
+        let rule = "a clock is moved by a hundred years (36500d) at most";
+        return Err(Error::new(literal.span(), format!("`{}` is too much: {rule}", literal.value())));
+    }
+    Ok(offset)
+}
+
+/// Reads `/src`, `/src:/dst` or `/src:/dst:rw`.
+fn bind(literal: &LitStr) -> syn::Result<Bind> {
+    let text = literal.value();
+    let bad = |what: &str| {
+        let rule = "write \"/src\", \"/src:/dst\" or \"/src:/dst:rw\"";
+        Err(Error::new(literal.span(), format!("`{text}` {what}: {rule}")))
+    };
+    let parts: Vec<_> = text.split(':').collect();
+    let (from, to, access) = match parts[..] {
+        [from] => (from, from, "ro"),
+        [from, to] => (from, to, "ro"),
+        [from, to, access] => (from, to, access),
+        _ => return bad("has too many colons"),
+    };
+    if from.is_empty() || to.is_empty() || text.contains('\0') {
+        return bad("lacks a path");
+    }
+    if access != "ro" && access != "rw" {
+        return bad(&format!("has neither `ro` nor `rw` in the third place, but `{access}`"));
+    }
+    if !to.starts_with('/') && parts.len() > 1 {
+        return bad("has a path inside the sandbox that does not begin with `/`");
+    }
+    if to.split('/').any(|part| part == "..") || to.trim_end_matches('/').is_empty() {
+        return bad("has a path inside the sandbox that is `/` or has `..` in it");
+    }
+    Ok(Bind { from: from.to_owned(), to: to.to_owned(), writable: access == "rw" })
+}
+
+/// Reads an environment variable, as environ(7) has it.
+fn variable(literal: &LitStr) -> syn::Result<(String, String)> {
+    let text = literal.value();
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !text.contains('\0') => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Error::new(literal.span(), format!("`{text}` is no variable: write \"NAME=value\""))),
     }
 }
 
@@ -333,6 +455,20 @@ mod tests {
         assert_eq!(args.timeout, Some(Duration::from_secs(90)));
         assert_eq!(args.hostname.as_deref(), Some("web-1.lan"));
         assert_eq!(args.krate.to_token_stream().to_string(), "a :: b");
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let (args, error) =
+            Args::parse(quote!(bind = ["/a", "b:/c", "/d:/e:rw"], env = ["A=", "B=c=d"], clear_env, monotonic = "1h"));
+        assert!(error.is_none(), "{error:?}");
+        let binds: Vec<_> = args.binds.iter().map(|bind| (&*bind.from, &*bind.to, bind.writable)).collect();
+        assert_eq!(binds, [("/a", "/a", false), ("b", "/c", false), ("/d", "/e", true)]);
+        assert_eq!(args.env, [("A", ""), ("B", "c=d")].map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert!(args.clear_env && args.net && args.mount);
+        assert_eq!(args.time, Some([Duration::from_secs(3600), Duration::ZERO]));
+        assert_eq!(Args::parse(quote!(time)).0.time, Some([Duration::ZERO; 2]));
+        assert_eq!(Args::parse(quote!(net)).0.time, None);
     }
 
     #[test]

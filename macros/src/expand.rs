@@ -20,7 +20,7 @@ use quote::{ToTokens, TokenStreamExt as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{AttrStyle, Attribute, Error, GenericParam, ItemFn, Path, Safety};
 
-use crate::args::Args;
+use crate::args::{Args, Bind};
 
 /// Turns a function into an isolated test. Where that can't be, the function is emitted as it stands, with the errors.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -102,7 +102,7 @@ fn below_the_others(krate: &Path, args: &TokenStream, mut function: ItemFn) -> T
 
 /// The test itself.
 fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
-    let Args { net, mount, timeout, memory, pids, cpu, tmpfs, hostname, krate } = args;
+    let Args { net, mount, timeout, memory, pids, cpu, tmpfs, hostname, time, binds, env, clear_env, krate } = args;
     let ItemFn { attrs, vis, sig, block, .. } = function;
     let name = &sig.ident;
     let test_attribute = (!attrs.iter().any(is_standard_test)).then(|| quote!(#[::core::prelude::v1::test]));
@@ -111,6 +111,14 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
     let [memory, tmpfs] = [memory, tmpfs].map(|bytes| literal(bytes.as_ref()));
     let [pids, cpu] = [pids, cpu].map(|number| literal(number.as_ref()));
     let hostname = literal(hostname.as_ref());
+    let time = option(time.map(|clocks| {
+        let clocks = clocks.map(duration);
+        quote!([#(#clocks),*])
+    }));
+    let binds = binds.iter().map(
+        |Bind { from, to, writable }| quote!(#krate::__private::Bind { from: #from, to: #to, writable: #writable }),
+    );
+    let env = env.iter().map(|(name, value)| quote!((#name, #value)));
     // Attributes that stand inside the body belong there.
     let (inner, outer): (Vec<_>, Vec<_>) =
         attrs.iter().partition(|attribute| matches!(attribute.style, AttrStyle::Inner(_)));
@@ -132,6 +140,8 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
                     mount: #mount,
                     tmpfs: #tmpfs,
                     hostname: #hostname,
+                    time: #time,
+                    binds: &[#(#binds),*],
                     memory: #memory,
                     pids: #pids,
                     cpu: #cpu,
@@ -139,6 +149,8 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
                     target_tmpdir: ::core::option_env!("CARGO_TARGET_TMPDIR"),
                 },
                 timeout: #timeout,
+                env: &[#(#env),*],
+                clear_env: #clear_env,
                 should_panic: #should_panic,
                 body: || #krate::__private::status(#body),
             }

@@ -97,7 +97,15 @@ pub fn usage() -> Usage {
 /// | `cpu = 0.5` | the most CPU time, in cores | no limit |
 /// | `tmpfs = "256MiB"` | the size of the writable root | half of the memory, see tmpfs(5) |
 /// | `hostname = "web1"` | the host name, see uname(2) | `localhost` |
+/// | `bind = ["/src", "/src:/dst", "/src:/dst:rw"]` | paths of the host that are shown, read-only unless `rw`; relative ones begin at the package | none |
+/// | `env = ["NAME=value"]` | environment variables | inherited |
+/// | `clear_env` | removes all others | |
+/// | `boottime = "30d"` | for how much longer the machine has been up, by CLOCK_BOOTTIME and `/proc/uptime` | the host's |
+/// | `monotonic = "1h"` | the same for CLOCK_MONOTONIC, which [`Instant`](std::time::Instant) reads | the host's |
 /// | `crate = path` | where this crate is re-exported | `::belljar` |
+///
+/// `time` stands for a time namespace of its own, which has the host's clocks unless `boottime` or `monotonic` say otherwise. They
+/// imply it. The time of day is the same everywhere, see time_namespaces(7).
 ///
 /// A limit that is written is a promise: where it can't be kept, the test fails and does not run. Limits take cgroups, see
 /// cgroups(7): of version 2, which the user may divide (`systemd-run --user --scope -p Delegate=yes -- cargo test`), or of
@@ -120,7 +128,7 @@ pub use belljar_macros::isolated;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::host::run;
-    pub use crate::spec::{Spec, Test};
+    pub use crate::spec::{Bind, Spec, Test};
 
     use std::process::{ExitCode, Termination};
 

@@ -307,6 +307,10 @@ impl Cause {
         )
     }
 
+    pub(crate) fn no_time_namespaces() -> Self {
+        Self::new("this kernel has no time namespaces", "a kernel with CONFIG_TIME_NS, as distributions have it")
+    }
+
     pub(crate) fn too_many_keys() -> Self {
         Self::new(
             "this user has as many keys as it may have (`keyctl show` lists some, /proc/key-users tells how many there are)",
@@ -399,6 +403,7 @@ pub(crate) fn describe(step: Step) -> &'static str {
         Step::MapIds => "map the ids of the user namespace",
         Step::Namespaces => "enter new mount, network, ipc, uts and cgroup namespaces",
         Step::Keyring => "begin an empty session keyring",
+        Step::Clocks => "enter a new time namespace and set its clocks",
         Step::Hostname => "set the host name",
         Step::Loopback => "bring up the interface lo",
         Step::Propagation => "make the mount table private",

@@ -48,6 +48,8 @@ pub(crate) enum Step {
     Namespaces,
     /// Let go of the session keyring of the test binary.
     Keyring,
+    /// Make a time namespace, and set its clocks.
+    Clocks,
     /// Set the host name.
     Hostname,
     /// Bring `lo` up.
@@ -81,7 +83,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::Cgroup,
         Self::Clone,
         Self::Birth,
@@ -92,6 +94,7 @@ impl Step {
         Self::MapIds,
         Self::Namespaces,
         Self::Keyring,
+        Self::Clocks,
         Self::Hostname,
         Self::Loopback,
         Self::Propagation,

@@ -17,6 +17,10 @@ pub struct Test {
     pub spec: Spec,
     /// How long the body may run.
     pub timeout: Option<Duration>,
+    /// Environment variables that are set, names and values.
+    pub env: &'static [(&'static str, &'static str)],
+    /// Whether all others are removed.
+    pub clear_env: bool,
     /// Whether `#[should_panic]` stands on it. The harness then takes any panic for a pass, so ours must not panic for
     /// other reasons.
     pub should_panic: bool,
@@ -36,6 +40,10 @@ pub struct Spec {
     pub tmpfs: Option<u64>,
     /// The host name inside, if one is asked for.
     pub hostname: Option<&'static str>,
+    /// How much later it is inside, by CLOCK_MONOTONIC and CLOCK_BOOTTIME, if the test has clocks of its own.
+    pub time: Option<[Duration; 2]>,
+    /// What of the host is shown besides.
+    pub binds: &'static [Bind],
     /// The most memory that all processes have together, in bytes, if a limit is written.
     pub memory: Option<u64>,
     /// The most processes and threads that the test has, its own two included, if a limit is written.
@@ -46,6 +54,17 @@ pub struct Spec {
     pub manifest_dir: Option<&'static str>,
     /// Cargo's `CARGO_TARGET_TMPDIR` when the test was compiled: integration tests and benches have one.
     pub target_tmpdir: Option<&'static str>,
+}
+
+/// A path of the host that a test asks to be shown.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// The path on the host. One that is relative begins at the package.
+    pub from: &'static str,
+    /// The path inside.
+    pub to: &'static str,
+    /// Whether the test may change what is there.
+    pub writable: bool,
 }
 
 impl Spec {

@@ -102,6 +102,17 @@ pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
+/// Changes the environment of this process: removes all variables, if `clear` says so, and sets these. See environ(7).
+pub(crate) fn change_environment(_: &SingleThreaded, set: &[(&str, &str)], clear: bool) {
+    // SAFETY: the proof says that there is no other thread, which might read the environment meanwhile.
+    unsafe {
+        if clear {
+            libc::clearenv();
+        }
+        set.iter().for_each(|(name, value)| std::env::set_var(name, value));
+    }
+}
+
 /// The monotonic clock, in nanoseconds. It is the same for all processes of one time namespace.
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);

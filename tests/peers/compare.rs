@@ -58,10 +58,14 @@ static SURVEY: Test = Test {
         cpu: None,
         tmpfs: None,
         hostname: None,
+        time: None,
+        binds: &[],
         manifest_dir: option_env!("CARGO_MANIFEST_DIR"),
         target_tmpdir: None,
     },
     timeout: None,
+    env: &[],
+    clear_env: false,
     should_panic: false,
     body: || {
         floor::Survey::take().print();

@@ -1,6 +1,5 @@
 //! The test's process: PID 2, in which the body runs on a thread that bears the test's name.
 
-use std::ffi::CStr;
 use std::os::fd::AsRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
@@ -13,11 +12,11 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::fstat;
 use nix::unistd::{Pid, setpgid};
 
-use super::Report;
-use super::mark::mark;
+use super::mark::{self, mark};
+use super::{Birth, Report};
 use crate::report::{Fault, Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
 use crate::spec::Test;
-use crate::sys::{self, Disposition};
+use crate::sys::{self, Disposition, SingleThreaded};
 use crate::usage::{USAGE_SIZE, Usage};
 use crate::zygote::request;
 
@@ -35,13 +34,16 @@ static INODE: OnceLock<libc::ino_t> = OnceLock::new();
 static OVER: OnceLock<()> = OnceLock::new();
 
 /// Waits for the test that this sandbox is for, runs its body, reports, and ends.
-pub(super) fn run(report: Report, command: &CStr, sigchld: Disposition) -> ! {
+pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> ! {
     // A process group of its own, so that a signal to the group does not reach init.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    let _ = set_name(command);
-    sys::set_disposition(libc::SIGCHLD, sigchld);
+    let _ = set_name(birth.command);
+    sys::set_disposition(libc::SIGCHLD, birth.sigchld);
     // What the `main` of every Rust program does.
     sys::set_disposition(libc::SIGPIPE, Disposition::Ignore);
+    if let Some([monotonic, _]) = birth.spec.time {
+        mark::clock_is_ahead_by(monotonic);
+    }
     mark(Moment::Waits, c"");
     let Some(test) = receive(&report) else {
         // The test binary wants no test of this sandbox any more.
@@ -52,6 +54,7 @@ pub(super) fn run(report: Report, command: &CStr, sigchld: Disposition) -> ! {
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
     let _ = INODE.set(inode);
+    sys::change_environment(proof, test.env, test.clear_env);
     let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test)) {
         Ok(body) => body,
         Err(error) => {

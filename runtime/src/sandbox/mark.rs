@@ -3,7 +3,8 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
 
@@ -26,11 +27,20 @@ pub(crate) fn tell(report: BorrowedFd<'_>) {
     REPORT.store(report.as_raw_fd(), Ordering::Relaxed);
 }
 
+/// How much more the clock shows here than outside, in nanoseconds.
+static AHEAD: AtomicU64 = AtomicU64::new(0);
+
+/// From now on this process is in a time namespace of its own.
+pub(crate) fn clock_is_ahead_by(offset: Duration) {
+    AHEAD.store(u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
 /// It is now that this has come.
 pub(crate) fn mark(moment: Moment, path: &CStr) {
     if WANTED.load(Ordering::Relaxed) {
         let mut buffer = Buffer::new();
-        let frame = Frame::Mark { moment, at: sys::now(), path: path.to_bytes() };
+        let frame =
+            Frame::Mark { moment, at: sys::now().saturating_sub(AHEAD.load(Ordering::Relaxed)), path: path.to_bytes() };
         // What gets lost is missing in the trace.
         let _ = send(REPORT.load(Ordering::Relaxed), frame.encode(&mut buffer), MsgFlags::MSG_NOSIGNAL);
     }

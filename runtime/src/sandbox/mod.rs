@@ -18,6 +18,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -127,7 +128,7 @@ pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
     match sys::fork(&proof) {
         Ok(ForkResult::Child) => {
             drop(procfs);
-            body::run(report, birth.command, birth.sigchld)
+            body::run(report, birth, &proof)
         }
         Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child, birth.spec.memory.is_some()),
         Err(errno) => give_up(report.0.as_fd(), (Step::Fork, c"", errno)),
@@ -149,14 +150,18 @@ fn set_up<'b>(birth: &'b Birth<'_>) -> Result<(), Refused<'b>> {
     unshare(namespaces(birth.spec)).or_refuse(Step::Namespaces, c"")?;
     // 3. The keys, which namespaces don't divide.
     leave_session_keyring(birth.has_no_keyring)?;
-    // 4. The names.
+    // 4. The clocks.
+    if let Some(offsets) = birth.spec.time {
+        set_clocks(offsets)?;
+    }
+    // 5. The names.
     let hostname = birth.spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
     sethostname(hostname).or_refuse(Step::Hostname, c"")?;
-    // 5. The network.
+    // 6. The network.
     if birth.spec.net {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
-    // 6. The file system.
+    // 7. The file system.
     rootfs::build(birth.plan, &birth.joining)
 }
 
@@ -168,6 +173,26 @@ fn leave_session_keyring(has_none: bool) -> Result<(), Refused<'static>> {
         Err(Errno::EDQUOT) if has_none => Ok(()),
         result => result.or_refuse(Step::Keyring, c""),
     }
+}
+
+/// Has all processes that init will fork run in a time namespace whose clocks `monotonic` and `boottime` show so much more. See
+/// time_namespaces(7).
+fn set_clocks([monotonic, boottime]: [Duration; 2]) -> Result<(), Refused<'static>> {
+    unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)).or_refuse(Step::Clocks, c"")?;
+    let mut line = [0; 128];
+    let room = line.len();
+    let mut rest = &mut line[..];
+    let [m, b] = [monotonic, boottime].map(|offset| (offset.as_secs(), offset.subsec_nanos()));
+    // Offsets have at most 20 digits and nanoseconds 9, so that there is room.
+    let formatted = write!(rest, "monotonic {} {}\nboottime {} {}\n", m.0, m.1, b.0, b.1);
+    let length = room - rest.len();
+    let path = c"/proc/self/timens_offsets";
+    let written = match formatted {
+        Ok(()) => open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .and_then(|file| write(&file, &line[..length]).map(drop)),
+        Err(_) => Err(Errno::EOVERFLOW),
+    };
+    written.or_refuse(Step::Clocks, path)
 }
 
 /// What init enters besides the namespaces that it was born in.

@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, mknod, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{chdir, mkdir, pivot_root, symlinkat, write};
+use nix::unistd::{AccessFlags, chdir, mkdir, pivot_root, symlinkat, write};
 
 use super::{OrRefuse as _, Refused};
 use crate::cgroup::Joining;
@@ -128,7 +128,11 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
         Operation::File { path, content } => write_file(path, content).or_refuse(Step::File, path),
         Operation::Bind { from, to, access } => {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some(from.as_c_str()), to.as_c_str(), NONE, flags, NONE).or_refuse(Step::Bind, from)?;
+            let bound = mount(Some(from.as_c_str()), to.as_c_str(), NONE, flags, NONE);
+            // If it is not the host's path that is missing, it is the place for it.
+            let is_there = || nix::unistd::access(from.as_c_str(), AccessFlags::F_OK).is_ok();
+            let named = if bound == Err(Errno::ENOENT) && is_there() { to } else { from };
+            bound.or_refuse(Step::Bind, named)?;
             match access {
                 Access::AsIs => Ok(()),
                 Access::ReadOnly { below } => set_read_only(to, below),

@@ -19,7 +19,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::facts::{Facts, as_field, workspace_of};
 use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
-use crate::spec::{DEFAULT_HOSTNAME, Spec};
+use crate::spec::{Bind, DEFAULT_HOSTNAME, Spec};
 
 /// Directories of the operating system. `/usr` first: the others are links into it nearly everywhere.
 const SYSTEM: [&str; 11] =
@@ -107,6 +107,7 @@ fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
     if facts.owns_kernel_files {
         builder.shield(spec.net);
     }
+    builder.binds(spec);
     Plan { root: None, operations: builder.operations, working_directory: None }
 }
 
@@ -136,6 +137,7 @@ fn own_root(facts: &Facts, spec: &Spec) -> Plan {
             Kind::Writable(mode) => builder.writable(&path, mode),
         }
     }
+    builder.binds(spec);
     let working_directory = facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
     builder.directory(&working_directory, 0o755);
     let working_directory = c_string(working_directory.as_os_str());
@@ -275,7 +277,7 @@ impl<'f> Builder<'f> {
 
     /// Makes a directory and those above it, unless they are there.
     fn directory(&mut self, path: &Path, mode: u32) {
-        if self.present.contains(path) || self.is_shown(path) {
+        if self.is_there(path) {
             return;
         }
         if let Some(parent) = path.parent() {
@@ -288,7 +290,7 @@ impl<'f> Builder<'f> {
 
     /// Makes a link, unless it is there.
     fn symlink(&mut self, path: &Path, target: &Path) {
-        if self.present.contains(path) || self.is_shown(path) {
+        if self.is_there(path) {
             return;
         }
         if let Some(parent) = path.parent() {
@@ -335,12 +337,7 @@ impl<'f> Builder<'f> {
         if self.present.iter().any(|present| present.starts_with(path)) {
             return;
         }
-        if path.is_dir() {
-            self.directory(path, 0o755);
-        } else if let (Some(parent), Some(path)) = (path.parent(), path.to_str()) {
-            self.directory(parent, 0o755);
-            self.file(path, Vec::new());
-        }
+        self.mount_point(path, path.is_dir());
         let below = self.facts.mounts_below(path).map(|mount| self.inside(mount)).collect();
         let (from, to) = (c_string(path.as_os_str()), self.inside(path));
         self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
@@ -358,6 +355,41 @@ impl<'f> Builder<'f> {
             self.covered.insert(path.to_path_buf());
             self.present.insert(path.to_path_buf());
         }
+    }
+
+    /// Shows what the test asks for by name, over all else.
+    fn binds(&mut self, spec: &Spec) {
+        let package = self.facts.manifest_dir.as_deref().or(spec.manifest_dir.map(Path::new));
+        let absolute = |path: &str| package.unwrap_or(Path::new("/")).join(path);
+        for Bind { from, to, writable } in spec.binds {
+            let (from, to) = (absolute(from), absolute(to));
+            // The host's tree is as it is.
+            let to = if spec.mount { self.physical(&to) } else { to };
+            if spec.mount {
+                self.mount_point(&to, !from.is_file());
+            }
+            let inside = |mount: &PathBuf| Some(self.inside(&to.join(mount.strip_prefix(canonical(&from)).ok()?)));
+            let below = self.facts.mounts_below(&canonical(&from)).filter_map(inside).collect();
+            let access = if *writable { Access::AsIs } else { Access::ReadOnly { below } };
+            let (from, inside) = (c_string(from.as_os_str()), self.inside(&to));
+            self.operations.push(Operation::Bind { from, to: inside, access });
+            self.covered.remove(&to);
+            self.shown.insert(to);
+        }
+    }
+
+    /// Makes a directory or an empty file to mount something on, unless it is there. In what is shown, nothing can be made.
+    fn mount_point(&mut self, path: &Path, is_directory: bool) {
+        if is_directory {
+            self.directory(path, 0o755);
+        } else if let (Some(parent), Some(name), false) = (path.parent(), path.to_str(), self.is_there(path)) {
+            self.directory(parent, 0o755);
+            self.file(name, Vec::new());
+        }
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        self.present.contains(path) || self.is_shown(path)
     }
 
     /// Fills `/etc`.

@@ -1,0 +1,111 @@
+//! Paths of the host that tests ask for by name.
+
+use std::path::Path;
+use std::{env, fs};
+
+use belljar::isolated;
+use nix::errno::Errno;
+
+fn errno<T>(result: std::io::Result<T>) -> Option<Errno> {
+    result.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
+}
+
+#[isolated(bind = ["lab:/srv/lab", "Cargo.toml:/etc/manifest", "/var/tmp", "filter.rs:/var/run/a/b.rs:ro"])]
+fn paths_are_shown_read_only() {
+    assert!(Path::new("/srv/lab/boot").is_file());
+    assert!(fs::read_to_string("/etc/manifest").expect("the manifest").starts_with("[package]"));
+    assert!(Path::new("/run/a/b.rs").is_file());
+    assert_eq!(errno(fs::write("/srv/lab/new", "")), Some(Errno::EROFS));
+    assert_eq!(errno(fs::write("/var/tmp/new", "")), Some(Errno::EROFS));
+    // Beside them, the root is as it always is.
+    fs::write("/srv/new", "").expect("write");
+    fs::write("/etc/hosts", "").expect("write");
+}
+
+#[isolated(bind = ["lab:/srv", "Cargo.toml:/srv/boot", "filter.rs:/etc/hosts"])]
+fn later_ones_lie_on_earlier_ones() {
+    assert!(fs::read_to_string("/srv/boot").expect("a file").starts_with("[package]"));
+    assert!(Path::new("/srv/kernel").is_file());
+    assert!(fs::read_to_string("/etc/hosts").expect("a file").starts_with("//!"));
+}
+
+#[isolated(net, bind = ["Cargo.toml:/etc/passwd", "/var/tmp:/mnt"])]
+fn in_the_hosts_tree_too() {
+    assert!(fs::read_to_string("/etc/passwd").expect("a file").starts_with("[package]"));
+    assert_eq!(errno(fs::write("/mnt/new", "")), Some(Errno::EROFS));
+}
+
+/// The environment variable that tells a test the name of a file.
+const NAME: &str = "BELLJAR_TESTS_NAME";
+
+fn writes_in(directory: &str) {
+    let path = Path::new(directory).join(env::var_os(NAME).expect(NAME));
+    fs::write(path, "written inside").expect("write");
+}
+
+#[isolated(bind = ["/var/tmp:/srv:rw"])]
+#[ignore = "run by what_is_writable_is_the_hosts"]
+fn writes_where_it_may() {
+    writes_in("/srv");
+}
+
+#[isolated]
+#[ignore = "run by what_is_not_asked_for_is_private"]
+fn writes_where_nothing_is_bound() {
+    writes_in("/var/tmp");
+}
+
+/// What `test` writes to a file in the host's `/var/tmp`.
+fn written_by(test: &str) -> Option<String> {
+    let name = format!("belljar-{}-{test}", std::process::id());
+    let mut command = belljar_tests::this_binary();
+    let run = belljar_tests::run(command.args(["--ignored", "--exact", test]).env(NAME, &name));
+    assert!(run.passed(), "{}", run.output);
+    let path = Path::new("/var/tmp").join(name);
+    let written = fs::read_to_string(&path).ok();
+    let _ = fs::remove_file(path);
+    written
+}
+
+#[test]
+fn what_is_writable_is_the_hosts() {
+    assert_eq!(written_by("writes_where_it_may").as_deref(), Some("written inside"));
+}
+
+/// The twin.
+#[test]
+fn what_is_not_asked_for_is_private() {
+    assert_eq!(written_by("writes_where_nothing_is_bound"), None);
+}
+
+#[isolated(bind = ["/nonexistent/belljar"])]
+#[ignore = "run by what_can_not_be_had_is_named"]
+fn binds_what_is_missing() {}
+
+#[isolated(bind = ["Cargo.toml:/usr/nonexistent"])]
+#[ignore = "run by what_can_not_be_had_is_named"]
+fn binds_where_nothing_can_be_made() {}
+
+#[isolated(bind = ["lab:/etc/hosts"])]
+#[ignore = "run by what_can_not_be_had_is_named"]
+fn binds_a_directory_on_a_file() {}
+
+#[isolated(uts, bind = ["lab:/nonexistent/place"])]
+#[ignore = "run by what_can_not_be_had_is_named"]
+fn binds_where_the_host_has_nothing() {}
+
+#[test]
+fn what_can_not_be_had_is_named() {
+    for (test, path, error) in [
+        ("binds_what_is_missing", "/nonexistent/belljar", "ENOENT"),
+        ("binds_where_nothing_can_be_made", "usr/nonexistent", "ENOENT"),
+        ("binds_a_directory_on_a_file", "/lab", "ENOTDIR"),
+        ("binds_where_the_host_has_nothing", "/nonexistent/place", "ENOENT"),
+    ] {
+        let run = belljar_tests::run_ignored(test);
+        assert!(run.failed(), "{}", run.output);
+        for part in ["show a path of the host", path, error] {
+            assert!(run.output.contains(part), "{test} lacks {part:?}: {}", run.output);
+        }
+    }
+}
