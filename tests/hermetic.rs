@@ -44,7 +44,7 @@ fn take_stock() -> Stock {
         format!("{} {:?} {address}", interface.interface_name, interface.flags)
     });
     let limits = [Resource::RLIMIT_NOFILE, Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC, Resource::RLIMIT_STACK];
-    let settings = ["kernel/msgmax", "kernel/sem", "kernel/shmmax", "fs/mqueue/msg_max", "net/ipv4/ip_forward"];
+    let settings = ["kernel/sem", "kernel/shmmax", "fs/mqueue/msg_max", "net/ipv4/ip_forward"];
     let mut tree = Vec::new();
     list(Path::new("/"), fs::metadata("/").expect("/").dev(), &mut tree);
     let mut processes: Vec<_> = belljar_tests::processes().into_iter().map(|pid| pid.to_string()).collect();
@@ -148,7 +148,6 @@ fn vandalise() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:5353").expect("bind");
     std::mem::forget(socket);
     File::create_new("/dev/mqueue/vandalised").expect("create");
-    fs::write("/proc/sys/kernel/msgmax", "4096").expect("msgmax");
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("ip_forward");
     #[expect(clippy::zombie_processes, reason = "it is to be left")]
     Command::new("sleep").arg("1000").spawn().expect("spawn");
