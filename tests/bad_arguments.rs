@@ -64,6 +64,12 @@ fn no_lists() {}
 #[isolated(bind = ["a:b:c:d", ":/dst", "/src:dst", "/src:/dst:wr", "/src:/", "/src:/a/../b", "../src"])]
 fn no_binds() {}
 
+#[isolated(user = -1)]
+fn no_user() {}
+
+#[isolated(user = 4294967295, user = "root", user = "1:2:3", user = 1.5, user)]
+fn no_users() {}
+
 #[isolated(boottime = "soon", monotonic = "101y")]
 fn no_offsets() {}
 

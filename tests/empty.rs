@@ -29,6 +29,7 @@ const SPEC: Spec = Spec {
     cpu: None,
     tmpfs: None,
     hostname: None,
+    user: None,
     time: None,
     binds: &[],
     manifest_dir: option_env!("CARGO_MANIFEST_DIR"),

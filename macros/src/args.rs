@@ -16,13 +16,14 @@ use syn::{Error, Expr, ExprArray, ExprLit, Lit, LitInt, LitStr, Path, Token};
 const WORDS: [&str; 8] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup", "time"];
 
 /// The keys that take a value, each with an example.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 13] = [
     ("timeout", "timeout = \"5s\""),
     ("memory", "memory = \"64MiB\""),
     ("pids", "pids = 32"),
     ("cpu", "cpu = 0.5"),
     ("tmpfs", "tmpfs = \"256MiB\""),
     ("hostname", "hostname = \"web1\""),
+    ("user", "user = 1000"),
     ("bind", "bind = [\"/src:/dst:rw\"]"),
     ("env", "env = [\"NAME=value\"]"),
     ("clear_env", "clear_env"),
@@ -69,6 +70,8 @@ pub(crate) struct Args {
     pub(crate) tmpfs: Option<u64>,
     /// The host name inside.
     pub(crate) hostname: Option<String>,
+    /// Who the test is inside: a user and a group.
+    pub(crate) user: Option<(u32, u32)>,
     /// How much later it is inside, by the clocks `monotonic` and `boottime`, if the test has clocks of its own.
     pub(crate) time: Option<[Duration; 2]>,
     /// What of the host is shown besides.
@@ -114,6 +117,7 @@ impl Args {
             cpu: reader.cpu,
             tmpfs: reader.tmpfs.map(|(bytes, _)| bytes),
             hostname: reader.hostname,
+            user: reader.user,
             time: has_clocks
                 .then(|| [reader.monotonic, reader.boottime].map(|offset| offset.unwrap_or(Duration::ZERO))),
             binds: reader.binds,
@@ -137,6 +141,7 @@ struct Reader {
     /// And where it stands.
     tmpfs: Option<(u64, Span)>,
     hostname: Option<String>,
+    user: Option<(u32, u32)>,
     monotonic: Option<Duration>,
     boottime: Option<Duration>,
     binds: Vec<Bind>,
@@ -167,7 +172,8 @@ impl Reader {
             return Err(input.error(format!("expected a name; {}", valid_arguments())));
         };
         let text = name.to_string();
-        if WORDS.contains(&text.as_str()) {
+        // `user` is a word, and with a value a key.
+        if WORDS.contains(&text.as_str()) && !(text == "user" && input.peek(Token![=])) {
             if !input.is_empty() {
                 return Err(input.error(format!("`{text}` stands alone: write `{text}`, then a comma")));
             }
@@ -204,6 +210,7 @@ impl Reader {
             "cpu" => self.cpu = Some(cpu(&input.parse().map_err(expected("a number", example))?)?),
             "tmpfs" => self.tmpfs = Some((memory(&string(input, example)?)?, name.span())),
             "hostname" => self.hostname = Some(hostname(&string(input, example)?)?),
+            "user" => self.user = Some(user(&input.parse().map_err(expected("a number or a string", example))?)?),
             "bind" => self.binds = self.list(input, example, bind)?,
             "env" => self.env = self.list(input, example, variable)?,
             "boottime" => self.boottime = Some(offset(&string(input, example)?)?),
@@ -312,6 +319,24 @@ fn offset(literal: &LitStr) -> syn::Result<Duration> {
         return Err(Error::new(literal.span(), format!("`{}` is too much: {rule}", literal.value())));
     }
     Ok(offset)
+}
+
+/// Reads `1000` or `"1000:100"`.
+fn user(literal: &Lit) -> syn::Result<(u32, u32)> {
+    // The last number is none, see setuid(2).
+    let id = |text: &str| text.parse().ok().filter(|id| *id < u32::MAX);
+    let ids = match literal {
+        Lit::Int(number) => number.base10_parse().ok().filter(|id| *id < u32::MAX).map(|id| (id, id)),
+        Lit::Str(text) => {
+            let text = text.value();
+            let (uid, gid) = text.split_once(':').unwrap_or((&text, &text));
+            id(uid).zip(id(gid))
+        }
+        _ => None,
+    };
+    let literal_text = literal.to_token_stream();
+    let rule = "write the number of a user, or one of a user and one of a group: `1000` or `\"1000:100\"`";
+    ids.ok_or_else(|| Error::new(literal.span(), format!("`{literal_text}` is no user: {rule}")))
 }
 
 /// Reads `/src`, `/src:/dst` or `/src:/dst:rw`.
@@ -461,6 +486,9 @@ mod tests {
     fn lists_are_read() {
         let (args, error) =
             Args::parse(quote!(bind = ["/a", "b:/c", "/d:/e:rw"], env = ["A=", "B=c=d"], clear_env, monotonic = "1h"));
+        assert_eq!(Args::parse(quote!(user = "7:8")).0.user, Some((7, 8)));
+        assert_eq!(Args::parse(quote!(user = 1000)).0.user, Some((1000, 1000)));
+        assert!(words(quote!(user)) == (false, false) && Args::parse(quote!(user)).0.user.is_none());
         assert!(error.is_none(), "{error:?}");
         let binds: Vec<_> = args.binds.iter().map(|bind| (&*bind.from, &*bind.to, bind.writable)).collect();
         assert_eq!(binds, [("/a", "/a", false), ("b", "/c", false), ("/d", "/e", true)]);

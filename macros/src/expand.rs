@@ -102,7 +102,8 @@ fn below_the_others(krate: &Path, args: &TokenStream, mut function: ItemFn) -> T
 
 /// The test itself.
 fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
-    let Args { net, mount, timeout, memory, pids, cpu, tmpfs, hostname, time, binds, env, clear_env, krate } = args;
+    let Args { net, mount, timeout, memory, pids, cpu, tmpfs, hostname, user, time, binds, env, clear_env, krate } =
+        args;
     let ItemFn { attrs, vis, sig, block, .. } = function;
     let name = &sig.ident;
     let test_attribute = (!attrs.iter().any(is_standard_test)).then(|| quote!(#[::core::prelude::v1::test]));
@@ -111,6 +112,7 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
     let [memory, tmpfs] = [memory, tmpfs].map(|bytes| literal(bytes.as_ref()));
     let [pids, cpu] = [pids, cpu].map(|number| literal(number.as_ref()));
     let hostname = literal(hostname.as_ref());
+    let user = option(user.map(|(uid, gid)| quote!((#uid, #gid))));
     let time = option(time.map(|clocks| {
         let clocks = clocks.map(duration);
         quote!([#(#clocks),*])
@@ -140,6 +142,7 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
                     mount: #mount,
                     tmpfs: #tmpfs,
                     hostname: #hostname,
+                    user: #user,
                     time: #time,
                     binds: &[#(#binds),*],
                     memory: #memory,

@@ -97,6 +97,7 @@ pub fn usage() -> Usage {
 /// | `cpu = 0.5` | the most CPU time, in cores | no limit |
 /// | `tmpfs = "256MiB"` | the size of the writable root | half of the memory, see tmpfs(5) |
 /// | `hostname = "web1"` | the host name, see uname(2) | `localhost` |
+/// | `user = 1000`, `user = "1000:100"` | who the test is inside: without root's powers, and the owner of all that is there | root |
 /// | `bind = ["/src", "/src:/dst", "/src:/dst:rw"]` | paths of the host that are shown, read-only unless `rw`; relative ones begin at the package | none |
 /// | `env = ["NAME=value"]` | environment variables | inherited |
 /// | `clear_env` | removes all others | |

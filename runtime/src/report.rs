@@ -76,6 +76,8 @@ pub(crate) enum Step {
     WorkingDirectory,
     /// Fork the test's process.
     Fork,
+    /// Become the user that the test asks for.
+    User,
     /// Start the thread that the body runs on.
     Thread,
     /// Wait for the test's process.
@@ -83,7 +85,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Cgroup,
         Self::Clone,
         Self::Birth,
@@ -108,6 +110,7 @@ impl Step {
         Self::Pivot,
         Self::WorkingDirectory,
         Self::Fork,
+        Self::User,
         Self::Thread,
         Self::Wait,
     ];

@@ -40,6 +40,8 @@ pub struct Spec {
     pub tmpfs: Option<u64>,
     /// The host name inside, if one is asked for.
     pub hostname: Option<&'static str>,
+    /// Who the test is inside, a user and a group, if not root.
+    pub user: Option<(u32, u32)>,
     /// How much later it is inside, by CLOCK_MONOTONIC and CLOCK_BOOTTIME, if the test has clocks of its own.
     pub time: Option<[Duration; 2]>,
     /// What of the host is shown besides.

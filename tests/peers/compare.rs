@@ -58,6 +58,7 @@ static SURVEY: Test = Test {
         cpu: None,
         tmpfs: None,
         hostname: None,
+        user: None,
         time: None,
         binds: &[],
         manifest_dir: option_env!("CARGO_MANIFEST_DIR"),

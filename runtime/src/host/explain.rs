@@ -23,6 +23,7 @@ pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
             Some(Cause::apparmor_restricts())
         }
         Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
+        Step::User if errno == Errno::ENOSPC => too_many_namespaces(&["user"]),
         Step::Clocks if errno == Errno::ENOSPC => too_many_namespaces(&["time"]),
         Step::Clocks if !fs::exists("/proc/self/ns/time").unwrap_or(true) => Some(Cause::no_time_namespaces()),
         Step::Keyring if errno == Errno::EDQUOT => Some(Cause::too_many_keys()),

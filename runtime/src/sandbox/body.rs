@@ -7,13 +7,14 @@ use std::sync::OnceLock;
 use std::thread;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_name;
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::fstat;
 use nix::unistd::{Pid, setpgid};
 
 use super::mark::{self, mark};
-use super::{Birth, Report};
+use super::{Birth, OrRefuse as _, Refused, Report, map_ids};
 use crate::report::{Fault, Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::sys::{self, Disposition, SingleThreaded};
@@ -23,6 +24,9 @@ use crate::zygote::request;
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
 /// end with.
 const PANICKED: i32 = 101;
+
+/// Who the test is if it asks for nobody else.
+const ROOT: (u32, u32) = (0, 0);
 
 /// The report socket, for handlers. It is set before the body can run, and only then.
 static REPORT: OnceLock<Report> = OnceLock::new();
@@ -54,6 +58,12 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
     let _ = INODE.set(inode);
+    if let Some(user) = birth.spec.user.filter(|user| *user != ROOT) {
+        if let Err((step, path, errno)) = become_user(user) {
+            let _ = report.send(&Frame::Refused(Refusal { step, path: path.to_bytes(), errno }));
+            sys::exit_now(1)
+        }
+    }
     sys::change_environment(proof, test.env, test.clear_env);
     let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test)) {
         Ok(body) => body,
@@ -70,6 +80,14 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         Ok(()) => process::exit(REPORTED),
         Err(_) => process::exit(UNREPORTED),
     }
+}
+
+/// Becomes this user and this group, without root's powers. Root made the sandbox, and only root can make some of it: so this one
+/// is in a user namespace of its own below, in which it has another number.
+fn become_user((uid, gid): (u32, u32)) -> Result<(), Refused<'static>> {
+    unshare(CloneFlags::CLONE_NEWUSER).or_refuse(Step::User, c"")?;
+    map_ids(&[format!("{uid} 0 1\n"), format!("{gid} 0 1\n")])?;
+    sys::drop_capabilities().or_refuse(Step::User, c"")
 }
 
 /// The test that is sent when there is one.

@@ -398,12 +398,19 @@ impl<'f> Builder<'f> {
         let home = as_field(self.facts.home()).unwrap_or(OsStr::new("/root")).as_bytes();
         let passwd: [&[u8]; 3] =
             [b"root:x:0:0:root:", home, b":/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"];
+        // Those two have their names.
+        let own = |id: &u32| *id != 0 && *id != 65534;
+        let user = spec
+            .user
+            .filter(|(uid, _)| own(uid))
+            .map(|(uid, gid)| [format!("user:x:{uid}:{gid}:user:").as_bytes(), home, b":/bin/sh\n"].concat());
+        let group = spec.user.map(|(_, gid)| gid).filter(own).map_or(String::new(), |gid| format!("user:x:{gid}:\n"));
         let alias = if hostname == DEFAULT_HOSTNAME { String::new() } else { format!(" {hostname}") };
         let hosts = format!("127.0.0.1\tlocalhost{alias}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         // Without a network there is no name server; glibc would look for one on the loopback and be told so at once.
         let resolv = if spec.net { Vec::new() } else { self.facts.resolv_conf.clone() };
-        self.file("/etc/passwd", passwd.concat());
-        self.file("/etc/group", b"root:x:0:\nnogroup:x:65534:\n".to_vec());
+        self.file("/etc/passwd", [passwd.concat(), user.unwrap_or_default()].concat());
+        self.file("/etc/group", format!("root:x:0:\nnogroup:x:65534:\n{group}").into_bytes());
         self.file("/etc/hostname", format!("{hostname}\n").into_bytes());
         self.file("/etc/hosts", hosts.into_bytes());
         self.file("/etc/nsswitch.conf", NSSWITCH.into());
