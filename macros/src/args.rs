@@ -359,6 +359,9 @@ fn bind(literal: &LitStr) -> syn::Result<Bind> {
     if access != "ro" && access != "rw" {
         return bad(&format!("has neither `ro` nor `rw` in the third place, but `{access}`"));
     }
+    if from.split('/').all(|part| part.is_empty() || part == ".") && from.starts_with('/') {
+        return bad("names the root of the host, which the sandbox covers; name what is below it");
+    }
     if !to.starts_with('/') && parts.len() > 1 {
         return bad("has a path inside the sandbox that does not begin with `/`");
     }
