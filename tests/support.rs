@@ -94,17 +94,24 @@ pub fn marked(mark: &str) -> BTreeSet<u32> {
 
 /// The environment that a process began with; nothing if it has ended, or belongs to another user.
 fn environment_of(pid: u32) -> Vec<u8> {
-    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
     loop {
-        let environment = read("environ").unwrap_or_default();
-        // In the midst of its exec, a process has a program, but no arguments and no environment yet.
-        let in_exec = || read("cmdline").is_ok_and(|arguments| arguments.is_empty());
-        let has_program = || fs::read_link(format!("/proc/{pid}/exe")).is_ok();
-        if !environment.is_empty() || !in_exec() || !has_program() {
+        // In this order: what has a program now had its environment before.
+        let in_exec = is_in_exec(pid);
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if !environment.is_empty() || !in_exec {
             return environment;
         }
         thread::yield_now();
     }
+}
+
+/// Whether a process is in the midst of its exec, when it has a new address space, but no environment in it yet. What the kernel
+/// notes last is where the code starts: see `load_elf_binary` in its `fs/binfmt_elf.c`, and `startcode` in proc_pid_stat(5).
+fn is_in_exec(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let start = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(23));
+    // Kernel threads and zombies have no program.
+    start == Some("0") && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 /// All processes that `/proc` shows.
