@@ -211,9 +211,9 @@ fn a_bad_value_fails_all_tests_and_is_named() {
     let bad = [
         ("yes", "BELLJAR_REPORT is `yes`, which says nothing"),
         ("json:", "BELLJAR_REPORT is `json:`, which says nothing"),
-        ("json:/proc/none/report", "`/proc/none/report`, which can't be opened: ENOENT"),
+        ("json:/proc/none/report", "`/proc/none/report`, which can't be used: ENOENT"),
         // Nobody reads it.
-        (&format!("json:{}", fifo.display()), "which can't be opened: ENXIO"),
+        (&format!("json:{}", fifo.display()), "which can't be used: ENXIO"),
     ];
     for (value, message) in bad {
         let mut command = this_binary();

@@ -366,6 +366,35 @@ fn a_group_stays_in_its_pid_namespace() {
     passes("is_used_in_another_pid_namespace");
 }
 
+/// What lacks a descriptor says so, and nothing else.
+#[isolated(timeout = "1m")]
+#[ignore = "run by a_lack_of_descriptors_is_told"]
+fn has_few_descriptors() {
+    let Some(group) = group("few") else { return };
+    let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");
+    for spare in 0..4 {
+        let mut taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        taken.truncate(taken.len() - spare);
+        let result = group.pids();
+        drop(taken);
+        match result {
+            Ok(pids) => assert_eq!(pids, [child.id()], "{spare}"),
+            Err(error) => {
+                let is_told =
+                    error.raw_os_error() == Some(Errno::EMFILE as i32) || error.to_string().contains("EMFILE");
+                assert!(is_told, "{spare}: {error}");
+            }
+        }
+    }
+    group.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
+#[test]
+fn a_lack_of_descriptors_is_told() {
+    passes("has_few_descriptors");
+}
+
 /// Where no limit is written, the default holds for groups too.
 #[isolated(timeout = "1m")]
 #[ignore = "run by fork_bombs_in_groups_end"]

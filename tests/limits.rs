@@ -167,6 +167,8 @@ fn looks_at_its_cgroup() {
         let refused =
             fs::write("/sys/fs/cgroup/pids/pids.max", "100").and_then(|()| fs::create_dir("/sys/fs/cgroup/pids/x"));
         assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ReadOnlyFilesystem));
+        let refused = fs::write("/sys/fs/cgroup/file", "").map_err(|error| error.kind());
+        assert_eq!(refused, Err(ErrorKind::ReadOnlyFilesystem));
         let mounted = fs::read_dir("/sys/fs/cgroup").expect("read_dir").count();
         assert_eq!(mounted, 2, "those that the test has joined");
         return;

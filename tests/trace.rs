@@ -32,7 +32,14 @@ fn exits() {
 /// This binary, for the three tests above.
 fn traced(path: &Path) -> Command {
     let mut command = this_binary();
-    command.args(["--ignored", "--test-threads=2"]).env("BELLJAR_TRACE", path);
+    command.args(["--ignored"]).env("BELLJAR_TRACE", path);
+    command
+}
+
+/// The same, for all three.
+fn traced_all(path: &Path) -> Command {
+    let mut command = traced(path);
+    command.args(["--test-threads=2", "--exact", "sleeps", "does_nothing", "exits"]);
     command
 }
 
@@ -65,7 +72,7 @@ fn ran_three(run: &Run) {
 fn a_trace_tells_who_did_what_when() {
     let directory = tempfile::tempdir().expect("tempdir");
     let path = directory.path().join("trace.json");
-    ran_three(&run(&mut traced(&path)));
+    ran_three(&run(&mut traced_all(&path)));
     let events = read(&path);
     let rows = rows(&events);
     let parts: Vec<_> = rows.values().flatten().collect();
@@ -114,7 +121,7 @@ fn test_binaries_share_a_file() {
     let path = directory.path().join("trace.json");
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| ran_three(&run(&mut traced(&path))));
+            scope.spawn(|| ran_three(&run(&mut traced_all(&path))));
         }
     });
     let bodies = rows(&read(&path)).into_values().flatten().filter(|(name, ..)| name == "sleeps").count();
@@ -134,7 +141,7 @@ fn a_file_that_can_not_be_had_is_told() {
 fn what_is_no_trace_is_left_as_it_is() {
     let directory = tempfile::tempdir().expect("tempdir");
     let path = directory.path().join("main.rs");
-    for text in ["fn main() {}\n", "]", "[1]\n"] {
+    for text in ["fn main() {}\n", "]", "[1]\n", "[\n  1,\n  2\n]\n", "[\n]\n", "key = [\n]\n"] {
         fs::write(&path, text).expect("write");
         let run = run(traced(&path).arg("does_nothing"));
         assert!(run.failed() && run.output.contains("which is there and is no trace"), "{}", run.output);
@@ -142,10 +149,83 @@ fn what_is_no_trace_is_left_as_it_is() {
     }
 }
 
+/// A test binary that is killed while it writes leaves a part of an event. The next one cuts it off.
+#[test]
+fn what_was_cut_short_is_mended() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("trace.json");
+    ran_three(&run(&mut traced_all(&path)));
+    let whole = fs::read(&path).expect("the trace");
+    let events = read(&path).len();
+    for length in [1, 30, 60, whole.len() / 2, whole.len() - 10, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).expect("write");
+        let run = run(traced(&path).arg("does_nothing"));
+        assert!(run.passed(), "{length}: {}", run.output);
+        assert!(length < whole.len() / 2 || read(&path).len() > events / 3, "{length}");
+        assert!(rows(&read(&path)).into_values().flatten().any(|(name, ..)| name == "does_nothing"), "{length}");
+    }
+}
+
+/// Where there is no room, what was there stays, tests pass, and it is said, although the output of tests that pass is not shown.
+#[isolated]
+fn a_full_disk_spoils_nothing() {
+    let disk = Path::new("/mnt");
+    nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=12k"))
+        .expect("mount");
+    let path = disk.join("trace.json");
+    let first = run(traced(&path).args(["--test-threads=1", "--exact", "sleeps", "does_nothing"]));
+    assert!(first.output.contains("2 passed; 0 failed"), "{}", first.output);
+    assert!(first.output.contains("a part of the trace could not be written"), "{}", first.output);
+    let before = read(&path);
+    let second = run(traced(&path).args(["--test-threads=1", "--exact", "sleeps", "does_nothing"]));
+    assert!(second.output.contains("2 passed; 0 failed"), "{}", second.output);
+    assert!(read(&path).starts_with(&before));
+}
+
+#[test]
+#[ignore = "run by what_a_test_does_to_the_environment_has_no_say"]
+fn a_test_that_changes_the_environment() {
+    std::env::set_current_dir("/").expect("chdir");
+    #[expect(unsafe_code, reason = "no other thread reads the environment")]
+    // SAFETY: there is one test thread, and the other one waits for it.
+    unsafe {
+        std::env::remove_var("BELLJAR_TRACE");
+    }
+}
+
+/// What counts is what the test binary was started with.
+#[test]
+fn what_a_test_does_to_the_environment_has_no_say() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut command = traced(Path::new("trace.json"));
+    // In this order.
+    command.args(["--test-threads=1", "a_test_that_changes_the_environment", "does_nothing"]);
+    let command = command.env("BELLJAR_REPORT", "json:report.json").current_dir(directory.path());
+    let run = run(command);
+    assert!(run.output.contains("2 passed; 0 failed"), "{}", run.output);
+    let rows = rows(&read(&directory.path().join("trace.json")));
+    assert!(rows.into_values().flatten().any(|(name, ..)| name == "set the host name"));
+    let report = fs::read_to_string(directory.path().join("report.json")).expect("the report");
+    assert_eq!(report.lines().count(), 1, "{report}");
+}
+
+/// Whoever holds the file does not hold the tests.
+#[test]
+fn a_file_that_is_locked_is_not_waited_for() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let path = directory.path().join("trace.json");
+    ran_three(&run(&mut traced_all(&path)));
+    let file = fs::File::open(&path).expect("open");
+    let _lock =
+        nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, errno)| errno).expect("flock");
+    let run = run(traced(&path).arg("does_nothing"));
+    assert!(run.failed() && run.output.contains("which can't be used: EAGAIN"), "{}", run.output);
+}
+
 #[test]
 fn nothing_is_traced_unasked() {
     let directory = tempfile::tempdir().expect("tempdir");
-    let mut command = traced(Path::new(""));
+    let mut command = traced_all(Path::new(""));
     ran_three(&run(command.current_dir(directory.path())));
     assert_eq!(fs::read_dir(directory.path()).expect("read_dir").count(), 0);
 }

@@ -61,6 +61,7 @@ mod message;
 mod proc;
 mod report;
 mod sandbox;
+mod settings;
 mod spec;
 mod sys;
 mod usage;

@@ -51,7 +51,7 @@ pub(crate) fn bad_trace(test: &str, BadTrace { path, errno }: &BadTrace) -> Stri
 
 fn bad_file(test: &str, variable: &str, path: &Path, errno: Errno) -> String {
     format!(
-        "{}: {variable} names the file `{}`, which can't be opened: {}. Name one that can be written to; a path that is not \
+        "{}: {variable} names the file `{}`, which can't be used: {}. Name one that can be written to; a path that is not \
          absolute begins at the directory of the package.",
         failed(test),
         path.display(),

@@ -45,10 +45,11 @@ pub(crate) enum Cloned<C> {
 /// No other thread may run, as before `main`.
 pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned<OwnedFd>> {
     let mut pidfd: c_int = -1;
+    const NONE: c_long = 0;
     let flags = c_long::from(libc::CLONE_PIDFD);
     // SAFETY: without CLONE_VM the child has a copy of the address space and goes on with the stack it has. The
     // kernel writes the pidfd where the third argument points, which outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, NONE, &raw mut pidfd, NONE, NONE) };
     Ok(match Errno::result(result)? {
         0 => Cloned::Child(SingleThreaded(())),
         // SAFETY: the kernel has just made the descriptor.
@@ -76,10 +77,11 @@ pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
 /// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
 /// right for its children.
 pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned<Pid>> {
+    const NONE: c_long = 0;
     let result = match cgroup {
         // SAFETY: without a stack of its own the child goes on with a copy of this one, as after fork(2). The proof says that
         // there is one thread, so that no lock can be held by one that is missing in the child.
-        None => unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) },
+        None => unsafe { libc::syscall(libc::SYS_clone, c_long::from(flags | libc::SIGCHLD), NONE, NONE, NONE, NONE) },
         Some(cgroup) => {
             // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
             let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
@@ -206,13 +208,19 @@ pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
 
 /// What identifies the pid namespace of this process, whatever `/proc` it has. `None` before Linux 6.11. See
 /// PIDFD_GET_PID_NAMESPACE in the kernel's `pidfd.h`, and ioctl_ns(2).
-pub(crate) fn pid_namespace() -> Option<libc::ino_t> {
-    let own = pidfd_of(Pid::this()).ok()?;
+pub(crate) fn pid_namespace() -> nix::Result<Option<libc::ino_t>> {
+    let known = |result| match result {
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE)) => Err(errno),
+        // The kernel, or a filter, knows no such call.
+        Err(_) => Ok(None),
+        Ok(value) => Ok(Some(value)),
+    };
+    let Some(own) = known(pidfd_of(Pid::this()))? else { return Ok(None) };
     // SAFETY: this ioctl takes no argument.
-    let fd = Errno::result(unsafe { libc::ioctl(own.as_raw_fd(), libc::PIDFD_GET_PID_NAMESPACE, 0) }).ok()?;
+    let fd = Errno::result(unsafe { libc::ioctl(own.as_raw_fd(), libc::PIDFD_GET_PID_NAMESPACE, 0) });
     // SAFETY: the kernel has just made the descriptor.
-    let namespace = unsafe { OwnedFd::from_raw_fd(fd) };
-    fstat(&namespace).ok().map(|namespace| namespace.st_ino)
+    let Some(namespace) = known(fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))? else { return Ok(None) };
+    Ok(Some(fstat(&namespace)?.st_ino))
 }
 
 /// Kills the process that `pidfd` refers to, however little it likes that. See pidfd_send_signal(2).

@@ -1,15 +1,13 @@
 //! Where this process stands in the cgroup hierarchies that are mounted, and so where it may make cgroups of its own.
 //! See cgroups(7), proc_pid_mountinfo(5) and proc_pid_cgroup(5).
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use super::shared::LEAF;
 use super::{Controller, Trouble};
+use crate::settings::settings;
 use crate::zygote::facts::unescaped;
-
-/// The cgroup below which ours go, in place of this process's own; as `/proc/self/cgroup` writes it.
-pub(crate) const BELLJAR_CGROUP: &str = "BELLJAR_CGROUP";
 
 /// A mounted hierarchy, and the cgroup in it below which ours go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,10 +54,9 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
     Ok(found)
 }
 
-/// The cgroup that the environment names.
+/// The cgroup that the environment names: below it ours go, in place of this process's own.
 pub(crate) fn chosen() -> Option<PathBuf> {
-    let chosen = env::var_os(BELLJAR_CGROUP).filter(|chosen| !chosen.is_empty())?;
-    Some(Path::new("/").join(Path::new(&chosen)))
+    settings().cgroup.as_ref().map(|chosen| Path::new("/").join(chosen))
 }
 
 /// The cgroup of this process in one hierarchy.

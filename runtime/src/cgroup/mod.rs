@@ -24,7 +24,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use crate::spec::Spec;
-pub(crate) use find::{BELLJAR_CGROUP, chosen};
+pub(crate) use find::chosen;
 pub(crate) use groups::{Handed, NoGroup};
 pub(crate) use limits::{DEFAULT_PIDS, Events, usage_of};
 pub(crate) use run::{clean_up, make};

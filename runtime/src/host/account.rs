@@ -3,22 +3,20 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::mem;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use std::{env, mem};
 
 use nix::errno::Errno;
 use serde_json::json;
 
 use super::judge::{Evidence, Verdict};
 use crate::message;
+use crate::settings::settings;
 use crate::spec::Test;
-
-/// Where the report goes.
-pub(crate) const BELLJAR_REPORT: &str = "BELLJAR_REPORT";
 
 enum Destination {
     /// A file that gets a line for each test, as soon as it is over, in JSON.
@@ -93,20 +91,20 @@ fn destination() -> Result<Option<&'static Destination>, &'static BadReport> {
 }
 
 fn find_destination() -> Result<Option<Destination>, BadReport> {
-    let Some(value) = env::var_os(BELLJAR_REPORT).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = &settings().report else { return Ok(None) };
     if value == "-" {
         return Ok(Some(Destination::Table(Mutex::default())));
     }
     let Some(path) = value.as_bytes().strip_prefix(b"json:").filter(|path| !path.is_empty()) else {
         return Err(BadReport::Unknown(value.into()));
     };
-    let path = Path::new(OsStr::from_bytes(path));
+    let path = settings().absolute(Path::new(OsStr::from_bytes(path)));
     // A FIFO that nobody reads is no place for it, and must not be waited for.
-    match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(&path) {
         Ok(file) => Ok(Some(Destination::Lines(file))),
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            Err(BadReport::File { path: path.into(), errno })
+            Err(BadReport::File { path, errno })
         }
     }
 }
@@ -129,7 +127,7 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
         // One call for one line: several test binaries may append to the same file.
         Destination::Lines(file) => {
             if let Err(error) = { file }.write_all(account.to_json().as_bytes()) {
-                eprintln!("{}", message::report_incomplete(account.test, &error));
+                let _ = writeln!(io::stderr(), "{}", message::report_incomplete(account.test, &error));
             }
         }
         Destination::Table(accounts) => accounts.lock().unwrap_or_else(PoisonError::into_inner).push(account),

@@ -238,10 +238,11 @@ impl Sandbox {
                 evidence.ended = Some(Ended { end, execed, cpu });
                 return Ok(Received::LastReport { survivors });
             }
-            Some(Frame::Mark { moment, at, path }) => match &mut self.life {
-                Some(life) => life.mark(moment, at, path),
-                None => evidence.rubbish += message.length,
-            },
+            Some(Frame::Mark { moment, at, path }) => {
+                if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
+                    evidence.rubbish += message.length;
+                }
+            }
             Some(Frame::Born) | None => evidence.rubbish += message.length.max(1),
         }
         fds.for_each(discard);

@@ -5,12 +5,14 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::{env, process};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -18,11 +20,9 @@ use serde_json::{Value, json};
 
 use crate::message;
 use crate::report::{Moment, Step};
+use crate::settings::settings;
 use crate::spec::Test;
 use crate::sys::now;
-
-/// Where the trace goes.
-pub(crate) const BELLJAR_TRACE: &str = "BELLJAR_TRACE";
 
 /// Why there can be no trace.
 #[derive(Debug)]
@@ -40,17 +40,22 @@ fn path() -> Result<Option<&'static PathBuf>, &'static BadTrace> {
 }
 
 fn find_path() -> Result<Option<PathBuf>, BadTrace> {
-    let Some(path) = env::var_os(BELLJAR_TRACE).filter(|path| !path.is_empty()).map(PathBuf::from) else {
+    let Some(path) = settings().trace.as_ref().map(|path| settings().absolute(Path::new(path))) else {
         return Ok(None);
     };
-    // A test of another kind may change the working directory.
-    let path = std::path::absolute(&path).unwrap_or(path);
-    let name = env::args().next().unwrap_or_default();
-    let belongs_to = json!({"ph": "M", "name": "process_name", "pid": process::id(), "args": {"name": name}});
+    let name = format!("{} ({})", env::args().next().unwrap_or_default(), process::id());
+    let belongs_to = json!({"ph": "M", "name": "process_name", "pid": run_id(), "args": {"name": name}});
     match append(&path, &[belongs_to]) {
         Ok(()) => Ok(Some(path)),
         Err(error) => Err(BadTrace { path, errno: error.raw_os_error().map(Errno::from_raw) }),
     }
+}
+
+/// Tells this process from all others that write to the file: their ids may be of different pid namespaces.
+fn run_id() -> u32 {
+    static ID: OnceLock<u32> = OnceLock::new();
+    // Each `RandomState` has other keys, chosen at random.
+    *ID.get_or_init(|| (RandomState::new().hash_one(process::id()) >> 33) as u32)
 }
 
 /// Fails if a trace is asked for that can't be had.
@@ -62,35 +67,81 @@ fn is_wanted() -> bool {
     matches!(path(), Ok(Some(_)))
 }
 
-/// What ends a file of events.
+/// What begins a file of events, and no other file.
+const BEGIN: &str = r#"[
+{"args":{},"name":"belljar","ph":"M","pid":0}"#;
+
+/// What separates them. It is in none: JSON has no line breaks within strings.
+const SEPARATOR: &str = ",\n";
+
+/// What ends the file.
 const END: &str = "\n]\n";
 
+/// How long another test binary may write to the file, which takes it some microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Adds events to the file, an array in JSON, which stays one. Several test binaries may do so at once.
-fn append(path: &PathBuf, events: &[Value]) -> io::Result<()> {
+fn append(path: &Path, events: &[Value]) -> io::Result<()> {
     let file = File::options().read(true).write(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-    let length = file.seek(SeekFrom::End(0))?;
-    let mut text = String::from("[\n");
-    if length > 0 {
-        // What is no trace is left as it is.
-        let end = length.checked_sub(END.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
-        let mut found = [0; END.len()];
-        file.read_exact_at(&mut found, end)?;
-        if found != END.as_bytes() {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        file.seek(SeekFrom::Start(end))?;
-        text = String::from(",\n");
+    let file = lock(file)?;
+    let kept = end_of_events(&file)?;
+    let mut text = String::from(if kept == 0 { BEGIN } else { "" });
+    for event in events {
+        text += SEPARATOR;
+        text += &event.to_string();
     }
-    text += &events.iter().map(Value::to_string).collect::<Vec<_>>().join(",\n");
     text += END;
-    file.write_all(text.as_bytes())
+    let written = file.write_all_at(text.as_bytes(), kept);
+    if written.is_err() {
+        // As it was. There is room for that.
+        let _ = file.set_len(kept).and_then(|()| file.write_all_at(if kept == 0 { b"" } else { END.as_bytes() }, kept));
+    }
+    written
+}
+
+fn lock(mut file: File) -> io::Result<Flock<File>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((same, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = same,
+            result => return result.map_err(|(_, errno)| errno.into()),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Where the events in the file end; 0 if there are none yet. What is no trace is left as it is. What a test binary has left that
+/// was killed while it wrote is cut off.
+fn end_of_events(file: &File) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let mut found = vec![0; BEGIN.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
+    file.read_exact_at(&mut found, 0)?;
+    if !BEGIN.as_bytes().starts_with(&found) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    if found.len() < BEGIN.len() {
+        return Ok(0);
+    }
+    let end = length.saturating_sub(END.len() as u64);
+    let mut found = [0; END.len()];
+    file.read_exact_at(&mut found, end)?;
+    if found == END.as_bytes() {
+        return Ok(end);
+    }
+    let mut all = vec![0; usize::try_from(length).unwrap_or_default()];
+    file.read_exact_at(&mut all, 0)?;
+    let end =
+        all.windows(SEPARATOR.len()).rposition(|bytes| bytes == SEPARATOR.as_bytes()).unwrap_or(BEGIN.len()) as u64;
+    file.set_len(end)?;
+    Ok(end)
 }
 
 fn write(events: &[Value]) {
     if let Ok(Some(path)) = path() {
         if let Err(error) = append(path, events) {
-            eprintln!("{}", message::trace_incomplete(&error));
+            // Once, and not as the output of a test, which is shown only if that fails.
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| drop(writeln!(io::stderr(), "{}", message::trace_incomplete(&error))));
         }
     }
 }
@@ -132,7 +183,7 @@ impl Row {
     /// What names it.
     fn title(&self) -> Value {
         let name = format!("{} {}", self.rows.name, self.at + 1);
-        json!({"ph": "M", "name": "thread_name", "pid": process::id(), "tid": self.number(), "args": {"name": name}})
+        json!({"ph": "M", "name": "thread_name", "pid": run_id(), "tid": self.number(), "args": {"name": name}})
     }
 }
 
@@ -148,7 +199,7 @@ impl Drop for Row {
 /// What was done from `begin` to `end`, in nanoseconds of the monotonic clock.
 fn event(row: usize, name: &str, path: &str, begin: u64, end: u64) -> Value {
     let (begin, end) = (micros(begin), micros(end.max(begin)));
-    let mut event = json!({"ph": "X", "name": name, "pid": process::id(), "tid": row, "ts": begin, "dur": end - begin});
+    let mut event = json!({"ph": "X", "name": name, "pid": run_id(), "tid": row, "ts": begin, "dur": end - begin});
     if !path.is_empty() {
         event["args"] = json!({"path": path});
     }
@@ -158,9 +209,9 @@ fn event(row: usize, name: &str, path: &str, begin: u64, end: u64) -> Value {
 /// An arrow from what was done at one time in one row to what was done because of that.
 fn arrow(name: &str, from: (usize, u64), to: (usize, u64)) -> [Value; 2] {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let id = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let id = format!("{}-{}", run_id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let half = |kind: &str, (row, at): (usize, u64)| {
-        json!({"ph": kind, "bp": "e", "cat": "belljar", "name": name, "id": id, "pid": process::id(), "tid": row,
+        json!({"ph": kind, "bp": "e", "cat": "belljar", "name": name, "id": id, "pid": run_id(), "tid": row,
                "ts": micros(at)})
     };
     [half("s", from), half("f", to)]
@@ -244,11 +295,17 @@ pub(super) struct Life {
     told: Option<(usize, u64)>,
     test: Option<&'static Test>,
     moments: Vec<(Moment, u64, String)>,
+    /// How many bytes it has told.
+    told_bytes: usize,
 }
+
+/// The most that one sandbox tells: many times what its set-up does.
+const TOLD_MAX: usize = 1 << 20;
 
 /// A sandbox is asked for, and that on this thread.
 pub(super) fn life() -> Option<Life> {
-    let life = || Life { row: SANDBOXES.take(), asked: here(), told: None, test: None, moments: Vec::new() };
+    let life =
+        || Life { row: SANDBOXES.take(), asked: here(), told: None, test: None, moments: Vec::new(), told_bytes: 0 };
     is_wanted().then(life)
 }
 
@@ -257,8 +314,14 @@ impl Life {
         (self.told, self.test) = (here(), Some(test));
     }
 
-    pub(super) fn mark(&mut self, moment: Moment, at: u64, path: &[u8]) {
-        self.moments.push((moment, at, String::from_utf8_lossy(path).into_owned()));
+    /// Takes down what the sandbox tells. `false` if that is more than any has to tell.
+    pub(super) fn mark(&mut self, moment: Moment, at: u64, path: &[u8]) -> bool {
+        self.told_bytes += size_of::<(Moment, u64)>() + path.len();
+        let fits = self.told_bytes <= TOLD_MAX;
+        if fits {
+            self.moments.push((moment, at, String::from_utf8_lossy(path).into_owned()));
+        }
+        fits
     }
 
     /// The test has ended.

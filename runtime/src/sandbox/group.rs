@@ -78,7 +78,7 @@ impl Group {
         let mut buffer = [0; PAYLOAD_MAX];
         let received = report.ask(&Frame::Group(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
         match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {
-            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: sys::pid_namespace() }),
+            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: sys::pid_namespace()? }),
             Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),
             None => Err(io::Error::from_raw_os_error(Errno::EPROTO as i32)),
         }
@@ -149,7 +149,7 @@ impl Group {
         // Processes of elsewhere are 0, or missing in version 1. So is one that has ended, for a moment, since Linux 6.19. For
         // kill(2), 0 would be the caller's process group.
         let is_elsewhere = match self.namespace {
-            Some(namespace) => sys::pid_namespace() != Some(namespace),
+            Some(namespace) => sys::pid_namespace()? != Some(namespace),
             None => pids.contains(&0),
         };
         if is_elsewhere {

@@ -116,7 +116,12 @@ fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
             mkdir(path, Mode::from_bits_truncate(0o755)).or_refuse(Step::Directory, path)?;
             unified(path).or_refuse(Step::Mount, path)
         }
+    }?;
+    if joining.trees.is_empty() {
+        return Ok(());
     }
+    // What is written belongs in the root, which has a size.
+    remount(all, MsFlags::MS_RDONLY).or_refuse(Step::ReadOnly, all)
 }
 
 fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {

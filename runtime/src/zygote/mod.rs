@@ -26,11 +26,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 
-use crate::cgroup::{self, BELLJAR_CGROUP, Joining};
-use crate::host::account::{self, BELLJAR_REPORT};
-use crate::host::trace::BELLJAR_TRACE;
+use crate::cgroup::{self, Joining};
+use crate::host::account;
 use crate::report::{Frame, Moment, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel, mark};
+use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
 use crate::spec::Spec;
 use crate::sys::{self, Cloned, Constructor, Disposition, MainArguments, SingleThreaded};
 use facts::Facts;
@@ -56,6 +56,8 @@ static ENTRY: Constructor = enter;
 
 extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
     if runs_tests() {
+        // Before the fork, so that both processes go by the same.
+        settings();
         let zygote = start(MainArguments(argc, argv, envp));
         // Nobody else sets it: constructors run once.
         let _ = ZYGOTE.set(zygote);
@@ -180,10 +182,10 @@ impl Server {
         }
         // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-        // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
-        if env::var_os(BELLJAR_TRACE).is_some_and(|path| !path.is_empty()) {
+        if settings().trace.is_some() {
             mark::want();
         }
+        // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
         for name in [BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE] {
             // SAFETY: this process has one thread.
             unsafe { env::remove_var(name) };
