@@ -70,6 +70,15 @@ fn no_user() {}
 #[isolated(user = 4294967295, user = "root", user = "1:2:3", user = 1.5, user)]
 fn no_users() {}
 
+#[isolated(root = "image", uids = 0)]
+fn no_root_and_nobody() {}
+
+#[isolated(net, root = "/")]
+fn a_root_without_a_root() {}
+
+#[isolated(uids = 1000, user = 1000)]
+fn a_user_who_is_not_there() {}
+
 #[isolated(boottime = "soon", monotonic = "101y")]
 fn no_offsets() {}
 

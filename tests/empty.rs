@@ -16,12 +16,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use belljar::__private::{Spec, Test, run};
+use belljar::__private::{Ids, Root, Spec, Test, run};
 
 const ROUNDS: usize = 40;
 const PER_ROUND: u32 = 50;
 
 const SPEC: Spec = Spec {
+    root: Root::Tmpfs,
+    ids: Ids::One,
     net: true,
     mount: true,
     memory: None,
@@ -37,6 +39,7 @@ const SPEC: Spec = Spec {
 };
 static EMPTY: Test = Test {
     name: "bench::empty",
+    arguments: "",
     spec: SPEC,
     timeout: None,
     env: &[],
@@ -47,6 +50,7 @@ static EMPTY: Test = Test {
 /// With all limits that need a cgroup.
 static LIMITED: Test = Test {
     name: "bench::limited",
+    arguments: "",
     spec: Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC },
     timeout: None,
     env: &[],
@@ -56,6 +60,7 @@ static LIMITED: Test = Test {
 };
 static SURVEY: Test = Test {
     name: "bench::survey",
+    arguments: "",
     spec: SPEC,
     timeout: None,
     env: &[],
@@ -98,7 +103,16 @@ fn run_on(threads: usize, times: u32, test: &'static Test) {
 
 /// A test that asks for this.
 const fn asking(spec: Spec) -> Test {
-    Test { name: "bench::asking", spec, timeout: None, env: &[], clear_env: false, should_panic: false, body: || 0 }
+    Test {
+        name: "bench::asking",
+        spec,
+        arguments: "",
+        timeout: None,
+        env: &[],
+        clear_env: false,
+        should_panic: false,
+        body: || 0,
+    }
 }
 
 const PLAIN: Spec = Spec { net: false, mount: false, ..SPEC };

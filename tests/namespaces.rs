@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use belljar::isolated;
 use belljar_tests::run_ignored;
@@ -200,4 +202,39 @@ fn without_a_second_sandbox_the_name_is_taken() {
 fn stands_at_the_root_of_its_cgroups() {
     let cgroups = fs::read_to_string("/proc/self/cgroup").expect("read");
     assert!(cgroups.lines().all(|line| line.ends_with(":/")), "{cgroups}");
+}
+
+// ---- Which sandbox this is ----
+
+#[isolated(net, mount, hostname = "enter-me")]
+#[ignore = "run by sandboxes_can_be_entered"]
+fn waits_to_be_entered() {
+    let here = belljar::whereabouts().expect("a sandbox");
+    assert_eq!(here.test, "namespaces::waits_to_be_entered");
+    assert_eq!(here.arguments, "net, mount, hostname = \"enter-me\"");
+    println!("init {}", here.init.expect("a number"));
+    belljar_tests::hang();
+}
+
+/// Starts a test, waits for the number of its init, and has `see` look at that.
+fn with_init<T>(see: impl FnOnce(&str) -> T) -> T {
+    let mut command = belljar_tests::this_binary();
+    command.args(["--exact", "waits_to_be_entered", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("spawn");
+    let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+    let told = lines.map_while(Result::ok).find_map(|line| line.split("init ").nth(1).map(str::to_owned));
+    let seen = told.map(|init| see(init.trim()));
+    child.kill().and_then(|()| child.wait()).expect("kill");
+    seen.expect("the number of init")
+}
+
+#[test]
+fn sandboxes_can_be_entered() {
+    let output = with_init(|init| {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--user", "--uts", "--pid", "--preserve-credentials", "--target", init, "uname", "-n"]);
+        nsenter.output().expect("nsenter")
+    });
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "enter-me\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(belljar::whereabouts().is_none());
 }

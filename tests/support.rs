@@ -183,6 +183,14 @@ pub fn allocate(mib: usize) -> Vec<u8> {
     hint::black_box(memory)
 }
 
+/// The version of the kernel: its first two numbers.
+pub fn linux_version() -> (u32, u32) {
+    let system = nix::sys::utsname::uname().expect("uname");
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().expect("a number"));
+    (numbers.next().expect("a number"), numbers.next().expect("another"))
+}
+
 /// How often a test of chance is to be repeated: as often as `BELLJAR_TESTS_ROUNDS` says, or by default.
 pub fn rounds(default: usize) -> usize {
     match env::var("BELLJAR_TESTS_ROUNDS") {

@@ -16,14 +16,16 @@ use syn::{Error, Expr, ExprArray, ExprLit, Lit, LitInt, LitStr, Path, Token};
 const WORDS: [&str; 8] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup", "time"];
 
 /// The keys that take a value, each with an example.
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 15] = [
     ("timeout", "timeout = \"5s\""),
     ("memory", "memory = \"64MiB\""),
     ("pids", "pids = 32"),
     ("cpu", "cpu = 0.5"),
+    ("root", "root = \"overlay\""),
     ("tmpfs", "tmpfs = \"256MiB\""),
     ("hostname", "hostname = \"web1\""),
     ("user", "user = 1000"),
+    ("uids", "uids = 65536"),
     ("bind", "bind = [\"/src:/dst:rw\"]"),
     ("env", "env = [\"NAME=value\"]"),
     ("clear_env", "clear_env"),
@@ -66,12 +68,16 @@ pub(crate) struct Args {
     pub(crate) pids: Option<u32>,
     /// The most CPU time, in thousandths of a core.
     pub(crate) cpu: Option<u32>,
+    /// What the root consists of.
+    pub(crate) root: Root,
     /// The most that the root's tmpfs holds, in bytes.
     pub(crate) tmpfs: Option<u64>,
     /// The host name inside.
     pub(crate) hostname: Option<String>,
     /// Who the test is inside: a user and a group.
     pub(crate) user: Option<(u32, u32)>,
+    /// Which users and groups there are inside.
+    pub(crate) ids: Ids,
     /// How much later it is inside, by the clocks `monotonic` and `boottime`, if the test has clocks of its own.
     pub(crate) time: Option<[Duration; 2]>,
     /// What of the host is shown besides.
@@ -82,6 +88,37 @@ pub(crate) struct Args {
     pub(crate) clear_env: bool,
     /// Where belljar is to be found.
     pub(crate) krate: Path,
+}
+
+/// What the root of a sandbox consists of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Root {
+    #[default]
+    Tmpfs,
+    /// The host's tree, copy-on-write.
+    Overlay,
+    /// A directory, copy-on-write. It may be relative to the package.
+    Directory(String),
+}
+
+/// The users and groups in a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// Root alone.
+    One,
+    /// So many, from 0 on.
+    Range(u32),
+    /// The host's.
+    Host,
+}
+
+/// Who the value of `user` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    /// A user and a group.
+    Inside(u32, u32),
+    /// Real root.
+    Host,
 }
 
 /// A path of the host that is shown inside.
@@ -104,20 +141,31 @@ impl Args {
             }
         }
         let everything = reader.words.is_empty();
-        if let (Some((_, span)), false) = (reader.tmpfs, everything || reader.has("mount")) {
+        let mount = everything || reader.has("mount");
+        if let (Some((_, span)), false) = (reader.tmpfs, mount) {
             reader.add(Error::new(span, "`tmpfs` is the size of the root that `mount` makes: write `mount` too"));
         }
+        if let (Some((_, span)), false) = (&reader.root, mount) {
+            let error = Error::new(*span, "`root` is what the root consists of that `mount` makes: write `mount` too");
+            reader.add(error);
+        }
+        let ids = reader.ids();
         let has_clocks = reader.has("time") || reader.monotonic.is_some() || reader.boottime.is_some();
         let args = Self {
             net: everything || reader.has("net"),
-            mount: everything || reader.has("mount"),
+            mount,
+            root: reader.root.map(|(root, _)| root).unwrap_or_default(),
             timeout: reader.timeout,
             memory: reader.memory,
             pids: reader.pids,
             cpu: reader.cpu,
             tmpfs: reader.tmpfs.map(|(bytes, _)| bytes),
             hostname: reader.hostname,
-            user: reader.user,
+            user: match reader.user {
+                Some(User::Inside(uid, gid)) => Some((uid, gid)),
+                Some(User::Host) | None => None,
+            },
+            ids,
             time: has_clocks
                 .then(|| [reader.monotonic, reader.boottime].map(|offset| offset.unwrap_or(Duration::ZERO))),
             binds: reader.binds,
@@ -139,9 +187,13 @@ struct Reader {
     pids: Option<u32>,
     cpu: Option<u32>,
     /// And where it stands.
+    root: Option<(Root, Span)>,
+    /// And where it stands.
     tmpfs: Option<(u64, Span)>,
     hostname: Option<String>,
-    user: Option<(u32, u32)>,
+    user: Option<User>,
+    /// And where it stands.
+    uids: Option<(u32, Span)>,
     monotonic: Option<Duration>,
     boottime: Option<Duration>,
     binds: Vec<Bind>,
@@ -161,6 +213,24 @@ impl Reader {
 
     fn has(&self, word: &str) -> bool {
         self.words.iter().any(|seen| seen == word)
+    }
+
+    /// Which ids there are, by `user` and `uids` together.
+    fn ids(&mut self) -> Ids {
+        let Some((uids, span)) = self.uids else {
+            return if self.user == Some(User::Host) { Ids::Host } else { Ids::One };
+        };
+        match self.user {
+            Some(User::Host) => {
+                self.add(Error::new(span, "with `user = \"host\"` all ids are the host's: remove `uids`"));
+            }
+            Some(User::Inside(uid, gid)) if uids > 1 && uid.max(gid) >= uids => {
+                let text = format!("`user` is {uid}:{gid}, and of {uids} ids the last is {}: raise `uids`", uids - 1);
+                self.add(Error::new(span, text));
+            }
+            _ => {}
+        }
+        if uids == 1 { Ids::One } else { Ids::Range(uids) }
     }
 
     /// Reads one argument: a word, or a key with its value.
@@ -208,9 +278,13 @@ impl Reader {
             "memory" => self.memory = Some(memory(&string(input, example)?)?),
             "pids" => self.pids = Some(pids(&input.parse().map_err(expected("a whole number", example))?)?),
             "cpu" => self.cpu = Some(cpu(&input.parse().map_err(expected("a number", example))?)?),
+            "root" => self.root = Some((root(&string(input, example)?)?, name.span())),
             "tmpfs" => self.tmpfs = Some((memory(&string(input, example)?)?, name.span())),
             "hostname" => self.hostname = Some(hostname(&string(input, example)?)?),
             "user" => self.user = Some(user(&input.parse().map_err(expected("a number or a string", example))?)?),
+            "uids" => {
+                self.uids = Some((uids(&input.parse().map_err(expected("a whole number", example))?)?, name.span()));
+            }
             "bind" => self.binds = self.list(input, example, bind)?,
             "env" => self.env = self.list(input, example, variable)?,
             "boottime" => self.boottime = Some(offset(&string(input, example)?)?),
@@ -321,12 +395,45 @@ fn offset(literal: &LitStr) -> syn::Result<Duration> {
     Ok(offset)
 }
 
-/// Reads `1000` or `"1000:100"`.
-fn user(literal: &Lit) -> syn::Result<(u32, u32)> {
+/// Reads `tmpfs`, `overlay` or a path.
+fn root(literal: &LitStr) -> syn::Result<Root> {
+    let text = literal.value();
+    match text.as_str() {
+        "tmpfs" => Ok(Root::Tmpfs),
+        "overlay" => Ok(Root::Overlay),
+        path if (path.starts_with('/') || path.starts_with("./") || path.starts_with("../"))
+            && !path.contains('\0') =>
+        {
+            if path.split('/').all(|part| part.is_empty() || part == ".") && path.starts_with('/') {
+                return Err(Error::new(literal.span(), "`/` is the host's tree: write \"overlay\" for a copy of it"));
+            }
+            Ok(Root::Directory(text))
+        }
+        _ => {
+            let rule = "write \"tmpfs\", \"overlay\", or the path of a directory that begins with `/` or `./`";
+            Err(Error::new(literal.span(), format!("`{text}` is no root: {rule}")))
+        }
+    }
+}
+
+/// Reads how many ids there are.
+fn uids(literal: &LitInt) -> syn::Result<u32> {
+    match literal.base10_parse() {
+        Ok(uids @ 1..) => Ok(uids),
+        _ => {
+            let rule = "write a number from 1 to 4294967295";
+            Err(Error::new(literal.span(), format!("`{literal}` is no number of ids: {rule}")))
+        }
+    }
+}
+
+/// Reads `1000`, `"1000:100"` or `"host"`.
+fn user(literal: &Lit) -> syn::Result<User> {
     // The last number is none, see setuid(2).
     let id = |text: &str| text.parse().ok().filter(|id| *id < u32::MAX);
     let ids = match literal {
         Lit::Int(number) => number.base10_parse().ok().filter(|id| *id < u32::MAX).map(|id| (id, id)),
+        Lit::Str(text) if text.value() == "host" => return Ok(User::Host),
         Lit::Str(text) => {
             let text = text.value();
             let (uid, gid) = text.split_once(':').unwrap_or((&text, &text));
@@ -335,8 +442,10 @@ fn user(literal: &Lit) -> syn::Result<(u32, u32)> {
         _ => None,
     };
     let literal_text = literal.to_token_stream();
-    let rule = "write the number of a user, or one of a user and one of a group: `1000` or `\"1000:100\"`";
-    ids.ok_or_else(|| Error::new(literal.span(), format!("`{literal_text}` is no user: {rule}")))
+    let rule =
+        "write the number of a user, one of a user and one of a group, or `host`: `1000`, `\"1000:100\"` or `\"host\"`";
+    ids.map(|(uid, gid)| User::Inside(uid, gid))
+        .ok_or_else(|| Error::new(literal.span(), format!("`{literal_text}` is no user: {rule}")))
 }
 
 /// Reads `/src`, `/src:/dst` or `/src:/dst:rw`.
@@ -500,6 +609,33 @@ mod tests {
         assert_eq!(args.time, Some([Duration::from_secs(3600), Duration::ZERO]));
         assert_eq!(Args::parse(quote!(time)).0.time, Some([Duration::ZERO; 2]));
         assert_eq!(Args::parse(quote!(net)).0.time, None);
+    }
+
+    #[test]
+    fn roots_and_ids_are_read() {
+        let args = |tokens: TokenStream| {
+            let (args, error) = Args::parse(tokens);
+            assert!(error.is_none(), "{error:?}");
+            args
+        };
+        assert_eq!(args(quote!()).root, Root::Tmpfs);
+        assert_eq!(args(quote!(root = "overlay")).root, Root::Overlay);
+        assert_eq!(args(quote!(mount, root = "./image")).root, Root::Directory("./image".to_owned()));
+        assert_eq!(args(quote!(uids = 1)).ids, Ids::One);
+        assert_eq!(args(quote!(uids = 65536, user = 65535)).ids, Ids::Range(65536));
+        assert_eq!(args(quote!(user = "host")).ids, Ids::Host);
+        assert_eq!(args(quote!(user = 7)).ids, Ids::One);
+        for bad in [
+            quote!(net, root = "overlay"),
+            quote!(root = "image"),
+            quote!(root = "//."),
+            quote!(uids = 0),
+            quote!(uids = 100, user = 100),
+            quote!(uids = 100, user = "1:100"),
+            quote!(uids = 100, user = "host"),
+        ] {
+            assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use quote::{ToTokens, TokenStreamExt as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{AttrStyle, Attribute, Error, GenericParam, ItemFn, Path, Safety};
 
-use crate::args::{Args, Bind};
+use crate::args::{Args, Bind, Ids, Root};
 
 /// Turns a function into an isolated test. Where that can't be, the function is emitted as it stands, with the errors.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -50,7 +50,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             quote!(#errors #function)
         }
         (None, Some(_)) => below_the_others(&args.krate, &arguments, function),
-        (None, None) => isolated_test(&args, &function),
+        (None, None) => isolated_test(&args, &arguments, &function),
     }
 }
 
@@ -101,18 +101,30 @@ fn below_the_others(krate: &Path, args: &TokenStream, mut function: ItemFn) -> T
 }
 
 /// The test itself.
-fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
-    let Args { net, mount, timeout, memory, pids, cpu, tmpfs, hostname, user, time, binds, env, clear_env, krate } =
-        args;
+fn isolated_test(args: &Args, arguments: &TokenStream, function: &ItemFn) -> TokenStream {
+    let Args {
+        net, mount, timeout, memory, pids, cpu, tmpfs, hostname, user, time, binds, env, clear_env, krate, ..
+    } = args;
     let ItemFn { attrs, vis, sig, block, .. } = function;
     let name = &sig.ident;
     let test_attribute = (!attrs.iter().any(is_standard_test)).then(|| quote!(#[::core::prelude::v1::test]));
+    let written = arguments.to_string();
     let should_panic = attrs.iter().any(|attribute| attribute.path().is_ident("should_panic"));
     let timeout = option(timeout.map(duration));
     let [memory, tmpfs] = [memory, tmpfs].map(|bytes| literal(bytes.as_ref()));
     let [pids, cpu] = [pids, cpu].map(|number| literal(number.as_ref()));
     let hostname = literal(hostname.as_ref());
     let user = option(user.map(|(uid, gid)| quote!((#uid, #gid))));
+    let root = match &args.root {
+        Root::Tmpfs => quote!(Tmpfs),
+        Root::Overlay => quote!(Overlay),
+        Root::Directory(path) => quote!(Directory(#path)),
+    };
+    let ids = match args.ids {
+        Ids::One => quote!(One),
+        Ids::Range(ids) => quote!(Range(#ids)),
+        Ids::Host => quote!(Host),
+    };
     let time = option(time.map(|clocks| {
         let clocks = clocks.map(duration);
         quote!([#(#clocks),*])
@@ -137,12 +149,15 @@ fn isolated_test(args: &Args, function: &ItemFn) -> TokenStream {
         #krate::__private::run(const {
             &#krate::__private::Test {
                 name: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(#name)),
+                arguments: #written,
                 spec: #krate::__private::Spec {
                     net: #net,
                     mount: #mount,
+                    root: #krate::__private::Root::#root,
                     tmpfs: #tmpfs,
                     hostname: #hostname,
                     user: #user,
+                    ids: #krate::__private::Ids::#ids,
                     time: #time,
                     binds: &[#(#binds),*],
                     memory: #memory,

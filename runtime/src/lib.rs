@@ -56,6 +56,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, reason = "hosts, users and test bodies do the unexpected")]
 
 mod cgroup;
+mod changes;
 mod host;
 mod message;
 mod proc;
@@ -65,16 +66,37 @@ mod settings;
 mod spec;
 mod sys;
 mod usage;
+mod whereabouts;
 mod zygote;
 
+pub use changes::Change;
 pub use sandbox::Group;
 pub use usage::Usage;
+pub use whereabouts::Whereabouts;
 
 /// What this sandbox has used until now. Outside of sandboxes, nothing is known.
 ///
 /// The test binary, outside, reads it: it makes no difference what the test does to its own view of the system.
 pub fn usage() -> Usage {
     sandbox::usage().unwrap_or_default()
+}
+
+/// What this test has changed in its root until now, in the order of the paths, if that is a copy: with `root = "overlay"`, or a
+/// directory. A test in such a root that fails has the same list printed.
+///
+/// A directory that was created stands for itself, and what is in it too. A file that was opened for writing counts as changed.
+/// Below directories of other users than root, which take `uids`, an ordinary user can't look from outside, and nothing is told.
+///
+/// # Errors
+///
+/// `Unsupported` if the root is no copy, or this is no sandbox.
+pub fn changes() -> std::io::Result<Vec<Change>> {
+    sandbox::changes()
+}
+
+/// Which sandbox this is. `None` outside of sandboxes.
+pub fn whereabouts() -> Option<Whereabouts> {
+    sandbox::whereabouts()
 }
 
 /// Makes a function a test that runs in a Linux sandbox of its own.
@@ -96,15 +118,28 @@ pub fn usage() -> Usage {
 /// | `memory = "64MiB"` | the most memory of all processes together, the tmpfs included; whoever needs more has all killed | no limit |
 /// | `pids = 32` | the most processes and threads, the two of the test itself included; fork(2) then gives EAGAIN | 1024, where it can be had |
 /// | `cpu = 0.5` | the most CPU time, in cores | no limit |
-/// | `tmpfs = "256MiB"` | the size of the writable root | half of the memory, see tmpfs(5) |
+/// | `root = "overlay"`, `root = "/dir"` | a root that is a copy: of the host's tree, or of a directory such as an unpacked image | a tmpfs |
+/// | `tmpfs = "256MiB"` | the most that is written to the root | half of the memory, see tmpfs(5) |
 /// | `hostname = "web1"` | the host name, see uname(2) | `localhost` |
 /// | `user = 1000`, `user = "1000:100"` | who the test is inside: without root's powers, and the owner of all that is there | root |
+/// | `user = "host"` | no user namespace: the test is the machine's own root, which must run it | |
+/// | `uids = 65536` | how many users and groups there are | root alone |
 /// | `bind = ["/src", "/src:/dst", "/src:/dst:rw"]` | paths of the host that are shown, read-only unless `rw`; relative ones begin at the package | none |
 /// | `env = ["NAME=value"]` | environment variables | inherited |
 /// | `clear_env` | removes all others | |
 /// | `boottime = "30d"` | for how much longer the machine has been up, by CLOCK_BOOTTIME and `/proc/uptime` | the host's |
 /// | `monotonic = "1h"` | the same for CLOCK_MONOTONIC, which [`Instant`](std::time::Instant) reads | the host's |
 /// | `crate = path` | where this crate is re-exported | `::belljar` |
+///
+/// A copy is private: what is written to it goes to a tmpfs, and [`changes`] tells what that was. Files whose owner has no number
+/// inside can't be changed in it. So where the tests don't run as root, root inside has the directories that every system has, such
+/// as `/etc` and `/var/lib`, and the files in `/etc` that it edits; all else is as it is outside. Copies take overlayfs, and a
+/// Linux since 5.11. What was removed can be made again as another kind of file since 6.6. A path that begins with `./` begins at
+/// the package; what is tested is shown in its place.
+///
+/// With `uids`, users other than root can be had, by setuid(2), chown(2) and programs that drop privileges; `user` is then one of
+/// them. Where root runs the tests, they have the numbers that they have on the host. Others need subordinate ids, see
+/// subuid(5), and newuidmap(1).
 ///
 /// `time` stands for a time namespace of its own, which has the host's clocks unless `boottime` or `monotonic` say otherwise. They
 /// imply it. The time of day is the same everywhere, see time_namespaces(7).
@@ -130,7 +165,7 @@ pub use belljar_macros::isolated;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::host::run;
-    pub use crate::spec::{Bind, Spec, Test};
+    pub use crate::spec::{Bind, Ids, Root, Spec, Test};
 
     use std::process::{ExitCode, Termination};
 

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::cgroup::Trouble;
+use crate::changes::Change;
 use crate::host::account::{Account, BadReport};
 use crate::host::census::Process;
 use crate::host::judge::Largest;
@@ -99,6 +100,36 @@ pub(crate) fn table(accounts: &[Account]) -> String {
         table.push('\n');
     }
     table
+}
+
+// ---- Copies ----
+
+/// How many changes a message lists.
+const CHANGES_LISTED: usize = 20;
+
+pub(crate) fn changes(test: &str, changes: &[Change]) -> String {
+    let line = |change: &Change| match change {
+        Change::Created(path) => format!("\n  created {}", path.display()),
+        Change::Changed(path) => format!("\n  changed {}", path.display()),
+        Change::Removed(path) => format!("\n  removed {}", path.display()),
+    };
+    let more = match changes.len().saturating_sub(CHANGES_LISTED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    let listed: String = changes.iter().take(CHANGES_LISTED).map(line).collect();
+    format!("belljar: what `{test}` has changed in its copy of the tree:{listed}{more}")
+}
+
+pub(crate) fn no_changes_outside() -> String {
+    "belljar: nothing is known of changes here: this is no sandbox, or has closed the descriptor of its report."
+        .to_owned()
+}
+
+pub(crate) fn no_copy() -> String {
+    "belljar: nothing is known of changes here: the root of this sandbox is no copy of another tree. Write `root = \"overlay\"`, or \
+     the path of a directory."
+        .to_owned()
 }
 
 // ---- Groups ----
@@ -273,6 +304,7 @@ const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test
                         feature `systemd`, which does that";
 
 /// Why a host refuses, and what to do about it.
+#[derive(Debug)]
 pub(crate) struct Cause {
     why: Cow<'static, str>,
     remedy: Cow<'static, str>,
@@ -309,6 +341,61 @@ impl Cause {
 
     pub(crate) fn no_time_namespaces() -> Self {
         Self::new("this kernel has no time namespaces", "a kernel with CONFIG_TIME_NS, as distributions have it")
+    }
+
+    pub(crate) fn not_real_root() -> Self {
+        Self::new(
+            "`user = \"host\"` stands for the machine's own root, and the tests run as an ordinary user or in a user namespace",
+            "sudo -E cargo test, or leave `user` out: most of what root does can be done without",
+        )
+    }
+
+    pub(crate) fn no_directory() -> Self {
+        Self::new("there is no such directory, or this user can't see it", "name one that is there: root = \"/dir\"")
+    }
+
+    pub(crate) fn no_overlay() -> Self {
+        Self::new("this kernel has no overlayfs, or has not loaded it", "sudo modprobe overlay")
+    }
+
+    pub(crate) fn no_overlay_for_users() -> Self {
+        Self::new("this kernel lets nobody mount overlayfs in a user namespace", "Linux 5.11 or later")
+    }
+
+    pub(crate) fn can_not_be_copied() -> Self {
+        Self::new(
+            "overlayfs can't be laid over this file system: it may lie on two others already, as in a sandbox in a container, or tell \
+             no upper from lower case",
+            "name a directory on another file system: root = \"/dir\"",
+        )
+    }
+
+    pub(crate) fn ids_are_missing(count: u32) -> Self {
+        Self::new(
+            format!("root here has less than {count} ids itself, as in a container or a sandbox"),
+            "run the tests where root has them all, or give the sandbox around them as many (`uids`)",
+        )
+    }
+
+    pub(crate) fn no_subordinate_ids(user: &str, present: u32, wanted: u32) -> Self {
+        Self::new(
+            format!("{wanted} subordinate ids are needed, and {present} are given to the user {user}"),
+            format!(
+                "sudo usermod --add-subuids 100000-{0} --add-subgids 100000-{0} {user}",
+                100_000 + u64::from(wanted) - 1
+            ),
+        )
+    }
+
+    pub(crate) fn no_program(program: &str) -> Self {
+        Self::new(format!("the program {program} is not installed"), "sudo apt-get install uidmap")
+    }
+
+    pub(crate) fn program_refuses(program: &str, said: &str) -> Self {
+        Self::new(
+            format!("{program} says: {said}"),
+            "give this user as many subordinate ids in /etc/subuid and /etc/subgid",
+        )
     }
 
     pub(crate) fn too_many_keys() -> Self {
@@ -400,6 +487,8 @@ pub(crate) fn describe(step: Step) -> &'static str {
         Step::ProcessLimit => "limit processes and threads",
         Step::Session => "begin a session that ends with the zygote",
         Step::Descriptors => "put the standard streams in place",
+        Step::HostIds => "do without a user namespace",
+        Step::Copy => "lay a private copy over a tree of the host",
         Step::MapIds => "map the ids of the user namespace",
         Step::Namespaces => "enter new mount, network, ipc, uts and cgroup namespaces",
         Step::Keyring => "begin an empty session keyring",

@@ -42,6 +42,8 @@ pub(crate) enum Step {
     Session,
     /// Put the standard streams and the report socket in their places.
     Descriptors,
+    /// Do without a user namespace.
+    HostIds,
     /// Map the sandbox's user and group ids.
     MapIds,
     /// Enter the other namespaces.
@@ -70,6 +72,8 @@ pub(crate) enum Step {
     ReadOnly,
     /// Mount a file system.
     Mount,
+    /// Lay a private copy over a tree of the host.
+    Copy,
     /// Make the new root the root, and let go of the old one.
     Pivot,
     /// Go to the working directory.
@@ -85,7 +89,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 27] = [
+    const ALL: [Self; 29] = [
         Self::Cgroup,
         Self::Clone,
         Self::Birth,
@@ -93,6 +97,7 @@ impl Step {
         Self::ProcessLimit,
         Self::Session,
         Self::Descriptors,
+        Self::HostIds,
         Self::MapIds,
         Self::Namespaces,
         Self::Keyring,
@@ -107,6 +112,7 @@ impl Step {
         Self::Bind,
         Self::ReadOnly,
         Self::Mount,
+        Self::Copy,
         Self::Pivot,
         Self::WorkingDirectory,
         Self::Fork,
@@ -223,6 +229,13 @@ pub(crate) enum Frame<'a> {
     Usage,
     /// From the test: it asks for a group of this name. With it comes a socket for what [`Handed`](crate::cgroup::Handed) is.
     Group(&'a [u8]),
+    /// From init, if the root is a copy: it is made, and nothing is changed yet. With it comes the tmpfs that holds what will be;
+    /// see [`Tree`](crate::host::copy::Tree).
+    Copied,
+    /// From the test: it asks what has changed in the copy. With it comes a socket for the answer.
+    Changes,
+    /// From the test: it asks for the number that init has outside. With it comes a socket for the answer.
+    Init,
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
     /// `had_children`: it may have been a child of that one, which it had waited for.
     Largest { bytes: u64, had_children: bool, name: &'a [u8] },
@@ -299,6 +312,9 @@ impl<'a> Frame<'a> {
                 writer.put(&[8]);
                 writer.put(name);
             }
+            Self::Copied => writer.put(&[11]),
+            Self::Changes => writer.put(&[12]),
+            Self::Init => writer.put(&[13]),
             Self::Mark { moment, at, path } => {
                 writer.put(&[10, moment.number()]);
                 writer.put(&at.to_ne_bytes());
@@ -350,6 +366,9 @@ impl<'a> Frame<'a> {
                 let (at, path) = payload.split_first_chunk()?;
                 Some(Self::Mark { moment: Moment::from_number(*moment)?, at: u64::from_ne_bytes(*at), path })
             }
+            (11, []) => Some(Self::Copied),
+            (12, []) => Some(Self::Changes),
+            (13, []) => Some(Self::Init),
             _ => None,
         }
     }
@@ -383,6 +402,9 @@ mod tests {
             Frame::Ended { end: End::Exited(REPORTED), execed: false, survivors: true, cpu: 7 },
             Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false, cpu: u64::MAX },
             Frame::Usage,
+            Frame::Copied,
+            Frame::Changes,
+            Frame::Init,
             Frame::Group(b"db"),
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
@@ -426,7 +448,7 @@ mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 11..=255 {
+        for kind in 14..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

@@ -13,6 +13,8 @@ pub(crate) const DEFAULT_HOSTNAME: &str = "localhost";
 pub struct Test {
     /// The path of the test function, crate first.
     pub name: &'static str,
+    /// The arguments of its attribute, as they are written.
+    pub arguments: &'static str,
     /// The sandbox it runs in.
     pub spec: Spec,
     /// How long the body may run.
@@ -34,14 +36,18 @@ pub struct Test {
 pub struct Spec {
     /// A network of its own, with `lo` up; otherwise the host's.
     pub net: bool,
-    /// A tmpfs root of its own; otherwise the host's tree, in a private mount table.
+    /// A root of its own; otherwise the host's tree, in a private mount table.
     pub mount: bool,
-    /// The most that the tmpfs of the root holds, in bytes, if a limit is written.
+    /// What that root consists of.
+    pub root: Root,
+    /// The most that is written to the root, in bytes, if a limit is written.
     pub tmpfs: Option<u64>,
     /// The host name inside, if one is asked for.
     pub hostname: Option<&'static str>,
     /// Who the test is inside, a user and a group, if not root.
     pub user: Option<(u32, u32)>,
+    /// Which users and groups there are inside.
+    pub ids: Ids,
     /// How much later it is inside, by CLOCK_MONOTONIC and CLOCK_BOOTTIME, if the test has clocks of its own.
     pub time: Option<[Duration; 2]>,
     /// What of the host is shown besides.
@@ -56,6 +62,28 @@ pub struct Spec {
     pub manifest_dir: Option<&'static str>,
     /// Cargo's `CARGO_TARGET_TMPDIR` when the test was compiled: integration tests and benches have one.
     pub target_tmpdir: Option<&'static str>,
+}
+
+/// What the root of a sandbox consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// A tmpfs with a small system in it.
+    Tmpfs,
+    /// The host's tree, copy-on-write.
+    Overlay,
+    /// A directory of the host, copy-on-write. A path that is relative begins at the package.
+    Directory(&'static str),
+}
+
+/// The users and groups that there are in a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// Root, who is whoever runs the tests.
+    One,
+    /// So many, from 0 on.
+    Range(u32),
+    /// The host's: there is no user namespace.
+    Host,
 }
 
 /// A path of the host that a test asks to be shown.
@@ -73,6 +101,11 @@ impl Spec {
     /// Whether the test has written a limit, which is then a promise.
     pub(crate) fn has_limits(&self) -> bool {
         self.memory.is_some() || self.pids.is_some() || self.cpu.is_some()
+    }
+
+    /// Whether the root is a copy of a tree of the host.
+    pub(crate) fn has_copy(&self) -> bool {
+        self.mount && self.root != Root::Tmpfs
     }
 }
 

@@ -480,6 +480,16 @@ pub(crate) fn attach_mounts(mounts: &OwnedFd, path: &CStr) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Whether this directory of an overlay's upper layer hides what the lower one has in its place: its attribute `opaque`. See the
+/// kernel's overlayfs.rst.
+pub(crate) fn hides_lower(directory: BorrowedFd<'_>) -> bool {
+    let (name, mut value) = (c"user.overlay.opaque", [0_u8; 1]);
+    // SAFETY: the name and the value, which has this size, outlive the call.
+    let length =
+        unsafe { libc::fgetxattr(directory.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    length == 1 && value == *b"y"
+}
+
 /// Gives this process an empty session keyring of its own in place of the one that it shares with what started it. See
 /// session-keyring(7) and keyctl_join_session_keyring(3).
 pub(crate) fn join_new_session_keyring() -> nix::Result<()> {

@@ -21,7 +21,7 @@ use super::systemd;
 use super::{CGROUPS, Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Tree, Trouble};
 use crate::host::account;
 use crate::proc::pid_of;
-use crate::spec::Spec;
+use crate::spec::{Ids, Spec};
 
 /// What the names of our directories begin with.
 const PREFIX: &str = "belljar-run-";
@@ -67,7 +67,7 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     let mut run = run();
     run.remove_those_that_are_over();
     if written.is_empty() && run.in_vain {
-        return Ok(without_pids());
+        return Ok(without_pids(spec));
     }
     let made = match run.make(spec, &written, zygote) {
         Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written, zygote),
@@ -75,32 +75,32 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     };
     match made {
         // Who names a cgroup means it.
-        Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller)) => {
+        Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller, spec)) => {
             run.in_vain |= written.is_empty();
-            Ok(without_pids())
+            Ok(without_pids(spec))
         }
         other => other,
     }
 }
 
 /// No cgroup, but a limit on processes where there can be one.
-fn without_pids() -> (Cgroup, Joining) {
-    (Cgroup::default(), Joining { process_limit: process_limit_is_exact(), ..Joining::default() })
+fn without_pids(spec: &Spec) -> (Cgroup, Joining) {
+    (Cgroup::default(), Joining { process_limit: process_limit_is_exact(spec), ..Joining::default() })
 }
 
 /// Whether there is something else that keeps a limit of this kind as well.
-fn has_stand_in(controller: Controller) -> bool {
-    controller == Controller::Pids && process_limit_is_exact()
+fn has_stand_in(controller: Controller, spec: &Spec) -> bool {
+    controller == Controller::Pids && process_limit_is_exact(spec)
 }
 
 /// Whether RLIMIT_NPROC counts the processes of a user namespace alone, as since Linux 5.14, and binds its owner, who must
-/// not be root. See getrlimit(2).
-fn process_limit_is_exact() -> bool {
+/// not be root, and who must be all users that there are: each is counted by itself. See getrlimit(2).
+fn process_limit_is_exact(spec: &Spec) -> bool {
     let Ok(system) = uname() else { return false };
     let release = system.release().to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (5, 14) && geteuid() != Uid::from_raw(0)
+    version >= (5, 14) && geteuid() != Uid::from_raw(0) && spec.ids == Ids::One
 }
 
 /// Removes all that this process has made. To be called when no sandbox is left.
@@ -161,15 +161,17 @@ impl Run {
             return Err(Trouble::Missing(Controller::Pids));
         }
         let offers = |controller: Controller| found.iter().any(|found| found.controllers.contains(&controller));
-        if let Some(missing) = written.iter().find(|controller| !offers(**controller) && !has_stand_in(**controller)) {
+        if let Some(missing) =
+            written.iter().find(|controller| !offers(**controller) && !has_stand_in(**controller, spec))
+        {
             return Err(Trouble::Missing(*missing));
         }
         let mut directories = Vec::new();
         match self.make_directories(&mut directories, &found, spec, written, zygote) {
-            Ok(_) if directories.is_empty() => Ok(without_pids()),
+            Ok(_) if directories.is_empty() => Ok(without_pids(spec)),
             Ok(mut joining) => {
                 let limited = directories.iter().any(|directory| directory.controllers.contains(&Controller::Pids));
-                joining.process_limit = !limited && process_limit_is_exact();
+                joining.process_limit = !limited && process_limit_is_exact(spec);
                 Ok((Cgroup { directories }, joining))
             }
             Err(trouble) => {
@@ -211,7 +213,9 @@ impl Run {
                 place.contain(zygote)?;
                 continue;
             }
-            let controllers = place.enable(&wanted, written, is_measured)?;
+            let required: Vec<_> =
+                written.iter().copied().filter(|controller| !has_stand_in(*controller, spec)).collect();
+            let controllers = place.enable(&wanted, &required, is_measured || !written.is_empty())?;
             directories.push(place.make(&name, controllers)?);
             if let Some(directory) = directories.last() {
                 directory.limit(spec)?;
@@ -296,27 +300,26 @@ impl Place {
         Ok(())
     }
 
-    /// Has cgroups below ours get controllers: those that are `wanted`, as far as possible, and those that are `written`,
-    /// or it fails. Returns all that they get. The cgroup above is changed for limits that are written, and where tests are
-    /// measured because somebody asked for that.
+    /// Has cgroups below ours get controllers: those that are `wanted`, as far as possible, and those that are `required`,
+    /// or it fails. Returns all that they get. The cgroup above is changed only if it may be: for limits that are written, and
+    /// where tests are measured because somebody asked for that.
     fn enable(
         &mut self,
         wanted: &[Controller],
-        written: &[Controller],
-        is_measured: bool,
+        required: &[Controller],
+        may_change: bool,
     ) -> Result<Vec<Controller>, Trouble> {
         if !self.hierarchy.v2 {
             return Ok(wanted.to_vec());
         }
-        let may_change = is_measured || !written.is_empty();
         for controller in wanted {
-            let is_written = written.contains(controller);
-            if self.enabled.contains(controller) || !is_written && self.refused.contains(&(*controller, may_change)) {
+            let is_required = required.contains(controller);
+            if self.enabled.contains(controller) || !is_required && self.refused.contains(&(*controller, may_change)) {
                 continue;
             }
             match self.enable_one(*controller, may_change) {
                 Ok(()) => self.enabled.push(*controller),
-                Err(trouble) if is_written && !has_stand_in(*controller) => return Err(trouble),
+                Err(trouble) if is_required => return Err(trouble),
                 Err(_) => self.refused.push((*controller, may_change)),
             }
         }

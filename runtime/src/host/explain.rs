@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -9,8 +10,8 @@ use crate::cgroup::{self, Trouble};
 use crate::message::Cause;
 use crate::report::Step;
 
-/// The most likely cause of `step` failing with `errno`, if the host shows one.
-pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
+/// The most likely cause of `step` failing on `path` with `errno`, if the host shows one.
+pub(super) fn explain(step: Step, errno: Errno, path: &str) -> Option<Cause> {
     let refused = errno == Errno::EPERM || errno == Errno::EACCES;
     match step {
         Step::Clone if errno == Errno::ENOSPC => too_many_namespaces(&["user", "pid"]),
@@ -23,6 +24,12 @@ pub(super) fn explain(step: Step, errno: Errno) -> Option<Cause> {
             Some(Cause::apparmor_restricts())
         }
         Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
+        Step::HostIds => Some(Cause::not_real_root()),
+        Step::Copy if !path.is_empty() && !Path::new(path).is_dir() => Some(Cause::no_directory()),
+        Step::Copy if errno == Errno::ENODEV => Some(Cause::no_overlay()),
+        // In the kernel's own words, which it had to be taught: it knew no other way before Linux 5.11.
+        Step::Copy if errno == Errno::EPERM => Some(Cause::no_overlay_for_users()),
+        Step::Copy if errno == Errno::EINVAL => Some(Cause::can_not_be_copied()),
         Step::User if errno == Errno::ENOSPC => too_many_namespaces(&["user"]),
         Step::Clocks if errno == Errno::ENOSPC => too_many_namespaces(&["time"]),
         Step::Clocks if !fs::exists("/proc/self/ns/time").unwrap_or(true) => Some(Cause::no_time_namespaces()),

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::Events;
 use crate::host::census::Process;
-use crate::message;
+use crate::message::{self, Cause};
 use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::usage::Usage;
@@ -69,6 +69,8 @@ pub(crate) struct OwnedRefusal {
     pub(crate) step: Step,
     pub(crate) path: String,
     pub(crate) errno: Errno,
+    /// Why, if whoever was refused knows that.
+    pub(crate) cause: Option<Cause>,
 }
 
 /// How the test's process ended.
@@ -99,9 +101,9 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
     if let (Some(running), Some(timeout)) = (&evidence.timed_out, test.timeout) {
         return Verdict::Failed(message::timed_out(name, timeout, running));
     }
-    if let Some(OwnedRefusal { step, path, errno }) = &evidence.refused {
-        let cause = super::explain::explain(*step, *errno);
-        return Verdict::Failed(message::unsupported(name, *step, path, *errno, cause.as_ref()));
+    if let Some(OwnedRefusal { step, path, errno, cause }) = &evidence.refused {
+        let found = if cause.is_none() { super::explain::explain(*step, *errno, path) } else { None };
+        return Verdict::Failed(message::unsupported(name, *step, path, *errno, cause.as_ref().or(found.as_ref())));
     }
     if let Some(errno) = evidence.watching_failed {
         return Verdict::Failed(message::watching_failed(name, errno));

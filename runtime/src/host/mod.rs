@@ -4,7 +4,9 @@
 pub(crate) mod account;
 pub(crate) mod census;
 
+pub(crate) mod copy;
 mod explain;
+mod ids;
 pub(crate) mod judge;
 mod output;
 mod sandbox;
@@ -81,10 +83,15 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), String> {
     };
     let _span = trace::span("judge");
     let verdict = judge(test, &evidence);
+    let changes = if verdict == Verdict::Passed { Vec::new() } else { sandbox.changes().unwrap_or_default() };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
-    if sandbox.is_mid_line() && (has_survivors || forks_refused > 0 || matches!(verdict, Verdict::Failed(_))) {
+    let is_told = has_survivors || forks_refused > 0 || !changes.is_empty() || matches!(verdict, Verdict::Failed(_));
+    if sandbox.is_mid_line() && is_told {
         eprintln!();
+    }
+    if !changes.is_empty() {
+        eprintln!("{}", message::changes(name, &changes));
     }
     if has_survivors {
         eprintln!("{}", message::survivors(name, &evidence.survivors));

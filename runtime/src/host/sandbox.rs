@@ -1,6 +1,7 @@
 //! A sandbox, as the test binary holds it: two pipes, a socket, and a descriptor for its init.
 
-use std::io::IoSlice;
+use std::fs::File;
+use std::io::{self, IoSlice, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, getsockname, sendmsg, setsockopt,
@@ -17,15 +19,19 @@ use nix::unistd::pipe2;
 
 use super::account;
 use super::census::{self, Process};
+use super::copy::Tree;
 use super::explain::explain_cgroup;
+use super::ids;
 use super::judge::{Ended, Evidence, Largest, OwnedRefusal};
 use super::output::Stream;
 use super::trace::{self, Life};
 use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
+use crate::changes::{self, Change};
 use crate::message;
+use crate::proc::pid_of;
 use crate::report::{FRAME_MAX, Frame, Refusal};
-use crate::sandbox::Channel;
-use crate::spec::{Spec, Test};
+use crate::sandbox::{Channel, MAPPED};
+use crate::spec::{Ids, Spec, Test};
 use crate::sys;
 use crate::zygote::{Zygote, request};
 
@@ -42,6 +48,12 @@ pub(super) struct Sandbox {
     cgroup: Cgroup,
     spec: &'static Spec,
     life: Option<Life>,
+    /// The copy that is its root, if that is one, once it is made.
+    copy: Option<nix::Result<Tree>>,
+    /// Whether its ids are mapped, if that is for this process to do.
+    is_mapped: bool,
+    /// The test that it is to run when it is ready for it.
+    waiting: Option<&'static Test>,
 }
 
 impl Sandbox {
@@ -61,7 +73,9 @@ impl Sandbox {
         let (stderr, their_stderr) = output_pipe()?;
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining)?;
-        Ok(Self { report, stdout: Stream::stdout(stdout), stderr: Stream::stderr(stderr), cgroup, spec, life })
+        let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
+        let is_mapped = !matches!(spec.ids, Ids::Range(_));
+        Ok(Self { report, stdout, stderr, cgroup, spec, life, copy: None, is_mapped, waiting: None })
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
@@ -70,7 +84,47 @@ impl Sandbox {
         if let Some(life) = &mut self.life {
             life.begin(test);
         }
-        sys::send(self.report.as_fd(), &request::encode(test))
+        self.waiting = Some(test);
+        self.hand_over()
+    }
+
+    /// Hands over the test that waits, if the sandbox is ready for it. What changes in a copy is known only if the test begins after
+    /// this process has seen it, and what init is sent before it has its ids is no test.
+    fn hand_over(&mut self) -> nix::Result<()> {
+        if !self.is_mapped || self.spec.has_copy() && self.copy.is_none() {
+            return Ok(());
+        }
+        match self.waiting.take() {
+            Some(test) => sys::send(self.report.as_fd(), &request::encode(test)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the test has changed in the copy that is its root; nothing if that is none.
+    pub(super) fn changes(&self) -> io::Result<Vec<Change>> {
+        match &self.copy {
+            Some(Ok(tree)) => tree.changes(),
+            Some(Err(errno)) => Err((*errno).into()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Maps the ids of init, which waits for that.
+    fn map_ids(&mut self, count: u32, evidence: &mut Evidence, init: &OwnedFd) -> nix::Result<()> {
+        let Some(pid) = pid_of(init.as_fd()) else { return Ok(()) };
+        match ids::map(pid, count) {
+            Ok(()) => {
+                self.is_mapped = true;
+                // If it is dead, that shows.
+                let _ = sys::send(self.report.as_fd(), MAPPED);
+                let _ = self.hand_over();
+                Ok(())
+            }
+            Err(refusal) => {
+                evidence.refused = Some(refusal);
+                kill_all(init).map(drop)
+            }
+        }
     }
 
     /// Follows the test to its end, and returns all that became known.
@@ -207,10 +261,32 @@ impl Sandbox {
         };
         let mut fds = message.fds.into_iter();
         match buffer.get(..message.length).and_then(Frame::decode) {
-            Some(Frame::Born) if init.is_none() => *init = fds.next(),
+            Some(Frame::Born) if init.is_none() => {
+                *init = fds.next();
+                if let (Ids::Range(count), Some(init)) = (self.spec.ids, &init) {
+                    self.map_ids(count, evidence, init)?;
+                }
+            }
+            Some(Frame::Copied) if self.copy.is_none() && self.spec.has_copy() => {
+                self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
+                let _ = self.hand_over();
+            }
+            Some(Frame::Changes) => {
+                if let Some(answer) = fds.next() {
+                    self.tell_changes(&answer);
+                    discard(answer);
+                }
+            }
+            Some(Frame::Init) => {
+                if let Some(answer) = fds.next() {
+                    let pid = init.as_ref().and_then(|init| pid_of(init.as_fd()));
+                    reply(&answer, &pid.unwrap_or_default().to_ne_bytes(), &[]);
+                    discard(answer);
+                }
+            }
             Some(Frame::Refused(Refusal { step, path, errno })) => {
                 let path = String::from_utf8_lossy(path).into_owned();
-                evidence.refused = Some(OwnedRefusal { step, path, errno });
+                evidence.refused = Some(OwnedRefusal { step, path, errno, cause: None });
             }
             Some(Frame::PanicText(text)) => evidence.panic_text.extend_from_slice(text),
             Some(Frame::Finished(outcome)) => evidence.outcome = Some(outcome),
@@ -243,7 +319,7 @@ impl Sandbox {
                     evidence.rubbish += message.length;
                 }
             }
-            Some(Frame::Born) | None => evidence.rubbish += message.length.max(1),
+            Some(Frame::Born | Frame::Copied) | None => evidence.rubbish += message.length.max(1),
         }
         fds.for_each(discard);
         Ok(Received::Report)
@@ -252,6 +328,23 @@ impl Sandbox {
     /// Answers a test that asks what it has used. It waits at the other end of a socket.
     fn tell_usage(&self, answer: &OwnedFd) {
         reply(answer, &self.cgroup.usage().encode(), &[]);
+    }
+
+    /// Answers a test that asks what it has changed: with an error, or with 0 and a file.
+    fn tell_changes(&self, answer: &OwnedFd) {
+        let list = || {
+            if self.copy.is_none() {
+                return Err(Errno::ENODATA);
+            }
+            let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            let mut file = File::from(memfd_create(c"changes", MFdFlags::MFD_CLOEXEC)?);
+            file.write_all(&changes::encode(&self.changes().map_err(errno)?)).map_err(errno)?;
+            Ok(file)
+        };
+        match list() {
+            Ok(file) => reply(answer, &0_i32.to_ne_bytes(), &[file.as_raw_fd()]),
+            Err(errno) => reply(answer, &(errno as i32).to_ne_bytes(), &[]),
+        }
     }
 
     /// Makes a group for the test.

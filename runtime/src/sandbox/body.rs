@@ -1,5 +1,8 @@
 //! The test's process: PID 2, in which the body runs on a thread that bears the test's name.
 
+use std::env;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::AsRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
@@ -8,17 +11,20 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_name;
+use nix::sys::prctl::{set_dumpable, set_name};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::fstat;
-use nix::unistd::{Pid, setpgid};
+use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
 use super::mark::{self, mark};
 use super::{Birth, OrRefuse as _, Refused, Report, map_ids};
+use crate::changes::{self, Change};
+use crate::message;
 use crate::report::{Fault, Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
-use crate::spec::Test;
+use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, SingleThreaded};
 use crate::usage::{USAGE_SIZE, Usage};
+use crate::whereabouts::Whereabouts;
 use crate::zygote::request;
 
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
@@ -33,6 +39,9 @@ static REPORT: OnceLock<Report> = OnceLock::new();
 
 /// The inode of its socket. If the body closes it, its number may come to belong to a file of the body's.
 static INODE: OnceLock<libc::ino_t> = OnceLock::new();
+
+/// The test that runs here.
+static TEST: OnceLock<&'static Test> = OnceLock::new();
 
 /// Whether the body is over, so that `exit` is ours.
 static OVER: OnceLock<()> = OnceLock::new();
@@ -49,7 +58,7 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         mark::clock_is_ahead_by(monotonic);
     }
     mark(Moment::Waits, c"");
-    let Some(test) = receive(&report) else {
+    let Some(test) = receive(&report).map(|test| *TEST.get_or_init(|| test)) else {
         // The test binary wants no test of this sandbox any more.
         sys::exit_now(0)
     };
@@ -59,7 +68,7 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
     let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
     let _ = INODE.set(inode);
     if let Some(user) = birth.spec.user.filter(|user| *user != ROOT) {
-        if let Err((step, path, errno)) = become_user(user) {
+        if let Err((step, path, errno)) = become_user(user, birth.spec) {
             let _ = report.send(&Frame::Refused(Refusal { step, path: path.to_bytes(), errno }));
             sys::exit_now(1)
         }
@@ -82,12 +91,31 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
     }
 }
 
-/// Becomes this user and this group, without root's powers. Root made the sandbox, and only root can make some of it: so this one
-/// is in a user namespace of its own below, in which it has another number.
-fn become_user((uid, gid): (u32, u32)) -> Result<(), Refused<'static>> {
+/// Becomes this user and this group, without root's powers. Root made the sandbox, and only root can make some of it: so where there
+/// are no others, this one is in a user namespace of its own below, in which it has another number.
+fn become_user((uid, gid): (u32, u32), spec: &Spec) -> Result<(), Refused<'static>> {
+    if spec.ids != Ids::One {
+        return leave_root((uid, gid), spec).or_refuse(Step::User, c"");
+    }
     unshare(CloneFlags::CLONE_NEWUSER).or_refuse(Step::User, c"")?;
     map_ids(&[format!("{uid} 0 1\n"), format!("{gid} 0 1\n")])?;
     sys::drop_capabilities().or_refuse(Step::User, c"")
+}
+
+/// Becomes another user than root, for good.
+fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    if spec.mount && spec.root == Root::Tmpfs {
+        // In that root there is nobody else whose home it could be.
+        if let Some(home) = env::var_os("HOME") {
+            chown(home.as_os_str(), Some(uid), Some(gid))?;
+        }
+    }
+    setgroups(&[gid])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    // The kernel takes a process that was root for one that has secrets, and its part of `/proc` from it.
+    set_dumpable(true)
 }
 
 /// The test that is sent when there is one.
@@ -128,6 +156,32 @@ fn check(report: &Report) -> nix::Result<()> {
 /// The report socket, if this is a sandbox, and the body has not closed it.
 pub(super) fn report() -> Option<&'static Report> {
     REPORT.get().filter(|report| check(report).is_ok())
+}
+
+/// Asks the test binary, outside, what has changed in the copy that is the root.
+pub(crate) fn changes() -> io::Result<Vec<Change>> {
+    let unsupported = |text| io::Error::new(io::ErrorKind::Unsupported, text);
+    let report = report().ok_or_else(|| unsupported(message::no_changes_outside()))?;
+    let mut errno = [0; size_of::<i32>()];
+    let answer = report.ask(&Frame::Changes, &mut errno)?.ok_or_else(|| unsupported(message::no_changes_outside()))?;
+    match (Errno::from_raw(i32::from_ne_bytes(errno)), answer.fds.into_iter().next()) {
+        (Errno::ENODATA, _) => Err(unsupported(message::no_copy())),
+        (_, Some(file)) => {
+            let (mut file, mut list) = (File::from(file), Vec::new());
+            file.rewind()?;
+            file.read_to_end(&mut list)?;
+            changes::decode(&list).ok_or_else(|| Errno::EPROTO.into())
+        }
+        (errno, None) => Err(errno.into()),
+    }
+}
+
+/// Tells which sandbox this is.
+pub(crate) fn whereabouts() -> Option<Whereabouts> {
+    let (report, test) = (report()?, TEST.get()?);
+    let mut pid = [0; size_of::<u32>()];
+    let known = report.ask(&Frame::Init, &mut pid).ok().flatten().map(|_| u32::from_ne_bytes(pid));
+    Some(Whereabouts { test: test.name, arguments: test.arguments, init: known.filter(|pid| *pid != 0) })
 }
 
 /// Asks the test binary, outside, what this sandbox has used.

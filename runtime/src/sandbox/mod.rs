@@ -11,7 +11,7 @@ mod group;
 pub(crate) mod mark;
 mod reaper;
 
-pub(crate) use body::usage;
+pub(crate) use body::{changes, usage, whereabouts};
 pub use group::Group;
 
 use std::ffi::CStr;
@@ -27,18 +27,21 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, getpid, sethostname, setsid, write};
 
 use crate::cgroup::{self, Joining};
 use crate::report::{Buffer, Frame, Moment, Refusal, Step};
-use crate::spec::{DEFAULT_HOSTNAME, Spec};
+use crate::spec::{DEFAULT_HOSTNAME, Ids, Spec};
 use crate::sys::{self, Disposition, Message, SingleThreaded};
 use mark::mark;
 
 /// Where the report socket goes: out of the way of tests that expect their descriptors to begin at 3.
 const REPORT_FD: RawFd = 255;
+
+/// What the test binary sends to init when it has mapped the ids.
+pub(crate) const MAPPED: &[u8] = b"mapped";
 
 /// What init is born with.
 pub(crate) struct Birth<'z> {
@@ -118,8 +121,16 @@ pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
         Ok(report) => report,
         Err(refused) => give_up(birth.channel.report.as_fd(), refused),
     };
-    if let Err(refused) = set_up(birth) {
-        give_up(report.0.as_fd(), refused);
+    match set_up(birth, &report) {
+        Ok(None) => {}
+        Ok(Some(copy)) => {
+            let mut buffer = Buffer::new();
+            let sent = sys::send_with_fds(report.0.as_fd(), Frame::Copied.encode(&mut buffer), &[copy.as_raw_fd()]);
+            if let Err(refused) = sent.or_refuse(Step::Copy, c"") {
+                give_up(report.0.as_fd(), refused);
+            }
+        }
+        Err(refused) => give_up(report.0.as_fd(), refused),
     }
     let procfs = match open(c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(procfs) => procfs,
@@ -141,10 +152,14 @@ fn give_up(report: BorrowedFd<'_>, (step, path, errno): Refused<'_>) -> ! {
     sys::exit_now(1)
 }
 
-/// The numbered steps.
-fn set_up<'b>(birth: &'b Birth<'_>) -> Result<(), Refused<'b>> {
+/// The numbered steps. Returns the tmpfs of a root that is a copy.
+fn set_up<'b>(birth: &'b Birth<'_>, report: &Report) -> Result<Option<OwnedFd>, Refused<'b>> {
     // 1. The ids, without which nothing else may be done.
-    map_ids(birth.id_maps)?;
+    match birth.spec.ids {
+        Ids::One => map_ids(birth.id_maps)?,
+        Ids::Range(_) => wait_for_ids(report),
+        Ids::Host => {}
+    }
     // 2. The other namespaces. Here and not in the zygote's clone, so that several can be made at once, and so that what
     //    is in them belongs to ids that are mapped.
     unshare(namespaces(birth.spec)).or_refuse(Step::Namespaces, c"")?;
@@ -265,6 +280,15 @@ fn live_no_longer_than(zygote: BorrowedFd<'_>) -> nix::Result<bool> {
     setsid()?;
     let mut fds = [PollFd::new(zygote, PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? == 0)
+}
+
+/// Waits until the test binary has mapped the ids. If it can't, it ends this process.
+fn wait_for_ids(report: &Report) {
+    let mut message = [0; MAPPED.len()];
+    match recv(report.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
+        Ok(length) if message[..length] == *MAPPED => mark(Moment::Done(Step::MapIds), c""),
+        _ => sys::exit_now(1),
+    }
 }
 
 /// Maps one user and one group: root inside is, outside, whoever runs the tests. See user_namespaces(7).

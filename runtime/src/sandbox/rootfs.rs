@@ -3,8 +3,12 @@
 //! With a root of its own, the sandbox mounts a tmpfs *over* `/`. Its processes don't notice: their root is still the
 //! directory below. So the paths of operations that begin with `/` lead to the host's tree, and the others, from the
 //! working directory, into the new one, until pivot_root(2) makes that the root and the host's tree is let go of.
+//!
+//! Where the root is a copy, it is put together below that tmpfs, out of what is laid over the host's tree, and the tmpfs, which
+//! holds all that will be written, stays out of sight.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -22,6 +26,8 @@ use crate::sys;
 pub(crate) struct Plan {
     /// The options of the tmpfs that is the root, if it has a root of its own.
     pub(crate) root: Option<CString>,
+    /// Whether the root is a copy of another tree, laid over it: what is written goes to the tmpfs.
+    pub(crate) is_copy: bool,
     /// What to do, in this order.
     pub(crate) operations: Vec<Operation>,
     /// Where the test begins; `None` if it stays where it is.
@@ -35,7 +41,9 @@ pub(crate) enum Operation {
     /// Makes a symbolic link.
     Symlink { path: CString, target: CString },
     /// Writes a file.
-    File { path: CString, content: Vec<u8> },
+    File { path: CString, content: Vec<u8>, mode: Mode },
+    /// Mounts an overlay at `to` that shows `lower`; where the kernel can't, and `or_show`, shows `lower` itself, read-only.
+    Copy { lower: CString, to: CString, options: CString, or_show: bool },
     /// Shows `from`, with all that is mounted below it, at `to`, which is there.
     Bind { from: CString, to: CString, access: Access },
     /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
@@ -52,13 +60,21 @@ pub(crate) enum Access {
     Writable,
 }
 
+/// Where in the tmpfs a copy is put together, which becomes the root.
+pub(crate) const COPY: &str = "root";
+
+/// Where in the tmpfs the layers of a copy are. Each is a directory with the directories `upper` and `work`, which overlayfs asks for,
+/// and with the links `from`, which leads to what is copied, and `at`, which leads to the copy.
+pub(crate) const LAYERS: &str = "layers";
+
 const NONE: Option<&CStr> = None;
 
 /// How file systems of the kernel's are mounted: no devices, no programs.
 pub(crate) const KERNEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// Carries out `plan`. A new root shows the cgroups that the sandbox has joined, which are the roots of its cgroup namespace.
-pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<(), Refused<'b>> {
+/// Of a copy, the tmpfs is returned.
+pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<OwnedFd>, Refused<'b>> {
     // Directories and files get exactly the modes that the plan says.
     let mask = umask(Mode::empty());
     // What the host mounts from now on must not show up here, nor the other way round.
@@ -67,8 +83,12 @@ pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<(), Refu
     if let Some(options) = &plan.root {
         enter_new_root(options)?;
     }
+    let tmpfs = if plan.is_copy { Some(begin_copy()?) } else { None };
     for operation in &plan.operations {
         carry_out(operation)?;
+    }
+    if plan.is_copy {
+        chdir(COPY).or_refuse(Step::Copy, c"")?;
     }
     if plan.root.is_some() {
         mount_cgroups(joining)?;
@@ -79,7 +99,22 @@ pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<(), Refu
         chdir(directory.as_c_str()).or_refuse(Step::WorkingDirectory, directory)?;
     }
     umask(mask);
-    Ok(())
+    Ok(tmpfs)
+}
+
+/// Makes the directories in which a copy is put together, and returns the tmpfs that they are in, as it is without what will be
+/// mounted there.
+fn begin_copy() -> Result<OwnedFd, Refused<'static>> {
+    let tmpfs = sys::clone_mounts(c".").or_refuse(Step::Copy, c"")?;
+    let mode = Mode::from_bits_truncate(0o755);
+    let make = || {
+        mkdir(LAYERS, mode)?;
+        mkdir(COPY, mode)?;
+        // Only a mount can become the root.
+        mount(Some(COPY), COPY, NONE, MsFlags::MS_BIND, NONE)
+    };
+    make().or_refuse(Step::Copy, c"")?;
+    Ok(tmpfs)
 }
 
 /// Mounts the new root over `/` and goes there. `..` is the one way to it: at the root it stays where it is, and then
@@ -130,7 +165,19 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
         Operation::Symlink { path, target } => {
             symlinkat(target.as_c_str(), nix::fcntl::AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
         }
-        Operation::File { path, content } => write_file(path, content).or_refuse(Step::File, path),
+        Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
+        Operation::Copy { lower, to, options, or_show } => {
+            let (overlay, flags) = (c"overlay", MsFlags::empty());
+            match mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str())) {
+                Err(Errno::EINVAL) if *or_show => {
+                    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+                    let bound = mount(Some(lower.as_c_str()), to.as_c_str(), NONE, flags, NONE);
+                    bound.or_refuse(Step::Bind, lower)?;
+                    set_read_only(to, &[])
+                }
+                result => result.or_refuse(Step::Copy, lower),
+            }
+        }
         Operation::Bind { from, to, access } => {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
             let bound = mount(Some(from.as_c_str()), to.as_c_str(), NONE, flags, NONE);
@@ -158,13 +205,13 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
     }
 }
 
-fn write_file(path: &CStr, content: &[u8]) -> nix::Result<()> {
+fn write_file(path: &CStr, content: &[u8], mode: Mode) -> nix::Result<()> {
     if content.is_empty() {
         // One call in place of two. An ordinary user may make ordinary files so.
-        return mknod(path, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0);
+        return mknod(path, SFlag::S_IFREG, mode, 0);
     }
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let file = open(path, flags, Mode::from_bits_truncate(0o644))?;
+    let file = open(path, flags, mode)?;
     let mut rest = content;
     while !rest.is_empty() {
         rest = &rest[write(&file, rest)?..];

@@ -12,11 +12,15 @@ use std::{env, fs};
 
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
+use crate::spec::Spec;
+
 /// The host, as far as a rootfs depends on it.
 pub(crate) struct Facts {
     /// Who runs the tests.
     pub(crate) uid: Uid,
     pub(crate) gid: Gid,
+    /// Whether that is the machine's own root, and not one of a user namespace's.
+    pub(crate) is_real_root: bool,
     /// Whether that is the owner of the kernel's own files in `/proc` and `/sys`: real root, not a container's.
     pub(crate) owns_kernel_files: bool,
     /// The working directory, as the kernel spells it.
@@ -48,6 +52,7 @@ impl Facts {
         Self {
             uid,
             gid: getegid(),
+            is_real_root: uid.is_root() && all_ids_are_real(),
             owns_kernel_files: fs::metadata("/proc/sys").map_or(uid.is_root(), |sys| sys.uid() == uid.as_raw()),
             cwd: env::current_dir().ok(),
             tools: ["PATH", "LD_LIBRARY_PATH"].into_iter().flat_map(directories).collect(),
@@ -63,6 +68,11 @@ impl Facts {
         }
     }
 
+    /// The directory of the package that is tested: it may have been compiled elsewhere.
+    pub(crate) fn package(&self, spec: &Spec) -> Option<&Path> {
+        self.manifest_dir.as_deref().or(spec.manifest_dir.map(Path::new))
+    }
+
     /// The home directory.
     pub(crate) fn home(&self) -> &Path {
         self.writable.first().map_or(Path::new("/root"), |(path, _)| path)
@@ -73,6 +83,12 @@ impl Facts {
         let below = move |mount: &&PathBuf| mount.starts_with(path) && *mount != path;
         self.mounts.iter().filter(below)
     }
+}
+
+/// Whether this is the first user namespace, which maps each id to itself. See user_namespaces(7).
+fn all_ids_are_real() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The absolute path that the environment variable holds.

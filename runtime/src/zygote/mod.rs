@@ -31,7 +31,7 @@ use crate::host::account;
 use crate::report::{Frame, Moment, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel, mark};
 use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
-use crate::spec::Spec;
+use crate::spec::{Ids, Spec};
 use crate::sys::{self, Cloned, Constructor, Disposition, MainArguments, SingleThreaded};
 use facts::Facts;
 use request::{REQUEST_SIZE, Request};
@@ -220,8 +220,14 @@ impl Server {
         let Request { spec, channel, joining } = request;
         mark::tell(channel.report.as_fd());
         mark::mark(Moment::Requested, c"");
+        if spec.ids == Ids::Host && !host.facts.is_real_root {
+            let refusal = Refusal { step: Step::HostIds, path: b"", errno: Errno::EPERM };
+            let _ = sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal));
+            return;
+        }
         let plan = host.plan(spec);
-        let clone = |cgroup| sys::clone_init(proof, libc::CLONE_NEWUSER | libc::CLONE_NEWPID, cgroup);
+        let user = if spec.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
+        let clone = |cgroup| sys::clone_init(proof, user | libc::CLONE_NEWPID, cgroup);
         // Where it can't be born in its cgroup, it joins by itself.
         let mut unified = joining.unified.as_ref().map(|(directory, _)| directory.as_fd());
         let mut cloned = clone(unified);

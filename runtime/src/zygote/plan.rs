@@ -18,8 +18,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
 
 use super::facts::{Facts, as_field, workspace_of};
-use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
-use crate::spec::{Bind, DEFAULT_HOSTNAME, Spec};
+use crate::sandbox::rootfs::{Access, COPY, KERNEL_FLAGS, LAYERS, Operation, Plan};
+use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
 
 /// Directories of the operating system. `/usr` first: the others are links into it nearly everywhere.
 const SYSTEM: [&str; 11] =
@@ -87,9 +87,66 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files
 /// How many links a path leads through before it is taken for a loop; the kernel's number.
 const LINKS_MAX: usize = 40;
 
+/// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
+/// make, replace and remove what is in them.
+const OWNED: [&str; 18] = [
+    "/etc",
+    "/home",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/srv",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// Files that root edits in place. In such a copy, root has copies of them.
+const OWNED_FILES: [&str; 16] = [
+    "/etc/.pwd.lock",
+    "/etc/group",
+    "/etc/group-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/passwd",
+    "/etc/passwd-",
+    "/etc/resolv.conf",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/subgid",
+    "/etc/subgid-",
+    "/etc/subuid",
+    "/etc/subuid-",
+];
+
+/// What a copy has of its own in place of the tree's.
+const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// The largest file that is copied while a sandbox is planned, in bytes.
+const COPIED_MAX: u64 = 1 << 20;
+
 /// Plans the file system of the sandbox that `spec` asks for.
 pub(crate) fn plan(facts: &Facts, spec: &Spec) -> Plan {
-    if spec.mount { own_root(facts, spec) } else { hosts_root(facts, spec) }
+    match spec.root {
+        _ if !spec.mount => hosts_root(facts, spec),
+        Root::Tmpfs => own_root(facts, spec),
+        Root::Overlay => copied_root(facts, spec, Path::new("/")),
+        Root::Directory(path) => {
+            let package = facts.package(spec).unwrap_or(Path::new("/"));
+            copied_root(facts, spec, &canonical(&package.join(path)))
+        }
+    }
 }
 
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
@@ -108,7 +165,7 @@ fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
         builder.shield(spec.net);
     }
     builder.binds(spec);
-    Plan { root: None, operations: builder.operations, working_directory: None }
+    Plan { root: None, is_copy: false, operations: builder.operations, working_directory: None }
 }
 
 /// A tmpfs with what tests and host tools need.
@@ -120,28 +177,37 @@ fn own_root(facts: &Facts, spec: &Spec) -> Plan {
     for (path, mode) in PRIVATE {
         builder.directory(Path::new(path), mode);
     }
-    for (path, target) in LINKS {
-        builder.symlink(Path::new(path), Path::new(target));
-    }
+    builder.links(LINKS);
     builder.etc(spec);
-    builder.devices();
+    builder.devices(spec);
     builder.kernel_file_systems(spec.net);
-    // Outermost first: what is shown may lie in what is private, and the other way round.
-    let mut wanted = shown(facts, spec);
-    wanted.extend(writable(facts, spec));
-    wanted.sort();
-    for Wanted { name, kind, .. } in wanted {
-        let path = builder.physical(&name);
-        match kind {
-            Kind::Shown => builder.show(&path),
-            Kind::Writable(mode) => builder.writable(&path, mode),
+    builder.wanted(shown(facts, spec).into_iter().chain(writable(facts, spec)).collect());
+    builder.finish(spec, false)
+}
+
+/// A copy of the tree below `base`, in which what is written goes to a tmpfs.
+fn copied_root(facts: &Facts, spec: &Spec, base: &Path) -> Plan {
+    let mut builder = Builder::new(facts, spec, COPY);
+    builder.copy(base, Path::new("/"));
+    builder.base = Some(base.to_path_buf());
+    for path in KERNELS.map(Path::new) {
+        let is_laid_over = !builder.present.contains(path);
+        builder.directory(path, 0o755);
+        // Device nodes that lie on a disk can't be used in a user namespace.
+        if is_laid_over && path == Path::new("/dev") {
+            builder.mount_tmpfs(path);
         }
+        builder.covered.insert(path.to_path_buf());
+        builder.present.insert(path.to_path_buf());
     }
-    builder.binds(spec);
-    let working_directory = facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
-    builder.directory(&working_directory, 0o755);
-    let working_directory = c_string(working_directory.as_os_str());
-    Plan { root: Some(builder.tmpfs), operations: builder.operations, working_directory: Some(working_directory) }
+    builder.directory(Path::new("/dev/shm"), 0o1777);
+    builder.links(LINKS.into_iter().filter(|(path, _)| path.starts_with("/dev/")));
+    builder.devices(spec);
+    builder.kernel_file_systems(spec.net);
+    // Another tree lacks what is tested. The host's has all.
+    let tested = if base == Path::new("/") { Vec::new() } else { tested(facts, spec) };
+    builder.wanted(as_wanted(tested).into_iter().chain(writable(facts, spec)).collect());
+    builder.finish(spec, true)
 }
 
 /// A directory that a sandbox is to have.
@@ -179,20 +245,41 @@ fn writable(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
 fn shown(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
     let home = canonical(facts.home());
     let leaves_home_private = |path: &Path| leaves_root_private(path) && !home.starts_with(path);
-    let mut paths: Vec<PathBuf> = Vec::new();
     // What is tested is shown even if it is, or holds, the home directory.
-    if let Some(package) = facts.manifest_dir.as_deref().or(spec.manifest_dir.map(Path::new)) {
-        let tested = [workspace_of(package), package].into_iter().chain(facts.target.as_deref());
-        paths.extend(tested.filter(|path| leaves_root_private(&canonical(path))).map(Path::to_path_buf));
-    }
+    let mut paths = tested(facts, spec);
     let others = facts.toolchain.iter().chain(&facts.cwd).chain(&facts.tools);
     paths.extend(others.filter(|path| leaves_home_private(&canonical(path))).cloned());
     // Programs come with libraries beside them, in the directory above.
     let tools = facts.tools.iter().map(|tools| canonical(tools));
     let prefixes = tools.filter_map(|tools| tools.parent().map(Path::to_path_buf));
     paths.extend(prefixes.filter(|prefix| leaves_home_private(prefix) && is_prefix(&home, prefix)));
+    as_wanted(paths)
+}
+
+/// The workspace, the package and the target directory.
+fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
+    let Some(package) = facts.package(spec) else { return Vec::new() };
+    let tested = [workspace_of(package), package].into_iter().chain(facts.target.as_deref());
+    tested.filter(|path| leaves_root_private(&canonical(path))).map(Path::to_path_buf).collect()
+}
+
+/// Those of these paths that are directories of the host, to be shown.
+fn as_wanted(paths: Vec<PathBuf>) -> Vec<Wanted> {
     let wanted = |name: PathBuf| Wanted { canonical: canonical(&name), kind: Kind::Shown, name };
     paths.into_iter().map(wanted).filter(|wanted| wanted.canonical.is_dir()).collect()
+}
+
+/// The names in `/etc/passwd` or `/etc/group` with passwords that nobody has, as /etc/shadow (8 fields behind the name) or
+/// /etc/gshadow (3) write them: an ordinary user may not read those.
+fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
+    let text = fs::read_to_string(names).ok()?;
+    let line = |line: &str| Some(format!("{}:*{}\n", line.split_once(':')?.0, ":".repeat(fields - 1)));
+    Some(text.lines().filter_map(line).collect::<String>().into_bytes())
+}
+
+/// The mode of a file or directory of the host.
+fn mode_of(path: &Path) -> u32 {
+    fs::symlink_metadata(path).map_or(0o755, |metadata| metadata.mode() & 0o7777)
 }
 
 /// Whether the private directories stay private if `path` is shown.
@@ -220,8 +307,12 @@ struct Builder<'f> {
     links: BTreeMap<PathBuf, PathBuf>,
     /// Paths of the host that are shown.
     shown: BTreeSet<PathBuf>,
-    /// Private directories in what is shown.
+    /// Private directories in what is shown, or in the tree that is copied.
     covered: BTreeSet<PathBuf>,
+    /// The root of the tree that has been copied, on the host.
+    base: Option<PathBuf>,
+    /// How many layers the copy has.
+    layers: usize,
 }
 
 impl<'f> Builder<'f> {
@@ -230,7 +321,8 @@ impl<'f> Builder<'f> {
         let tmpfs = c_string(format!("mode=755{size}").as_ref());
         let present = BTreeSet::from([PathBuf::from("/")]);
         let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { facts, prefix, tmpfs, operations: Vec::new(), present, links, shown, covered }
+        let (operations, base, layers) = (Vec::new(), None, 0);
+        Self { facts, prefix, tmpfs, operations, present, links, shown, covered, base, layers }
     }
 
     /// `path` as operations name it, which are about the sandbox.
@@ -262,7 +354,10 @@ impl<'f> Builder<'f> {
             }
             physical.push(name);
             let known = self.links.get(&physical).cloned();
-            let of_host = || fs::read_link(&physical).ok().filter(|_| !self.present.contains(&physical));
+            let of_host = || {
+                let original = if self.base.is_some() { self.original(&physical)? } else { physical.clone() };
+                fs::read_link(original).ok().filter(|_| !self.present.contains(&physical))
+            };
             let Some(target) = known.or_else(of_host).filter(|_| links < LINKS_MAX) else { continue };
             links += 1;
             self.symlink(&physical, &target);
@@ -302,9 +397,152 @@ impl<'f> Builder<'f> {
         self.links.insert(path.to_path_buf(), target.to_path_buf());
     }
 
+    fn links(&mut self, links: impl IntoIterator<Item = (&'static str, &'static str)>) {
+        for (path, target) in links {
+            self.symlink(Path::new(path), Path::new(target));
+        }
+    }
+
     fn file(&mut self, path: &str, content: Vec<u8>) {
-        self.operations.push(Operation::File { path: self.inside(Path::new(path)), content });
-        self.present.insert(PathBuf::from(path));
+        self.file_with(Path::new(path), content, 0o644);
+    }
+
+    fn file_with(&mut self, path: &Path, content: Vec<u8>, mode: u32) {
+        let mode = Mode::from_bits_truncate(mode);
+        self.operations.push(Operation::File { path: self.inside(path), content, mode });
+        self.present.insert(path.to_path_buf());
+    }
+
+    /// What is copied to `path`, if anything is.
+    fn original(&self, path: &Path) -> Option<PathBuf> {
+        let original = self.base.as_ref()?.join(path.strip_prefix("/").unwrap_or(path));
+        let is_covered = path.ancestors().any(|path| self.covered.contains(path));
+        (!is_covered && fs::symlink_metadata(&original).is_ok()).then_some(original)
+    }
+
+    /// Has the sandbox a copy of `from`, a directory of the host, at `to`.
+    ///
+    /// The kernel lays a copy over a tree only if nothing is mounted in it: mounts that came from the host can't be looked
+    /// under. So a directory with mounts below it becomes one of the tmpfs, and its entries are copied one by one.
+    fn copy(&mut self, from: &Path, to: &Path) {
+        if self.facts.mounts_below(from).next().is_none() {
+            self.layer(from, to);
+            return;
+        }
+        self.directory(to, mode_of(from));
+        // What this user can't list, it could not see outside either.
+        let mut entries: Vec<_> =
+            fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        for from in entries {
+            let to = to.join(from.file_name().unwrap_or_default());
+            let Ok(metadata) = fs::symlink_metadata(&from) else { continue };
+            if KERNELS.iter().any(|path| to == Path::new(path)) {
+                self.directory(&to, 0o755);
+            } else if metadata.is_dir() {
+                self.copy(&from, &to);
+            } else if let Ok(target) = fs::read_link(&from) {
+                self.symlink(&to, &target);
+            } else if metadata.is_file() {
+                self.copy_file(&from, &to);
+            }
+            // Whoever listens on a socket, or reads a pipe, does so on the host.
+        }
+    }
+
+    /// Has the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
+    /// itself, read-only.
+    fn copy_file(&mut self, from: &Path, to: &Path) {
+        if let Some(content) = content_of(from, to) {
+            self.file_with(to, content, mode_of(from));
+            return;
+        }
+        self.file(&to.to_string_lossy(), Vec::new());
+        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below: Vec::new() } });
+    }
+
+    /// Lays a layer over `from`, a directory of the host, at `to`.
+    fn layer(&mut self, from: &Path, to: &Path) {
+        let layer = Path::new(LAYERS).join(self.layers.to_string());
+        self.layers += 1;
+        let [upper, work, at, lower] = ["upper", "work", "at", "from"].map(|name| layer.join(name));
+        for (path, mode) in [(&layer, 0o755), (&upper, mode_of(from)), (&work, 0o700)] {
+            let mode = Mode::from_bits_truncate(mode);
+            self.operations.push(Operation::Directory { path: c_string(path.as_os_str()), mode });
+        }
+        for (path, target) in [(&at, to), (&lower, from)] {
+            let (path, target) = (c_string(path.as_os_str()), c_string(target.as_os_str()));
+            self.operations.push(Operation::Symlink { path, target });
+        }
+        self.own(from, to, &upper);
+        if to != Path::new("/") {
+            self.directory(to, 0o755);
+        }
+        let mut options = b"lowerdir=".to_vec();
+        options.extend(escaped(from));
+        options.extend(b",upperdir=");
+        options.extend(upper.as_os_str().as_bytes());
+        options.extend(b",workdir=");
+        options.extend(work.as_os_str().as_bytes());
+        // Only this way are directories marked in a user namespace that hide the host's; see the kernel's overlayfs.rst.
+        options.extend(b",userxattr");
+        let operation = Operation::Copy {
+            lower: c_string(from.as_os_str()),
+            to: self.inside(to),
+            options: CString::new(options).unwrap_or_default(),
+            // Some file systems can't lie below, and they are mounted somewhere in the tree.
+            or_show: self.facts.mounts.contains(from) && to != Path::new("/"),
+        };
+        self.operations.push(operation);
+    }
+
+    /// Makes root inside the owner of what root owns in every system, where owner and group on the host are others.
+    fn own(&mut self, from: &Path, to: &Path, upper: &Path) {
+        let own = (self.facts.uid.as_raw(), self.facts.gid.as_raw());
+        let place = |path: &'static str| {
+            let below = Path::new(path).strip_prefix(to).ok().filter(|below| !below.as_os_str().is_empty())?;
+            let original = from.join(below);
+            let metadata =
+                fs::symlink_metadata(&original).ok().filter(|metadata| (metadata.uid(), metadata.gid()) != own)?;
+            Some((original, upper.join(below), metadata))
+        };
+        let mut made = BTreeSet::from([upper.to_path_buf()]);
+        for (_, path, metadata) in OWNED.into_iter().filter_map(place) {
+            if metadata.is_dir() && path.parent().is_some_and(|parent| made.contains(parent)) {
+                let mode = Mode::from_bits_truncate(metadata.mode() & 0o7777);
+                self.operations.push(Operation::Directory { path: c_string(path.as_os_str()), mode });
+                made.insert(path);
+            }
+        }
+        for (original, path, metadata) in OWNED_FILES.into_iter().filter_map(place) {
+            let content = if metadata.is_file() { content_of(&original, &original) } else { None };
+            if let (Some(content), true) = (content, path.parent().is_some_and(|parent| made.contains(parent))) {
+                let (path, mode) = (c_string(path.as_os_str()), Mode::from_bits_truncate(metadata.mode() & 0o7777));
+                self.operations.push(Operation::File { path, content, mode });
+            }
+        }
+    }
+
+    /// Makes what is wanted, the outermost first: what is shown may lie in what is private, and the other way round.
+    fn wanted(&mut self, mut wanted: Vec<Wanted>) {
+        wanted.sort();
+        for Wanted { name, kind, .. } in wanted {
+            let path = self.physical(&name);
+            match kind {
+                Kind::Shown => self.show(&path),
+                Kind::Writable(mode) => self.writable(&path, mode),
+            }
+        }
+    }
+
+    /// Shows what the test asks for by name, and goes where it begins.
+    fn finish(mut self, spec: &Spec, is_copy: bool) -> Plan {
+        self.binds(spec);
+        let working_directory = self.facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        self.directory(&working_directory, 0o755);
+        let working_directory = Some(c_string(working_directory.as_os_str()));
+        Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory }
     }
 
     /// Mounts a file system of the kernel's: no devices, no programs.
@@ -349,17 +587,20 @@ impl<'f> Builder<'f> {
         if !self.is_shown(path) {
             self.directory(path, mode);
         } else if path.is_dir() && !self.shown.contains(path) && !self.facts.tools.iter().any(|tools| tools == path) {
-            let (inside, options) = (self.inside(path), Some(self.tmpfs.clone()));
-            let flags = MsFlags::empty();
-            self.operations.push(Operation::Mount { kind: c"tmpfs", path: inside, flags, options, kept: None });
+            self.mount_tmpfs(path);
             self.covered.insert(path.to_path_buf());
             self.present.insert(path.to_path_buf());
         }
     }
 
+    fn mount_tmpfs(&mut self, path: &Path) {
+        let (path, options) = (self.inside(path), Some(self.tmpfs.clone()));
+        self.operations.push(Operation::Mount { kind: c"tmpfs", path, flags: MsFlags::empty(), options, kept: None });
+    }
+
     /// Shows what the test asks for by name, over all else.
     fn binds(&mut self, spec: &Spec) {
-        let package = self.facts.manifest_dir.as_deref().or(spec.manifest_dir.map(Path::new));
+        let package = self.facts.package(spec);
         let absolute = |path: &str| package.unwrap_or(Path::new("/")).join(path);
         for Bind { from, to, writable } in spec.binds {
             let (from, to) = (absolute(from), absolute(to));
@@ -389,7 +630,7 @@ impl<'f> Builder<'f> {
     }
 
     fn is_there(&self, path: &Path) -> bool {
-        self.present.contains(path) || self.is_shown(path)
+        self.present.contains(path) || self.is_shown(path) || self.original(path).is_some()
     }
 
     /// Fills `/etc`.
@@ -424,9 +665,11 @@ impl<'f> Builder<'f> {
     }
 
     /// Fills `/dev`. Device nodes can't be made in a user namespace, so they are the host's.
-    fn devices(&mut self) {
+    fn devices(&mut self, spec: &Spec) {
         let readable_and_writable = AccessFlags::R_OK | AccessFlags::W_OK;
-        let optional = OPTIONAL_DEVICES.into_iter().filter(|path| access(*path, readable_and_writable).is_ok());
+        let of_root = (spec.ids == Ids::Host).then_some("/dev/loop-control");
+        let optional =
+            OPTIONAL_DEVICES.into_iter().chain(of_root).filter(|path| access(*path, readable_and_writable).is_ok());
         for path in DEVICES.into_iter().chain(optional) {
             self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
             self.file(path, Vec::new());
@@ -513,6 +756,26 @@ fn names_reversed(path: &Path) -> Vec<OsString> {
         Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
     };
     path.components().rev().filter_map(name).collect()
+}
+
+/// What a copy of `file` is to hold, which has the name `name` in its system.
+fn content_of(file: &Path, name: &Path) -> Option<Vec<u8>> {
+    let is_small = fs::metadata(file).is_ok_and(|metadata| metadata.len() <= COPIED_MAX);
+    let content = fs::read(file).ok().filter(|_| is_small);
+    let beside = |name: &str| file.with_file_name(name).to_string_lossy().into_owned();
+    content.or_else(|| match name.file_name()?.to_str()? {
+        "shadow" | "shadow-" => locked(&beside("passwd"), 8),
+        "gshadow" | "gshadow-" => locked(&beside("group"), 3),
+        // It is always empty, see lckpwdf(3).
+        ".pwd.lock" => Some(Vec::new()),
+        _ => None,
+    })
+}
+
+/// `path` as an option of overlayfs, where a colon separates, and a comma and a backslash have their meanings too.
+fn escaped(path: &Path) -> Vec<u8> {
+    let escape = |byte: &u8| if b":,\\".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] };
+    path.as_os_str().as_bytes().iter().flat_map(escape).collect()
 }
 
 /// `path` for the kernel. Paths of the system hold no NUL; one made of an environment variable can't either.

@@ -1,0 +1,15 @@
+//! Which sandbox a test is in: plain data.
+
+/// The sandbox that a test is in.
+///
+/// From outside, `nsenter --all --target INIT` enters it, with the number that [`init`](Self::init) has; see nsenter(1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Whereabouts {
+    /// The path of the test function, crate first.
+    pub test: &'static str,
+    /// The arguments of its attribute, as they are written.
+    pub arguments: &'static str,
+    /// The number that PID 1 has where the test binary runs.
+    pub init: Option<u32>,
+}

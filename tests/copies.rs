@@ -1,0 +1,375 @@
+//! Roots that are copies: of the host's tree, and of a directory.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs, io};
+
+use belljar::{Change, isolated};
+use belljar_tests::{Run, linux_version, run, this_binary};
+use nix::unistd::{getuid, sethostname};
+
+/// The environment variable that tells a test of a directory on the host.
+const DIRECTORY: &str = "BELLJAR_TESTS_DIRECTORY";
+
+fn directory() -> PathBuf {
+    PathBuf::from(env::var_os(DIRECTORY).expect(DIRECTORY))
+}
+
+/// A directory of the host that tests change.
+fn make_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    for name in ["kept", "changed", "removed", "replaced", "opened"] {
+        fs::write(path.join(name), name).expect("write");
+    }
+    for name in ["full/deep", "emptied", "again"] {
+        fs::create_dir_all(path.join(name)).expect("mkdir");
+    }
+    for name in ["full/deep/file", "emptied/file", "again/a", "again/b"] {
+        fs::write(path.join(name), name).expect("write");
+    }
+    symlink("kept", path.join("link")).expect("symlink");
+    directory
+}
+
+/// All that there is in a directory: each path, and what is there.
+fn contents(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("read_dir") {
+        let path = entry.expect("an entry").path();
+        let mode = fs::symlink_metadata(&path).expect("stat").mode();
+        let text = fs::read_link(&path).map(|target| target.display().to_string());
+        let text = text.or_else(|_| fs::read_to_string(&path)).unwrap_or_default();
+        found.push(format!("{} {mode:o} {text}", path.display()));
+        if path.is_dir() {
+            found.extend(contents(&path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Changes the directory in every way that there is.
+fn change(directory: &Path) -> io::Result<()> {
+    let path = |name: &str| directory.join(name);
+    fs::read(path("kept"))?;
+    fs::write(path("changed"), "another text")?;
+    fs::remove_file(path("removed"))?;
+    fs::remove_file(path("replaced"))?;
+    fs::create_dir(path("replaced"))?;
+    fs::set_permissions(path("opened"), fs::Permissions::from_mode(0o600))?;
+    fs::set_permissions(path("full"), fs::Permissions::from_mode(0o700))?;
+    fs::remove_dir_all(path("emptied"))?;
+    fs::create_dir_all(path("new/deep"))?;
+    fs::write(path("new/deep/file"), "")?;
+    fs::write(path("full/deep/new"), "")?;
+    fs::remove_file(path("link"))?;
+    symlink("changed", path("link"))?;
+    // What was made and removed again is no change.
+    fs::write(path("passing"), "")?;
+    fs::remove_file(path("passing"))
+}
+
+/// The changes that [`change`] makes.
+fn changes(directory: &Path) -> Vec<Change> {
+    let mut changes = Vec::new();
+    changes.extend(
+        ["new", "new/deep", "new/deep/file", "full/deep/new"].map(|name| Change::Created(directory.join(name))),
+    );
+    changes.extend(["changed", "replaced", "opened", "full", "link"].map(|name| Change::Changed(directory.join(name))));
+    changes.extend(["removed", "emptied"].map(|name| Change::Removed(directory.join(name))));
+    changes.sort_by(|a, b| a.path().cmp(b.path()));
+    changes
+}
+
+fn run_in(directory: &Path, test: &str) -> Run {
+    let mut command = this_binary();
+    run(command.args(["--exact", test, "--ignored", "--show-output"]).env(DIRECTORY, directory))
+}
+
+/// Runs a test whose root is a copy. Where the kernel has no such, the test must fail, and say so: then there is nothing to see.
+fn run_copy(directory: &Path, test: &str) -> Option<Run> {
+    let run = run_in(directory, test);
+    if linux_version() >= (5, 11) {
+        return Some(run);
+    }
+    assert!(run.failed(), "{}", run.output);
+    for words in ["did not run", "lay a private copy", "EPERM", "Linux 5.11 or later"] {
+        assert!(run.output.contains(words), "{words:?} is not in this:\n{}", run.output);
+    }
+    None
+}
+
+fn passes(test: &str) {
+    let directory = make_directory();
+    if let Some(run) = run_copy(directory.path(), test) {
+        assert!(run.passed(), "{}", run.output);
+    }
+}
+
+// ---- What is written is private ----
+
+#[isolated(root = "overlay")]
+#[ignore = "run by the_hosts_tree_stays_as_it_is"]
+fn changes_the_tree() {
+    let directory = directory();
+    assert_eq!(belljar::changes().expect("changes"), []);
+    change(&directory).expect("change");
+    assert_eq!(belljar::changes().expect("changes"), changes(&directory));
+    // In directories of the root's own too.
+    fs::write("/created", "").expect("write");
+    let all = belljar::changes().expect("changes");
+    assert!(all.contains(&Change::Created("/created".into())) && all.len() == 12, "{all:?}");
+}
+
+#[isolated(uts)]
+#[ignore = "run by without_a_copy_the_tree_changes"]
+fn changes_the_hosts_tree() {
+    change(&directory()).expect("change");
+}
+
+#[test]
+fn the_hosts_tree_stays_as_it_is() {
+    let directory = make_directory();
+    let before = contents(directory.path());
+    if let Some(run) = run_copy(directory.path(), "changes_the_tree") {
+        assert!(run.passed(), "{}", run.output);
+        assert!(!run.output.contains("what `changes_the_tree` has changed"), "{}", run.output);
+    }
+    assert_eq!(contents(directory.path()), before);
+    assert!(!Path::new("/created").exists());
+}
+
+/// The twin.
+#[test]
+fn without_a_copy_the_tree_changes() {
+    let directory = make_directory();
+    let before = contents(directory.path());
+    let run = run_in(directory.path(), "changes_the_hosts_tree");
+    assert!(run.passed(), "{}", run.output);
+    assert_ne!(contents(directory.path()), before);
+}
+
+/// A directory that is removed and made again hides what was in it, which takes attributes that tmpfs has since Linux 6.6.
+#[isolated(root = "overlay")]
+#[ignore = "run by directories_can_be_made_again"]
+fn makes_a_directory_again() {
+    let again = directory().join("again");
+    fs::remove_dir_all(&again).expect("remove");
+    fs::create_dir(&again).expect("mkdir");
+    assert_eq!(contents(&again), [""; 0]);
+    fs::write(again.join("b"), "new").expect("write");
+    let expected = [Change::Removed(again.join("a")), Change::Changed(again.join("b"))];
+    assert_eq!(belljar::changes().expect("changes"), expected);
+}
+
+#[test]
+fn directories_can_be_made_again() {
+    if linux_version() >= (6, 6) {
+        passes("makes_a_directory_again");
+    }
+}
+
+/// What two tests write, neither finds.
+#[isolated(root = "overlay")]
+#[ignore = "run by copies_are_not_shared"]
+fn claims_a_file() {
+    for path in [Path::new("/etc"), Path::new("/"), Path::new("/usr"), &directory()] {
+        fs::File::create_new(path.join("claimed")).expect("the only one");
+    }
+}
+
+#[isolated(root = "overlay")]
+#[ignore = "run by copies_are_not_shared"]
+fn claims_the_same_file() {
+    claims_the_same();
+}
+
+fn claims_the_same() {
+    for path in [Path::new("/etc"), Path::new("/"), Path::new("/usr"), &directory()] {
+        fs::File::create_new(path.join("claimed")).expect("the only one");
+    }
+}
+
+#[isolated(root = "overlay")]
+#[ignore = "run by copies_are_not_shared"]
+#[should_panic(expected = "the only one")]
+fn claims_a_file_twice() {
+    claims_the_same();
+    claims_the_same();
+}
+
+#[test]
+fn copies_are_not_shared() {
+    let directory = make_directory();
+    let mut command = this_binary();
+    let run = run(command.args(["claims", "--ignored", "--test-threads=1"]).env(DIRECTORY, directory.path()));
+    let expected = if linux_version() >= (5, 11) { "3 passed; 0 failed" } else { "0 passed; 3 failed" };
+    assert!(run.output.contains(expected), "{}", run.output);
+}
+
+// ---- What a copy of the host's tree is like ----
+
+#[isolated(root = "overlay")]
+#[ignore = "run by a_copy_is_like_the_host"]
+fn is_like_the_host() {
+    // Root inside edits what root edits, whoever runs this.
+    fs::write("/etc/hosts", "10.0.0.5 db\n").expect("write");
+    fs::write("/etc/belljar", "").expect("write");
+    fs::write("/etc/passwd+", "root:x:0:0::/:/bin/sh\n").expect("write");
+    fs::rename("/etc/passwd+", "/etc/passwd").expect("rename");
+    fs::create_dir("/var/lib/belljar").expect("mkdir");
+    fs::create_dir("/opt/belljar").expect("mkdir");
+    let changed = belljar::changes().expect("changes");
+    let expected = [
+        Change::Created("/etc/belljar".into()),
+        Change::Changed("/etc/hosts".into()),
+        Change::Changed("/etc/passwd".into()),
+        Change::Created("/opt/belljar".into()),
+        Change::Created("/var/lib/belljar".into()),
+    ];
+    assert_eq!(changed, expected);
+    // What the kernel makes fits the namespaces.
+    assert_eq!(fs::read_link("/proc/self").expect("proc"), Path::new(&std::process::id().to_string()));
+    assert!(Path::new("/sys/class/net/lo").exists() && !Path::new("/sys/class/net/eth0").exists());
+    fs::write("/dev/null", "gone").expect("write");
+    fs::write("/dev/shm/file", "").expect("write");
+    assert!(fs::read_dir("/dev/pts").is_ok() && Path::new("/dev/fd/0").exists());
+    sethostname("copy").expect("sethostname");
+    assert!(Command::new("sh").args(["-c", "exit 0"]).status().expect("sh").success());
+    assert_eq!(env::current_dir().expect("cwd"), Path::new(env!("CARGO_MANIFEST_DIR")));
+    // It can be written to as well: it is no more than a part of the copy.
+    if getuid().is_root() {
+        fs::write("/tmp/belljar-file", "").expect("write");
+    }
+}
+
+#[test]
+fn a_copy_is_like_the_host() {
+    passes("is_like_the_host");
+}
+
+/// Programs that edit several files at once, with locks.
+#[isolated(root = "overlay")]
+#[ignore = "run by users_can_be_added"]
+fn adds_a_user() {
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().expect(program);
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    run("useradd", &["--no-create-home", "--uid", "4711", "belljar"]);
+    assert_eq!(run("id", &["-u", "belljar"]).trim(), "4711");
+    let changed = belljar::changes().expect("changes");
+    assert!(changed.contains(&Change::Changed("/etc/passwd".into())), "{changed:?}");
+    assert!(changed.contains(&Change::Changed("/etc/shadow".into())), "{changed:?}");
+}
+
+#[test]
+fn users_can_be_added() {
+    // Not every system has it.
+    if Path::new("/usr/sbin/useradd").exists() {
+        passes("adds_a_user");
+    }
+    assert!(!fs::read_to_string("/etc/passwd").expect("passwd").contains("4711"));
+}
+
+// ---- A directory ----
+
+#[isolated(root = "./lab")]
+#[ignore = "run by a_directory_can_be_the_root"]
+fn has_a_directory_for_a_root() {
+    assert!(Path::new("/boot").is_file() && !Path::new("/usr").exists());
+    // What is tested is there.
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").is_file());
+    // The directory is root's inside, and what is in it belongs to whoever it belongs to.
+    fs::write("/new", "").expect("write");
+    fs::rename("/new", "/boot").expect("rename");
+    fs::write("/new", "").expect("write");
+    fs::remove_file("/kernel").expect("remove");
+    let expected = [Change::Changed("/boot".into()), Change::Removed("/kernel".into()), Change::Created("/new".into())];
+    assert_eq!(belljar::changes().expect("changes"), expected);
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("proc");
+    assert!(mounts.lines().any(|mount| mount.starts_with("overlay / overlay ")), "{mounts}");
+}
+
+#[test]
+fn a_directory_can_be_the_root() {
+    passes("has_a_directory_for_a_root");
+    let lab = Path::new("lab");
+    assert!(fs::metadata(lab.join("boot")).expect("boot").len() > 0);
+    assert!(lab.join("kernel").exists() && !lab.join("new").exists());
+}
+
+#[isolated(root = "/nonexistent/image")]
+#[ignore = "run by a_directory_that_is_missing_is_named"]
+fn has_no_root() {}
+
+#[isolated(root = "./Cargo.toml")]
+#[ignore = "run by a_directory_that_is_missing_is_named"]
+fn has_a_file_for_a_root() {}
+
+#[test]
+fn a_directory_that_is_missing_is_named() {
+    if linux_version() < (5, 11) {
+        return;
+    }
+    for (test, path) in [("has_no_root", "/nonexistent/image"), ("has_a_file_for_a_root", "/Cargo.toml")] {
+        let run = belljar_tests::run_ignored(test);
+        assert!(run.failed(), "{}", run.output);
+        for part in ["lay a private copy", path, "no such directory"] {
+            assert!(run.output.contains(part), "{test} lacks {part:?}: {}", run.output);
+        }
+    }
+}
+
+// ---- What is told of changes ----
+
+#[isolated(root = "overlay")]
+#[ignore = "run by failures_list_what_has_changed"]
+fn fails_after_changes() {
+    let directory = directory();
+    for number in 10..40 {
+        fs::write(directory.join(format!("new-{number}")), "").expect("write");
+    }
+    fs::remove_file(directory.join("removed")).expect("remove");
+    panic!("on purpose");
+}
+
+/// Whatever the end, the list is there.
+#[isolated(root = "overlay", timeout = "300ms")]
+#[ignore = "run by failures_list_what_has_changed"]
+fn hangs_after_changes() {
+    fs::remove_file(directory().join("removed")).expect("remove");
+    belljar_tests::hang();
+}
+
+#[test]
+fn failures_list_what_has_changed() {
+    let directory = make_directory();
+    let path = directory.path().display();
+    if let Some(run) = run_copy(directory.path(), "fails_after_changes") {
+        assert!(run.failed(), "{}", run.output);
+        let lines = ["what `fails_after_changes` has changed", &format!("\n  created {path}/new-29\n"), "and 11 more"];
+        for line in lines {
+            assert!(run.output.contains(line), "{line:?} is not in this:\n{}", run.output);
+        }
+        assert!(!run.output.contains("new-30"), "{}", run.output);
+    }
+    if let Some(run) = run_copy(directory.path(), "hangs_after_changes") {
+        assert!(run.failed() && run.output.contains(&format!("\n  removed {path}/removed\n")), "{}", run.output);
+    }
+}
+
+#[isolated]
+fn changes_are_known_of_copies_only() {
+    let error = belljar::changes().expect_err("no copy");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("root = \"overlay\""), "{error}");
+}
+
+#[test]
+fn changes_are_known_of_sandboxes_only() {
+    assert_eq!(belljar::changes().expect_err("no sandbox").kind(), io::ErrorKind::Unsupported);
+}
