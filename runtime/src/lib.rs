@@ -59,6 +59,7 @@ mod cgroup;
 mod changes;
 mod host;
 mod message;
+pub mod ns;
 mod proc;
 mod report;
 mod sandbox;

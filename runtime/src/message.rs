@@ -15,6 +15,7 @@ use crate::host::account::{Account, BadReport};
 use crate::host::census::Process;
 use crate::host::judge::Largest;
 use crate::host::trace::BadTrace;
+use crate::ns::{Action, Kind};
 use crate::report::{End, Step};
 
 /// How many processes a message lists by name.
@@ -100,6 +101,52 @@ pub(crate) fn table(accounts: &[Account]) -> String {
         table.push('\n');
     }
     table
+}
+
+// ---- Namespaces ----
+
+pub(crate) fn no_namespace(action: &Action, errno: Errno) -> String {
+    let what = match action {
+        Action::Open(path) => format!("no namespace could be had from {}", path.display()),
+        Action::Make(kind) => format!("a new {} namespace could not be made", kind.name()),
+        Action::Enter(kind) => format!("the {} namespace could not be entered", kind.name()),
+        Action::Parent(kind) => format!("what is above the {} namespace is not known", kind.name()),
+        Action::Owner(kind) => format!("the owner of the {} namespace is not known", kind.name()),
+        Action::OwnerUid(kind) => format!("who has made the {} namespace is not known", kind.name()),
+        Action::Map(kind) => format!("the ids of the {} namespace are not known", kind.name()),
+    };
+    let why = match (action, errno) {
+        (Action::Open(path), Errno::ENOENT) if path.starts_with("/proc") => {
+            "there is no such process, or the kernel has no namespaces of this kind"
+        }
+        (Action::Open(_), Errno::ENOTTY) => "the file stands for something else",
+        (Action::Open(_), Errno::EACCES | Errno::EPERM) => {
+            "it takes the rights to trace the process, see ptrace(2) on access modes"
+        }
+        (Action::Make(Kind::User), Errno::EPERM) => {
+            "user namespaces are not for this user here, or the tests run in a chroot"
+        }
+        (Action::Make(_), Errno::EPERM) => {
+            "it takes CAP_SYS_ADMIN, which root has in a sandbox. Make it in a test of root's"
+        }
+        (Action::Make(_), Errno::ENOSPC) => "no more namespaces of this kind are allowed (/proc/sys/user)",
+        (Action::Make(_), Errno::EINVAL | Errno::ENOSYS) => {
+            "the kernel has no namespaces of this kind, or a filter refuses them"
+        }
+        (Action::Enter(Kind::User | Kind::Time), Errno::EINVAL | Errno::EUSERS) => {
+            "the kernel lets only processes with one thread in, see setns(2). Begin a process there, by nsenter(1)"
+        }
+        (Action::Enter(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN, there and here",
+        (Action::Enter(Kind::Pid), Errno::EINVAL) => "a process may only go down in the tree of pid namespaces",
+        (Action::Parent(_), Errno::EINVAL) => "only pid and user namespaces have something above",
+        (Action::OwnerUid(_) | Action::Map(_), Errno::EINVAL) => "that is asked of user namespaces only",
+        (Action::Parent(_) | Action::Owner(_), Errno::EPERM) => {
+            "it lies above the caller's own, or belongs there, of which the kernel tells nothing"
+        }
+        (Action::Map(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN there",
+        _ => return format!("belljar: {what}: {}.", error(errno)),
+    };
+    format!("belljar: {what}: {}: {why}.", error(errno))
 }
 
 // ---- Copies ----

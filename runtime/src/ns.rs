@@ -1,0 +1,365 @@
+//! Namespaces as values: the calls of namespaces(7).
+//!
+//! A [`Namespace`] is a reference to one, which lives for as long as something refers to it. It is one that is there already
+//! ([`of`](Namespace::of) a process, [`current`](Namespace::current), [`open`](Namespace::open)), or a [`fresh`](Namespace::fresh)
+//! one. It tells what it is and whose, and [`enter`](Namespace::enter) runs a closure in it.
+//!
+//! ```no_run
+//! # use belljar::isolated;
+//! use belljar::ns::{Kind, Namespace};
+//!
+//! #[isolated]
+//! fn both_ends_have_port_80() -> Result<(), Box<dyn std::error::Error>> {
+//!     let there = Namespace::fresh(Kind::Net)?;
+//!     let here = std::net::TcpListener::bind("0.0.0.0:80")?;
+//!     let other = there.enter(|| std::net::TcpListener::bind("0.0.0.0:80"))??;
+//!     # drop((here, other));
+//!     Ok(())
+//! }
+//! ```
+
+use std::fmt::{self, Debug, Display, Formatter};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::fstat;
+use nix::unistd::{getegid, geteuid};
+
+use crate::message;
+use crate::sys::{self, Keeper};
+
+/// A kind of namespaces. Each has a page in the manual: network_namespaces(7), say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Which cgroup shows as the root.
+    Cgroup,
+    /// System V objects and POSIX message queues.
+    Ipc,
+    /// The mount table.
+    Mount,
+    /// Interfaces, routes, firewall, ports.
+    Net,
+    /// The numbers of processes.
+    Pid,
+    /// The clocks that count from the start of the machine.
+    Time,
+    /// The numbers of users and groups, and the rights of root.
+    User,
+    /// The name of the host.
+    Uts,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Cgroup, Self::Ipc, Self::Mount, Self::Net, Self::Pid, Self::Time, Self::User, Self::Uts];
+
+    /// The name that it has in `/proc/PID/ns`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::Ipc => "ipc",
+            Self::Mount => "mnt",
+            Self::Net => "net",
+            Self::Pid => "pid",
+            Self::Time => "time",
+            Self::User => "user",
+            Self::Uts => "uts",
+        }
+    }
+
+    fn flag(self) -> libc::c_int {
+        match self {
+            Self::Cgroup => libc::CLONE_NEWCGROUP,
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Mount => libc::CLONE_NEWNS,
+            Self::Net => libc::CLONE_NEWNET,
+            Self::Pid => libc::CLONE_NEWPID,
+            Self::Time => libc::CLONE_NEWTIME,
+            Self::User => libc::CLONE_NEWUSER,
+            Self::Uts => libc::CLONE_NEWUTS,
+        }
+    }
+}
+
+/// What tells a namespace from all others that there are at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// The device that its file is on.
+    pub device: u64,
+    /// The inode of its file, which `readlink /proc/PID/ns/KIND` shows.
+    pub inode: u64,
+}
+
+/// Ids that a user namespace maps. See user_namespaces(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IdRange {
+    /// The first, inside.
+    pub inside: u32,
+    /// The first, as whoever asks numbers them: in its own namespace, or, of that one, in the one above.
+    pub outside: u32,
+    /// How many follow each other.
+    pub count: u32,
+}
+
+/// A reference to a namespace. Two are equal if they refer to the same.
+pub struct Namespace {
+    file: OwnedFd,
+    kind: Kind,
+    identity: Identity,
+    /// The first process of a pid namespace that was made here, with which it ends.
+    _keeper: Option<Keeper>,
+}
+
+impl Namespace {
+    /// The namespace that a process is in, by its number in `/proc`. That takes the rights to trace it, see ptrace(2).
+    ///
+    /// # Errors
+    ///
+    /// If there is no such process, or this one may not look at it, or the kernel has no namespaces of this kind.
+    pub fn of(pid: u32, kind: Kind) -> Result<Self, Error> {
+        let path = format!("/proc/{pid}/ns/{}", kind.name());
+        Self::open(path)
+    }
+
+    /// The namespace that this thread is in.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no namespaces of this kind, or `/proc` is not mounted.
+    pub fn current(kind: Kind) -> Result<Self, Error> {
+        Self::open(Path::new("/proc/thread-self/ns").join(kind.name()))
+    }
+
+    /// The namespace that a file stands for, such as those that `ip netns add` makes in `/run/netns`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such file, it can't be opened, or stands for something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let action = Action::Open(path.as_ref().to_path_buf());
+        let file = File::open(path).map_err(|error| Error::of(action.clone(), &error))?;
+        Self::from_file(file.into()).map_err(|errno| Error { action, errno })
+    }
+
+    /// A new namespace, with nothing in it. Nobody is in it, but for a pid namespace, whose first process does nothing and ends when
+    /// this is dropped, and all others in it with it. In a user namespace, the user of this process is root.
+    ///
+    /// # Errors
+    ///
+    /// All but user namespaces take CAP_SYS_ADMIN, which root has in a sandbox.
+    pub fn fresh(kind: Kind) -> Result<Self, Error> {
+        let refused = |errno| Error { action: Action::Make(kind), errno };
+        let keeper = Keeper::start(kind.flag(), None).map_err(refused)?;
+        let directory = PathBuf::from(format!("/proc/{}", keeper.pid()));
+        if kind == Kind::User {
+            map_own_ids(&directory).map_err(|error| Error::of(Action::Make(kind), &error))?;
+        }
+        let namespace = Self::open(directory.join("ns").join(kind.name()))?;
+        Ok(Self { _keeper: (kind == Kind::Pid).then_some(keeper), ..namespace })
+    }
+
+    fn from_file(file: OwnedFd) -> nix::Result<Self> {
+        let flag = sys::namespace_kind(file.as_fd())?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.flag() == flag).ok_or(Errno::EINVAL)?;
+        let stat = fstat(&file)?;
+        Ok(Self { file, kind, identity: Identity { device: stat.st_dev, inode: stat.st_ino }, _keeper: None })
+    }
+
+    /// Its kind: NS_GET_NSTYPE in ioctl_ns(2).
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What tells it from others.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The namespace above a pid or user namespace: NS_GET_PARENT in ioctl_ns(2).
+    ///
+    /// # Errors
+    ///
+    /// The other kinds have none, and of what lies above the caller's own, nothing is told.
+    pub fn parent(&self) -> Result<Self, Error> {
+        let found = sys::namespace_parent(self.file.as_fd()).and_then(Self::from_file);
+        found.map_err(|errno| Error { action: Action::Parent(self.kind), errno })
+    }
+
+    /// The user namespace that owns it, and in which its rights are; of a user namespace, the one above: NS_GET_USERNS in ioctl_ns(2).
+    ///
+    /// # Errors
+    ///
+    /// Of what lies above the caller's own, nothing is told.
+    pub fn owner(&self) -> Result<Self, Error> {
+        let found = sys::namespace_owner(self.file.as_fd()).and_then(Self::from_file);
+        found.map_err(|errno| Error { action: Action::Owner(self.kind), errno })
+    }
+
+    /// The user who has made a user namespace, as the caller numbers users: NS_GET_OWNER_UID in ioctl_ns(2).
+    ///
+    /// # Errors
+    ///
+    /// If it is of another kind.
+    pub fn owner_uid(&self) -> Result<u32, Error> {
+        let found = sys::namespace_owner_uid(self.file.as_fd());
+        found.map_err(|errno| Error { action: Action::OwnerUid(self.kind), errno })
+    }
+
+    /// The users that a user namespace maps.
+    ///
+    /// # Errors
+    ///
+    /// If it is of another kind, or the caller may not enter it.
+    pub fn uid_map(&self) -> Result<Vec<IdRange>, Error> {
+        self.map("uid_map")
+    }
+
+    /// The groups that a user namespace maps.
+    ///
+    /// # Errors
+    ///
+    /// As [`uid_map`](Self::uid_map).
+    pub fn gid_map(&self) -> Result<Vec<IdRange>, Error> {
+        self.map("gid_map")
+    }
+
+    fn map(&self, name: &'static str) -> Result<Vec<IdRange>, Error> {
+        let refused = |errno| Error { action: Action::Map(self.kind), errno };
+        if self.kind != Kind::User {
+            return Err(refused(Errno::EINVAL));
+        }
+        // The kernel shows the map of a process's namespace. Nobody can enter the one that he is in.
+        let (keeper, directory);
+        let directory = if *self == Self::current(Kind::User)? {
+            "/proc/self"
+        } else {
+            keeper = Keeper::start(0, Some(self.file.as_fd())).map_err(refused)?;
+            directory = format!("/proc/{}", keeper.pid());
+            &directory
+        };
+        let text = fs::read_to_string(Path::new(directory).join(name));
+        let text = text.map_err(|error| Error::of(Action::Map(self.kind), &error))?;
+        text.lines().map(|line| IdRange::parse(line).ok_or(refused(Errno::EPROTO))).collect()
+    }
+
+    /// Runs `body` in it, on a thread of its own, which setns(2) moves there, and returns what `body` returns. If that panics, so does
+    /// this.
+    ///
+    /// A thread stays in the pid namespace that it is in: those that `body` starts *processes* in are there. In another mount
+    /// namespace, the working directory is its root.
+    ///
+    /// # Errors
+    ///
+    /// It takes CAP_SYS_ADMIN, in the user namespace that owns it and in the caller's. User and time namespaces are for processes
+    /// with one thread only: begin a process there, by nsenter(1), or give the test another one by `user` or `time`.
+    pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let enter = || {
+            if self.kind == Kind::Mount {
+                // Root and working directory are the thread's own from now on.
+                unshare(CloneFlags::CLONE_FS)?;
+            }
+            setns(&self.file, CloneFlags::from_bits_retain(self.kind.flag()))
+        };
+        let refused = |errno| Error { action: Action::Enter(self.kind), errno };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name(format!("in {self}"));
+            let running = thread.spawn_scoped(scope, || enter().map(|()| body()));
+            let running = running.map_err(|error| Error::of(Action::Enter(self.kind), &error))?;
+            running.join().unwrap_or_else(|payload| resume_unwind(payload)).map_err(refused)
+        })
+    }
+}
+
+impl AsFd for Namespace {
+    /// The descriptor that refers to it, for setns(2).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl PartialEq for Namespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for Namespace {}
+
+impl Display for Namespace {
+    /// As `readlink /proc/PID/ns/KIND` shows it: `net:[4026531840]`.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:[{}]", self.kind.name(), self.identity.inode)
+    }
+}
+
+impl Debug for Namespace {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "Namespace({self})")
+    }
+}
+
+impl IdRange {
+    /// Reads a line of a map.
+    fn parse(line: &str) -> Option<Self> {
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse().ok());
+        Some(Self { inside: numbers.next()??, outside: numbers.next()??, count: numbers.next()?? })
+    }
+}
+
+/// Makes the user and the group of this process root in the namespace of another.
+fn map_own_ids(process: &Path) -> io::Result<()> {
+    fs::write(process.join("setgroups"), "deny")?;
+    fs::write(process.join("uid_map"), format!("0 {} 1\n", geteuid()))?;
+    fs::write(process.join("gid_map"), format!("0 {} 1\n", getegid()))
+}
+
+/// What was to be done with a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Open(PathBuf),
+    Make(Kind),
+    Enter(Kind),
+    Parent(Kind),
+    Owner(Kind),
+    OwnerUid(Kind),
+    Map(Kind),
+}
+
+/// What can't be done with a namespace. It says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    action: Action,
+    errno: Errno,
+}
+
+impl Error {
+    fn of(action: Action, error: &io::Error) -> Self {
+        Self { action, errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) }
+    }
+
+    /// The kernel's error number, as errno(3) lists them.
+    pub fn errno(&self) -> i32 {
+        self.errno as i32
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&message::no_namespace(&self.action, self.errno))
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(Self::from_raw_os_error(error.errno()).kind(), error)
+    }
+}
