@@ -206,7 +206,9 @@ fn copied_root(facts: &Facts, spec: &Spec, base: &Path) -> Plan {
     builder.kernel_file_systems(spec.net);
     // Another tree lacks what is tested. The host's has all.
     let tested = if base == Path::new("/") { Vec::new() } else { tested(facts, spec) };
-    builder.wanted(as_wanted(tested).into_iter().chain(writable(facts, spec)).collect());
+    let writable =
+        writable(facts, spec).into_iter().filter(|wanted| builder.has_room_for(&wanted.name)).collect::<Vec<_>>();
+    builder.wanted(as_wanted(tested).into_iter().chain(writable).collect());
     builder.finish(spec, true)
 }
 
@@ -418,6 +420,15 @@ impl<'f> Builder<'f> {
         let original = self.base.as_ref()?.join(path.strip_prefix("/").unwrap_or(path));
         let is_covered = path.ancestors().any(|path| self.covered.contains(path));
         (!is_covered && fs::symlink_metadata(&original).is_ok()).then_some(original)
+    }
+
+    /// Whether a directory that the copy lacks can be made there: in one of root's.
+    fn has_room_for(&self, path: &Path) -> bool {
+        let lowest = path.ancestors().find_map(|path| Some((path, self.original(path)?)));
+        lowest.is_some_and(|(path, original)| {
+            let is_own = fs::metadata(original).is_ok_and(|metadata| metadata.uid() == self.facts.uid.as_raw());
+            is_own || path == Path::new("/") || OWNED.iter().any(|owned| path == Path::new(owned))
+        })
     }
 
     /// Has the sandbox a copy of `from`, a directory of the host, at `to`.
