@@ -528,7 +528,16 @@ impl<'f> Builder<'f> {
         }
         for (original, path, metadata) in OWNED_FILES.into_iter().filter_map(place) {
             let content = if metadata.is_file() { content_of(&original, &original) } else { None };
-            if let (Some(content), true) = (content, path.parent().is_some_and(|parent| made.contains(parent))) {
+            let (Some(content), Some(directory), Some(parent)) = (content, original.parent(), path.parent()) else {
+                continue;
+            };
+            if !made.contains(parent) && fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
+                // Root's already.
+                let mode = Mode::from_bits_truncate(mode_of(directory));
+                self.operations.push(Operation::Directory { path: c_string(parent.as_os_str()), mode });
+                made.insert(parent.to_path_buf());
+            }
+            if made.contains(parent) {
                 let (path, mode) = (c_string(path.as_os_str()), Mode::from_bits_truncate(metadata.mode() & 0o7777));
                 self.operations.push(Operation::File { path, content, mode });
             }
