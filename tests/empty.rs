@@ -117,7 +117,7 @@ const fn asking(spec: Spec) -> Test {
 
 const PLAIN: Spec = Spec { net: false, mount: false, ..SPEC };
 
-static WORDS: [(&str, Test); 8] = [
+static WORDS: [(&str, Test); 11] = [
     ("#[isolated]", asking(SPEC)),
     ("net", asking(Spec { net: true, ..PLAIN })),
     ("mount", asking(Spec { mount: true, ..PLAIN })),
@@ -125,6 +125,9 @@ static WORDS: [(&str, Test); 8] = [
     ("memory", asking(Spec { memory: Some(1 << 30), ..SPEC })),
     ("pids", asking(Spec { pids: Some(1000), ..SPEC })),
     ("cpu", asking(Spec { cpu: Some(100_000), ..SPEC })),
+    ("overlay", asking(Spec { root: Root::Overlay, ..SPEC })),
+    ("uids", asking(Spec { ids: Ids::Range(65536), ..SPEC })),
+    ("host", asking(Spec { ids: Ids::Host, ..SPEC })),
     ("all limits", asking(Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC })),
 ];
 
@@ -132,8 +135,8 @@ static WORDS: [(&str, Test); 8] = [
 fn compare_words() {
     const ROUNDS: usize = 15;
     println!("empty tests by what they ask for, {ROUNDS} rounds of {PER_ROUND} a thread; microseconds a test");
-    let has_cgroups = |test: &'static Test| std::panic::catch_unwind(|| run(test)).is_ok();
-    let measured: Vec<_> = WORDS.iter().filter(|(_, test)| has_cgroups(test)).collect();
+    let can_run = |test: &'static Test| std::panic::catch_unwind(|| run(test)).is_ok();
+    let measured: Vec<_> = WORDS.iter().filter(|(_, test)| can_run(test)).collect();
     for threads in [1, 2, 4, 16] {
         let mut floors: Vec<_> = (0..threads).map(|_| Floor::start()).collect();
         let mut times = vec![Vec::new(); measured.len()];
