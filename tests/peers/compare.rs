@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use belljar::__private::{Spec, Test, run};
+use belljar::__private::{Ids, Root, Spec, Test, run};
 
 /// How many tests a test binary has.
 const TESTS: u32 = 100;
@@ -50,9 +50,12 @@ enum Kind {
 
 static SURVEY: Test = Test {
     name: "compare::survey",
+    arguments: "",
     spec: Spec {
         net: true,
         mount: true,
+        root: Root::Tmpfs,
+        ids: Ids::One,
         memory: None,
         pids: None,
         cpu: None,
