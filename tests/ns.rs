@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs, panic, thread};
@@ -10,7 +11,8 @@ use belljar::isolated;
 use belljar::ns::{IdRange, Kind, Namespace};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{gethostname, getuid, sethostname};
+use nix::sys::stat::Mode;
+use nix::unistd::{gethostname, getuid, mkfifo, sethostname};
 
 fn current(kind: Kind) -> Namespace {
     Namespace::current(kind).expect("a namespace")
@@ -189,6 +191,8 @@ fn files_stand_for_them() {
     umount2("/run/blue", MntFlags::MNT_DETACH).expect("umount");
     // This one still refers to it.
     assert!(blue.enter(|| current(Kind::Net) == blue).expect("entered"));
+    mkfifo("/run/pipe", Mode::from_bits_truncate(0o600)).expect("mkfifo");
+    assert!(Namespace::open("/run/pipe").is_err());
     for (path, words) in
         [("/etc/hosts", "something else"), ("/proc/4711/ns/net", "no such process"), ("/nowhere", "ENOENT")]
     {
@@ -200,7 +204,7 @@ fn files_stand_for_them() {
 /// While one is there, nobody else holds the descriptors of this process.
 #[isolated]
 fn other_descriptors_are_let_go_of() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = UnixStream::pair().expect("a pair");
     let pids = fresh(Kind::Pid);
     drop(writer);
     assert_eq!(std::io::read_to_string(reader).expect("the end"), "");

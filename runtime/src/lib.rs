@@ -134,9 +134,11 @@ pub fn whereabouts() -> Option<Whereabouts> {
 ///
 /// A copy is private: what is written to it goes to a tmpfs, and [`changes`] tells what that was. Files whose owner has no number
 /// inside can't be changed in it. So where the tests don't run as root, root inside has the directories that every system has, such
-/// as `/etc` and `/var/lib`, and the files in `/etc` that it edits; all else is as it is outside. Copies take overlayfs, and a
-/// Linux since 5.11. What was removed can be made again as another kind of file since 6.6. A path that begins with `./` begins at
-/// the package; what is tested is shown in its place.
+/// as `/etc` and `/var/lib`, and the files in `/etc` that it edits; all else is as it is outside. Copies take overlayfs, and
+/// Linux 5.11 or later. Before 6.6, a directory of the host's that had entries can't be removed, nor one be made where something
+/// was removed (EIO). Where other file systems are mounted in the tree, the directories above them are put together out of copies, so
+/// that they can't be moved or removed (EBUSY), and files of more than 1 MiB right in them are read-only. A path that begins with
+/// `./` begins at the package; what is tested is shown in its place.
 ///
 /// With `uids`, users other than root can be had, by setuid(2), chown(2) and programs that drop privileges; `user` is then one of
 /// them. Where root runs the tests, they have the numbers that they have on the host. Others need subordinate ids, see

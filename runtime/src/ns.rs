@@ -22,6 +22,7 @@ use std::fmt::{self, Debug, Display, Formatter};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -144,7 +145,10 @@ impl Namespace {
     /// If there is no such file, it can't be opened, or stands for something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let action = Action::Open(path.as_ref().to_path_buf());
-        let file = File::open(path).map_err(|error| Error::of(action.clone(), &error))?;
+        // Whoever opens a pipe by its name is not to wait for its other end.
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(|error| Error::of(action.clone(), &error))?;
         Self::from_file(file.into()).map_err(|errno| Error { action, errno })
     }
 
