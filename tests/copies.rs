@@ -8,7 +8,7 @@ use std::{env, fs, io};
 use belljar::{Change, isolated};
 use belljar_tests::{Run, linux_version, run, this_binary};
 use nix::errno::Errno;
-use nix::unistd::{getuid, sethostname};
+use nix::unistd::{Gid, Uid, chown, getuid, sethostname};
 
 /// The environment variable that tells a test of a directory on the host.
 const DIRECTORY: &str = "BELLJAR_TESTS_DIRECTORY";
@@ -165,6 +165,19 @@ fn the_hosts_tree_stays_as_it_is() {
     }
     assert_eq!(contents(directory.path()), before);
     assert!(!Path::new("/created").exists());
+}
+
+/// In a sandbox that stands for a machine on which an ordinary user works below a directory of root's.
+#[isolated(uids = 65536)]
+#[ignore = "needs root: .ci/run runs it"]
+fn below_a_directory_of_roots() {
+    let own = Path::new("/data/builds/ann");
+    fs::create_dir_all(own).expect("mkdir");
+    chown(own, Some(Uid::from_raw(1000)), Some(Gid::from_raw(1000))).expect("chown");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1000", "--regid=1000", "--clear-groups"]).arg(env::current_exe().expect("this binary"));
+    let run = run(command.args(["--exact", "the_hosts_tree_stays_as_it_is"]).env("TMPDIR", own));
+    assert!(run.passed(), "{}", run.output);
 }
 
 /// The twin.

@@ -188,6 +188,9 @@ fn own_root(facts: &Facts, spec: &Spec) -> Plan {
 /// A copy of the tree below `base`, in which what is written goes to a tmpfs.
 fn copied_root(facts: &Facts, spec: &Spec, base: &Path) -> Plan {
     let mut builder = Builder::new(facts, spec, COPY);
+    if base == Path::new("/") {
+        builder.owned = above_what_is_used(facts, spec);
+    }
     builder.copy(base, Path::new("/"));
     builder.base = Some(base.to_path_buf());
     for path in KERNELS.map(Path::new) {
@@ -265,6 +268,14 @@ fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
     tested.filter(|path| leaves_root_private(&canonical(path))).map(Path::to_path_buf).collect()
 }
 
+/// All directories on the way to those that tests write to. A file can be written in a copy only if all that it lies in belong to
+/// somebody who has a number inside, up to the first that root inside owns.
+fn above_what_is_used(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
+    let writable = writable(facts, spec).into_iter().map(|wanted| wanted.canonical);
+    let used = tested(facts, spec).into_iter().chain(facts.cwd.clone()).map(|path| canonical(&path)).chain(writable);
+    used.flat_map(|path| path.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect()
+}
+
 /// Those of these paths that are directories of the host, to be shown.
 fn as_wanted(paths: Vec<PathBuf>) -> Vec<Wanted> {
     let wanted = |name: PathBuf| Wanted { canonical: canonical(&name), kind: Kind::Shown, name };
@@ -315,6 +326,8 @@ struct Builder<'f> {
     base: Option<PathBuf>,
     /// How many layers the copy has.
     layers: usize,
+    /// Directories that root inside is to own in the copy, besides those that it has in every system.
+    owned: Vec<PathBuf>,
 }
 
 impl<'f> Builder<'f> {
@@ -323,8 +336,8 @@ impl<'f> Builder<'f> {
         let tmpfs = c_string(format!("mode=755{size}").as_ref());
         let present = BTreeSet::from([PathBuf::from("/")]);
         let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        let (operations, base, layers) = (Vec::new(), None, 0);
-        Self { facts, prefix, tmpfs, operations, present, links, shown, covered, base, layers }
+        let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
+        Self { facts, prefix, tmpfs, operations, present, links, shown, covered, base, layers, owned }
     }
 
     /// `path` as operations name it, which are about the sandbox.
@@ -511,22 +524,24 @@ impl<'f> Builder<'f> {
     /// Makes root inside the owner of what root owns in every system, where owner and group on the host are others.
     fn own(&mut self, from: &Path, to: &Path, upper: &Path) {
         let own = (self.facts.uid.as_raw(), self.facts.gid.as_raw());
-        let place = |path: &'static str| {
-            let below = Path::new(path).strip_prefix(to).ok().filter(|below| !below.as_os_str().is_empty())?;
+        let place = |path: &Path| {
+            let below = path.strip_prefix(to).ok().filter(|below| !below.as_os_str().is_empty())?;
             let original = from.join(below);
             let metadata =
                 fs::symlink_metadata(&original).ok().filter(|metadata| (metadata.uid(), metadata.gid()) != own)?;
             Some((original, upper.join(below), metadata))
         };
         let mut made = BTreeSet::from([upper.to_path_buf()]);
-        for (_, path, metadata) in OWNED.into_iter().filter_map(place) {
+        let owned: BTreeSet<&Path> =
+            OWNED.into_iter().map(Path::new).chain(self.owned.iter().map(PathBuf::as_path)).collect();
+        for (_, path, metadata) in owned.into_iter().filter_map(place) {
             if metadata.is_dir() && path.parent().is_some_and(|parent| made.contains(parent)) {
                 let mode = Mode::from_bits_truncate(metadata.mode() & 0o7777);
                 self.operations.push(Operation::Directory { path: c_string(path.as_os_str()), mode });
                 made.insert(path);
             }
         }
-        for (original, path, metadata) in OWNED_FILES.into_iter().filter_map(place) {
+        for (original, path, metadata) in OWNED_FILES.into_iter().map(Path::new).filter_map(place) {
             let content = if metadata.is_file() { content_of(&original, &original) } else { None };
             let (Some(content), Some(directory), Some(parent)) = (content, original.parent(), path.parent()) else {
                 continue;
