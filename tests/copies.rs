@@ -180,6 +180,16 @@ fn below_a_directory_of_roots() {
     assert!(run.passed(), "{}", run.output);
 }
 
+/// Files of the host can be given to others, in the copy.
+#[isolated(root = "overlay", uids = 65536)]
+#[ignore = "needs root: .ci/run runs it"]
+fn files_can_be_given_away() {
+    chown("/etc/hosts", Some(Uid::from_raw(4711)), Some(Gid::from_raw(4712))).expect("chown");
+    let metadata = fs::metadata("/etc/hosts").expect("stat");
+    assert_eq!((metadata.uid(), metadata.gid()), (4711, 4712));
+    assert_eq!(belljar::changes().expect("changes"), [Change::Changed("/etc/hosts".into())]);
+}
+
 /// The twin.
 #[test]
 fn without_a_copy_the_tree_changes() {
