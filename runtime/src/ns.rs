@@ -33,7 +33,8 @@ use nix::sys::stat::fstat;
 use nix::unistd::{getegid, geteuid};
 
 use crate::message;
-use crate::sys::{self, Keeper};
+use crate::sys::errno_of;
+use crate::sys::namespaces::{self, Keeper};
 
 /// A kind of namespaces. Each has a page in the manual: network_namespaces(7), say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,7 +171,7 @@ impl Namespace {
     }
 
     fn from_file(file: OwnedFd) -> nix::Result<Self> {
-        let flag = sys::namespace_kind(file.as_fd())?;
+        let flag = namespaces::kind(file.as_fd())?;
         let kind = Kind::ALL.into_iter().find(|kind| kind.flag() == flag).ok_or(Errno::EINVAL)?;
         let stat = fstat(&file)?;
         Ok(Self { file, kind, identity: Identity { device: stat.st_dev, inode: stat.st_ino }, _keeper: None })
@@ -192,7 +193,7 @@ impl Namespace {
     ///
     /// The other kinds have none, and of what lies above the caller's own, nothing is told.
     pub fn parent(&self) -> Result<Self, Error> {
-        let found = sys::namespace_parent(self.file.as_fd()).and_then(Self::from_file);
+        let found = namespaces::parent(self.file.as_fd()).and_then(Self::from_file);
         found.map_err(|errno| Error { action: Action::Parent(self.kind), errno })
     }
 
@@ -202,7 +203,7 @@ impl Namespace {
     ///
     /// Of what lies above the caller's own, nothing is told.
     pub fn owner(&self) -> Result<Self, Error> {
-        let found = sys::namespace_owner(self.file.as_fd()).and_then(Self::from_file);
+        let found = namespaces::owner(self.file.as_fd()).and_then(Self::from_file);
         found.map_err(|errno| Error { action: Action::Owner(self.kind), errno })
     }
 
@@ -212,7 +213,7 @@ impl Namespace {
     ///
     /// If it is of another kind.
     pub fn owner_uid(&self) -> Result<u32, Error> {
-        let found = sys::namespace_owner_uid(self.file.as_fd());
+        let found = namespaces::owner_uid(self.file.as_fd());
         found.map_err(|errno| Error { action: Action::OwnerUid(self.kind), errno })
     }
 
@@ -345,7 +346,7 @@ pub struct Error {
 
 impl Error {
     fn of(action: Action, error: &io::Error) -> Self {
-        Self { action, errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw) }
+        Self { action, errno: errno_of(error) }
     }
 
     /// The kernel's error number, as errno(3) lists them.

@@ -1,8 +1,10 @@
-//! What proc(5) tells of a process, from wherever it is asked.
+//! What proc(5) tells: of a process, from wherever it is asked, and of what is mounted.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 /// A line of proc_pid_stat(5).
@@ -94,9 +96,42 @@ fn numbers_in(directory: &Path) -> BTreeSet<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// All mount points that this process sees.
+pub(crate) fn mount_points() -> BTreeSet<PathBuf> {
+    mount_points_in(&fs::read("/proc/self/mountinfo").unwrap_or_default())
+}
+
+/// The mount points in a table as of proc_pid_mountinfo(5).
+fn mount_points_in(mountinfo: &[u8]) -> BTreeSet<PathBuf> {
+    let field = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescaped);
+    mountinfo.split(|byte| *byte == b'\n').filter_map(field).map(PathBuf::from).collect()
+}
+
+/// Resolves the octal escapes of a mount table, which stand for white space and backslashes.
+pub(crate) fn unescaped(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = octal.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &after[3..] } else { after };
+    }
+    OsString::from_vec(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mount_tables_are_read() {
+        let table = b"22 27 0:21 / /proc rw - proc proc rw\n\
+                      40 27 0:9 / /mnt/a\\040b\\134 rw,relatime shared:1 - tmpfs t\\011t rw\n";
+        let expected = ["/mnt/a b\\", "/proc"].map(PathBuf::from);
+        assert_eq!(mount_points_in(table), BTreeSet::from(expected));
+        assert_eq!(unescaped(b"\\9x\\04"), "\\9x\\04");
+    }
 
     #[test]
     fn names_may_hold_anything() {

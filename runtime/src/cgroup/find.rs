@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::shared::LEAF;
 use super::{Controller, Trouble};
+use crate::proc::unescaped;
 use crate::settings::settings;
-use crate::zygote::facts::unescaped;
 
 /// A mounted hierarchy, and the cgroup in it below which ours go.
 #[derive(Clone, Debug, PartialEq, Eq)]

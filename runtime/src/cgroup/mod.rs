@@ -24,6 +24,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use crate::spec::Spec;
+use crate::sys::errno_of;
 pub(crate) use find::chosen;
 pub(crate) use groups::{Handed, NoGroup};
 pub(crate) use limits::{DEFAULT_PIDS, Events, usage_of};
@@ -87,8 +88,7 @@ impl Trouble {
     }
 
     fn new(path: &Path, error: &io::Error) -> Self {
-        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        Self::Refused { path: path.to_owned(), errno }
+        Self::Refused { path: path.to_owned(), errno: errno_of(error) }
     }
 }
 

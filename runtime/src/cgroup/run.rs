@@ -13,7 +13,7 @@ use std::{io, mem, process, thread};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::utsname::uname;
-use nix::unistd::{Uid, geteuid};
+use nix::unistd::geteuid;
 
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::shared::{self, Shared};
@@ -96,11 +96,14 @@ fn has_stand_in(controller: Controller, spec: &Spec) -> bool {
 /// Whether RLIMIT_NPROC counts the processes of a user namespace alone, as since Linux 5.14, and binds its owner, who must
 /// not be root, and who must be all users that there are: each is counted by itself. See getrlimit(2).
 fn process_limit_is_exact(spec: &Spec) -> bool {
+    if spec.ids != Ids::One || geteuid().is_root() {
+        return false;
+    }
     let Ok(system) = uname() else { return false };
     let release = system.release().to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (5, 14) && geteuid() != Uid::from_raw(0) && spec.ids == Ids::One
+    version >= (5, 14)
 }
 
 /// Removes all that this process has made. To be called when no sandbox is left.

@@ -17,6 +17,7 @@ use super::judge::{Evidence, Verdict};
 use crate::message;
 use crate::settings::settings;
 use crate::spec::Test;
+use crate::sys::errno_of;
 
 enum Destination {
     /// A file that gets a line for each test, as soon as it is over, in JSON.
@@ -102,10 +103,7 @@ fn find_destination() -> Result<Option<Destination>, BadReport> {
     // A FIFO that nobody reads is no place for it, and must not be waited for.
     match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(&path) {
         Ok(file) => Ok(Some(Destination::Lines(file))),
-        Err(error) => {
-            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            Err(BadReport::File { path, errno })
-        }
+        Err(error) => Err(BadReport::File { path, errno: errno_of(&error) }),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
 use crate::cgroup::{self, Trouble};
 use crate::message::Cause;
+use crate::proc::mount_points;
 use crate::report::Step;
 
 /// The most likely cause of `step` failing on `path` with `errno`, if the host shows one.
@@ -95,16 +96,12 @@ fn is_chroot() -> bool {
     let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
     let first_has_another_root = namespace("1").is_some_and(|first| Some(first) == namespace("self"))
         && root("1").is_some_and(|first| Some(first) != root("self"));
-    first_has_another_root || !mount_points().iter().any(|point| point == "/")
+    first_has_another_root || !mount_points().contains(Path::new("/"))
 }
 
 /// Whether something is mounted over a part of `/proc`.
 fn is_proc_masked() -> bool {
-    let is_harmless = |point: &str| point.starts_with("/proc/sys/fs/binfmt_misc");
-    mount_points().iter().any(|point| point.starts_with("/proc/") && !is_harmless(point))
-}
-
-fn mount_points() -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
+    let covers = |point: &PathBuf| point.starts_with("/proc") && point != Path::new("/proc");
+    let is_harmless = |point: &PathBuf| point.starts_with("/proc/sys/fs/binfmt_misc");
+    mount_points().iter().any(|point| covers(point) && !is_harmless(point))
 }

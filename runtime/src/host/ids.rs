@@ -2,7 +2,7 @@
 //! and /etc/subgid give, by newuidmap(1) and newgidmap(1). See user_namespaces(7).
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -11,6 +11,7 @@ use nix::unistd::{User, getegid, geteuid};
 use super::judge::OwnedRefusal;
 use crate::message::Cause;
 use crate::report::Step;
+use crate::sys::errno_of;
 
 /// A map of one kind of ids.
 struct Kind {
@@ -36,7 +37,7 @@ pub(super) fn map(pid: u32, count: u32) -> Result<(), OwnedRefusal> {
             fs::write(&path, format!("0 0 {count}\n")).map_err(|error| OwnedRefusal {
                 step: Step::MapIds,
                 path,
-                errno: errno(&error),
+                errno: errno_of(&error),
                 cause: Some(Cause::ids_are_missing(count)),
             })?;
         } else {
@@ -73,7 +74,7 @@ fn map_by_program(kind: &Kind, pid: u32, own: u32, count: u32) -> Result<(), Own
         }
         Err(error) => {
             let missing = error.kind() == ErrorKind::NotFound;
-            Err(refused(kind.table, errno(&error), missing.then(|| Cause::no_program(kind.program))))
+            Err(refused(kind.table, errno_of(&error), missing.then(|| Cause::no_program(kind.program))))
         }
     }
 }
@@ -88,10 +89,6 @@ fn ranges(table: &str, user: &str, uid: u32) -> Vec<(u32, u32)> {
         (name == user || name == uid).then_some((start, length))
     };
     table.lines().filter_map(range).filter(|(_, length)| *length > 0).collect()
-}
-
-fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 #[cfg(test)]

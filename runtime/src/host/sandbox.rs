@@ -336,7 +336,7 @@ impl Sandbox {
             if self.copy.is_none() {
                 return Err(Errno::ENODATA);
             }
-            let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            let errno = |error: io::Error| sys::errno_of(&error);
             let mut file = File::from(memfd_create(c"changes", MFdFlags::MFD_CLOEXEC)?);
             file.write_all(&changes::encode(&self.changes().map_err(errno)?)).map_err(errno)?;
             Ok(file)

@@ -106,6 +106,7 @@ fn lock(mut file: File) -> io::Result<Flock<File>> {
             Err((same, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = same,
             result => return result.map_err(|(_, errno)| errno.into()),
         }
+        // flock(2) can wait, but not for so long and no longer.
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -19,6 +19,7 @@ use crate::message;
 use crate::proc::{directory, stat, threads_of};
 use crate::report::{Frame, PAYLOAD_MAX};
 use crate::sys;
+use crate::sys::namespaces::own_pid_namespace;
 use crate::usage::Usage;
 
 /// A part of a test's processes, in a cgroup of its own below that of the sandbox: a server that is to run out of memory, say, or
@@ -78,7 +79,7 @@ impl Group {
         let mut buffer = [0; PAYLOAD_MAX];
         let received = report.ask(&Frame::Group(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
         match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {
-            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: sys::pid_namespace()? }),
+            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: own_pid_namespace()? }),
             Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),
             None => Err(io::Error::from_raw_os_error(Errno::EPROTO as i32)),
         }
@@ -149,7 +150,7 @@ impl Group {
         // Processes of elsewhere are 0, or missing in version 1. So is one that has ended, for a moment, since Linux 6.19. For
         // kill(2), 0 would be the caller's process group.
         let is_elsewhere = match self.namespace {
-            Some(namespace) => sys::pid_namespace()? != Some(namespace),
+            Some(namespace) => own_pid_namespace()? != Some(namespace),
             None => pids.contains(&0),
         };
         if is_elsewhere {

@@ -295,10 +295,8 @@ fn wait_for_ids(report: &Report) {
 fn map_ids(maps: &[String; 2]) -> Result<(), Refused<'static>> {
     let write = |path: &'static CStr, text: &str| {
         let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let written = file.and_then(|file| {
-            let error = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            File::from(file).write_all(text.as_bytes()).map_err(error)
-        });
+        let written =
+            file.and_then(|file| File::from(file).write_all(text.as_bytes()).map_err(|error| sys::errno_of(&error)));
         written.or_refuse(Step::MapIds, path)
     };
     // An ordinary user may map a group only after giving up setgroups(2). Root gives it up too: a test is to find the

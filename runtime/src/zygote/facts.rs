@@ -4,14 +4,15 @@
 //! started with, whatever tests do to theirs.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
+use crate::proc::mount_points;
 use crate::spec::Spec;
 
 /// The host, as far as a rootfs depends on it.
@@ -60,7 +61,7 @@ impl Facts {
             target: env::current_exe().ok().and_then(|binary| target_of(&binary)),
             manifest_dir: directory("CARGO_MANIFEST_DIR"),
             resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default(),
-            mounts: mount_points(&fs::read("/proc/self/mountinfo").unwrap_or_default()),
+            mounts: mount_points(),
             writable: [(Some(home), 0o755), (directory("TMPDIR"), 0o1777), (directory("XDG_RUNTIME_DIR"), 0o700)]
                 .into_iter()
                 .filter_map(|(path, mode)| Some((path?, mode)))
@@ -113,25 +114,6 @@ pub(crate) fn workspace_of(package: &Path) -> &Path {
     package.ancestors().find(|directory| directory.join("Cargo.lock").exists()).unwrap_or(package)
 }
 
-/// The mount points in a table as of proc_pid_mountinfo(5).
-fn mount_points(mountinfo: &[u8]) -> BTreeSet<PathBuf> {
-    let field = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescaped);
-    mountinfo.split(|byte| *byte == b'\n').filter_map(field).map(PathBuf::from).collect()
-}
-
-/// Resolves the octal escapes of a mount table, which stand for white space and backslashes.
-pub(crate) fn unescaped(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, after @ ..] = rest {
-        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let escaped = octal.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(bytes)
-}
-
 /// `path` as a field of a file like /etc/passwd, if it can be one.
 pub(crate) fn as_field(path: &Path) -> Option<&OsStr> {
     let field = path.as_os_str();
@@ -142,15 +124,6 @@ pub(crate) fn as_field(path: &Path) -> Option<&OsStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_tables_are_read() {
-        let table = b"22 27 0:21 / /proc rw - proc proc rw\n\
-                      40 27 0:9 / /mnt/a\\040b\\134 rw,relatime shared:1 - tmpfs t\\011t rw\n";
-        let expected = ["/mnt/a b\\", "/proc"].map(PathBuf::from);
-        assert_eq!(mount_points(table), BTreeSet::from(expected));
-        assert_eq!(unescaped(b"\\9x\\04"), "\\9x\\04");
-    }
 
     #[test]
     fn fields_hold_no_separators() {

@@ -196,8 +196,7 @@ impl Server {
         }
         let command = get_name()?;
         set_name(c"belljar-zygote")?;
-        let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        let null = File::options().read(true).write(true).open("/dev/null").map_err(errno)?;
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| sys::errno_of(&error))?;
         for number in 0..=2 {
             sys::redirect(null.as_fd(), number)?;
         }

@@ -1,27 +1,32 @@
 //! System calls that `nix` lacks, or wraps in a way that doesn't fit here. All `unsafe` code of the crate is in this
-//! file and in [`zygote`](crate::zygote).
+//! module and in [`zygote`](crate::zygote).
 #![expect(unsafe_code, reason = "raw system calls")]
 
+pub(crate) mod namespaces;
+
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::report::{End, Fault};
+
+/// The kernel's number for an error. One that did not come from there is EIO.
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
 
 // ---- Processes ----
 
@@ -207,165 +212,12 @@ pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// What identifies the pid namespace of this process, whatever `/proc` it has. `None` before Linux 6.11. See
-/// PIDFD_GET_PID_NAMESPACE in the kernel's `pidfd.h`, and ioctl_ns(2).
-pub(crate) fn pid_namespace() -> nix::Result<Option<libc::ino_t>> {
-    let known = |result| match result {
-        Err(errno @ (Errno::EMFILE | Errno::ENFILE)) => Err(errno),
-        // The kernel, or a filter, knows no such call.
-        Err(_) => Ok(None),
-        Ok(value) => Ok(Some(value)),
-    };
-    let Some(own) = known(pidfd_of(Pid::this()))? else { return Ok(None) };
-    // SAFETY: this ioctl takes no argument.
-    let fd = Errno::result(unsafe { libc::ioctl(own.as_raw_fd(), libc::PIDFD_GET_PID_NAMESPACE, 0) });
-    // SAFETY: the kernel has just made the descriptor.
-    let Some(namespace) = known(fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))? else { return Ok(None) };
-    Ok(Some(fstat(&namespace)?.st_ino))
-}
-
 /// Kills the process that `pidfd` refers to, however little it likes that. See pidfd_send_signal(2).
 pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
     let info = ptr::null::<libc::siginfo_t>();
     // SAFETY: with no siginfo, all arguments are integers.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, info, 0) };
     Errno::result(result).map(drop)
-}
-
-/// A process that is in other namespaces and does nothing. It ends with whoever has started it, or when this is dropped.
-pub(crate) struct Keeper {
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// Whether it is the first of a pid namespace.
-    is_init: bool,
-}
-
-impl Keeper {
-    /// Starts one in new namespaces, `flags` being a set of CLONE_NEW*, or in the namespace `entered`. This process may have threads:
-    /// the new one makes system calls and nothing else.
-    pub(crate) fn start(flags: c_int, entered: Option<BorrowedFd<'_>>) -> nix::Result<Self> {
-        let starter = pidfd_of(Pid::this())?;
-        let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let mut pidfd: c_int = -1;
-        // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
-        let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
-        arguments.flags = (flags as u32 | libc::CLONE_PIDFD as u32).into();
-        arguments.pidfd = (&raw mut pidfd).expose_provenance() as u64;
-        const NONE: c_long = 0;
-        // SAFETY: without CLONE_VM the child has a copy of the address space, and goes on with the stack it has. What it does is
-        // said above. The kernel writes the pidfd where it is told to, which outlives the call.
-        let mut cloned =
-            Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) });
-        // A filter may know but the older call, which can do all but time namespaces.
-        if flags != libc::CLONE_NEWTIME && matches!(cloned, Err(Errno::ENOSYS | Errno::EPERM)) {
-            let flags = c_long::from(flags | libc::CLONE_PIDFD);
-            // SAFETY: as above.
-            cloned = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, NONE, &raw mut pidfd, NONE, NONE) });
-        }
-        let pid = match cloned? {
-            0 => keep(starter.as_fd(), tell.as_fd(), entered),
-            pid => Pid::from_raw(pid as libc::pid_t),
-        };
-        // SAFETY: the kernel has just made the descriptor.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        let keeper = Self { pid, pidfd, is_init: flags & libc::CLONE_NEWPID != 0 };
-        drop(tell);
-        let mut errno = [0; size_of::<c_int>()];
-        let length = read_whole(&told, &mut errno)?;
-        // It has let go of all descriptors when it closes this one.
-        match read_whole(&told, &mut [0]) {
-            Ok(0) if length == errno.len() => {}
-            _ => return Err(Errno::ESRCH),
-        }
-        match c_int::from_ne_bytes(errno) {
-            0 => Ok(keeper),
-            errno => Err(Errno::from_raw(errno)),
-        }
-    }
-
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        if kill(self.pidfd.as_fd()).is_err() {
-            return;
-        }
-        if !self.is_init {
-            let _ = wait_pidfd(self.pidfd.as_fd());
-        } else if let Ok(pidfd) = self.pidfd.try_clone() {
-            // It ends after all others in its pid namespace, and those that are children of this process wait to be waited for.
-            // Where there can be no thread, it stays a zombie.
-            let _ = thread::Builder::new().spawn(move || wait_pidfd(pidfd.as_fd()));
-        }
-    }
-}
-
-/// Reads until there is nothing more, or the buffer is full.
-fn read_whole(file: &OwnedFd, buffer: &mut [u8]) -> nix::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match nix::unistd::read(file, &mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(more) => length += more,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(length)
-}
-
-/// What a keeper does: it enters a namespace, tells how that went, and waits for its starter's end.
-fn keep(starter: BorrowedFd<'_>, tell: BorrowedFd<'_>, entered: Option<BorrowedFd<'_>>) -> ! {
-    // SAFETY: setns takes integers.
-    let result = entered.map_or(Ok(0), |file| Errno::result(unsafe { libc::setns(file.as_raw_fd(), 0) }));
-    let errno = result.err().map_or(0, |errno| errno as c_int).to_ne_bytes();
-    let starter = starter.as_raw_fd() as u32;
-    // SAFETY: the buffer outlives the call. close_range and poll take what they are given; nobody else in this process uses the
-    // descriptors that are closed.
-    unsafe {
-        libc::write(tell.as_raw_fd(), errno.as_ptr().cast(), errno.len());
-        libc::syscall(libc::SYS_close_range, 0, starter.wrapping_sub(1), 0);
-        libc::syscall(libc::SYS_close_range, starter + 1, u32::MAX, 0);
-        let mut fds = [libc::pollfd { fd: starter as c_int, events: libc::POLLIN, revents: 0 }];
-        while libc::poll(fds.as_mut_ptr(), 1, -1) < 0 {}
-    }
-    exit_now(0)
-}
-
-/// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
-pub(crate) fn namespace_kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {
-    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
-    // SAFETY: this ioctl takes no argument.
-    Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) })
-}
-
-/// The namespace above: NS_GET_PARENT.
-pub(crate) fn namespace_parent(namespace: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    related_namespace(namespace, 0xb702)
-}
-
-/// The user namespace that owns a namespace: NS_GET_USERNS.
-pub(crate) fn namespace_owner(namespace: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    related_namespace(namespace, 0xb701)
-}
-
-fn related_namespace(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> nix::Result<OwnedFd> {
-    // SAFETY: both requests that are made take no argument.
-    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;
-    // SAFETY: the kernel has just made the descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// The user who has made a user namespace: NS_GET_OWNER_UID.
-pub(crate) fn namespace_owner_uid(namespace: BorrowedFd<'_>) -> nix::Result<libc::uid_t> {
-    const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
-    let mut uid: libc::uid_t = 0;
-    // SAFETY: this ioctl writes a `uid_t`, which outlives the call.
-    Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) })?;
-    Ok(uid)
 }
 
 /// Marks this process: [`is_marked_process`] is true in it, and false in everything that it forks.
@@ -766,6 +618,7 @@ mod tests {
     use std::hint;
     use std::os::fd::AsFd as _;
     use std::sync::{Barrier, Mutex};
+    use std::thread;
 
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 

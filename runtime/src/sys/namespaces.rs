@@ -1,0 +1,166 @@
+//! Namespaces: the ioctls of ioctl_ns(2), and processes that keep a namespace alive.
+
+use std::ffi::{c_int, c_long};
+use std::mem;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+use nix::unistd::Pid;
+
+use super::{exit_now, kill, pidfd_of, wait_pidfd};
+
+/// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
+pub(crate) fn kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this ioctl takes no argument.
+    Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) })
+}
+
+/// The namespace above: NS_GET_PARENT.
+pub(crate) fn parent(namespace: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    related(namespace, 0xb702)
+}
+
+/// The user namespace that owns a namespace: NS_GET_USERNS.
+pub(crate) fn owner(namespace: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    related(namespace, 0xb701)
+}
+
+fn related(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> nix::Result<OwnedFd> {
+    // SAFETY: both requests that are made take no argument.
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The user who has made a user namespace: NS_GET_OWNER_UID.
+pub(crate) fn owner_uid(namespace: BorrowedFd<'_>) -> nix::Result<libc::uid_t> {
+    const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: this ioctl writes a `uid_t`, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) })?;
+    Ok(uid)
+}
+
+/// What identifies the pid namespace of this process, whatever `/proc` it has. `None` before Linux 6.11. See
+/// PIDFD_GET_PID_NAMESPACE in the kernel's `pidfd.h`, and ioctl_ns(2).
+pub(crate) fn own_pid_namespace() -> nix::Result<Option<libc::ino_t>> {
+    let known = |result| match result {
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE)) => Err(errno),
+        // The kernel, or a filter, knows no such call.
+        Err(_) => Ok(None),
+        Ok(value) => Ok(Some(value)),
+    };
+    let Some(own) = known(pidfd_of(Pid::this()))? else { return Ok(None) };
+    // SAFETY: this ioctl takes no argument.
+    let fd = Errno::result(unsafe { libc::ioctl(own.as_raw_fd(), libc::PIDFD_GET_PID_NAMESPACE, 0) });
+    // SAFETY: the kernel has just made the descriptor.
+    let Some(namespace) = known(fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))? else { return Ok(None) };
+    Ok(Some(fstat(&namespace)?.st_ino))
+}
+
+/// A process that is in other namespaces and does nothing. It ends with whoever has started it, or when this is dropped.
+pub(crate) struct Keeper {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Whether it is the first of a pid namespace.
+    is_init: bool,
+}
+
+impl Keeper {
+    /// Starts one in new namespaces, `flags` being a set of CLONE_NEW*, or in the namespace `entered`. This process may have threads:
+    /// the new one makes system calls and nothing else.
+    pub(crate) fn start(flags: c_int, entered: Option<BorrowedFd<'_>>) -> nix::Result<Self> {
+        let starter = pidfd_of(Pid::this())?;
+        let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let mut pidfd: c_int = -1;
+        // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
+        let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
+        arguments.flags = (flags as u32 | libc::CLONE_PIDFD as u32).into();
+        arguments.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+        const NONE: c_long = 0;
+        // SAFETY: without CLONE_VM the child has a copy of the address space, and goes on with the stack it has. Locks that other
+        // threads hold stay locked there for ever: it takes none, since `keep` makes system calls only, and never returns. The
+        // kernel writes the pidfd where it is told to, which outlives the call.
+        let mut cloned =
+            Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) });
+        // A filter may know but the older call, which can do all but time namespaces.
+        if flags != libc::CLONE_NEWTIME && matches!(cloned, Err(Errno::ENOSYS | Errno::EPERM)) {
+            let flags = c_long::from(flags | libc::CLONE_PIDFD);
+            // SAFETY: as for clone3 above, whose flags these are; without a stack of its own the child has a copy of this one.
+            cloned = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, NONE, &raw mut pidfd, NONE, NONE) });
+        }
+        let pid = match cloned? {
+            0 => keep(starter.as_fd(), tell.as_fd(), entered),
+            pid => Pid::from_raw(pid as libc::pid_t),
+        };
+        // SAFETY: the kernel has just made the descriptor.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let keeper = Self { pid, pidfd, is_init: flags & libc::CLONE_NEWPID != 0 };
+        drop(tell);
+        let mut errno = [0; size_of::<c_int>()];
+        let length = read_whole(&told, &mut errno)?;
+        // It has let go of all descriptors when it closes this one.
+        match read_whole(&told, &mut [0]) {
+            Ok(0) if length == errno.len() => {}
+            _ => return Err(Errno::ESRCH),
+        }
+        match c_int::from_ne_bytes(errno) {
+            0 => Ok(keeper),
+            errno => Err(Errno::from_raw(errno)),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if kill(self.pidfd.as_fd()).is_err() {
+            return;
+        }
+        if !self.is_init {
+            let _ = wait_pidfd(self.pidfd.as_fd());
+        } else if let Ok(pidfd) = self.pidfd.try_clone() {
+            // It ends after all others in its pid namespace, and those that are children of this process wait to be waited for.
+            // Where there can be no thread, it stays a zombie.
+            let _ = thread::Builder::new().spawn(move || wait_pidfd(pidfd.as_fd()));
+        }
+    }
+}
+
+/// Reads until there is nothing more, or the buffer is full.
+fn read_whole(file: &OwnedFd, buffer: &mut [u8]) -> nix::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match nix::unistd::read(file, &mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(length)
+}
+
+/// What a keeper does: it enters a namespace, tells how that went, and waits for its starter's end.
+fn keep(starter: BorrowedFd<'_>, tell: BorrowedFd<'_>, entered: Option<BorrowedFd<'_>>) -> ! {
+    // SAFETY: setns takes integers.
+    let result = entered.map_or(Ok(0), |file| Errno::result(unsafe { libc::setns(file.as_raw_fd(), 0) }));
+    let errno = result.err().map_or(0, |errno| errno as c_int).to_ne_bytes();
+    let starter = starter.as_raw_fd() as u32;
+    // SAFETY: `errno` and `fds` outlive the calls that read and write them; close_range takes integers. The owners of what it closes
+    // are copies of the starter's, which nobody uses or drops here: this process ends by _exit.
+    unsafe {
+        libc::write(tell.as_raw_fd(), errno.as_ptr().cast(), errno.len());
+        libc::syscall(libc::SYS_close_range, 0, starter.wrapping_sub(1), 0);
+        libc::syscall(libc::SYS_close_range, starter + 1, u32::MAX, 0);
+        let mut fds = [libc::pollfd { fd: starter as c_int, events: libc::POLLIN, revents: 0 }];
+        while libc::poll(fds.as_mut_ptr(), 1, -1) < 0 {}
+    }
+    exit_now(0)
+}

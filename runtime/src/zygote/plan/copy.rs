@@ -1,0 +1,261 @@
+//! Plans a root that is a copy of a tree of the host: overlays, whose changes go to a tmpfs.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+
+use super::{Builder, LINKS, as_wanted, c_string, canonical, tested, writable};
+use crate::sandbox::rootfs::{Access, COPY, LAYERS, Operation, Plan};
+use crate::spec::Spec;
+use crate::zygote::facts::Facts;
+
+/// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
+/// make, replace and remove what is in them.
+const OWNED: [&str; 18] = [
+    "/etc",
+    "/home",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/srv",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// Files that root edits in place. In such a copy, root has copies of them.
+const OWNED_FILES: [&str; 16] = [
+    "/etc/.pwd.lock",
+    "/etc/group",
+    "/etc/group-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/passwd",
+    "/etc/passwd-",
+    "/etc/resolv.conf",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/subgid",
+    "/etc/subgid-",
+    "/etc/subuid",
+    "/etc/subuid-",
+];
+
+/// What a copy has of its own in place of the tree's.
+const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// The largest file that is copied while a sandbox is planned, in bytes.
+const COPIED_MAX: u64 = 1 << 20;
+
+/// A copy of the tree below `base`, in which what is written goes to a tmpfs.
+pub(super) fn copied_root(facts: &Facts, spec: &Spec, base: &Path) -> Plan {
+    let mut builder = Builder::new(facts, spec, COPY);
+    if base == Path::new("/") {
+        builder.owned = above_what_is_used(facts, spec);
+    }
+    builder.copy(base, Path::new("/"));
+    builder.base = Some(base.to_path_buf());
+    for path in KERNELS.map(Path::new) {
+        let is_laid_over = !builder.present.contains(path);
+        builder.directory(path, 0o755);
+        // Device nodes that lie on a disk can't be used in a user namespace.
+        if is_laid_over && path == Path::new("/dev") {
+            builder.mount_tmpfs(path);
+        }
+        builder.covered.insert(path.to_path_buf());
+        builder.present.insert(path.to_path_buf());
+    }
+    builder.directory(Path::new("/dev/shm"), 0o1777);
+    builder.links(LINKS.into_iter().filter(|(path, _)| path.starts_with("/dev/")));
+    builder.devices(spec);
+    builder.kernel_file_systems(spec.net);
+    // Another tree lacks what is tested. The host's has all.
+    let tested = if base == Path::new("/") { Vec::new() } else { tested(facts, spec) };
+    let writable =
+        writable(facts, spec).into_iter().filter(|wanted| builder.has_room_for(&wanted.name)).collect::<Vec<_>>();
+    builder.wanted(as_wanted(tested).into_iter().chain(writable).collect());
+    builder.finish(spec, true)
+}
+
+impl Builder<'_> {
+    /// Whether a directory that the copy lacks can be made there: in one of root's.
+    fn has_room_for(&self, path: &Path) -> bool {
+        let lowest = path.ancestors().find_map(|path| Some((path, self.original(path)?)));
+        lowest.is_some_and(|(path, original)| {
+            let is_own = fs::metadata(original).is_ok_and(|metadata| metadata.uid() == self.facts.uid.as_raw());
+            is_own || path == Path::new("/") || OWNED.iter().any(|owned| path == Path::new(owned))
+        })
+    }
+
+    /// Has the sandbox a copy of `from`, a directory of the host, at `to`.
+    ///
+    /// The kernel lays a copy over a tree only if nothing is mounted in it: mounts that came from the host can't be looked
+    /// under. So a directory with mounts below it becomes one of the tmpfs, and its entries are copied one by one.
+    fn copy(&mut self, from: &Path, to: &Path) {
+        if self.facts.mounts_below(from).next().is_none() {
+            self.layer(from, to);
+            return;
+        }
+        self.directory(to, mode_of(from));
+        // What this user can't list, it could not see outside either.
+        let mut entries: Vec<_> =
+            fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        for from in entries {
+            let to = to.join(from.file_name().unwrap_or_default());
+            let Ok(metadata) = fs::symlink_metadata(&from) else { continue };
+            if KERNELS.iter().any(|path| to == Path::new(path)) {
+                self.directory(&to, 0o755);
+            } else if metadata.is_dir() {
+                self.copy(&from, &to);
+            } else if let Ok(target) = fs::read_link(&from) {
+                self.symlink(&to, &target);
+            } else if metadata.is_file() {
+                self.copy_file(&from, &to);
+            }
+            // Whoever listens on a socket, or reads a pipe, does so on the host.
+        }
+    }
+
+    /// Has the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
+    /// itself, read-only.
+    fn copy_file(&mut self, from: &Path, to: &Path) {
+        if let Some(content) = content_of(from, to) {
+            self.file_with(to, content, mode_of(from));
+            return;
+        }
+        self.file(&to.to_string_lossy(), Vec::new());
+        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below: Vec::new() } });
+    }
+
+    /// Lays a layer over `from`, a directory of the host, at `to`.
+    fn layer(&mut self, from: &Path, to: &Path) {
+        let layer = Path::new(LAYERS).join(self.layers.to_string());
+        self.layers += 1;
+        let [upper, work, at, lower] = ["upper", "work", "at", "from"].map(|name| layer.join(name));
+        for (path, mode) in [(&layer, 0o755), (&upper, mode_of(from)), (&work, 0o700)] {
+            let mode = Mode::from_bits_truncate(mode);
+            self.operations.push(Operation::Directory { path: c_string(path.as_os_str()), mode });
+        }
+        for (path, target) in [(&at, to), (&lower, from)] {
+            let (path, target) = (c_string(path.as_os_str()), c_string(target.as_os_str()));
+            self.operations.push(Operation::Symlink { path, target });
+        }
+        self.own(from, to, &upper);
+        if to != Path::new("/") {
+            self.directory(to, 0o755);
+        }
+        let mut options = b"lowerdir=".to_vec();
+        options.extend(escaped(from));
+        options.extend(b",upperdir=");
+        options.extend(upper.as_os_str().as_bytes());
+        options.extend(b",workdir=");
+        options.extend(work.as_os_str().as_bytes());
+        // Only this way are directories marked in a user namespace that hide the host's; see the kernel's overlayfs.rst.
+        options.extend(b",userxattr");
+        let operation = Operation::Copy {
+            lower: c_string(from.as_os_str()),
+            to: self.inside(to),
+            options: CString::new(options).unwrap_or_default(),
+            // Some file systems can't lie below, and they are mounted somewhere in the tree.
+            or_show: self.facts.mounts.contains(from) && to != Path::new("/"),
+        };
+        self.operations.push(operation);
+    }
+
+    /// Makes root inside the owner of what root owns in every system, where owner and group on the host are others.
+    fn own(&mut self, from: &Path, to: &Path, upper: &Path) {
+        let own = (self.facts.uid.as_raw(), self.facts.gid.as_raw());
+        let place = |path: &Path| {
+            let below = path.strip_prefix(to).ok().filter(|below| !below.as_os_str().is_empty())?;
+            let original = from.join(below);
+            let metadata =
+                fs::symlink_metadata(&original).ok().filter(|metadata| (metadata.uid(), metadata.gid()) != own)?;
+            Some((original, upper.join(below), metadata))
+        };
+        let mut made = BTreeSet::from([upper.to_path_buf()]);
+        let owned: BTreeSet<&Path> =
+            OWNED.into_iter().map(Path::new).chain(self.owned.iter().map(PathBuf::as_path)).collect();
+        for (_, path, metadata) in owned.into_iter().filter_map(place) {
+            if metadata.is_dir() && path.parent().is_some_and(|parent| made.contains(parent)) {
+                let mode = Mode::from_bits_truncate(metadata.mode() & 0o7777);
+                self.operations.push(Operation::Directory { path: c_string(path.as_os_str()), mode });
+                made.insert(path);
+            }
+        }
+        for (original, path, metadata) in OWNED_FILES.into_iter().map(Path::new).filter_map(place) {
+            let content = if metadata.is_file() { content_of(&original, &original) } else { None };
+            let (Some(content), Some(directory), Some(parent)) = (content, original.parent(), path.parent()) else {
+                continue;
+            };
+            if !made.contains(parent) && fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
+                // Root's already.
+                let mode = Mode::from_bits_truncate(mode_of(directory));
+                self.operations.push(Operation::Directory { path: c_string(parent.as_os_str()), mode });
+                made.insert(parent.to_path_buf());
+            }
+            if made.contains(parent) {
+                let (path, mode) = (c_string(path.as_os_str()), Mode::from_bits_truncate(metadata.mode() & 0o7777));
+                self.operations.push(Operation::File { path, content, mode });
+            }
+        }
+    }
+}
+
+/// All directories on the way to those that tests write to. A file can be written in a copy only if all that it lies in belong to
+/// somebody who has a number inside, up to the first that root inside owns.
+fn above_what_is_used(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
+    let writable = writable(facts, spec).into_iter().map(|wanted| wanted.canonical);
+    let used = tested(facts, spec).into_iter().chain(facts.cwd.clone()).map(|path| canonical(&path)).chain(writable);
+    used.flat_map(|path| path.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect()
+}
+
+/// The names in `/etc/passwd` or `/etc/group` with passwords that nobody has, as /etc/shadow (8 fields behind the name) or
+/// /etc/gshadow (3) write them: an ordinary user may not read those.
+fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
+    let text = fs::read_to_string(names).ok()?;
+    let line = |line: &str| Some(format!("{}:*{}\n", line.split_once(':')?.0, ":".repeat(fields - 1)));
+    Some(text.lines().filter_map(line).collect::<String>().into_bytes())
+}
+
+/// The mode of a file or directory of the host.
+fn mode_of(path: &Path) -> u32 {
+    fs::symlink_metadata(path).map_or(0o755, |metadata| metadata.mode() & 0o7777)
+}
+
+/// What a copy of `file` is to hold, which has the name `name` in its system.
+fn content_of(file: &Path, name: &Path) -> Option<Vec<u8>> {
+    let is_small = fs::metadata(file).is_ok_and(|metadata| metadata.len() <= COPIED_MAX);
+    let content = fs::read(file).ok().filter(|_| is_small);
+    let beside = |name: &str| file.with_file_name(name).to_string_lossy().into_owned();
+    content.or_else(|| match name.file_name()?.to_str()? {
+        "shadow" | "shadow-" => locked(&beside("passwd"), 8),
+        "gshadow" | "gshadow-" => locked(&beside("group"), 3),
+        // It is always empty, see lckpwdf(3).
+        ".pwd.lock" => Some(Vec::new()),
+        _ => None,
+    })
+}
+
+/// `path` as an option of overlayfs, where a colon separates, and a comma and a backslash have their meanings too.
+fn escaped(path: &Path) -> Vec<u8> {
+    let escape = |byte: &u8| if b":,\\".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] };
+    path.as_os_str().as_bytes().iter().flat_map(escape).collect()
+}
