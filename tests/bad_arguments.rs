@@ -86,6 +86,12 @@ fn no_offsets() {}
 fn words_that_stand_alone() {}
 
 // The functions are there all the same.
+#[isolated(bind = ["/etc:/./", "/etc:/x", "/usr:/x"], env = ["A=1", "A=2"])]
+fn contradictions() {}
+
+#[isolated(uids = 70000u8, user = "+5", pids = 32u8, tmpfs = "16EiB")]
+fn numbers_of_other_kinds() {}
+
 fn main() {
     unknown_word();
     unknown_key();

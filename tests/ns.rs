@@ -211,6 +211,20 @@ fn other_descriptors_are_let_go_of() {
     drop(pids);
 }
 
+#[isolated]
+fn standard_streams_are_not_needed() {
+    use std::os::fd::{FromRawFd as _, OwnedFd};
+    #[expect(unsafe_code, reason = "there is no other way to close it")]
+    // SAFETY: nothing here uses the standard input from now on.
+    drop(unsafe { OwnedFd::from_raw_fd(0) });
+    for kind in Kind::ALL {
+        fresh(kind);
+    }
+    let processes = fresh(Kind::Pid);
+    let status = processes.enter(|| Command::new("true").stdin(Stdio::null()).status()).expect("setns");
+    assert!(status.expect("a process").success());
+}
+
 #[isolated(user = 1000)]
 fn rights_are_needed() {
     fresh(Kind::User);

@@ -449,3 +449,10 @@ fn a_sandbox_within_can_mount_its_own_proc_and_sysfs() {
     let script = "mount -t proc proc /proc && mount -t sysfs sysfs /sys && ls /proc/self/comm";
     assert_eq!(output("unshare", &["-U", "-r", "-m", "-n", "-p", "-f", "sh", "-c", script]), "/proc/self/comm\n");
 }
+
+/// The same in the host's tree.
+#[isolated(net)]
+fn a_sandbox_within_can_mount_its_own_proc_without_a_root() {
+    let script = "mount -t proc proc /proc && ls /proc/self/comm";
+    assert_eq!(output("unshare", &["-U", "-r", "-m", "-p", "-f", "sh", "-c", script]), "/proc/self/comm\n");
+}

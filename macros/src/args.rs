@@ -40,6 +40,9 @@ const HOST_NAME_MAX: usize = 64;
 /// The least memory that a sandbox does with, in bytes: its two processes take about half of it.
 const MEMORY_MIN: u64 = 1 << 20;
 
+/// The most memory that the kernel has a number for, in bytes. Sizes in tmpfs(5) and limits in cgroups(7) are signed.
+const MEMORY_MAX: u64 = i64::MAX as u64;
+
 /// The fewest processes and threads that a test does with: its own main thread, and that of the body.
 const PIDS_MIN: u32 = 2;
 
@@ -285,8 +288,8 @@ impl Reader {
             "uids" => {
                 self.uids = Some((uids(&input.parse().map_err(expected("a whole number", example))?)?, name.span()));
             }
-            "bind" => self.binds = self.list(input, example, bind)?,
-            "env" => self.env = self.list(input, example, variable)?,
+            "bind" => self.binds = self.list(input, example, bind, |bind| &bind.to)?,
+            "env" => self.env = self.list(input, example, variable, |(name, _)| name)?,
             "boottime" => self.boottime = Some(offset(&string(input, example)?)?),
             "monotonic" => self.monotonic = Some(offset(&string(input, example)?)?),
             _ => self.krate = Some(input.call(Path::parse_mod_style).map_err(expected("a path", example))?),
@@ -300,21 +303,26 @@ impl Reader {
 }
 
 impl Reader {
-    /// Reads a list of strings, each by itself, so that one bad value hides no other.
+    /// Reads a list of strings, each by itself, so that one bad value hides no other. No two may be about the same thing.
     fn list<T>(
         &mut self,
         input: ParseStream<'_>,
         example: &str,
         read: impl Fn(&LitStr) -> syn::Result<T>,
+        about: impl Fn(&T) -> &str,
     ) -> syn::Result<Vec<T>> {
         let strings: ExprArray = input.parse().map_err(expected("a list of strings", example))?;
-        let mut values = Vec::new();
+        let mut values: Vec<T> = Vec::new();
         for element in &strings.elems {
             let read = match element {
                 Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) => read(literal),
                 other => Err(Error::new_spanned(other, format!("expected a string: write `{example}`"))),
             };
             match read {
+                Ok(value) if values.iter().any(|other| about(other) == about(&value)) => {
+                    let text = format!("`{}` is there twice: remove one", about(&value));
+                    self.add(Error::new_spanned(element, text));
+                }
                 Ok(value) => values.push(value),
                 Err(error) => self.add(error),
             }
@@ -395,6 +403,11 @@ fn offset(literal: &LitStr) -> syn::Result<Duration> {
     Ok(offset)
 }
 
+/// Whether a path is `/`, however it is written.
+fn is_root(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| part.is_empty() || part == ".")
+}
+
 /// Reads `tmpfs`, `overlay` or a path.
 fn root(literal: &LitStr) -> syn::Result<Root> {
     let text = literal.value();
@@ -404,7 +417,7 @@ fn root(literal: &LitStr) -> syn::Result<Root> {
         path if (path.starts_with('/') || path.starts_with("./") || path.starts_with("../"))
             && !path.contains('\0') =>
         {
-            if path.split('/').all(|part| part.is_empty() || part == ".") && path.starts_with('/') {
+            if is_root(path) {
                 return Err(Error::new(literal.span(), "`/` is the host's tree: write \"overlay\" for a copy of it"));
             }
             Ok(Root::Directory(text))
@@ -416,10 +429,15 @@ fn root(literal: &LitStr) -> syn::Result<Root> {
     }
 }
 
+/// Reads a number, which has no type of its own.
+fn number(literal: &LitInt) -> Option<u32> {
+    literal.base10_parse().ok().filter(|_| literal.suffix().is_empty())
+}
+
 /// Reads how many ids there are.
 fn uids(literal: &LitInt) -> syn::Result<u32> {
-    match literal.base10_parse() {
-        Ok(uids @ 1..) => Ok(uids),
+    match number(literal) {
+        Some(uids @ 1..) => Ok(uids),
         _ => {
             let rule = "write a number from 1 to 4294967295";
             Err(Error::new(literal.span(), format!("`{literal}` is no number of ids: {rule}")))
@@ -430,9 +448,10 @@ fn uids(literal: &LitInt) -> syn::Result<u32> {
 /// Reads `1000`, `"1000:100"` or `"host"`.
 fn user(literal: &Lit) -> syn::Result<User> {
     // The last number is none, see setuid(2).
-    let id = |text: &str| text.parse().ok().filter(|id| *id < u32::MAX);
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = |text: &str| text.parse().ok().filter(|id| *id < u32::MAX && is_number(text));
     let ids = match literal {
-        Lit::Int(number) => number.base10_parse().ok().filter(|id| *id < u32::MAX).map(|id| (id, id)),
+        Lit::Int(literal) => number(literal).filter(|id| *id < u32::MAX).map(|id| (id, id)),
         Lit::Str(text) if text.value() == "host" => return Ok(User::Host),
         Lit::Str(text) => {
             let text = text.value();
@@ -468,13 +487,13 @@ fn bind(literal: &LitStr) -> syn::Result<Bind> {
     if access != "ro" && access != "rw" {
         return bad(&format!("has neither `ro` nor `rw` in the third place, but `{access}`"));
     }
-    if from.split('/').all(|part| part.is_empty() || part == ".") && from.starts_with('/') {
+    if is_root(from) {
         return bad("names the root of the host, which the sandbox covers; name what is below it");
     }
     if !to.starts_with('/') && parts.len() > 1 {
         return bad("has a path inside the sandbox that does not begin with `/`");
     }
-    if to.split('/').any(|part| part == "..") || to.trim_end_matches('/').is_empty() {
+    if to.split('/').any(|part| part == "..") || is_root(to) {
         return bad("has a path inside the sandbox that is `/` or has `..` in it");
     }
     Ok(Bind { from: from.to_owned(), to: to.to_owned(), writable: access == "rw" })
@@ -496,6 +515,9 @@ fn memory(literal: &LitStr) -> syn::Result<u64> {
             let least = ByteSize(MEMORY_MIN);
             Err(Error::new(literal.span(), format!("`{text}` is too little for a sandbox: give it at least {least}")))
         }
+        Ok(ByteSize(bytes)) if bytes > MEMORY_MAX => {
+            Err(Error::new(literal.span(), format!("`{text}` is more than the kernel can count: give less than 8 EiB")))
+        }
         Ok(ByteSize(bytes)) => Ok(bytes),
         Err(_) => Err(Error::new(
             literal.span(),
@@ -505,8 +527,8 @@ fn memory(literal: &LitStr) -> syn::Result<u64> {
 }
 
 fn pids(literal: &LitInt) -> syn::Result<u32> {
-    match literal.base10_parse() {
-        Ok(pids @ PIDS_MIN..=PIDS_MAX) => Ok(pids),
+    match number(literal) {
+        Some(pids @ PIDS_MIN..=PIDS_MAX) => Ok(pids),
         _ => Err(Error::new(
             literal.span(),
             format!(

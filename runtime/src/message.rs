@@ -26,6 +26,12 @@ fn failed(test: &str) -> String {
     format!("belljar: `{test}` failed")
 }
 
+/// What a test has chosen, a path or a name, so that it can neither look like another line nor control a terminal.
+fn plain(text: impl Display) -> String {
+    let escape = |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
+    text.to_string().chars().map(escape).collect()
+}
+
 // ---- The report ----
 
 pub(crate) fn bad_report(test: &str, bad: &BadReport) -> String {
@@ -107,7 +113,7 @@ pub(crate) fn table(accounts: &[Account]) -> String {
 
 pub(crate) fn no_namespace(action: &Action, errno: Errno) -> String {
     let what = match action {
-        Action::Open(path) => format!("no namespace could be had from {}", path.display()),
+        Action::Open(path) => format!("no namespace could be had from {}", plain(path.display())),
         Action::Make(kind) => format!("a new {} namespace could not be made", kind.name()),
         Action::Enter(kind) => format!("the {} namespace could not be entered", kind.name()),
         Action::Parent(kind) => format!("what is above the {} namespace is not known", kind.name()),
@@ -119,12 +125,14 @@ pub(crate) fn no_namespace(action: &Action, errno: Errno) -> String {
         (Action::Open(path), Errno::ENOENT) if path.starts_with("/proc") => {
             "there is no such process, or the kernel has no namespaces of this kind"
         }
+        (Action::Open(_), Errno::ENOENT) => "there is no such file",
+        (Action::Open(_), Errno::EINVAL) => "no path has a NUL in it",
         (Action::Open(_), Errno::ENOTTY) => "the file stands for something else",
         (Action::Open(_), Errno::EACCES | Errno::EPERM) => {
             "it takes the rights to trace the process, see ptrace(2) on access modes"
         }
         (Action::Make(Kind::User), Errno::EPERM) => {
-            "user namespaces are not for this user here, or the tests run in a chroot"
+            "this user may make no user namespaces here, is in a chroot, or is 0 without the rights of root"
         }
         (Action::Make(_), Errno::EPERM) => {
             "it takes CAP_SYS_ADMIN, which root has in a sandbox. Make it in a test of root's"
@@ -137,7 +145,12 @@ pub(crate) fn no_namespace(action: &Action, errno: Errno) -> String {
             "the kernel lets only processes with one thread in, see setns(2). Begin a process there, by nsenter(1)"
         }
         (Action::Enter(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN, there and here",
-        (Action::Enter(Kind::Pid), Errno::EINVAL) => "a process may only go down in the tree of pid namespaces",
+        (Action::Enter(Kind::Pid), Errno::EINVAL) => {
+            "a process may only go down in the tree of pid namespaces, and in another one starts no thread"
+        }
+        (Action::Enter(_), Errno::EINVAL) => {
+            "a thread that starts processes in another pid namespace can't start the one that this takes. Enter that one last"
+        }
         (Action::Parent(_), Errno::EINVAL) => "only pid and user namespaces have something above",
         (Action::OwnerUid(_) | Action::Map(_), Errno::EINVAL) => "that is asked of user namespaces only",
         (Action::Parent(_) | Action::Owner(_), Errno::EPERM) => {
@@ -156,9 +169,9 @@ const CHANGES_LISTED: usize = 20;
 
 pub(crate) fn changes(test: &str, changes: &[Change]) -> String {
     let line = |change: &Change| match change {
-        Change::Created(path) => format!("\n  created {}", path.display()),
-        Change::Changed(path) => format!("\n  changed {}", path.display()),
-        Change::Removed(path) => format!("\n  removed {}", path.display()),
+        Change::Created(path) => format!("\n  created {}", plain(path.display())),
+        Change::Changed(path) => format!("\n  changed {}", plain(path.display())),
+        Change::Removed(path) => format!("\n  removed {}", plain(path.display())),
     };
     let more = match changes.len().saturating_sub(CHANGES_LISTED) {
         0 => String::new(),
@@ -166,6 +179,10 @@ pub(crate) fn changes(test: &str, changes: &[Change]) -> String {
     };
     let listed: String = changes.iter().take(CHANGES_LISTED).map(line).collect();
     format!("belljar: what `{test}` has changed in its copy of the tree:{listed}{more}")
+}
+
+pub(crate) fn changes_unknown(test: &str, error: &io::Error) -> String {
+    format!("belljar: what `{test}` has changed in its copy of the tree could not be found out: {error}.")
 }
 
 pub(crate) fn no_changes_outside() -> String {
@@ -350,6 +367,9 @@ fn page(test: &str, step: Step, path: &str, error: &str, cause: Option<&Cause>) 
 const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the \
                         feature `systemd`, which does that";
 
+/// Where subordinate ids begin, by custom; see login.defs(5).
+const FIRST_SUBORDINATE: u32 = 100_000;
+
 /// Why a host refuses, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Cause {
@@ -427,10 +447,12 @@ impl Cause {
     pub(crate) fn no_subordinate_ids(user: &str, present: u32, wanted: u32) -> Self {
         Self::new(
             format!("{wanted} subordinate ids are needed, and {present} are given to the user {user}"),
-            format!(
-                "sudo usermod --add-subuids 100000-{0} --add-subgids 100000-{0} {user}",
-                100_000 + u64::from(wanted) - 1
-            ),
+            match FIRST_SUBORDINATE.checked_add(wanted - 1).filter(|last| *last < u32::MAX) {
+                Some(last) => format!(
+                    "sudo usermod --add-subuids {FIRST_SUBORDINATE}-{last} --add-subgids {FIRST_SUBORDINATE}-{last} {user}"
+                ),
+                None => "lower `uids`: there are not so many ids beside those of the host".to_owned(),
+            },
         )
     }
 
@@ -637,7 +659,7 @@ pub(crate) fn out_of_memory(test: &str, limit: u64, peak: Option<u64>, largest: 
     let largest = largest.map_or(String::new(), |Largest { bytes, name, had_children }| {
         let name = name.as_deref().unwrap_or(test);
         let or_child = if *had_children { " or a child of it" } else { "" };
-        format!(", largest: `{name}`{or_child} {}", Size(*bytes))
+        format!(", largest: `{}`{or_child} {}", plain(name), Size(*bytes))
     });
     format!("{}: killed: out of memory (limit {}{peak}{largest}).", failed(test), Size(limit))
 }
@@ -701,7 +723,7 @@ impl Display for List<'_> {
             return write!(f, "\n  (nothing that could be listed)");
         }
         for Process { pid, name, state, waits_in } in processes.iter().take(LISTED) {
-            write!(f, "\n  pid {pid} `{name}`, {state}")?;
+            write!(f, "\n  pid {pid} `{}`, {state}", plain(name))?;
             if let Some(function) = waits_in {
                 write!(f, " in {function}")?;
             }

@@ -257,13 +257,15 @@ impl Namespace {
     /// Runs `body` in it, on a thread of its own, which setns(2) moves there, and returns what `body` returns. If that panics, so does
     /// this.
     ///
-    /// A thread stays in the pid namespace that it is in: those that `body` starts *processes* in are there. In another mount
-    /// namespace, the working directory is its root.
+    /// A thread stays in the pid namespace that it is in: it is the *processes* that `body` starts which are in another, and it can
+    /// start no threads, nor enter another namespace, as long as it is to do that. In another mount namespace, the working directory
+    /// is its root.
     ///
     /// # Errors
     ///
     /// It takes CAP_SYS_ADMIN, in the user namespace that owns it and in the caller's. User and time namespaces are for processes
-    /// with one thread only: begin a process there, by nsenter(1), or give the test another one by `user` or `time`.
+    /// with one thread only: begin a process there, by nsenter(1), or give the test another one by `user` or `time`. In a pid
+    /// namespace whose first process has ended, no other can be started: fork(2) then fails with ENOMEM.
     pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let enter = || {
             if self.kind == Kind::Mount {

@@ -6,17 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
-use nix::sys::stat::{FileStat, fstat, fstatat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
 use crate::changes::Change;
 use crate::sandbox::rootfs::{COPY, LAYERS};
@@ -36,25 +35,36 @@ struct Entry {
     kind: libc::mode_t,
     mode: libc::mode_t,
     owner: (u32, u32),
-    /// What identifies the content; nothing for directories, whose entries stand for themselves.
-    content: Option<(libc::ino_t, i64, i64)>,
+    /// What differs after each change: inode and time of status change. Nothing for directories, whose entries stand for
+    /// themselves; the same goes for the next.
+    version: Option<(libc::ino_t, i64, i64)>,
+    /// What a copy has too: size and time of modification.
+    content: Option<(i64, i64, i64)>,
     is_whiteout: bool,
 }
 
 impl Entry {
     fn of(stat: &FileStat) -> Self {
         let kind = stat.st_mode & libc::S_IFMT;
+        let is_directory = kind == libc::S_IFDIR;
         Self {
             kind,
             mode: stat.st_mode & !libc::S_IFMT,
             owner: (stat.st_uid, stat.st_gid),
-            content: (kind != libc::S_IFDIR).then_some((stat.st_ino, stat.st_ctime, stat.st_ctime_nsec)),
+            version: (!is_directory).then_some((stat.st_ino, stat.st_ctime, stat.st_ctime_nsec)),
+            content: (!is_directory).then_some((stat.st_size, stat.st_mtime, stat.st_mtime_nsec)),
             is_whiteout: kind == libc::S_IFCHR && stat.st_rdev == 0,
         }
     }
 
     fn is_directory(&self) -> bool {
         self.kind == libc::S_IFDIR
+    }
+
+    /// Whether the other one may be a copy of this.
+    fn is_like(&self, other: &Self) -> bool {
+        let seen = |entry: &Self| (entry.kind, entry.mode, entry.owner, entry.content);
+        seen(self) == seen(other)
     }
 }
 
@@ -70,11 +80,11 @@ impl Tree {
     }
 
     /// What has changed since, in the order of the paths. What this user may not list is left out: below directories of other
-    /// users, that is.
+    /// users, that is, and below those that the test has made so.
     pub(crate) fn changes(&self) -> io::Result<Vec<Change>> {
         let mut changes = self.changes_of_skeleton()?;
         for layer in self.layers()? {
-            changes.extend(self.changes_of_layer(&layer)?);
+            changes.extend(self.layer(&layer)?.changes()?);
         }
         changes.sort_by(|a, b| a.path().cmp(b.path()));
         Ok(changes)
@@ -99,75 +109,33 @@ impl Tree {
         Ok(changes)
     }
 
-    fn changes_of_layer(&self, layer: &Path) -> io::Result<Vec<Change>> {
+    fn layer(&self, layer: &Path) -> nix::Result<Layer<'_>> {
         let link = |name: &str| readlinkat(&self.tmpfs, &layer.join(name)).map(PathBuf::from);
-        let (at, from, upper) = (link("at")?, link("from")?, layer.join("upper"));
-        let mut changes = Vec::new();
-        for (path, entry) in self.walk(&upper)? {
-            let before = self.before.get(&path);
-            if before == Some(&entry) {
-                continue;
-            }
-            let below = path.strip_prefix(&upper).unwrap_or(&path);
-            let is_root = below.as_os_str().is_empty();
-            let (inside, original) =
-                if is_root { (at.clone(), from.clone()) } else { (at.join(below), from.join(below)) };
-            let lower = fs::symlink_metadata(&original).ok();
-            let was_directory = lower.as_ref().is_some_and(fs::Metadata::is_dir);
-            match (&lower, before) {
-                _ if entry.is_whiteout => changes.extend(lower.map(|_| Change::Removed(inside))),
-                (None, None) => changes.push(Change::Created(inside)),
-                (Some(lower), before) if entry.is_directory() && was_directory => {
-                    let unchanged = match before {
-                        Some(before) => (before.mode, before.owner),
-                        None => (lower.mode() & !libc::S_IFMT, (lower.uid(), lower.gid())),
-                    };
-                    if unchanged != (entry.mode, entry.owner) {
-                        changes.push(Change::Changed(inside.clone()));
-                    }
-                    changes.extend(
-                        self.hidden(&path, &original)?.into_iter().map(|name| Change::Removed(inside.join(name))),
-                    );
-                }
-                _ => changes.push(Change::Changed(inside)),
-            }
-        }
-        Ok(changes)
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let lower = open(&link("from")?, flags, Mode::empty())?;
+        Ok(Layer { tree: self, upper: layer.join("upper"), lower, at: link("at")?, changes: Vec::new() })
     }
 
-    /// The entries of `original` that a directory in its place does not show: it was removed, and made again.
-    fn hidden(&self, directory: &Path, original: &Path) -> io::Result<Vec<PathBuf>> {
-        match self.open(directory) {
-            Ok(directory) if sys::hides_lower(directory.as_fd()) => {}
-            _ => return Ok(Vec::new()),
-        }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(original).into_iter().flatten().flatten() {
-            let name = PathBuf::from(entry.file_name());
-            if fstatat(&self.tmpfs, &directory.join(&name), AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT) {
-                names.push(name);
-            }
-        }
-        Ok(names)
+    /// Whether a directory does not show what is in the one below it: that was removed, and this one made in its place.
+    fn hides_lower(&self, directory: &Path) -> bool {
+        let directory = self.open(directory, READ);
+        directory.is_ok_and(|directory| sys::hides_lower(directory.as_fd()))
     }
 
     /// The directories of the layers.
     fn layers(&self) -> nix::Result<Vec<PathBuf>> {
-        let layers = self.names_in(Path::new(LAYERS))?;
+        let layers = names_in(self.open(Path::new(LAYERS), READ))?;
         Ok(layers.into_iter().map(|name| Path::new(LAYERS).join(name)).collect())
     }
 
-    /// All that there is at `root` and below.
+    /// All that there is at `root`, which is a directory, and below.
     fn walk(&self, root: &Path) -> nix::Result<BTreeMap<PathBuf, Entry>> {
         let mut found = BTreeMap::new();
         let mut directories = vec![root.to_path_buf()];
-        found.insert(root.to_path_buf(), Entry::of(&fstat(self.open(root)?)?));
+        found.insert(root.to_path_buf(), Entry::of(&fstat(self.open(root, OFlag::O_PATH)?)?));
         while let Some(directory) = directories.pop() {
-            // What can't be listed is somebody else's, or lies too deep for a path.
-            for name in self.names_in(&directory).unwrap_or_default() {
+            for (name, entry) in self.entries(&directory)? {
                 let path = directory.join(name);
-                let Ok(stat) = fstatat(&self.tmpfs, &path, AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-                let entry = Entry::of(&stat);
                 if entry.is_directory() {
                     directories.push(path.clone());
                 }
@@ -177,23 +145,172 @@ impl Tree {
         Ok(found)
     }
 
-    fn names_in(&self, directory: &Path) -> nix::Result<Vec<PathBuf>> {
-        let mut directory = Dir::from_fd(self.open(directory)?)?;
-        let mut names = Vec::new();
-        for entry in directory.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(PathBuf::from(OsStr::from_bytes(name)));
-            }
-        }
-        Ok(names)
+    /// What there is in a directory of the tmpfs. In one that this user can't list, or that has gone meanwhile, as far as one can
+    /// tell, nothing.
+    fn entries(&self, directory: &Path) -> nix::Result<BTreeMap<PathBuf, Entry>> {
+        let opened = self.open(directory, READ);
+        let names = match names_in(opened) {
+            Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR) => return Ok(BTreeMap::new()),
+            names => names?,
+        };
+        let directory = self.open(directory, OFlag::O_PATH)?;
+        let entry = |name: PathBuf| {
+            let stat = fstatat(&directory, &name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+            Some((name, Entry::of(&stat)))
+        };
+        Ok(names.into_iter().filter_map(entry).collect())
     }
 
-    /// Opens a directory. A test that puts a link in its place leads nobody elsewhere.
-    fn open(&self, directory: &Path) -> nix::Result<OwnedFd> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        openat2(&self.tmpfs, directory, OpenHow::new().flags(flags).resolve(within))
+    fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        open_beneath(&self.tmpfs, path, flags)
     }
+}
+
+/// A layer of a copy.
+struct Layer<'t> {
+    tree: &'t Tree,
+    /// What has been written, in the tmpfs.
+    upper: PathBuf,
+    /// What is copied, on the host.
+    lower: OwnedFd,
+    /// The path that both have inside.
+    at: PathBuf,
+    /// What has been found so far.
+    changes: Vec<Change>,
+}
+
+impl Layer<'_> {
+    fn changes(mut self) -> io::Result<Vec<Change>> {
+        let root = Entry::of(&fstat(self.tree.open(&self.upper, OFlag::O_PATH)?)?);
+        let was = self.tree.before.get(&self.upper).copied();
+        if !root.is_like(&was.map_or_else(|| fstat(&self.lower).map(|stat| Entry::of(&stat)), Ok)?) {
+            self.changes.push(Change::Changed(self.at.clone()));
+        }
+        // Directories that are in both trees, and whether what is in the lower one is hidden.
+        let mut pairs = vec![(PathBuf::new(), false)];
+        while let Some((below, hides)) = pairs.pop() {
+            let upper = self.upper.join(&below);
+            let hides = hides || self.tree.hides_lower(&upper);
+            let lower = open_beneath(&self.lower, &below, OFlag::O_PATH)?;
+            let entries = self.tree.entries(&upper)?;
+            for (name, entry) in &entries {
+                let path = below.join(name);
+                let was = fstatat(&lower, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|stat| Entry::of(&stat));
+                let before = self.tree.before.get(&upper.join(name)).copied();
+                match was {
+                    Some(was) if entry.is_directory() && was.is_directory() => {
+                        if !entry.is_like(&before.unwrap_or(was)) {
+                            self.changes.push(Change::Changed(self.inside(&path)));
+                        }
+                        pairs.push((path, hides));
+                    }
+                    _ if before == Some(*entry) => {}
+                    None if entry.is_whiteout => {}
+                    None => self.add(&path, entry, Change::Created)?,
+                    Some(_) if entry.is_whiteout => self.changes.push(Change::Removed(self.inside(&path))),
+                    Some(was) if before.is_none() && self.is_same_file(&path, entry, &was) => {}
+                    Some(_) => self.add(&path, entry, Change::Changed)?,
+                }
+            }
+            if hides {
+                let hidden = names_in(open_beneath(&self.lower, &below, READ)).unwrap_or_default();
+                let hidden = hidden.into_iter().filter(|name| !entries.contains_key(name));
+                let removed: Vec<_> = hidden.map(|name| Change::Removed(self.inside(&below.join(name)))).collect();
+                self.changes.extend(removed);
+            }
+        }
+        Ok(self.changes)
+    }
+
+    /// What is at `path` below the layer's root, by its path inside.
+    fn inside(&self, path: &Path) -> PathBuf {
+        if path.as_os_str().is_empty() { self.at.clone() } else { self.at.join(path) }
+    }
+
+    /// Adds an entry, and if it is a directory, all below it, which can only be new.
+    fn add(&mut self, path: &Path, entry: &Entry, change: fn(PathBuf) -> Change) -> nix::Result<()> {
+        self.changes.push(change(self.inside(path)));
+        if entry.is_directory() {
+            let root = self.upper.join(path);
+            for found in self.tree.walk(&root)?.into_keys().filter(|found| *found != root) {
+                let inside = self.inside(found.strip_prefix(&self.upper).unwrap_or(&found));
+                self.changes.push(Change::Created(inside));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file is like the one below it: the kernel has copied it because it was opened for writing, or got another name.
+    fn is_same_file(&self, path: &Path, entry: &Entry, was: &Entry) -> bool {
+        if !entry.is_like(was) {
+            return false;
+        }
+        let upper = self.upper.join(path);
+        match entry.kind {
+            libc::S_IFREG => {
+                let (ours, theirs) = (self.tree.open(&upper, READ), open_beneath(&self.lower, path, READ));
+                let (Ok(ours), Ok(theirs)) = (ours, theirs) else { return false };
+                has_same_content(ours.into(), theirs.into()).unwrap_or(false)
+            }
+            // Their targets have the same length, and they the same time, which takes some trouble.
+            _ => true,
+        }
+    }
+}
+
+fn has_same_content(a: File, b: File) -> io::Result<bool> {
+    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
+    loop {
+        let (ours, theirs) = (a.fill_buf()?, b.fill_buf()?);
+        let length = ours.len().min(theirs.len());
+        if length == 0 {
+            return Ok(ours.len() == theirs.len());
+        }
+        if ours[..length] != theirs[..length] {
+            return Ok(false);
+        }
+        a.consume(length);
+        b.consume(length);
+    }
+}
+
+/// The names in a directory.
+fn names_in(directory: nix::Result<OwnedFd>) -> nix::Result<Vec<PathBuf>> {
+    let mut directory = Dir::from_fd(directory?)?;
+    let mut names = Vec::new();
+    for entry in directory.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(PathBuf::from(OsStr::from_bytes(name)));
+        }
+    }
+    Ok(names)
+}
+
+/// How many names of a path are followed at once: one has up to 255 bytes, and a path that the kernel takes up to 4095.
+const NAMES_AT_ONCE: usize = 15;
+
+/// To read a file, and to wait for nobody: a test may put a pipe in its place.
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK);
+
+/// Opens what lies below a directory, however deep; for an empty path, that itself. A test that puts a link in the place of a
+/// directory leads nobody elsewhere.
+fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let open = |directory: &OwnedFd, path: &Path, flags: OFlag| {
+        let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        openat2(directory, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(within))
+    };
+    let names: Vec<_> = path.iter().collect();
+    if names.is_empty() && flags == OFlag::O_PATH {
+        // To look it up takes the right to search it.
+        return root.try_clone().map_err(|error| sys::errno_of(&error));
+    }
+    let mut pieces: Vec<PathBuf> = names.chunks(NAMES_AT_ONCE).map(|names| names.iter().collect()).collect();
+    let last = pieces.pop().unwrap_or_else(|| PathBuf::from("."));
+    let mut above = None;
+    for piece in pieces {
+        above = Some(open(above.as_ref().unwrap_or(root), &piece, OFlag::O_PATH | OFlag::O_DIRECTORY)?);
+    }
+    open(above.as_ref().unwrap_or(root), &last, flags)
 }

@@ -83,15 +83,20 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), String> {
     };
     let _span = trace::span("judge");
     let verdict = judge(test, &evidence);
-    let changes = if verdict == Verdict::Passed { Vec::new() } else { sandbox.changes().unwrap_or_default() };
+    let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { sandbox.changes() };
+    let changes = match changes {
+        Ok(changes) if changes.is_empty() => None,
+        Ok(changes) => Some(message::changes(name, &changes)),
+        Err(error) => Some(message::changes_unknown(name, &error)),
+    };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
-    let is_told = has_survivors || forks_refused > 0 || !changes.is_empty() || matches!(verdict, Verdict::Failed(_));
+    let is_told = has_survivors || forks_refused > 0 || changes.is_some() || matches!(verdict, Verdict::Failed(_));
     if sandbox.is_mid_line() && is_told {
         eprintln!();
     }
-    if !changes.is_empty() {
-        eprintln!("{}", message::changes(name, &changes));
+    if let Some(changes) = changes {
+        eprintln!("{changes}");
     }
     if has_survivors {
         eprintln!("{}", message::survivors(name, &evidence.survivors));

@@ -1,8 +1,11 @@
 //! A sandbox, as the test binary holds it: two pipes, a socket, and a descriptor for its init.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +33,7 @@ use crate::changes::{self, Change};
 use crate::message;
 use crate::proc::pid_of;
 use crate::report::{FRAME_MAX, Frame, Refusal};
+use crate::sandbox::rootfs::COPY;
 use crate::sandbox::{Channel, MAPPED};
 use crate::spec::{Ids, Spec, Test};
 use crate::sys;
@@ -285,7 +289,9 @@ impl Sandbox {
                 }
             }
             Some(Frame::Refused(Refusal { step, path, errno })) => {
-                let path = String::from_utf8_lossy(path).into_owned();
+                let path = Path::new(OsStr::from_bytes(path));
+                let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
+                let path = path.to_string_lossy().into_owned();
                 evidence.refused = Some(OwnedRefusal { step, path, errno, cause: None });
             }
             Some(Frame::PanicText(text)) => evidence.panic_text.extend_from_slice(text),

@@ -11,11 +11,11 @@ use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, mknod, umask};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, chdir, mkdir, pivot_root, symlinkat, write};
+use nix::unistd::{AccessFlags, Gid, Uid, chdir, chown, mkdir, pivot_root, symlinkat, write};
 
 use super::{OrRefuse as _, Refused};
 use crate::cgroup::Joining;
@@ -42,6 +42,8 @@ pub(crate) enum Operation {
     Symlink { path: CString, target: CString },
     /// Writes a file.
     File { path: CString, content: Vec<u8>, mode: Mode },
+    /// Gives away what lies at `path`, or only its mode, which writing and giving away have changed.
+    Give { path: CString, owner: (Uid, Gid), mode: Mode },
     /// Mounts an overlay at `to` that shows `lower`; where the kernel can't, and `or_show`, shows `lower` itself, read-only.
     Copy { lower: CString, to: CString, options: CString, or_show: bool },
     /// Shows `from`, with all that is mounted below it, at `to`, which is there.
@@ -92,8 +94,7 @@ pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<O
     }
     if plan.root.is_some() {
         mount_cgroups(joining)?;
-        let pivot = pivot_root(c".", c".").and_then(|()| umount2(c".", MntFlags::MNT_DETACH));
-        pivot.or_refuse(Step::Pivot, c"/")?;
+        leave_host(plan.is_copy).or_refuse(Step::Pivot, c"/")?;
     }
     if let Some(directory) = &plan.working_directory {
         chdir(directory.as_c_str()).or_refuse(Step::WorkingDirectory, directory)?;
@@ -115,6 +116,16 @@ fn begin_copy() -> Result<OwnedFd, Refused<'static>> {
     };
     make().or_refuse(Step::Copy, c"")?;
     Ok(tmpfs)
+}
+
+/// Makes the working directory the root, and lets go of all else. The host's tree then lies over the new root, and over it the tmpfs, if
+/// that is not the root itself.
+fn leave_host(is_in_tmpfs: bool) -> nix::Result<()> {
+    pivot_root(c".", c".")?;
+    if is_in_tmpfs {
+        umount2(c".", MntFlags::MNT_DETACH)?;
+    }
+    umount2(c".", MntFlags::MNT_DETACH)
 }
 
 /// Mounts the new root over `/` and goes there. `..` is the one way to it: at the root it stays where it is, and then
@@ -163,9 +174,14 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
     match operation {
         Operation::Directory { path, mode } => mkdir(path.as_c_str(), *mode).or_refuse(Step::Directory, path),
         Operation::Symlink { path, target } => {
-            symlinkat(target.as_c_str(), nix::fcntl::AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
+            symlinkat(target.as_c_str(), AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
         }
         Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
+        Operation::Give { path, owner: (uid, gid), mode } => {
+            let given = chown(path.as_c_str(), Some(*uid), Some(*gid));
+            let given = given.and_then(|()| fchmodat(AT_FDCWD, path.as_c_str(), *mode, FchmodatFlags::FollowSymlink));
+            given.or_refuse(Step::File, path)
+        }
         Operation::Copy { lower, to, options, or_show } => {
             let (overlay, flags) = (c"overlay", MsFlags::empty());
             match mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str())) {

@@ -23,9 +23,11 @@ use nix::unistd::{ForkResult, Pid};
 
 use crate::report::{End, Fault};
 
-/// The kernel's number for an error. One that did not come from there is EIO.
+/// The kernel's number for an error. Of those that did not come from there, EINVAL stands for a path with a NUL in it, and EIO for the
+/// rest.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+    let other = if error.kind() == io::ErrorKind::InvalidInput { Errno::EINVAL } else { Errno::EIO };
+    error.raw_os_error().map_or(other, Errno::from_raw)
 }
 
 // ---- Processes ----

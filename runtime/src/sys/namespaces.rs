@@ -67,6 +67,8 @@ pub(crate) struct Keeper {
     pidfd: OwnedFd,
     /// Whether it is the first of a pid namespace.
     is_init: bool,
+    /// Whose it is. A fork of that process must leave it alone.
+    owner: Pid,
 }
 
 impl Keeper {
@@ -98,7 +100,7 @@ impl Keeper {
         };
         // SAFETY: the kernel has just made the descriptor.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        let keeper = Self { pid, pidfd, is_init: flags & libc::CLONE_NEWPID != 0 };
+        let keeper = Self { pid, pidfd, is_init: flags & libc::CLONE_NEWPID != 0, owner: Pid::this() };
         drop(tell);
         let mut errno = [0; size_of::<c_int>()];
         let length = read_whole(&told, &mut errno)?;
@@ -120,7 +122,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if kill(self.pidfd.as_fd()).is_err() {
+        if self.owner != Pid::this() || kill(self.pidfd.as_fd()).is_err() {
             return;
         }
         if !self.is_init {
@@ -157,7 +159,9 @@ fn keep(starter: BorrowedFd<'_>, tell: BorrowedFd<'_>, entered: Option<BorrowedF
     // are copies of the starter's, which nobody uses or drops here: this process ends by _exit.
     unsafe {
         libc::write(tell.as_raw_fd(), errno.as_ptr().cast(), errno.len());
-        libc::syscall(libc::SYS_close_range, 0, starter.wrapping_sub(1), 0);
+        if let Some(below) = starter.checked_sub(1) {
+            libc::syscall(libc::SYS_close_range, 0, below, 0);
+        }
         libc::syscall(libc::SYS_close_range, starter + 1, u32::MAX, 0);
         let mut fds = [libc::pollfd { fd: starter as c_int, events: libc::POLLIN, revents: 0 }];
         while libc::poll(fds.as_mut_ptr(), 1, -1) < 0 {}

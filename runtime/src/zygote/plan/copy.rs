@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 
 use super::{Builder, LINKS, as_wanted, c_string, canonical, tested, writable};
 use crate::sandbox::rootfs::{Access, COPY, LAYERS, Operation, Plan};
-use crate::spec::Spec;
+use crate::spec::{Ids, Spec};
 use crate::zygote::facts::Facts;
 
 /// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
@@ -113,6 +113,7 @@ impl Builder<'_> {
             return;
         }
         self.directory(to, mode_of(from));
+        self.give(from, self.inside(to));
         // What this user can't list, it could not see outside either.
         let mut entries: Vec<_> =
             fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
@@ -138,11 +139,29 @@ impl Builder<'_> {
     fn copy_file(&mut self, from: &Path, to: &Path) {
         if let Some(content) = content_of(from, to) {
             self.file_with(to, content, mode_of(from));
+            self.give(from, self.inside(to));
             return;
         }
         self.file(&to.to_string_lossy(), Vec::new());
         let (from, to) = (c_string(from.as_os_str()), self.inside(to));
         self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below: Vec::new() } });
+    }
+
+    /// Gives a copy of `from`, which root inside has made, to the owner of that, if there is one inside by the same number; and the bits
+    /// of its mode that writing it takes away.
+    fn give(&mut self, from: &Path, path: CString) {
+        let Ok(metadata) = fs::symlink_metadata(from) else { return };
+        let (uid, gid) = (metadata.uid(), metadata.gid());
+        let is_inside = match self.ids {
+            Ids::One => false,
+            Ids::Range(count) => self.facts.uid.is_root() && uid.max(gid) < count,
+            Ids::Host => true,
+        };
+        let owner = if is_inside { (uid, gid) } else { (0, 0) };
+        if owner != (0, 0) || metadata.is_file() && metadata.mode() & 0o7000 != 0 {
+            let (owner, mode) = ((owner.0.into(), owner.1.into()), Mode::from_bits_truncate(metadata.mode() & 0o7777));
+            self.operations.push(Operation::Give { path, owner, mode });
+        }
     }
 
     /// Lays a layer over `from`, a directory of the host, at `to`.
@@ -158,6 +177,7 @@ impl Builder<'_> {
             let (path, target) = (c_string(path.as_os_str()), c_string(target.as_os_str()));
             self.operations.push(Operation::Symlink { path, target });
         }
+        self.give(from, c_string(upper.as_os_str()));
         self.own(from, to, &upper);
         if to != Path::new("/") {
             self.directory(to, 0o755);

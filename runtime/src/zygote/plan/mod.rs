@@ -106,6 +106,10 @@ pub(crate) fn plan(facts: &Facts, spec: &Spec) -> Plan {
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
 fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
     let mut builder = Builder::new(facts, spec, "/");
+    if facts.owns_kernel_files {
+        // A whole one, as in a root of its own. What comes to lie on `/proc` hides it.
+        builder.mount(c"proc", "/proc/sys");
+    }
     builder.mount(c"proc", "/proc");
     if spec.net {
         // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
@@ -216,6 +220,8 @@ struct Builder<'f> {
     prefix: &'static str,
     /// The options of each tmpfs.
     tmpfs: CString,
+    /// Which users and groups there are inside.
+    ids: Ids,
     operations: Vec<Operation>,
     /// Directories, files and links that are there.
     present: BTreeSet<PathBuf>,
@@ -240,7 +246,8 @@ impl<'f> Builder<'f> {
         let present = BTreeSet::from([PathBuf::from("/")]);
         let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
-        Self { facts, prefix, tmpfs, operations, present, links, shown, covered, base, layers, owned }
+        let ids = spec.ids;
+        Self { facts, prefix, tmpfs, ids, operations, present, links, shown, covered, base, layers, owned }
     }
 
     /// `path` as operations name it, which are about the sandbox.
