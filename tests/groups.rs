@@ -67,6 +67,36 @@ fn ticks_on() -> bool {
     false
 }
 
+/// The cgroups of a process as its cgroup namespace shows them.
+fn cgroups(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect()
+}
+
+/// With a cgroup namespace of its own, a process finds itself at the root: the sandbox has one. The twin has not.
+#[isolated]
+#[ignore = "run by a_namespace_makes_a_cgroup_the_root"]
+fn has_a_cgroup_namespace() {
+    let own = fs::read_to_string("/proc/self/cgroup").expect("cgroup");
+    let Some(group) = group("within") else { return };
+    let of_group = |unshare: &[&str]| {
+        let mut command = group.command("env").expect("command");
+        let output = command.args(unshare).args(["cat", "/proc/self/cgroup"]).output().expect("output");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let (shared, fresh) = (of_group(&[]), of_group(&["unshare", "--cgroup"]));
+    let pairs: Vec<_> = cgroups(&shared).into_iter().zip(cgroups(&fresh)).zip(cgroups(&own)).collect();
+    let joined: Vec<_> = pairs.into_iter().filter(|((shared, _), _)| shared.ends_with("/within")).collect();
+    assert!(!joined.is_empty(), "{shared}");
+    for ((shared, fresh), own) in joined {
+        assert_eq!((fresh, own), ("/", "/"), "{shared}");
+    }
+}
+
+#[test]
+fn a_namespace_makes_a_cgroup_the_root() {
+    passes("has_a_cgroup_namespace");
+}
+
 fn stops_and_goes_on(group: &Group) {
     wait_until(ticks_on);
     for _ in 0..20 {

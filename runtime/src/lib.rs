@@ -85,8 +85,9 @@ pub fn usage() -> Usage {
 /// What this test has changed in its root until now, in the order of the paths, if that is a copy: with `root = "overlay"`, or a
 /// directory. A test in such a root that fails has the same list printed.
 ///
-/// A directory that was created stands for itself, and what is in it too. A file that was opened for writing counts as changed.
-/// Below directories of other users than root, which take `uids`, an ordinary user can't look from outside, and nothing is told.
+/// A directory that was created stands for itself, and what is in it too; one that was removed, for all that was in it. A file that
+/// was only opened for writing has not changed. What whoever runs the tests can't list from outside is left out: as an ordinary
+/// user, what lies in directories of other users, which take `uids`, and in those whose mode keeps their owner out.
 ///
 /// # Errors
 ///
