@@ -89,6 +89,9 @@ fn words_that_stand_alone() {}
 #[isolated(bind = ["/etc:/./", "/etc:/x", "/usr:/x"], env = ["A=1", "A=2"])]
 fn contradictions() {}
 
+#[isolated(unsupported = "ignore")]
+fn no_policy() {}
+
 #[isolated(uids = 70000u8, user = "+5", pids = 32u8, tmpfs = "16EiB")]
 fn numbers_of_other_kinds() {}
 

@@ -44,7 +44,8 @@ static EMPTY: Test = Test {
     timeout: None,
     env: &[],
     clear_env: false,
-    should_panic: false,
+    skip_unsupported: false,
+    should_panic: None,
     body: || 0,
 };
 /// With all limits that need a cgroup.
@@ -55,7 +56,8 @@ static LIMITED: Test = Test {
     timeout: None,
     env: &[],
     clear_env: false,
-    should_panic: false,
+    skip_unsupported: false,
+    should_panic: None,
     body: || 0,
 };
 static SURVEY: Test = Test {
@@ -65,7 +67,8 @@ static SURVEY: Test = Test {
     timeout: None,
     env: &[],
     clear_env: false,
-    should_panic: false,
+    skip_unsupported: false,
+    should_panic: None,
     body: take_survey,
 };
 
@@ -110,7 +113,8 @@ const fn asking(spec: Spec) -> Test {
         timeout: None,
         env: &[],
         clear_env: false,
-        should_panic: false,
+        skip_unsupported: false,
+        should_panic: None,
         body: || 0,
     }
 }

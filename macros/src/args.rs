@@ -16,7 +16,7 @@ use syn::{Error, Expr, ExprArray, ExprLit, Lit, LitInt, LitStr, Path, Token};
 const WORDS: [&str; 8] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup", "time"];
 
 /// The keys that take a value, each with an example.
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 16] = [
     ("timeout", "timeout = \"5s\""),
     ("memory", "memory = \"64MiB\""),
     ("pids", "pids = 32"),
@@ -31,6 +31,7 @@ const KEYS: [(&str, &str); 15] = [
     ("clear_env", "clear_env"),
     ("boottime", "boottime = \"30d\""),
     ("monotonic", "monotonic = \"1h\""),
+    ("unsupported", "unsupported = \"skip\""),
     ("crate", "crate = path::to::belljar"),
 ];
 
@@ -89,6 +90,8 @@ pub(crate) struct Args {
     pub(crate) env: Vec<(String, String)>,
     /// Whether all others are removed.
     pub(crate) clear_env: bool,
+    /// Whether the test is skipped where the host can't make its sandbox.
+    pub(crate) skip_unsupported: bool,
     /// Where belljar is to be found.
     pub(crate) krate: Path,
 }
@@ -174,6 +177,7 @@ impl Args {
             binds: reader.binds,
             env: reader.env,
             clear_env: reader.clear_env,
+            skip_unsupported: reader.skip_unsupported,
             krate: reader.krate.unwrap_or_else(|| syn::parse_quote!(::belljar)),
         };
         (args, reader.error)
@@ -202,6 +206,7 @@ struct Reader {
     binds: Vec<Bind>,
     env: Vec<(String, String)>,
     clear_env: bool,
+    skip_unsupported: bool,
     krate: Option<Path>,
     error: Option<Error>,
 }
@@ -292,6 +297,7 @@ impl Reader {
             "env" => self.env = self.list(input, example, variable, |(name, _)| name)?,
             "boottime" => self.boottime = Some(offset(&string(input, example)?)?),
             "monotonic" => self.monotonic = Some(offset(&string(input, example)?)?),
+            "unsupported" => self.skip_unsupported = unsupported(&string(input, example)?)?,
             _ => self.krate = Some(input.call(Path::parse_mod_style).map_err(expected("a path", example))?),
         }
         if !input.is_empty() {
@@ -441,6 +447,18 @@ fn uids(literal: &LitInt) -> syn::Result<u32> {
         _ => {
             let rule = "write a number from 1 to 4294967295";
             Err(Error::new(literal.span(), format!("`{literal}` is no number of ids: {rule}")))
+        }
+    }
+}
+
+/// Reads whether to skip a test or to have it fail.
+fn unsupported(literal: &LitStr) -> syn::Result<bool> {
+    match literal.value().as_str() {
+        "skip" => Ok(true),
+        "fail" => Ok(false),
+        other => {
+            let rule = "write \"skip\" or \"fail\", which is what becomes of the test where the host can't run it";
+            Err(Error::new(literal.span(), format!("`{other}` is neither: {rule}")))
         }
     }
 }

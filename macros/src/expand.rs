@@ -18,7 +18,9 @@ use std::time::Duration;
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, TokenStreamExt as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{AttrStyle, Attribute, Error, GenericParam, ItemFn, Path, Safety};
+use syn::{
+    AttrStyle, Attribute, Error, Expr, ExprLit, GenericParam, ItemFn, Lit, LitStr, Meta, MetaNameValue, Path, Safety,
+};
 
 use crate::args::{Args, Bind, Ids, Root};
 
@@ -109,7 +111,8 @@ fn isolated_test(args: &Args, arguments: &TokenStream, function: &ItemFn) -> Tok
     let name = &sig.ident;
     let test_attribute = (!attrs.iter().any(is_standard_test)).then(|| quote!(#[::core::prelude::v1::test]));
     let written = arguments.to_string();
-    let should_panic = attrs.iter().any(|attribute| attribute.path().is_ident("should_panic"));
+    let should_panic = option(should_panic(attrs).map(ToTokens::into_token_stream));
+    let skip_unsupported = args.skip_unsupported;
     let timeout = option(timeout.map(duration));
     let [memory, tmpfs] = [memory, tmpfs].map(|bytes| literal(bytes.as_ref()));
     let [pids, cpu] = [pids, cpu].map(|number| literal(number.as_ref()));
@@ -169,6 +172,7 @@ fn isolated_test(args: &Args, arguments: &TokenStream, function: &ItemFn) -> Tok
                 timeout: #timeout,
                 env: &[#(#env),*],
                 clear_env: #clear_env,
+                skip_unsupported: #skip_unsupported,
                 should_panic: #should_panic,
                 body: || #krate::__private::status(#body),
             }
@@ -181,6 +185,24 @@ fn isolated_test(args: &Args, arguments: &TokenStream, function: &ItemFn) -> Tok
             #sig #braced
             #run
         }
+    }
+}
+
+/// The text that a panic is expected to have, if one is expected. What the harness would not take, it will say itself.
+fn should_panic(attrs: &[Attribute]) -> Option<LitStr> {
+    let attribute = attrs.iter().find(|attribute| attribute.path().is_ident("should_panic"))?;
+    let any = LitStr::new("", Span::call_site());
+    let value = match &attribute.meta {
+        Meta::Path(_) => return Some(any),
+        Meta::NameValue(pair) => pair.value.clone(),
+        Meta::List(list) => match list.parse_args::<MetaNameValue>() {
+            Ok(pair) => pair.value,
+            Err(_) => return Some(any),
+        },
+    };
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text),
+        _ => Some(any),
     }
 }
 

@@ -35,13 +35,17 @@
 //! proc_pid_cgroup(5) writes it. By default it is the one that the tests run in.
 //!
 //! `BELLJAR_REPORT` collects what each test has cost. `json:` and a path stand for a file, to which each test adds a line when it
-//! is over: an object with the keys `test`, `verdict` (`passed`, `panicked`, which `#[should_panic]` may take for a pass, or
-//! `failed`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`, `pids_peak` (threads count, and so does init) and `left_over`
+//! is over: an object with the keys `test`, `verdict` (`passed`, `panicked`, which `#[should_panic]` may take for a pass,
+//! `failed` or `skipped`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`, `pids_peak` (threads count, and so does init) and `left_over`
 //! (the names of the processes that were left). What is not known is `null`. `-` stands for a table at the end of the run.
 //!
 //! `BELLJAR_TRACE`, if it is set and not empty, is the path of a file to which each test adds what was done for it when: by the
 //! thread that runs it, by the zygote, and in the sandbox, step by step. Trace viewers, such as `chrome://tracing` and
 //! <https://ui.perfetto.dev>, show it. To tell takes some microseconds a step.
+//!
+//! `BELLJAR_UNSUPPORTED` says what becomes of all tests that the host can't run: `skip` skips them, and `fail` has them fail that
+//! would be skipped otherwise (`unsupported = "skip"`). A test that was skipped passes, as far as the harness knows; it says so, and
+//! a list at the end of the run says so again. What a test asks for and does not exist, such as a path, is no reason to skip it.
 //!
 //! # Features
 //!
@@ -131,6 +135,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// | `clear_env` | removes all others | |
 /// | `boottime = "30d"` | for how much longer the machine has been up, by CLOCK_BOOTTIME and `/proc/uptime` | the host's |
 /// | `monotonic = "1h"` | the same for CLOCK_MONOTONIC, which [`Instant`](std::time::Instant) reads | the host's |
+/// | `unsupported = "skip"` | where the host can't make the sandbox, the test is skipped | it fails |
 /// | `crate = path` | where this crate is re-exported | `::belljar` |
 ///
 /// A copy is private: what is written to it goes to a tmpfs, and [`changes`] tells what that was. Files whose owner has no number

@@ -1,6 +1,7 @@
 //! Every sentence that a person reads: what happened, where, why, and what to do.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::Duration;
@@ -315,18 +316,83 @@ pub(crate) fn watching_failed(test: &str, errno: Errno) -> String {
     format!("{}: its sandbox could not be watched: {}.", failed(test), error(errno))
 }
 
-/// The page that is printed when the host can't make the sandbox. `cause` is what to say of it, if that is known.
-pub(crate) fn unsupported(test: &str, step: Step, path: &str, errno: Errno, cause: Option<&Cause>) -> String {
-    page(test, step, path, &error(errno), cause)
+pub(crate) fn bad_policy(test: &str, value: &OsStr) -> String {
+    format!(
+        "{}: BELLJAR_UNSUPPORTED is `{}`, which says nothing. Set it to `fail` or to `skip`, which is what becomes of tests that this \
+         host can't run.",
+        failed(test),
+        plain(value.to_string_lossy())
+    )
 }
 
-/// The same, when the limits that the test has written can't be kept.
-pub(crate) fn no_cgroup(test: &str, trouble: &Trouble, cause: Option<&Cause>) -> String {
-    let path = match trouble {
-        Trouble::Missing(_) => "".into(),
-        Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => path.to_string_lossy(),
-    };
-    page(test, Step::Cgroup, &path, &Told(trouble).to_string(), cause)
+/// All tests that were skipped, and why.
+pub(crate) fn skipped(tests: &[(&str, String)]) -> String {
+    let lines: String = tests.iter().map(|(test, why)| format!("  {test}: {why}\n")).collect();
+    let (count, s) = (tests.len(), if tests.len() == 1 { "" } else { "s" });
+    format!("\nbelljar: skipped {count} test{s} that this host can't run\n{lines}")
+}
+
+/// What is printed when the host can't make a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The step of the set-up, and what it was about.
+    step: String,
+    error: String,
+    cause: Cause,
+}
+
+impl Page {
+    /// `cause` is what to say of it, if that is known.
+    pub(crate) fn new(step: Step, path: &str, errno: Errno, cause: Option<Cause>) -> Self {
+        Self::of(step, path, error(errno), cause)
+    }
+
+    /// The same, when the limits that the test has written can't be kept.
+    pub(crate) fn of_limits(trouble: &Trouble, cause: Option<Cause>) -> Self {
+        let path = match trouble {
+            Trouble::Missing(_) => "".into(),
+            Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => path.to_string_lossy(),
+        };
+        Self::of(Step::Cgroup, &path, Told(trouble).to_string(), cause)
+    }
+
+    fn of(step: Step, path: &str, error: String, cause: Option<Cause>) -> Self {
+        let place = match path {
+            "" => String::new(),
+            // A set-up path that is not absolute leads from the sandbox's root.
+            path => format!(": /{}", path.trim_start_matches('/')),
+        };
+        let step = format!("{}{place}", describe(step));
+        Self { step, error, cause: cause.unwrap_or_else(Cause::unknown) }
+    }
+
+    /// All of it.
+    pub(crate) fn in_full(&self, test: &str) -> String {
+        let Self { step, error, cause: Cause { why, remedy } } = self;
+        format!(
+            "{}\n  step:   {step}\n  error:  {error}\n  cause:  {why}\n  remedy: {remedy}",
+            did_not_run(test, "this host does not let its sandbox be set up.")
+        )
+    }
+
+    /// One line, where the whole has been printed for the test `first`.
+    pub(crate) fn in_short(&self, test: &str, first: &str) -> String {
+        did_not_run(test, &format!("{}; the remedy: {} (as for `{first}`)", self.summary(), self.cause.remedy))
+    }
+
+    /// One line, for a test that was skipped.
+    pub(crate) fn skipped(&self, test: &str) -> String {
+        format!("belljar: skipped: `{test}`: {}; the remedy: {}", self.summary(), self.cause.remedy)
+    }
+
+    /// What the host refuses, and why.
+    pub(crate) fn summary(&self) -> String {
+        format!("could not {}: {}; the cause: {}", self.step, self.error, self.cause.why)
+    }
+}
+
+fn did_not_run(test: &str, why: &str) -> String {
+    format!("belljar: `{test}` did not run: {why}")
 }
 
 /// What is the matter with a cgroup, but for where it is.
@@ -349,21 +415,6 @@ impl Display for Told<'_> {
     }
 }
 
-fn page(test: &str, step: Step, path: &str, error: &str, cause: Option<&Cause>) -> String {
-    let place = match path {
-        "" => String::new(),
-        // A set-up path that is not absolute leads from the sandbox's root.
-        path => format!(": /{}", path.trim_start_matches('/')),
-    };
-    let unknown = Cause::new("unknown", "none known; the step and the error above are what the host said");
-    let Cause { why, remedy } = cause.unwrap_or(&unknown);
-    format!(
-        "belljar: `{test}` did not run: this host does not let its sandbox be set up.\n  \
-         step:   {}{place}\n  error:  {error}\n  cause:  {why}\n  remedy: {remedy}",
-        describe(step),
-    )
-}
-
 const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the \
                         feature `systemd`, which does that";
 
@@ -371,7 +422,7 @@ const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test
 const FIRST_SUBORDINATE: u32 = 100_000;
 
 /// Why a host refuses, and what to do about it.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
     why: Cow<'static, str>,
     remedy: Cow<'static, str>,
@@ -380,6 +431,10 @@ pub(crate) struct Cause {
 impl Cause {
     fn new(why: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Self {
         Self { why: why.into(), remedy: remedy.into() }
+    }
+
+    fn unknown() -> Self {
+        Self::new("unknown", "none known; the step and the error above are what the host said")
     }
 
     pub(crate) fn apparmor_restricts() -> Self {
@@ -419,6 +474,13 @@ impl Cause {
 
     pub(crate) fn no_directory() -> Self {
         Self::new("there is no such directory, or this user can't see it", "name one that is there: root = \"/dir\"")
+    }
+
+    pub(crate) fn no_path() -> Self {
+        Self::new(
+            "there is no such path on the host, or this user can't see it",
+            "name one that is there: bind = [\"/path\"]",
+        )
     }
 
     pub(crate) fn no_overlay() -> Self {

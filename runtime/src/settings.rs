@@ -14,12 +14,16 @@ pub(crate) const BELLJAR_REPORT: &str = "BELLJAR_REPORT";
 /// Where the trace goes.
 pub(crate) const BELLJAR_TRACE: &str = "BELLJAR_TRACE";
 
+/// What becomes of tests that the host can't run.
+const BELLJAR_UNSUPPORTED: &str = "BELLJAR_UNSUPPORTED";
+
 /// The values of those variables. An empty one is none.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) cgroup: Option<OsString>,
     pub(crate) report: Option<OsString>,
     pub(crate) trace: Option<OsString>,
+    pub(crate) unsupported: Option<OsString>,
     /// The working directory.
     directory: PathBuf,
 }
@@ -34,6 +38,7 @@ pub(crate) fn settings() -> &'static Settings {
             cgroup: value(BELLJAR_CGROUP),
             report: value(BELLJAR_REPORT),
             trace: value(BELLJAR_TRACE),
+            unsupported: value(BELLJAR_UNSUPPORTED),
             directory: env::current_dir().unwrap_or_default(),
         }
     })

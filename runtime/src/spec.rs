@@ -23,9 +23,11 @@ pub struct Test {
     pub env: &'static [(&'static str, &'static str)],
     /// Whether all others are removed.
     pub clear_env: bool,
-    /// Whether `#[should_panic]` stands on it. The harness then takes any panic for a pass, so ours must not panic for
-    /// other reasons.
-    pub should_panic: bool,
+    /// Whether it is skipped where the host can't make its sandbox. Otherwise it then fails.
+    pub skip_unsupported: bool,
+    /// If `#[should_panic]` stands on it, the text that is expected; any panic has the empty one. The harness takes such a panic for a
+    /// pass, so ours must not panic for other reasons.
+    pub should_panic: Option<&'static str>,
     /// The body, as the status code that its return value stands for.
     pub body: fn() -> u8,
 }

@@ -70,7 +70,8 @@ static SURVEY: Test = Test {
     timeout: None,
     env: &[],
     clear_env: false,
-    should_panic: false,
+    skip_unsupported: false,
+    should_panic: None,
     body: || {
         floor::Survey::take().print();
         0

@@ -58,6 +58,7 @@ impl Account {
             verdict: match verdict {
                 Verdict::Passed => "passed",
                 Verdict::Panicked(_) => "panicked",
+                Verdict::Skipped(_) => "skipped",
                 Verdict::Failed(_) => "failed",
             },
             wall,

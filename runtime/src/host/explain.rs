@@ -27,6 +27,7 @@ pub(super) fn explain(step: Step, errno: Errno, path: &str) -> Option<Cause> {
         Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
         Step::HostIds => Some(Cause::not_real_root()),
         Step::Copy if !path.is_empty() && !Path::new(path).is_dir() => Some(Cause::no_directory()),
+        Step::Bind if errno == Errno::ENOENT && !Path::new(path).exists() => Some(Cause::no_path()),
         Step::Copy if errno == Errno::ENODEV => Some(Cause::no_overlay()),
         // In the kernel's own words, which it had to be taught: it knew no other way before Linux 5.11.
         Step::Copy if errno == Errno::EPERM => Some(Cause::no_overlay_for_users()),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::policy;
 use crate::cgroup::Events;
 use crate::host::census::Process;
-use crate::message::{self, Cause};
+use crate::message::{self, Cause, Page};
 use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::usage::Usage;
@@ -88,12 +89,24 @@ pub(crate) enum Verdict {
     Passed,
     /// The body panicked: with a text, or with something else. It has printed its message itself.
     Panicked(Option<String>),
+    /// The host can't make its sandbox, and such tests are to be skipped, with what to print.
+    Skipped(String),
     /// Anything else, with what to print.
     Failed(String),
 }
 
+/// Whether a refusal is about this host. Otherwise it is about the test, which names what isn't there, or about this moment, at which
+/// too much is in use: neither may be skipped.
+fn is_of_host(step: Step, errno: Errno) -> bool {
+    match errno {
+        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE => false,
+        Errno::ENOENT | Errno::ENOTDIR => !matches!(step, Step::Bind | Step::Copy),
+        _ => true,
+    }
+}
+
 /// The verdict on `test`.
-pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
+pub(crate) fn judge(test: &'static Test, evidence: &Evidence) -> Verdict {
     let name = test.short_name();
     if let (Events { oom_kills: 1.., memory_peak, .. }, Some(limit)) = (evidence.events, test.spec.memory) {
         return Verdict::Failed(message::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref()));
@@ -103,7 +116,12 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Verdict {
     }
     if let Some(OwnedRefusal { step, path, errno, cause }) = &evidence.refused {
         let found = if cause.is_none() { super::explain::explain(*step, *errno, path) } else { None };
-        return Verdict::Failed(message::unsupported(name, *step, path, *errno, cause.as_ref().or(found.as_ref())));
+        let page = Page::new(*step, path, *errno, cause.clone().or(found));
+        return if is_of_host(*step, *errno) {
+            policy::verdict(test, page)
+        } else {
+            Verdict::Failed(page.in_full(name))
+        };
     }
     if let Some(errno) = evidence.watching_failed {
         return Verdict::Failed(message::watching_failed(name, errno));

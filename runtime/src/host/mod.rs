@@ -9,6 +9,7 @@ mod explain;
 mod ids;
 pub(crate) mod judge;
 mod output;
+pub(crate) mod policy;
 mod sandbox;
 mod spares;
 pub(crate) mod trace;
@@ -18,8 +19,8 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::cgroup::DEFAULT_PIDS;
-use crate::message;
+use crate::cgroup::{self, DEFAULT_PIDS};
+use crate::message::{self, Page};
 use crate::spec::Test;
 use crate::zygote::{Zygote, zygote};
 use judge::{Evidence, Verdict, judge};
@@ -41,8 +42,15 @@ pub fn run(test: &'static Test) {
         Verdict::Panicked(None) => resume_unwind(Box::new(NoText)),
         Verdict::Failed(text) => {
             eprintln!("{text}");
-            if !test.should_panic {
+            if test.should_panic.is_none() {
                 resume_unwind(Box::new(NoText));
+            }
+        }
+        Verdict::Skipped(text) => {
+            eprintln!("{text}");
+            if let Some(expected) = test.should_panic {
+                // The harness takes this, and nothing else, for a pass.
+                resume_unwind(Box::new(expected));
             }
         }
     }
@@ -55,30 +63,33 @@ struct NoText;
 fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
     match run_and_tell(test) {
         Ok((verdict, evidence)) => (verdict, Some(evidence)),
-        Err(why) => (Verdict::Failed(why), None),
+        Err(verdict) => (verdict, None),
     }
 }
 
-/// Runs `test`, and prints what is to be said besides the verdict. Fails with what to say if it can't even begin.
-fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), String> {
+/// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it can't even begin.
+fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     let name = test.short_name();
-    account::check().map_err(|bad| message::bad_report(name, bad))?;
-    trace::check().map_err(|bad| message::bad_trace(name, bad))?;
+    account::check().map_err(|bad| Verdict::Failed(message::bad_report(name, bad)))?;
+    trace::check().map_err(|bad| Verdict::Failed(message::bad_trace(name, bad)))?;
+    policy::check().map_err(|bad| Verdict::Failed(message::bad_policy(name, bad)))?;
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
-        Some(Err(errno)) => return Err(message::no_zygote(name, *errno)),
-        None => return Err(message::not_a_test_run(name)),
+        Some(Err(errno)) => return Err(Verdict::Failed(message::no_zygote(name, *errno))),
+        None => return Err(Verdict::Failed(message::not_a_test_run(name))),
     };
     let (sandbox, evidence) = match run_in_sandbox(test, zygote) {
         Ok(run) => run,
         // The zygote's end of the request socket is closed.
         Err(NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET)) => {
-            return Err(message::zygote_gone(name));
+            return Err(Verdict::Failed(message::zygote_gone(name)));
         }
-        Err(NoSandbox::Channel(errno)) => return Err(message::no_channel(name, errno)),
+        Err(NoSandbox::Channel(errno)) => return Err(Verdict::Failed(message::no_channel(name, errno))),
         Err(NoSandbox::Cgroup(trouble)) => {
-            let cause = explain::explain_cgroup(&trouble);
-            return Err(message::no_cgroup(name, &trouble, cause.as_ref()));
+            let page = Page::of_limits(&trouble, explain::explain_cgroup(&trouble));
+            // Who names a cgroup means it.
+            let is_of_host = cgroup::chosen().is_none();
+            return Err(if is_of_host { policy::verdict(test, page) } else { Verdict::Failed(page.in_full(name)) });
         }
     };
     let _span = trace::span("judge");

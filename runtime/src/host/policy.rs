@@ -1,0 +1,66 @@
+//! What becomes of tests that this host can't run: they fail, unless somebody has asked for them to be skipped.
+
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::judge::Verdict;
+use crate::message::{self, Page};
+use crate::settings::settings;
+use crate::spec::Test;
+
+/// What this process has said so far.
+struct Told {
+    /// The pages that were printed in full, each with the test that it was about.
+    pages: Vec<(Page, &'static str)>,
+    /// The tests that were skipped, each with why.
+    skipped: Vec<(&'static str, String)>,
+}
+
+static TOLD: Mutex<Told> = Mutex::new(Told { pages: Vec::new(), skipped: Vec::new() });
+
+fn told() -> MutexGuard<'static, Told> {
+    TOLD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether all tests are skipped that this host can't run, or none of them, as the environment says.
+fn of_all() -> Result<Option<bool>, &'static OsStr> {
+    match settings().unsupported.as_deref() {
+        None => Ok(None),
+        Some(value) if value == "skip" => Ok(Some(true)),
+        Some(value) if value == "fail" => Ok(Some(false)),
+        Some(other) => Err(other),
+    }
+}
+
+/// Fails with what the environment says, if nobody knows what that means.
+pub(super) fn check() -> Result<(), &'static OsStr> {
+    of_all().map(drop)
+}
+
+/// The verdict on a test that this host can't run.
+pub(super) fn verdict(test: &'static Test, page: Page) -> Verdict {
+    let name = test.short_name();
+    let mut told = told();
+    if of_all().ok().flatten().unwrap_or(test.skip_unsupported) {
+        told.skipped.push((name, page.summary()));
+        return Verdict::Skipped(page.skipped(name));
+    }
+    match told.pages.iter().find(|(known, _)| *known == page) {
+        Some((_, first)) => Verdict::Failed(page.in_short(name, first)),
+        None => {
+            let text = page.in_full(name);
+            told.pages.push((page, name));
+            Verdict::Failed(text)
+        }
+    }
+}
+
+/// Lists the tests that were skipped, past the harness, which shows nothing of tests that pass. To be called when no test runs any more.
+pub(crate) fn print() {
+    let skipped = mem::take(&mut told().skipped);
+    if !skipped.is_empty() {
+        let _ = io::stderr().write_all(message::skipped(&skipped).as_bytes());
+    }
+}
