@@ -157,9 +157,15 @@ fn a_zygote_without_descriptors() {
     assert!(!run.output.contains(RAN), "{}", run.output);
 }
 
+#[isolated]
+#[ignore = "run by the rows"]
+fn passes_in_silence() {}
+
 #[test]
 #[ignore = "run by a_zygote_without_descriptors"]
 fn takes_the_descriptors_from_the_zygote() {
+    // A zygote that still begins needs descriptors itself.
+    passes_in_silence();
     for zygote in descendants(process::id()) {
         let status = Command::new("prlimit").args(["--nofile=0", "--pid", &zygote.to_string()]).status();
         assert!(status.expect("prlimit").success());
