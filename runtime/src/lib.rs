@@ -47,6 +47,9 @@
 //! would be skipped otherwise (`unsupported = "skip"`). A test that was skipped passes, as far as the harness knows; it says so, and
 //! a list at the end of the run says so again. What a test asks for and does not exist, such as a path, is no reason to skip it.
 //!
+//! `BELLJAR_DOCTOR` has any test binary tell what this host lets sandboxes have, in place of running tests: `1` as a table, `json` as
+//! [`Diagnosis::to_json`] writes it. The status is 0 if `#[isolated]` tests run here. [`doctor`] tells a program the same.
+//!
 //! # Features
 //!
 //! `systemd`: where a test has written a limit, and the cgroup that the tests run in is not the user's to divide, as after any
@@ -75,6 +78,7 @@ mod whereabouts;
 mod zygote;
 
 pub use changes::Change;
+pub use host::doctor::{Diagnosis, doctor};
 pub use sandbox::Group;
 pub use usage::Usage;
 pub use whereabouts::Whereabouts;

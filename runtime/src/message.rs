@@ -366,13 +366,25 @@ impl Page {
         Self { step, error, cause: cause.unwrap_or_else(Cause::unknown) }
     }
 
+    /// The same, when a sandbox could be made, and not even an empty test ran in it as it should.
+    pub(crate) fn of_failure(text: &str) -> Self {
+        Self { step: "run an empty test".to_owned(), error: text.to_owned(), cause: Cause::unknown() }
+    }
+
+    /// Each part, with its name.
+    pub(crate) fn fields(&self) -> [(&'static str, &str); 4] {
+        let Self { step, error, cause: Cause { why, remedy } } = self;
+        [("step", step), ("error", error), ("cause", why), ("remedy", remedy)]
+    }
+
     /// All of it.
     pub(crate) fn in_full(&self, test: &str) -> String {
-        let Self { step, error, cause: Cause { why, remedy } } = self;
-        format!(
-            "{}\n  step:   {step}\n  error:  {error}\n  cause:  {why}\n  remedy: {remedy}",
-            did_not_run(test, "this host does not let its sandbox be set up.")
-        )
+        did_not_run(test, &format!("this host does not let its sandbox be set up.{}", self.list("  ")))
+    }
+
+    /// A line for each part.
+    fn list(&self, indent: &str) -> String {
+        self.fields().map(|(name, text)| format!("\n{indent}{:<8}{text}", format!("{name}:"))).concat()
     }
 
     /// One line, where the whole has been printed for the test `first`.
@@ -389,6 +401,36 @@ impl Page {
     pub(crate) fn summary(&self) -> String {
         format!("could not {}: {}; the cause: {}", self.step, self.error, self.cause.why)
     }
+}
+
+/// What can be had, and what can't: what it is, how it is written, and why it can't be had.
+pub(crate) fn diagnosis(rows: &[(&str, &str, Option<&Page>)], is_well: bool) -> String {
+    let width = rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
+    let mut told: Vec<(&Page, &str)> = Vec::new();
+    let mut text = String::from("belljar: what this host lets sandboxes have\n");
+    for (name, written, fault) in rows {
+        let mark = if fault.is_none() { '✓' } else { '✗' };
+        text += &format!("  {mark} {name:<width$}  {written}\n");
+        let Some(page) = fault else { continue };
+        match told.iter().find(|(known, _)| known == page) {
+            Some((_, first)) => text += &format!("      as for {first}\n"),
+            None => {
+                text += page.list("      ").trim_start_matches('\n');
+                text.push('\n');
+                told.push((page, name));
+            }
+        }
+    }
+    let sum = if is_well { "Tests with `#[isolated]` run here." } else { "Tests with `#[isolated]` can't run here." };
+    text + sum + "\n"
+}
+
+pub(crate) fn bad_doctor(value: &OsStr) -> String {
+    format!(
+        "belljar: BELLJAR_DOCTOR is `{}`, which says nothing. Set it to `1` for a table of what this host lets sandboxes have, or to \
+         `json`.",
+        plain(value.to_string_lossy())
+    )
 }
 
 fn did_not_run(test: &str, why: &str) -> String {

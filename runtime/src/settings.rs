@@ -17,6 +17,9 @@ pub(crate) const BELLJAR_TRACE: &str = "BELLJAR_TRACE";
 /// What becomes of tests that the host can't run.
 const BELLJAR_UNSUPPORTED: &str = "BELLJAR_UNSUPPORTED";
 
+/// Whether this host is to be looked at in place of running tests.
+const BELLJAR_DOCTOR: &str = "BELLJAR_DOCTOR";
+
 /// The values of those variables. An empty one is none.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -24,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) report: Option<OsString>,
     pub(crate) trace: Option<OsString>,
     pub(crate) unsupported: Option<OsString>,
+    pub(crate) doctor: Option<OsString>,
     /// The working directory.
     directory: PathBuf,
 }
@@ -39,6 +43,7 @@ pub(crate) fn settings() -> &'static Settings {
             report: value(BELLJAR_REPORT),
             trace: value(BELLJAR_TRACE),
             unsupported: value(BELLJAR_UNSUPPORTED),
+            doctor: value(BELLJAR_DOCTOR),
             directory: env::current_dir().unwrap_or_default(),
         }
     })

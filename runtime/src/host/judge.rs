@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::policy;
 use crate::cgroup::Events;
 use crate::host::census::Process;
 use crate::message::{self, Cause, Page};
@@ -105,24 +104,35 @@ fn is_of_host(step: Step, errno: Errno) -> bool {
     }
 }
 
-/// The verdict on `test`.
-pub(crate) fn judge(test: &'static Test, evidence: &Evidence) -> Verdict {
+/// Why a test did not run.
+#[derive(Debug)]
+pub(crate) enum Obstacle {
+    /// This host can't make its sandbox.
+    Host(Page),
+    /// Anything else, with what to print.
+    Other(String),
+}
+
+/// The verdict on `test`, if it has run.
+pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacle> {
     let name = test.short_name();
     if let (Events { oom_kills: 1.., memory_peak, .. }, Some(limit)) = (evidence.events, test.spec.memory) {
-        return Verdict::Failed(message::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref()));
+        let text = message::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref());
+        return Ok(Verdict::Failed(text));
     }
     if let (Some(running), Some(timeout)) = (&evidence.timed_out, test.timeout) {
-        return Verdict::Failed(message::timed_out(name, timeout, running));
+        return Ok(Verdict::Failed(message::timed_out(name, timeout, running)));
     }
     if let Some(OwnedRefusal { step, path, errno, cause }) = &evidence.refused {
         let found = if cause.is_none() { super::explain::explain(*step, *errno, path) } else { None };
         let page = Page::new(*step, path, *errno, cause.clone().or(found));
-        return if is_of_host(*step, *errno) {
-            policy::verdict(test, page)
-        } else {
-            Verdict::Failed(page.in_full(name))
-        };
+        let is_of_host = is_of_host(*step, *errno);
+        return Err(if is_of_host { Obstacle::Host(page) } else { Obstacle::Other(page.in_full(name)) });
     }
+    Ok(judge_run(name, evidence))
+}
+
+fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
     if let Some(errno) = evidence.watching_failed {
         return Verdict::Failed(message::watching_failed(name, errno));
     }

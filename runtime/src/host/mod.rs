@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod census;
 
 pub(crate) mod copy;
+pub(crate) mod doctor;
 mod explain;
 mod ids;
 pub(crate) mod judge;
@@ -23,7 +24,7 @@ use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::message::{self, Page};
 use crate::spec::Test;
 use crate::zygote::{Zygote, zygote};
-use judge::{Evidence, Verdict, judge};
+use judge::{Evidence, Obstacle, Verdict, judge};
 use sandbox::{NoSandbox, Sandbox};
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
@@ -67,33 +68,16 @@ fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
     }
 }
 
-/// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it can't even begin.
+/// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
 fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     let name = test.short_name();
     account::check().map_err(|bad| Verdict::Failed(message::bad_report(name, bad)))?;
     trace::check().map_err(|bad| Verdict::Failed(message::bad_trace(name, bad)))?;
     policy::check().map_err(|bad| Verdict::Failed(message::bad_policy(name, bad)))?;
-    let zygote = match zygote() {
-        Some(Ok(zygote)) => zygote,
-        Some(Err(errno)) => return Err(Verdict::Failed(message::no_zygote(name, *errno))),
-        None => return Err(Verdict::Failed(message::not_a_test_run(name))),
-    };
-    let (sandbox, evidence) = match run_in_sandbox(test, zygote) {
-        Ok(run) => run,
-        // The zygote's end of the request socket is closed.
-        Err(NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET)) => {
-            return Err(Verdict::Failed(message::zygote_gone(name)));
-        }
-        Err(NoSandbox::Channel(errno)) => return Err(Verdict::Failed(message::no_channel(name, errno))),
-        Err(NoSandbox::Cgroup(trouble)) => {
-            let page = Page::of_limits(&trouble, explain::explain_cgroup(&trouble));
-            // Who names a cgroup means it.
-            let is_of_host = cgroup::chosen().is_none();
-            return Err(if is_of_host { policy::verdict(test, page) } else { Verdict::Failed(page.in_full(name)) });
-        }
-    };
-    let _span = trace::span("judge");
-    let verdict = judge(test, &evidence);
+    let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
+        Obstacle::Host(page) => policy::verdict(test, page),
+        Obstacle::Other(text) => Verdict::Failed(text),
+    })?;
     let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { sandbox.changes() };
     let changes = match changes {
         Ok(changes) if changes.is_empty() => None,
@@ -117,6 +101,30 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
         eprintln!("{}", message::forks_refused(name, forks_refused, limit));
     }
     Ok((verdict, evidence))
+}
+
+/// Runs `test`, if it can be run.
+fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Obstacle> {
+    let name = test.short_name();
+    let zygote = match zygote() {
+        Some(Ok(zygote)) => zygote,
+        Some(Err(errno)) => return Err(Obstacle::Other(message::no_zygote(name, *errno))),
+        None => return Err(Obstacle::Other(message::not_a_test_run(name))),
+    };
+    let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
+        // The zygote's end of the request socket is closed.
+        NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(message::zygote_gone(name)),
+        NoSandbox::Channel(errno) => Obstacle::Other(message::no_channel(name, errno)),
+        NoSandbox::Cgroup(trouble) => {
+            let page = Page::of_limits(&trouble, explain::explain_cgroup(&trouble));
+            // Who names a cgroup means it.
+            let is_of_host = cgroup::chosen().is_none();
+            if is_of_host { Obstacle::Host(page) } else { Obstacle::Other(page.in_full(name)) }
+        }
+    })?;
+    let _span = trace::span("judge");
+    let verdict = judge(test, &evidence)?;
+    Ok((sandbox, evidence, verdict))
 }
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.

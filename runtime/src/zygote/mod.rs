@@ -27,7 +27,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, sh
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 
 use crate::cgroup::{self, Joining};
-use crate::host::{account, policy};
+use crate::host::{account, doctor, policy};
 use crate::report::{Frame, Moment, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel, mark};
 use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
@@ -61,6 +61,7 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
         let zygote = start(MainArguments(argc, argv, envp));
         // Nobody else sets it: constructors run once.
         let _ = ZYGOTE.set(zygote);
+        doctor::answer();
     }
 }
 

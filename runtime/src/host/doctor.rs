@@ -1,0 +1,149 @@
+//! Finds out what this host lets sandboxes have, by making one of each kind.
+
+use std::fmt::{self, Display, Formatter};
+use std::process;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::judge::{Obstacle, Verdict};
+use super::run_and_judge;
+use crate::message::{self, Page};
+use crate::settings::settings;
+use crate::spec::{Ids, Root, Spec, Test};
+
+/// What this host lets sandboxes have.
+///
+/// As text it is a table: what can be had, and what can't, with the cause, and what to do about it.
+#[derive(Clone, Debug)]
+pub struct Diagnosis {
+    found: Vec<Found>,
+}
+
+/// What was found out about one kind of sandbox.
+#[derive(Clone, Debug)]
+struct Found {
+    probe: &'static Probe,
+    /// Why there can be none.
+    fault: Option<Page>,
+}
+
+/// A kind of sandbox.
+#[derive(Debug)]
+struct Probe {
+    /// What it offers.
+    name: &'static str,
+    /// How a test asks for it.
+    written: &'static str,
+    /// An empty test that does.
+    test: Test,
+}
+
+const PLAIN: Spec = Spec {
+    net: true,
+    mount: true,
+    root: Root::Tmpfs,
+    tmpfs: None,
+    hostname: None,
+    user: None,
+    ids: Ids::One,
+    time: None,
+    binds: &[],
+    memory: None,
+    pids: None,
+    cpu: None,
+    manifest_dir: None,
+    target_tmpdir: None,
+};
+
+const fn probe(name: &'static str, written: &'static str, spec: Spec) -> Probe {
+    let test = Test {
+        name,
+        arguments: written,
+        spec,
+        timeout: None,
+        env: &[],
+        clear_env: false,
+        skip_unsupported: false,
+        should_panic: None,
+        body: || 0,
+    };
+    Probe { name, written, test }
+}
+
+/// The first of them is what nearly all tests need.
+static PROBES: [Probe; 11] = [
+    probe("a sandbox", "#[isolated]", PLAIN),
+    probe("namespaces alone", "#[isolated(uts)]", Spec { net: false, mount: false, ..PLAIN }),
+    probe("a network of its own", "#[isolated(net)]", Spec { mount: false, ..PLAIN }),
+    probe("a root of its own", "#[isolated(mount)]", Spec { net: false, ..PLAIN }),
+    probe("a copy of the host's tree", "root = \"overlay\"", Spec { root: Root::Overlay, ..PLAIN }),
+    probe("an ordinary user", "user = 1000", Spec { user: Some((1000, 1000)), ..PLAIN }),
+    probe("several users", "uids = 65536", Spec { ids: Ids::Range(65536), ..PLAIN }),
+    probe("clocks of its own", "time", Spec { time: Some([Duration::ZERO; 2]), ..PLAIN }),
+    probe("a limit on memory", "memory = \"64MiB\"", Spec { memory: Some(64 << 20), ..PLAIN }),
+    probe("a limit on processes", "pids = 32", Spec { pids: Some(32), ..PLAIN }),
+    probe("a limit on CPU time", "cpu = 0.5", Spec { cpu: Some(500), ..PLAIN }),
+];
+
+/// Makes sandboxes of all kinds, and tells which this host lets be made. This takes some milliseconds.
+pub fn doctor() -> Diagnosis {
+    let found = |probe: &'static Probe| Found { probe, fault: try_out(&probe.test).err() };
+    Diagnosis { found: PROBES.iter().map(found).collect() }
+}
+
+/// Runs an empty test. Fails with why it could not run.
+fn try_out(test: &'static Test) -> Result<(), Page> {
+    match run_and_judge(test) {
+        Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text)),
+        Ok(_) => Ok(()),
+        Err(Obstacle::Host(page)) => Err(page),
+    }
+}
+
+impl Diagnosis {
+    /// Whether `#[isolated]` tests run here, if they ask for nothing else.
+    pub fn is_well(&self) -> bool {
+        self.found.first().is_some_and(|found| found.fault.is_none())
+    }
+
+    /// The same in JSON: an object with `is_well`, and `found`, a list of objects with `name`, `written` and `works`, and, where that is
+    /// false, `step`, `error`, `cause` and `remedy`.
+    pub fn to_json(&self) -> String {
+        let found = |Found { probe, fault }: &Found| {
+            let mut found = json!({"name": probe.name, "written": probe.written, "works": fault.is_none()});
+            for (key, text) in fault.iter().flat_map(Page::fields) {
+                found[key] = json!(text);
+            }
+            found
+        };
+        let found: Vec<Value> = self.found.iter().map(found).collect();
+        json!({"is_well": self.is_well(), "found": found}).to_string()
+    }
+}
+
+impl Display for Diagnosis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let rows = self.found.iter().map(|Found { probe, fault }| (probe.name, probe.written, fault.as_ref()));
+        f.write_str(&message::diagnosis(&rows.collect::<Vec<_>>(), self.is_well()))
+    }
+}
+
+/// If the environment asks for it, prints a diagnosis in place of running tests, and ends the process.
+pub(crate) fn answer() {
+    let Some(asked) = settings().doctor.as_deref() else { return };
+    let text = match asked.to_str() {
+        Some("1") => |diagnosis: &Diagnosis| diagnosis.to_string(),
+        Some("json") => |diagnosis: &Diagnosis| format!("{}\n", diagnosis.to_json()),
+        _ => {
+            eprintln!("{}", message::bad_doctor(asked));
+            process::exit(BAD_VALUE)
+        }
+    };
+    let diagnosis = doctor();
+    print!("{}", text(&diagnosis));
+    process::exit(i32::from(!diagnosis.is_well()))
+}
+
+/// What a process ends with that doesn't know what is asked of it.
+const BAD_VALUE: i32 = 2;

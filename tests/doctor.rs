@@ -1,0 +1,77 @@
+//! What a test binary tells of its host, in place of running tests.
+
+use std::fs;
+
+use belljar::isolated;
+use belljar_tests::{Run, run, this_binary};
+use serde_json::Value;
+
+/// Asks this binary, whose tests then must not run.
+fn ask(value: &str) -> Run {
+    let run = run(this_binary().env("BELLJAR_DOCTOR", value));
+    assert!(!run.output.contains("running ") && run.left.is_empty(), "{}", run.output);
+    run
+}
+
+/// What works, by how it is written, as both forms tell it.
+fn works(written: &str) -> bool {
+    let found: Value = serde_json::from_str(&ask("json").output).expect("JSON");
+    let found = found["found"].as_array().expect("a list").iter().find(|found| found["written"] == written);
+    let works = found.expect("what is asked for")["works"].as_bool().expect("whether it works");
+    let table = ask("1").output;
+    let line = table.lines().find(|line| line.ends_with(&format!("  {written}"))).expect("a line");
+    assert_eq!(line.trim_start().starts_with('✓'), works, "{table}");
+    works
+}
+
+#[isolated]
+fn a_host_where_all_is_well() {
+    let run = ask("1");
+    assert!(run.status.success(), "{}", run.output);
+    for written in ["#[isolated]", "#[isolated(uts)]", "#[isolated(net)]", "#[isolated(mount)]", "user = 1000"] {
+        assert!(works(written), "{written}: {}", run.output);
+    }
+    // Within a sandbox that has one user, nobody can have more.
+    assert!(!works("uids = 65536"), "{}", run.output);
+}
+
+#[isolated]
+fn a_host_that_lacks_one_thing() {
+    fs::write("/proc/sys/user/max_net_namespaces", "0").expect("write");
+    let run = ask("1");
+    assert_eq!(run.status.code(), Some(1), "{}", run.output);
+    assert!(run.output.contains("user.max_net_namespaces is 0"), "{}", run.output);
+    assert!(run.output.contains("remedy: sudo sysctl -w user.max_net_namespaces="), "{}", run.output);
+    assert!(works("#[isolated(uts)]") && works("#[isolated(mount)]"), "{}", run.output);
+    assert!(!works("#[isolated]") && !works("#[isolated(net)]"), "{}", run.output);
+}
+
+#[isolated]
+fn a_host_that_lacks_all() {
+    fs::write("/proc/sys/user/max_user_namespaces", "0").expect("write");
+    let run = ask("json");
+    assert_eq!(run.status.code(), Some(1), "{}", run.output);
+    let found: Value = serde_json::from_str(&run.output).expect("JSON");
+    assert_eq!(found["is_well"], false);
+    for found in found["found"].as_array().expect("a list") {
+        assert_eq!(found["works"], false, "{found}");
+    }
+    // Once is enough.
+    assert_eq!(ask("1").output.matches("user.max_user_namespaces is 0").count(), 1);
+}
+
+#[test]
+fn unknown_values_are_errors() {
+    for value in ["0", "yes", "JSON"] {
+        let run = ask(value);
+        assert_eq!(run.status.code(), Some(2), "{}", run.output);
+        assert!(run.output.contains(&format!("BELLJAR_DOCTOR is `{value}`")), "{}", run.output);
+    }
+}
+
+/// The twin.
+#[test]
+fn nothing_is_told_that_is_not_asked_for() {
+    let run = run(this_binary().env("BELLJAR_DOCTOR", "").args(["--exact", "unknown_values_are_errors"]));
+    assert!(run.passed() && !run.output.contains("what this host lets"), "{}", run.output);
+}
