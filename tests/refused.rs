@@ -135,6 +135,37 @@ fn a_host_that_filters_system_calls() {
     check_refused(&["clone init", "seccomp", "seccomp=unconfined"]);
 }
 
+#[isolated(time)]
+#[ignore = "run by the rows"]
+fn victim_with_clocks() {
+    println!("{RAN}");
+}
+
+/// What a process sees of a kernel without time namespaces.
+#[test]
+#[ignore = "run by a_host_without_time_namespaces"]
+fn hides_time_namespaces() {
+    mount(Some("tmpfs"), "/proc/self/ns", Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
+    victim_with_clocks();
+}
+
+#[isolated]
+fn a_host_without_time_namespaces() {
+    let run = run_ignored("victim_with_clocks");
+    assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
+    let new_time = libc::CLONE_NEWTIME as u64;
+    let has_new_time = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(new_time), new_time);
+    let rule = SeccompRule::new(vec![has_new_time.expect("condition")]).expect("rule");
+    filter([(libc::SYS_unshare, vec![rule])].into(), Errno::EINVAL);
+    let run = run_ignored("hides_time_namespaces");
+    assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
+    for words in ["time namespace", "EINVAL", "has no time namespaces", "CONFIG_TIME_NS"] {
+        assert!(run.output.contains(words), "{words:?} is not in this:\n{}", run.output);
+    }
+    // All else is there.
+    assert!(run_ignored("victim").passed());
+}
+
 /// A thread that can't be had is no panic of the body's.
 #[test]
 fn a_host_without_room_for_a_thread() {
