@@ -654,6 +654,7 @@ impl Cause {
 pub(crate) fn describe(step: Step) -> &'static str {
     match step {
         Step::Cgroup => "make a cgroup with the limits that the test has written",
+        Step::Zygote => "prepare the zygote, which makes all sandboxes",
         Step::Clone => "clone init into new user and pid namespaces",
         Step::Birth => "tell the test binary of init",
         Step::JoinCgroup => "join the cgroup",

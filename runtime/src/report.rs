@@ -30,6 +30,8 @@ pub(crate) const UNREPORTED: i32 = 91;
 pub(crate) enum Step {
     /// Make the cgroup.
     Cgroup,
+    /// Cut the zygote off from what it has inherited.
+    Zygote,
     /// Clone init into user and pid namespaces.
     Clone,
     /// Tell the test binary of init.
@@ -89,8 +91,9 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 30] = [
         Self::Cgroup,
+        Self::Zygote,
         Self::Clone,
         Self::Birth,
         Self::JoinCgroup,

@@ -135,28 +135,44 @@ impl AsFd for Zygote {
 // ---- In the zygote ----
 
 fn serve(requests: OwnedFd, owner: Pid, arguments: MainArguments, proof: &SingleThreaded) -> ! {
-    let Ok(mut server) = Server::settle(requests, owner, proof) else { sys::exit_now(1) };
+    let mut server = match Server::settle(&requests, owner, proof) {
+        Ok(server) => server,
+        Err(errno) => refuse_all(&requests, errno),
+    };
     // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
     unsafe { sys::run_constructors_behind(&raw const ENTRY, arguments) };
     let mut message = [0; REQUEST_SIZE];
     loop {
-        match sys::receive(server.requests.as_fd(), &mut message, MsgFlags::empty()) {
-            Ok(Some(received)) => {
-                let message = message.get(..received.length).unwrap_or_default();
-                if let Some(request) = Request::decode(message, received.fds) {
-                    server.clone_init(request, proof);
-                }
-            }
-            Ok(None) | Err(_) => server.end(),
+        match next_request(&requests, &mut message) {
+            Some(Some(request)) => server.clone_init(request, proof),
+            Some(None) => {}
+            None => server.end(),
         }
     }
+}
+
+/// The next request, which may be none that can be read. `None` if there will be no more.
+fn next_request(requests: &OwnedFd, message: &mut [u8]) -> Option<Option<Request>> {
+    let received = sys::receive(requests.as_fd(), message, MsgFlags::empty()).ok()??;
+    Some(Request::decode(message.get(..received.length).unwrap_or_default(), received.fds))
+}
+
+/// Tells all who ask for sandboxes why this zygote can't make any.
+fn refuse_all(requests: &OwnedFd, errno: Errno) -> ! {
+    let mut message = [0; REQUEST_SIZE];
+    while let Some(request) = next_request(requests, &mut message) {
+        if let Some(Request { channel, .. }) = request {
+            let refusal = Refusal { step: Step::Zygote, path: b"", errno };
+            let _ = sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal));
+        }
+    }
+    sys::exit_now(1)
 }
 
 /// How much sooner or later than others the kernel kills this process when memory is used up. See proc_pid_oom_score_adj(5).
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 struct Server {
-    requests: OwnedFd,
     /// Refers to the zygote itself. Each init looks at it once.
     pidfd: OwnedFd,
     sigchld: Disposition,
@@ -177,7 +193,7 @@ struct Host {
 
 impl Server {
     /// Cuts the zygote off from what it has inherited, and ties its life to that of the test binary.
-    fn settle(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> nix::Result<Self> {
+    fn settle(requests: &OwnedFd, owner: Pid, proof: &SingleThreaded) -> nix::Result<Self> {
         set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != owner {
             return Err(Errno::ESRCH);
@@ -205,7 +221,6 @@ impl Server {
         mem::forget(null);
         sys::close_all_but(proof, requests.as_raw_fd())?;
         Ok(Self {
-            requests,
             pidfd: sys::pidfd_of(getpid())?,
             sigchld: sys::set_disposition(libc::SIGCHLD, Disposition::Default),
             command,
