@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{self, Child, Command};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::{hint, thread};
 use belljar::{Group, isolated};
 use belljar_tests::{MIB, allocate, fork, hang, must_limit, run_ignored, wait_until};
 use nix::errno::Errno;
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
@@ -78,12 +78,17 @@ fn cgroups(text: &str) -> Vec<&str> {
 fn has_a_cgroup_namespace() {
     let own = fs::read_to_string("/proc/self/cgroup").expect("cgroup");
     let Some(group) = group("within") else { return };
-    let of_group = |unshare: &[&str]| {
-        let mut command = group.command("env").expect("command");
-        let output = command.args(unshare).args(["cat", "/proc/self/cgroup"]).output().expect("output");
+    let of_group = |namespaces: CloneFlags| {
+        let mut command = group.command("cat").expect("command");
+        #[expect(unsafe_code, reason = "a process is to enter a namespace after the group")]
+        // SAFETY: the child makes one system call.
+        unsafe {
+            command.pre_exec(move || Ok(unshare(namespaces)?));
+        }
+        let output = command.arg("/proc/self/cgroup").output().expect("output");
         String::from_utf8(output.stdout).expect("text")
     };
-    let (shared, fresh) = (of_group(&[]), of_group(&["unshare", "--cgroup"]));
+    let (shared, fresh) = (of_group(CloneFlags::empty()), of_group(CloneFlags::CLONE_NEWCGROUP));
     let pairs: Vec<_> = cgroups(&shared).into_iter().zip(cgroups(&fresh)).zip(cgroups(&own)).collect();
     let joined: Vec<_> = pairs.into_iter().filter(|((shared, _), _)| shared.ends_with("/within")).collect();
     assert!(!joined.is_empty(), "{shared}");
