@@ -373,7 +373,7 @@ fn all_kinds_of_processes_are_stopped() {
 fn is_used_in_another_pid_namespace() {
     let Some(group) = group("there") else { return };
     let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");
-    nix::sched::unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
+    unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
     // Its first process is one of the new namespace.
     let end = match fork() {
         ForkResult::Child => match group.kill() {
