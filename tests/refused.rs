@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs, process};
 
 use belljar::isolated;
@@ -61,13 +61,18 @@ fn a_host_that_refuses_nothing() {
 #[isolated]
 fn a_host_without_user_namespaces() {
     fs::write("/proc/sys/user/max_user_namespaces", "0").expect("write");
-    check_refused(&["clone init", "ENOSPC", "user.max_user_namespaces is 0", "sudo sysctl"]);
+    check_refused(&["clone init", "ENOSPC", "seen:   user.max_user_namespaces is 0", "remedy: sudo sysctl -w user."]);
 }
 
 #[isolated]
 fn a_host_without_network_namespaces() {
     fs::write("/proc/sys/user/max_net_namespaces", "0").expect("write");
-    check_refused(&["enter new mount, network", "ENOSPC", "user.max_net_namespaces is 0", "sudo sysctl"]);
+    check_refused(&[
+        "enter new mount, network",
+        "ENOSPC",
+        "seen:   user.max_net_namespaces is 0",
+        "remedy: sudo sysctl -w user.",
+    ]);
 }
 
 #[isolated]
@@ -86,7 +91,12 @@ fn a_chroot() {
     fs::create_dir_all("/tmp/root/tmp").expect("create_dir");
     chroot("/tmp/root").expect("chroot");
     env::set_current_dir("/").expect("chdir");
-    check_refused(&["clone init", "EPERM", "chroot"]);
+    check_refused(&["clone init", "EPERM", "chroot", "seen:   /proc/self/mountinfo has nothing at /"]);
+    // The kernel's setting comes first, and is not taken for a filter.
+    let kernel = place_in("/", Path::new("/proc/sys/kernel"));
+    mount(Some("tmpfs"), &kernel, Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
+    fs::write(kernel.join("unprivileged_userns_clone"), "0\n").expect("write");
+    check_refused(&["clone init", "EPERM", "seen:   kernel.unprivileged_userns_clone is 0", "clone=1"]);
 }
 
 fn place_in(root: &str, path: &Path) -> PathBuf {
@@ -107,6 +117,31 @@ fn a_host_that_masks_proc() {
     }
     mount(Some("tmpfs"), "/proc/driver", Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
     check_refused(&["mount a file system in the sandbox: /", "EPERM", "masked", "systempaths=unconfined"]);
+    check_refused(&["seen:   /proc/self/mountinfo has", "/proc/driver", "remedy: sudo umount", " /proc/driver"]);
+    check_in_places(&[
+        ("/.dockerenv", "docker run --security-opt systempaths=unconfined\n"),
+        ("/run/.containerenv", "podman run --security-opt unmask=ALL\n"),
+        ("KUBERNETES_SERVICE_HOST", "hostUsers: false; in the container's securityContext: procMount: Unmasked\n"),
+        ("/dev/lxd", "lxc config set CONTAINER security.nesting=true"),
+    ]);
+}
+
+/// Runs a victim in places that have these marks, and checks what remedy it is told.
+fn check_in_places(places: &[(&str, &str)]) {
+    for (mark, remedy) in places {
+        let mut command = this_binary();
+        command.args(["--exact", "victim", "--ignored", "--show-output"]);
+        let file = mark.starts_with('/').then_some(mark);
+        match file {
+            Some(file) => fs::write(file, "").expect("write"),
+            None => drop(command.env(mark, "10.0.0.1")),
+        }
+        let run = belljar_tests::run(&mut command);
+        assert!(run.failed() && !run.output.contains(RAN), "{mark}: {}", run.output);
+        let line = run.output.lines().find(|line| line.starts_with("  remedy: ")).expect("a remedy");
+        assert!(format!("{line}\n").contains(remedy), "{mark}: {remedy:?} is not in this:\n{}", run.output);
+        file.into_iter().for_each(|file| fs::remove_file(file).expect("remove"));
+    }
 }
 
 /// From now on, these system calls fail.
@@ -133,7 +168,92 @@ fn a_host_that_filters_system_calls() {
     let with_new_user = || vec![SeccompRule::new(vec![has_new_user().expect("condition")]).expect("rule")];
     filter([(libc::SYS_clone, with_new_user()), (libc::SYS_unshare, with_new_user())].into(), Errno::EPERM);
     filter([(libc::SYS_clone3, vec![])].into(), Errno::ENOSYS);
-    check_refused(&["clone init", "seccomp", "seccomp=unconfined"]);
+    check_refused(&[
+        "clone init",
+        "seccomp",
+        "seen:   Seccomp: 2 in",
+        "clone(CLONE_NEWUSER|CLONE_FS) is refused with EPERM",
+    ]);
+    check_refused(&["remedy: run the tests without that filter", "seccomp=unconfined"]);
+    check_in_places(&[("/.dockerenv", "docker run --security-opt seccomp=unconfined")]);
+    // All that is in the way is told at once.
+    mount(Some("tmpfs"), "/proc/driver", Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
+    check_in_places(&[
+        ("/.dockerenv", "seccomp=unconfined --security-opt systempaths=unconfined\n"),
+        ("KUBERNETES_SERVICE_HOST", "securityContext: seccompProfile: {type: Unconfined}; procMount: Unmasked\n"),
+    ]);
+}
+
+/// The twin: what is refused for another reason is not laid to a filter that is there.
+#[isolated]
+fn a_filter_that_is_not_to_blame() {
+    filter([(libc::SYS_swapon, vec![])].into(), Errno::EPERM);
+    fs::write("/proc/sys/user/max_user_namespaces", "0").expect("write");
+    check_refused(&["clone init", "seen:   user.max_user_namespaces is 0"]);
+}
+
+/// Root that may not map root, as in a container that has lost the capability.
+#[isolated]
+fn a_root_without_a_capability() {
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-setfcap".as_ref(), this_binary().get_program()]);
+    command.args(["--exact", "victim", "--ignored", "--show-output"]);
+    check_told(&mut command, &["map the ids", "uid_map", "EPERM", "CAP_SETFCAP", "seen:   CapEff"]);
+}
+
+/// Somebody whose number is nobody's.
+#[isolated]
+fn a_user_without_a_number() {
+    let mut command = Command::new("unshare");
+    command.args(["--user".as_ref(), this_binary().get_program()]);
+    command.args(["--exact", "victim", "--ignored", "--show-output"]);
+    check_told(
+        &mut command,
+        &["clone init", "EPERM", "has no number", "seen:   /proc/self/uid_map or gid_map lacks it"],
+    );
+}
+
+#[isolated]
+fn a_host_without_proc() {
+    let mut command = this_binary();
+    command.args(["--exact", "victim", "--ignored", "--show-output"]);
+    while umount2("/proc", MntFlags::MNT_DETACH).is_ok() {}
+    check_told(&mut command, &["map the ids", "/proc/self/", "ENOENT", "there is no /proc", "mount -t proc"]);
+}
+
+#[isolated]
+fn a_host_with_a_read_only_proc() {
+    mount(NONE, "/proc", NONE, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, NONE).expect("mount");
+    check_refused(&["map the ids", "EROFS", "/proc is mounted read-only", "remount,rw"]);
+}
+
+/// One process too many, of the few that the cgroup or RLIMIT_NPROC allow.
+#[isolated(pids = 4)]
+fn a_host_without_room_for_processes() {
+    let mut command = this_binary();
+    command.args(["--exact", "victim", "--ignored", "--show-output", "--test-threads=1"]);
+    let run = belljar_tests::run(&mut command);
+    assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
+    let seen = ["pids.max is ", "RLIMIT_NPROC is "].iter().any(|words| run.output.contains(words));
+    assert!(seen && run.output.contains("EAGAIN"), "{}", run.output);
+}
+
+#[isolated]
+fn a_host_without_dev_null() {
+    umount2("/dev/null", MntFlags::MNT_DETACH).expect("umount");
+    fs::remove_file("/dev/null").expect("remove");
+    let mut command = this_binary();
+    command.args(["--exact", "victim", "--ignored", "--show-output"]).stdin(Stdio::inherit());
+    check_told(&mut command, &["prepare the zygote, which makes all sandboxes: /dev/null", "ENOENT", "devtmpfs"]);
+}
+
+/// Runs `command`, a victim, and checks that it fails for the reason that these words tell.
+fn check_told(command: &mut Command, words: &[&str]) {
+    let run = belljar_tests::run(command);
+    assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
+    for word in words {
+        assert!(run.output.contains(word), "{word:?} is not in this:\n{}", run.output);
+    }
 }
 
 #[isolated(time)]

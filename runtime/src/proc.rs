@@ -96,15 +96,50 @@ fn numbers_in(directory: &Path) -> BTreeSet<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// All mount points that this process sees.
-pub(crate) fn mount_points() -> BTreeSet<PathBuf> {
-    mount_points_in(&fs::read("/proc/self/mountinfo").unwrap_or_default())
+/// A line of proc_pid_mountinfo(5).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) point: PathBuf,
+    /// The type of its file system.
+    pub(crate) kind: String,
+    pub(crate) is_read_only: bool,
 }
 
-/// The mount points in a table as of proc_pid_mountinfo(5).
-fn mount_points_in(mountinfo: &[u8]) -> BTreeSet<PathBuf> {
-    let field = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescaped);
-    mountinfo.split(|byte| *byte == b'\n').filter_map(field).map(PathBuf::from).collect()
+/// All mounts that this process sees, what lies on top last.
+pub(crate) fn mounts() -> Vec<Mount> {
+    mounts_in(&fs::read("/proc/self/mountinfo").unwrap_or_default())
+}
+
+fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
+    let mount = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let point = PathBuf::from(unescaped(fields.nth(4)?));
+        let options = fields.next().unwrap_or_default();
+        // What follows are marks, as many as there are, and a hyphen.
+        let kind = fields.find(|field| *field == b"-").and_then(|_| fields.next()).unwrap_or_default();
+        let of_all = fields.nth(1).unwrap_or_default();
+        let is_read_only =
+            [options, of_all].iter().any(|list| list.split(|byte| *byte == b',').any(|word| word == b"ro"));
+        Some(Mount { point, kind: String::from_utf8_lossy(kind).into_owned(), is_read_only })
+    };
+    mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect()
+}
+
+/// All mount points that this process sees.
+pub(crate) fn mount_points() -> BTreeSet<PathBuf> {
+    mounts().into_iter().map(|mount| mount.point).collect()
+}
+
+/// What proc_pid_status(5) has under this name for this process.
+pub(crate) fn status(name: &str) -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+/// Whether this process has a capability, by its number in capabilities(7). Not known without `/proc`.
+pub(crate) fn has_capability(number: u32) -> Option<bool> {
+    let effective = u64::from_str_radix(&status("CapEff")?, 16).ok()?;
+    Some(effective & (1 << number) != 0)
 }
 
 /// Resolves the octal escapes of a mount table, which stand for white space and backslashes.
@@ -127,9 +162,12 @@ mod tests {
     #[test]
     fn mount_tables_are_read() {
         let table = b"22 27 0:21 / /proc rw - proc proc rw\n\
-                      40 27 0:9 / /mnt/a\\040b\\134 rw,relatime shared:1 - tmpfs t\\011t rw\n";
-        let expected = ["/mnt/a b\\", "/proc"].map(PathBuf::from);
-        assert_eq!(mount_points_in(table), BTreeSet::from(expected));
+                      40 27 0:9 / /mnt/a\\040b\\134 rw,relatime shared:1 - tmpfs t\\011t ro,size=1\n\
+                      1 1 0:2 / / rw";
+        let mount =
+            |point: &str, kind: &str, is_read_only| Mount { point: point.into(), kind: kind.into(), is_read_only };
+        let expected = [mount("/proc", "proc", false), mount("/mnt/a b\\", "tmpfs", true), mount("/", "", false)];
+        assert_eq!(mounts_in(table), expected);
         assert_eq!(unescaped(b"\\9x\\04"), "\\9x\\04");
     }
 

@@ -30,6 +30,8 @@ pub(crate) const UNREPORTED: i32 = 91;
 pub(crate) enum Step {
     /// Make the cgroup.
     Cgroup,
+    /// Fork the zygote.
+    ForkZygote,
     /// Cut the zygote off from what it has inherited.
     Zygote,
     /// Clone init into user and pid namespaces.
@@ -91,8 +93,9 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 31] = [
         Self::Cgroup,
+        Self::ForkZygote,
         Self::Zygote,
         Self::Clone,
         Self::Birth,

@@ -59,6 +59,18 @@ pub(crate) fn chosen() -> Option<PathBuf> {
     settings().cgroup.as_ref().map(|chosen| Path::new("/").join(chosen))
 }
 
+/// The files `pids.max` that hold for this process and set a limit, each with that, and with how many there are.
+pub(crate) fn limits_on_processes() -> Vec<(PathBuf, u64, u64)> {
+    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse().ok();
+    let limit = |cgroup: &Path| {
+        let file = cgroup.join("pids.max");
+        Some((file.clone(), number(file)?, number(cgroup.join("pids.current"))?))
+    };
+    let own =
+        hierarchies().unwrap_or_default().into_iter().filter(|found| found.controllers.contains(&Controller::Pids));
+    own.flat_map(|found| found.parent.ancestors().filter_map(limit).collect::<Vec<_>>()).collect()
+}
+
 /// The cgroup of this process in one hierarchy.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {

@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 
 use crate::spec::Spec;
 use crate::sys::errno_of;
-pub(crate) use find::chosen;
+pub(crate) use find::{chosen, limits_on_processes};
 pub(crate) use groups::{Handed, NoGroup};
 pub(crate) use limits::{DEFAULT_PIDS, Events, usage_of};
 pub(crate) use run::{clean_up, make};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::explain::unknown;
 use super::judge::{Obstacle, Verdict};
 use super::run_and_judge;
 use crate::message::{self, Page};
@@ -95,7 +96,7 @@ pub fn doctor() -> Diagnosis {
 /// Runs an empty test. Fails with why it could not run.
 fn try_out(test: &'static Test) -> Result<(), Page> {
     match run_and_judge(test) {
-        Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text)),
+        Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
         Ok(_) => Ok(()),
         Err(Obstacle::Host(page)) => Err(page),
     }
@@ -108,7 +109,7 @@ impl Diagnosis {
     }
 
     /// The same in JSON: an object with `is_well`, and `found`, a list of objects with `name`, `written` and `works`, and, where that is
-    /// false, `step`, `error`, `cause` and `remedy`.
+    /// false, `step`, `error`, `cause`, `seen` and `remedy`.
     pub fn to_json(&self) -> String {
         let found = |Found { probe, fault }: &Found| {
             let mut found = json!({"name": probe.name, "written": probe.written, "works": fault.is_none()});

@@ -1,49 +1,176 @@
 //! Finds the likely cause of a refusal: in what the host says about itself, never by guessing from the errno alone.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use nix::errno::Errno;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::unistd::{getegid, geteuid};
 
+use super::surroundings::{Barrier, Place, Surroundings, security_context};
 use crate::cgroup::{self, Trouble};
 use crate::message::Cause;
-use crate::proc::mount_points;
+use crate::proc::{self, has_capability, mount_points};
 use crate::report::Step;
+use crate::sys::errno_of;
+use crate::sys::probe::{self, Answer};
 
-/// The most likely cause of `step` failing on `path` with `errno`, if the host shows one.
-pub(super) fn explain(step: Step, errno: Errno, path: &str) -> Option<Cause> {
+// See capabilities(7).
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SETFCAP: u32 = 31;
+
+/// The most likely cause of `step` failing on `path` with `errno`; unknown if the host shows none.
+pub(super) fn explain(step: Step, errno: Errno, path: &str) -> Cause {
+    let around = Surroundings::look();
+    find(step, errno, &Path::new("/").join(path), &around).unwrap_or_else(|| Cause::unknown(&around))
+}
+
+/// A cause for which nothing was seen.
+pub(super) fn unknown() -> Cause {
+    Cause::unknown(&Surroundings::look())
+}
+
+fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<Cause> {
     let refused = errno == Errno::EPERM || errno == Errno::EACCES;
+    if let Some(answer) = filter_of(step).filter(|answer| answer.errno == errno) {
+        return Some(Cause::barrier(&Barrier::Filter(answer), around));
+    }
+    // What needs `/proc` finds none, or the kernel does, which makes no second one where there is no first.
+    if !around.has_proc && (path.starts_with("/proc") || path.ends_with("proc")) {
+        return Some(Cause::no_proc());
+    }
     match step {
-        Step::Clone if errno == Errno::ENOSPC => too_many_namespaces(&["user", "pid"]),
-        Step::Namespaces if errno == Errno::ENOSPC => too_many_namespaces(&["mnt", "net", "ipc", "uts", "cgroup"]),
-        Step::Clone if refused && setting("kernel/unprivileged_userns_clone") == Some(0) => {
-            Some(Cause::for_root_only())
+        Step::Clone if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "pid"], around)),
+        Step::Namespaces if errno == Errno::ENOSPC => {
+            Some(too_many_namespaces(&["mnt", "net", "ipc", "uts", "cgroup"], around))
         }
-        Step::Clone if (refused || errno == Errno::ENOSYS) && is_filtered() => Some(Cause::seccomp()),
-        _ if refused && setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1) => {
-            Some(Cause::apparmor_restricts())
+        Step::User if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user"], around)),
+        Step::Clocks if errno == Errno::ENOSPC => Some(too_many_namespaces(&["time"], around)),
+        Step::Clocks if around.has_proc && !Path::new("/proc/self/ns/time").exists() => {
+            Some(Cause::no_time_namespaces())
         }
-        Step::Clone if refused && is_chroot() => Some(Cause::chroot()),
-        Step::HostIds => Some(Cause::not_real_root()),
-        Step::Copy if !path.is_empty() && !Path::new(path).is_dir() => Some(Cause::no_directory()),
-        Step::Bind if errno == Errno::ENOENT && !Path::new(path).exists() => Some(Cause::no_path()),
-        Step::Copy if errno == Errno::ENODEV => Some(Cause::no_overlay()),
+        Step::Clone | Step::User if refused && setting("kernel/unprivileged_userns_clone") == Some(0) => {
+            Some(Cause::for_root_only(around))
+        }
+        _ if refused && is_restricted_by_apparmor(step) => {
+            let profile = security_context().unwrap_or_else(|| "unconfined".to_owned());
+            Some(Cause::apparmor_restricts(&profile, around))
+        }
+        _ if errno == Errno::EACCES && is_for_security_modules(step) => {
+            let module = |barrier: &&Barrier| matches!(barrier, Barrier::Profile(_) | Barrier::Label(_));
+            around.barriers.iter().find(module).map(|barrier| Cause::barrier(barrier, around))
+        }
+        Step::Clone if errno == Errno::EPERM => unmapped().or_else(chroot),
+        Step::ForkZygote | Step::Clone | Step::Fork if errno == Errno::EAGAIN => too_many_processes(around),
+        Step::Thread => {
+            let stack = env::var("RUST_MIN_STACK").ok();
+            let limit = if stack.is_none() { too_many_processes(around) } else { None };
+            limit.or_else(|| Some(Cause::no_thread(stack.as_deref())))
+        }
+        Step::HostIds => Some(Cause::not_real_root(around.uid, &map_of("uid").unwrap_or_default())),
+        Step::MapIds | Step::Clocks if errno == Errno::EROFS => Some(Cause::read_only_proc()),
+        Step::MapIds
+            if errno == Errno::EPERM
+                && path.ends_with("uid_map")
+                && around.uid == 0
+                && has_capability(CAP_SETFCAP) == Some(false) =>
+        {
+            Some(Cause::may_not_map_root(around))
+        }
+        Step::Zygote | Step::Bind if path.starts_with("/dev") && !path.exists() => {
+            Some(Cause::no_device(&path.to_string_lossy()))
+        }
+        Step::Copy if path != Path::new("/") && !path.is_dir() => {
+            Some(Cause::no_directory(fs::metadata(path).err().map(|error| errno_of(&error))))
+        }
+        Step::Bind if errno == Errno::ENOENT && !path.exists() => Some(Cause::no_path(errno)),
+        Step::Copy if errno == Errno::ENODEV && !has_overlay() => Some(Cause::no_overlay()),
         // In the kernel's own words, which it had to be taught: it knew no other way before Linux 5.11.
-        Step::Copy if errno == Errno::EPERM => Some(Cause::no_overlay_for_users()),
-        Step::Copy if errno == Errno::EINVAL => Some(Cause::can_not_be_copied()),
-        Step::User if errno == Errno::ENOSPC => too_many_namespaces(&["user"]),
-        Step::Clocks if errno == Errno::ENOSPC => too_many_namespaces(&["time"]),
-        Step::Clocks if !fs::exists("/proc/self/ns/time").unwrap_or(true) => Some(Cause::no_time_namespaces()),
-        Step::Keyring if errno == Errno::EDQUOT => Some(Cause::too_many_keys()),
-        Step::Thread => Some(Cause::no_thread()),
-        Step::Mount if refused && is_proc_masked() => Some(Cause::masked_proc()),
+        Step::Copy if errno == Errno::EPERM && is_older_than((5, 11), &around.kernel) => {
+            Some(Cause::no_overlay_for_users(&around.kernel))
+        }
+        Step::Copy if errno == Errno::EINVAL => Some(Cause::can_not_be_copied(&kind_at(path))),
+        Step::Keyring if errno == Errno::EDQUOT => Some(Cause::too_many_keys(&keys_of(around.uid))),
+        Step::Mount if refused => {
+            around.barriers.iter().find(|barrier| hides(barrier, path)).map(|barrier| Cause::barrier(barrier, around))
+        }
+        Step::Pivot if errno == Errno::EINVAL && kind_at(Path::new("/")) == "rootfs" => {
+            Some(Cause::root_of_initramfs())
+        }
         _ => None,
     }
 }
 
+/// The filter that refuses what a step does, if there is one.
+fn filter_of(step: Step) -> Option<Answer> {
+    match step {
+        Step::Clone => probe::clone_is_filtered(),
+        Step::Namespaces => probe::unshare_is_filtered(libc::CLONE_NEWNS | libc::CLONE_NEWNET),
+        Step::Clocks => probe::unshare_is_filtered(libc::CLONE_NEWTIME),
+        // The kernels that have this setting look at it before they look at the flags.
+        Step::User if setting("kernel/unprivileged_userns_clone") != Some(0) => {
+            probe::unshare_is_filtered(libc::CLONE_NEWUSER)
+        }
+        Step::Propagation | Step::Root | Step::Bind | Step::ReadOnly | Step::Mount | Step::Copy => {
+            probe::mount_is_filtered()
+        }
+        // The kernel looks at the caller first.
+        Step::Pivot if has_capability(CAP_SYS_ADMIN) == Some(true) => probe::pivot_root_is_filtered(),
+        Step::Zygote | Step::Birth => probe::pidfd_open_is_filtered(),
+        _ => None,
+    }
+}
+
+/// Whether a step is one at which Ubuntu's restriction shows, and this process one that it is for.
+fn is_restricted_by_apparmor(step: Step) -> bool {
+    let shows = matches!(
+        step,
+        Step::Clone
+            | Step::MapIds
+            | Step::Namespaces
+            | Step::Clocks
+            | Step::Hostname
+            | Step::Loopback
+            | Step::Propagation
+            | Step::Root
+    );
+    shows
+        && setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1)
+        && has_capability(CAP_SYS_ADMIN) != Some(true)
+        && security_context().is_none_or(|context| !context.ends_with(" (enforce)"))
+}
+
+/// Whether a step does what security modules forbid, and EACCES comes from nobody else.
+fn is_for_security_modules(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Clone
+            | Step::MapIds
+            | Step::Namespaces
+            | Step::Clocks
+            | Step::Propagation
+            | Step::Root
+            | Step::ReadOnly
+            | Step::Mount
+            | Step::Pivot
+            | Step::User
+    )
+}
+
+/// Whether a mask is why the kernel makes no second file system of the kind that belongs at `path`.
+fn hides(barrier: &Barrier, path: &Path) -> bool {
+    let Barrier::Mask(points) = barrier else { return false };
+    let whole = if path.ends_with("proc") { "/proc" } else { "/sys" };
+    points.iter().any(|point| point.starts_with(whole))
+}
+
 /// The most likely cause of there being no cgroup for the limits that a test has written.
 pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
+    let around = Surroundings::look();
+    if !around.has_proc {
+        return Some(Cause::no_proc());
+    }
     if let Trouble::Refused { path, errno: Errno::ENOENT } = trouble {
         if path.ends_with("memory.swap.max") || path.ends_with("memory.memsw.limit_in_bytes") {
             return Some(Cause::swap_is_not_counted());
@@ -60,49 +187,128 @@ pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
     // In the root of the unified hierarchy, or of one that came with cgroups of version 1.
     let unified = fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false);
     match trouble {
-        Trouble::Refused { errno: Errno::EROFS, .. } => Some(Cause::read_only_cgroups()),
-        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } if !unified => Some(Cause::cgroups_v1()),
+        Trouble::Refused { errno: Errno::EROFS, .. } => Some(Cause::read_only_cgroups(&around)),
+        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } if !unified => Some(Cause::cgroups_v1(around.uid)),
         Trouble::Missing(_) if !mount_points().iter().any(|point| point.starts_with("/sys/fs/cgroup")) => {
             Some(Cause::no_cgroups())
         }
-        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } | Trouble::Foreign { .. } => {
-            Some(Cause::cgroup_of_others())
+        Trouble::Missing(_) if around.place == Place::Wsl => Some(Cause::no_controllers_in_wsl()),
+        Trouble::Refused { path, errno: Errno::EACCES | Errno::EPERM } => {
+            Some(Cause::cgroup_of_others(format!("{}{}", path.display(), owner_of(path))))
         }
-        Trouble::Missing(_) if unified => Some(Cause::cgroup_of_others()),
+        Trouble::Foreign { path, .. } => {
+            Some(Cause::cgroup_of_others(format!("cgroup.procs of {} has others' processes", path.display())))
+        }
+        Trouble::Missing(_) if unified => {
+            Some(Cause::cgroup_of_others(format!("/proc/self/cgroup is {}", own_cgroup())))
+        }
         _ => None,
     }
 }
 
 /// The lowest limit on the numbers of namespaces of these kinds, one of which was reached.
-fn too_many_namespaces(kinds: &[&str]) -> Option<Cause> {
-    let limit = |kind| Some((setting(&format!("user/max_{kind}_namespaces"))?, kind));
-    let (limit, kind) = kinds.iter().filter_map(limit).min()?;
-    Some(Cause::too_many_namespaces(&format!("user.max_{kind}_namespaces"), limit))
+fn too_many_namespaces(kinds: &[&str], around: &Surroundings) -> Cause {
+    let limit = |kind: &&str| (setting(&format!("user/max_{kind}_namespaces")), (*kind).to_owned());
+    let lowest = kinds.iter().map(limit).min_by_key(|(limit, _)| limit.unwrap_or(u64::MAX));
+    let (limit, kind) = lowest.unwrap_or_default();
+    Cause::too_many_namespaces(&format!("user.max_{kind}_namespaces"), limit, around)
 }
 
 /// A number below `/proc/sys`.
 fn setting(name: &str) -> Option<u64> {
-    fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
+    number_in(&Path::new("/proc/sys").join(name))
 }
 
-/// Whether this process is under a seccomp filter.
-fn is_filtered() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+fn number_in(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// Whether this process has another root than its mount namespace, or, where all can't be seen, than the first process.
-fn is_chroot() -> bool {
+/// A map of this process's ids, `uid` or `gid`.
+fn map_of(kind: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/self/{kind}_map")).ok()
+}
+
+/// That this process's own user or group has no number here, if that is so. It shows as one that may have none either.
+fn unmapped() -> Option<Cause> {
+    let holds = |map: &str, id: u32| {
+        let range = |line: &str| {
+            let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
+            let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
+            Some((first..first + count).contains(&id.into()))
+        };
+        map.lines().filter_map(range).any(|holds| holds)
+    };
+    let ids = [("uid", geteuid().as_raw()), ("gid", getegid().as_raw())];
+    let maps = ids.into_iter().filter_map(|(kind, id)| Some((map_of(kind)?, id)));
+    let lacking = { maps }.find(|(map, id)| !holds(map, *id));
+    lacking.map(|(map, _)| Cause::user_is_unmapped(&map))
+}
+
+/// That this process has another root than its mount namespace, or, where all can't be seen, than the first process.
+fn chroot() -> Option<Cause> {
     let root = |process| fs::metadata(format!("/proc/{process}/root/")).map(|root| (root.dev(), root.ino())).ok();
     let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let points = mount_points();
+    if !points.is_empty() && !points.contains(Path::new("/")) {
+        return Some(Cause::chroot("/proc/self/mountinfo has nothing at /"));
+    }
     let first_has_another_root = namespace("1").is_some_and(|first| Some(first) == namespace("self"))
         && root("1").is_some_and(|first| Some(first) != root("self"));
-    first_has_another_root || !mount_points().contains(Path::new("/"))
+    first_has_another_root.then(|| Cause::chroot("/proc/1/root is another directory than /proc/self/root"))
 }
 
-/// Whether something is mounted over a part of `/proc`.
-fn is_proc_masked() -> bool {
-    let covers = |point: &PathBuf| point.starts_with("/proc") && point != Path::new("/proc");
-    let is_harmless = |point: &PathBuf| point.starts_with("/proc/sys/fs/binfmt_misc");
-    mount_points().iter().any(|point| covers(point) && !is_harmless(point))
+/// The limit on processes and threads that is reached, if one is.
+fn too_many_processes(around: &Surroundings) -> Option<Cause> {
+    let own = || {
+        let directories = proc::all().into_iter().map(proc::directory);
+        let is_own = |directory: &PathBuf| fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == around.uid);
+        let threads = |directory: PathBuf| fs::metadata(directory.join("task")).map_or(0, |task| task.nlink() - 2);
+        directories.filter(is_own).map(threads).sum()
+    };
+    let limit = getrlimit(Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY);
+    let of_cgroup = cgroup::limits_on_processes().into_iter().find(|(_, limit, count)| *count + SPARE >= *limit);
+    let of_user = limit.map(|limit| (limit, own())).filter(|(limit, count): &(u64, u64)| *count + SPARE >= *limit);
+    match (of_cgroup, of_user) {
+        (Some((file, limit, count)), _) => Some(Cause::too_many_in_cgroup(&file, limit, count, around)),
+        (None, Some((limit, count))) => Some(Cause::too_many_processes(limit, count)),
+        (None, None) => None,
+    }
+}
+
+/// How many processes may have ended between a refusal and its explanation.
+const SPARE: u64 = 8;
+
+fn has_overlay() -> bool {
+    fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|word| word == "overlay"))
+}
+
+/// Whether a kernel that calls itself `release` is older than this one.
+fn is_older_than(version: (u32, u32), release: &str) -> bool {
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|own| own < version)
+}
+
+/// The type of the file system that `path` lies on.
+fn kind_at(path: &Path) -> String {
+    let mounts = proc::mounts();
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    above.max_by_key(|mount| mount.point.as_os_str().len()).map_or(String::new(), |mount| mount.kind.clone())
+}
+
+/// The line of /proc/key-users about this user.
+fn keys_of(uid: u32) -> String {
+    let text = fs::read_to_string("/proc/key-users").unwrap_or_default();
+    let is_own = |line: &&str| line.split(':').next().is_some_and(|user| user.trim() == uid.to_string());
+    text.lines().find(is_own).map_or(String::new(), |line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn owner_of(path: &Path) -> String {
+    let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    existing.map_or(String::new(), |(path, metadata)| format!(" ({} belongs to {})", path.display(), metadata.uid()))
+}
+
+/// The cgroup of version 2 that this process is in.
+fn own_cgroup() -> String {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    text.lines().find(|line| line.starts_with("0::")).unwrap_or_default().to_owned()
 }

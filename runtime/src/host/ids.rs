@@ -38,7 +38,10 @@ pub(super) fn map(pid: u32, count: u32) -> Result<(), OwnedRefusal> {
                 step: Step::MapIds,
                 path,
                 errno: errno_of(&error),
-                cause: Some(Cause::ids_are_missing(count)),
+                cause: Some(Cause::ids_are_missing(
+                    count,
+                    &fs::read_to_string("/proc/self/uid_map").unwrap_or_default(),
+                )),
             })?;
         } else {
             map_by_program(kind, pid, own, count)?;
@@ -62,7 +65,11 @@ fn map_by_program(kind: &Kind, pid: u32, own: u32, count: u32) -> Result<(), Own
         }
     }
     if inside < count {
-        return Err(refused(kind.table, Errno::ENOENT, Some(Cause::no_subordinate_ids(&user, inside - 1, count - 1))));
+        return Err(refused(
+            kind.table,
+            Errno::ENOENT,
+            Some(Cause::no_subordinate_ids(&user, kind.table, inside - 1, count - 1)),
+        ));
     }
     let mut command = Command::new(kind.program);
     let output = command.args(arguments.iter().map(u32::to_string)).stdin(Stdio::null()).output();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::explain::explain;
 use crate::cgroup::Events;
 use crate::host::census::Process;
 use crate::message::{self, Cause, Page};
@@ -124,12 +125,15 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
         return Ok(Verdict::Failed(message::timed_out(name, timeout, running)));
     }
     if let Some(OwnedRefusal { step, path, errno, cause }) = &evidence.refused {
-        let found = if cause.is_none() { super::explain::explain(*step, *errno, path) } else { None };
-        let page = Page::new(*step, path, *errno, cause.clone().or(found));
-        let is_of_host = is_of_host(*step, *errno);
-        return Err(if is_of_host { Obstacle::Host(page) } else { Obstacle::Other(page.in_full(name)) });
+        return Err(refused(name, *step, path, *errno, cause.clone()));
     }
     Ok(judge_run(name, evidence))
+}
+
+/// Why a test did not run, a step of whose set-up has failed. `cause` is why, if that is known already.
+pub(crate) fn refused(name: &str, step: Step, path: &str, errno: Errno, cause: Option<Cause>) -> Obstacle {
+    let page = Page::new(step, path, errno, cause.unwrap_or_else(|| explain(step, errno, path)));
+    if is_of_host(step, errno) { Obstacle::Host(page) } else { Obstacle::Other(page.in_full(name)) }
 }
 
 fn judge_run(name: &str, evidence: &Evidence) -> Verdict {

@@ -13,6 +13,7 @@ mod output;
 pub(crate) mod policy;
 mod sandbox;
 mod spares;
+pub(crate) mod surroundings;
 pub(crate) mod trace;
 
 use std::panic::resume_unwind;
@@ -22,6 +23,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::message::{self, Page};
+use crate::report::Step;
 use crate::spec::Test;
 use crate::zygote::{Zygote, zygote};
 use judge::{Evidence, Obstacle, Verdict, judge};
@@ -108,7 +110,7 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
-        Some(Err(errno)) => return Err(Obstacle::Other(message::no_zygote(name, *errno))),
+        Some(Err(errno)) => return Err(judge::refused(name, Step::ForkZygote, "", *errno, None)),
         None => return Err(Obstacle::Other(message::not_a_test_run(name))),
     };
     let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
@@ -116,7 +118,8 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(message::zygote_gone(name)),
         NoSandbox::Channel(errno) => Obstacle::Other(message::no_channel(name, errno)),
         NoSandbox::Cgroup(trouble) => {
-            let page = Page::of_limits(&trouble, explain::explain_cgroup(&trouble));
+            let cause = explain::explain_cgroup(&trouble).unwrap_or_else(explain::unknown);
+            let page = Page::of_limits(&trouble, cause);
             // Who names a cgroup means it.
             let is_of_host = cgroup::chosen().is_none();
             if is_of_host { Obstacle::Host(page) } else { Obstacle::Other(page.in_full(name)) }

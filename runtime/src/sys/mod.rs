@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 pub(crate) mod namespaces;
+pub(crate) mod probe;
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::io::{self, IoSlice};

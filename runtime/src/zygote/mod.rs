@@ -137,7 +137,7 @@ impl AsFd for Zygote {
 fn serve(requests: OwnedFd, owner: Pid, arguments: MainArguments, proof: &SingleThreaded) -> ! {
     let mut server = match Server::settle(&requests, owner, proof) {
         Ok(server) => server,
-        Err(errno) => refuse_all(&requests, errno),
+        Err(refused) => refuse_all(&requests, refused),
     };
     // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
     unsafe { sys::run_constructors_behind(&raw const ENTRY, arguments) };
@@ -158,16 +158,31 @@ fn next_request(requests: &OwnedFd, message: &mut [u8]) -> Option<Option<Request
 }
 
 /// Tells all who ask for sandboxes why this zygote can't make any.
-fn refuse_all(requests: &OwnedFd, errno: Errno) -> ! {
+fn refuse_all(requests: &OwnedFd, Unsettled { path, errno }: Unsettled) -> ! {
     let mut message = [0; REQUEST_SIZE];
     while let Some(request) = next_request(requests, &mut message) {
         if let Some(Request { channel, .. }) = request {
-            let refusal = Refusal { step: Step::Zygote, path: b"", errno };
+            let refusal = Refusal { step: Step::Zygote, path: path.as_bytes(), errno };
             let _ = sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal));
         }
     }
     sys::exit_now(1)
 }
+
+/// Why a zygote can't make sandboxes, and the path that this is about, if it is about one.
+struct Unsettled {
+    path: &'static str,
+    errno: Errno,
+}
+
+impl From<Errno> for Unsettled {
+    fn from(errno: Errno) -> Self {
+        Self { path: "", errno }
+    }
+}
+
+/// What the standard streams of the zygote are, and the standard input of all tests.
+const NULL: &str = "/dev/null";
 
 /// How much sooner or later than others the kernel kills this process when memory is used up. See proc_pid_oom_score_adj(5).
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
@@ -193,10 +208,10 @@ struct Host {
 
 impl Server {
     /// Cuts the zygote off from what it has inherited, and ties its life to that of the test binary.
-    fn settle(requests: &OwnedFd, owner: Pid, proof: &SingleThreaded) -> nix::Result<Self> {
+    fn settle(requests: &OwnedFd, owner: Pid, proof: &SingleThreaded) -> Result<Self, Unsettled> {
         set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != owner {
-            return Err(Errno::ESRCH);
+            return Err(Errno::ESRCH.into());
         }
         // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
@@ -214,7 +229,8 @@ impl Server {
         }
         let command = get_name()?;
         set_name(c"belljar-zygote")?;
-        let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| sys::errno_of(&error))?;
+        let null = File::options().read(true).write(true).open(NULL);
+        let null = null.map_err(|error| Unsettled { path: NULL, errno: sys::errno_of(&error) })?;
         for number in 0..=2 {
             sys::redirect(null.as_fd(), number)?;
         }

@@ -1,6 +1,7 @@
 //! Every sentence that a person reads: what happened, where, why, and what to do.
 
-use std::borrow::Cow;
+mod cause;
+
 use std::ffi::OsStr;
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::host::judge::Largest;
 use crate::host::trace::BadTrace;
 use crate::ns::{Action, Kind};
 use crate::report::{End, Step};
+pub(crate) use cause::Cause;
 
 /// How many processes a message lists by name.
 const LISTED: usize = 10;
@@ -241,7 +243,7 @@ pub(crate) fn group_has_caller(group: &str) -> String {
 /// `cause` is why, if it is known.
 pub(crate) fn group_refused(group: &str, trouble: &Trouble, cause: Option<&Cause>) -> String {
     let cause =
-        cause.map_or(String::new(), |Cause { why, remedy }| format!("; the cause: {why}; the remedy: {remedy}"));
+        cause.map_or(String::new(), |Cause { why, remedy, .. }| format!("; the cause: {why}; the remedy: {remedy}"));
     let place = match trouble {
         Trouble::Missing(_) => String::new(),
         Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", path.display()),
@@ -255,15 +257,6 @@ pub(crate) fn not_a_test_run(test: &str) -> String {
     format!(
         "{}: this process has no zygote, because it was started with `--list` or `--help`. Start it without, to run tests.",
         failed(test)
-    )
-}
-
-pub(crate) fn no_zygote(test: &str, errno: Errno) -> String {
-    format!(
-        "{}: the zygote could not be forked when the test binary started: {}. \
-         Check the limits on processes and memory (`ulimit -a`).",
-        failed(test),
-        error(errno)
     )
 }
 
@@ -342,13 +335,12 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// `cause` is what to say of it, if that is known.
-    pub(crate) fn new(step: Step, path: &str, errno: Errno, cause: Option<Cause>) -> Self {
+    pub(crate) fn new(step: Step, path: &str, errno: Errno, cause: Cause) -> Self {
         Self::of(step, path, error(errno), cause)
     }
 
     /// The same, when the limits that the test has written can't be kept.
-    pub(crate) fn of_limits(trouble: &Trouble, cause: Option<Cause>) -> Self {
+    pub(crate) fn of_limits(trouble: &Trouble, cause: Cause) -> Self {
         let path = match trouble {
             Trouble::Missing(_) => "".into(),
             Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => path.to_string_lossy(),
@@ -356,25 +348,25 @@ impl Page {
         Self::of(Step::Cgroup, &path, Told(trouble).to_string(), cause)
     }
 
-    fn of(step: Step, path: &str, error: String, cause: Option<Cause>) -> Self {
+    fn of(step: Step, path: &str, error: String, cause: Cause) -> Self {
         let place = match path {
             "" => String::new(),
             // A set-up path that is not absolute leads from the sandbox's root.
             path => format!(": /{}", path.trim_start_matches('/')),
         };
         let step = format!("{}{place}", describe(step));
-        Self { step, error, cause: cause.unwrap_or_else(Cause::unknown) }
+        Self { step, error, cause }
     }
 
     /// The same, when a sandbox could be made, and not even an empty test ran in it as it should.
-    pub(crate) fn of_failure(text: &str) -> Self {
-        Self { step: "run an empty test".to_owned(), error: text.to_owned(), cause: Cause::unknown() }
+    pub(crate) fn of_failure(text: &str, cause: Cause) -> Self {
+        Self { step: "run an empty test".to_owned(), error: text.to_owned(), cause }
     }
 
     /// Each part, with its name.
-    pub(crate) fn fields(&self) -> [(&'static str, &str); 4] {
-        let Self { step, error, cause: Cause { why, remedy } } = self;
-        [("step", step), ("error", error), ("cause", why), ("remedy", remedy)]
+    pub(crate) fn fields(&self) -> [(&'static str, &str); 5] {
+        let Self { step, error, cause: Cause { why, seen, remedy } } = self;
+        [("step", step), ("error", error), ("cause", why), ("seen", seen), ("remedy", remedy)]
     }
 
     /// All of it.
@@ -457,203 +449,10 @@ impl Display for Told<'_> {
     }
 }
 
-const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the \
-                        feature `systemd`, which does that";
-
-/// Where subordinate ids begin, by custom; see login.defs(5).
-const FIRST_SUBORDINATE: u32 = 100_000;
-
-/// Why a host refuses, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cause {
-    why: Cow<'static, str>,
-    remedy: Cow<'static, str>,
-}
-
-impl Cause {
-    fn new(why: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Self {
-        Self { why: why.into(), remedy: remedy.into() }
-    }
-
-    fn unknown() -> Self {
-        Self::new("unknown", "none known; the step and the error above are what the host said")
-    }
-
-    pub(crate) fn apparmor_restricts() -> Self {
-        Self::new(
-            "AppArmor takes all rights from user namespaces that ordinary users make, as Ubuntu does since 24.04 \
-             (kernel.apparmor_restrict_unprivileged_userns is 1)",
-            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-        )
-    }
-
-    pub(crate) fn for_root_only() -> Self {
-        Self::new(
-            "user namespaces are for root only (kernel.unprivileged_userns_clone is 0)",
-            "sudo sysctl -w kernel.unprivileged_userns_clone=1",
-        )
-    }
-
-    /// `setting` is the name of the one that limits the number of namespaces, `limit` its value.
-    pub(crate) fn too_many_namespaces(setting: &str, limit: u64) -> Self {
-        let more = if limit == 0 { "" } else { ", or 32 user namespaces are nested already" };
-        Self::new(
-            format!("no more namespaces of this kind are allowed ({setting} is {limit}){more}"),
-            format!("sudo sysctl -w {setting}=10000"),
-        )
-    }
-
-    pub(crate) fn no_time_namespaces() -> Self {
-        Self::new("this kernel has no time namespaces", "a kernel with CONFIG_TIME_NS, as distributions have it")
-    }
-
-    pub(crate) fn not_real_root() -> Self {
-        Self::new(
-            "`user = \"host\"` stands for the machine's own root, and the tests run as an ordinary user or in a user namespace",
-            "sudo -E cargo test, or leave `user` out: most of what root does can be done without",
-        )
-    }
-
-    pub(crate) fn no_directory() -> Self {
-        Self::new("there is no such directory, or this user can't see it", "name one that is there: root = \"/dir\"")
-    }
-
-    pub(crate) fn no_path() -> Self {
-        Self::new(
-            "there is no such path on the host, or this user can't see it",
-            "name one that is there: bind = [\"/path\"]",
-        )
-    }
-
-    pub(crate) fn no_overlay() -> Self {
-        Self::new("this kernel has no overlayfs, or has not loaded it", "sudo modprobe overlay")
-    }
-
-    pub(crate) fn no_overlay_for_users() -> Self {
-        Self::new("this kernel lets nobody mount overlayfs in a user namespace", "Linux 5.11 or later")
-    }
-
-    pub(crate) fn can_not_be_copied() -> Self {
-        Self::new(
-            "overlayfs can't be laid over this file system: it may lie on two others already, as in a sandbox in a container, or tell \
-             no upper from lower case",
-            "name a directory on another file system: root = \"/dir\"",
-        )
-    }
-
-    pub(crate) fn ids_are_missing(count: u32) -> Self {
-        Self::new(
-            format!("root here has less than {count} ids itself, as in a container or a sandbox"),
-            "run the tests where root has them all, or give the sandbox around them as many (`uids`)",
-        )
-    }
-
-    pub(crate) fn no_subordinate_ids(user: &str, present: u32, wanted: u32) -> Self {
-        Self::new(
-            format!("{wanted} subordinate ids are needed, and {present} are given to the user {user}"),
-            match FIRST_SUBORDINATE.checked_add(wanted - 1).filter(|last| *last < u32::MAX) {
-                Some(last) => format!(
-                    "sudo usermod --add-subuids {FIRST_SUBORDINATE}-{last} --add-subgids {FIRST_SUBORDINATE}-{last} {user}"
-                ),
-                None => "lower `uids`: there are not so many ids beside those of the host".to_owned(),
-            },
-        )
-    }
-
-    pub(crate) fn no_program(program: &str) -> Self {
-        Self::new(format!("the program {program} is not installed"), "sudo apt-get install uidmap")
-    }
-
-    pub(crate) fn program_refuses(program: &str, said: &str) -> Self {
-        Self::new(
-            format!("{program} says: {said}"),
-            "give this user as many subordinate ids in /etc/subuid and /etc/subgid",
-        )
-    }
-
-    pub(crate) fn too_many_keys() -> Self {
-        Self::new(
-            "this user has as many keys as it may have (`keyctl show` lists some, /proc/key-users tells how many there are)",
-            "sudo sysctl -w kernel.keys.maxkeys=2000 kernel.keys.maxbytes=200000",
-        )
-    }
-
-    pub(crate) fn seccomp() -> Self {
-        Self::new(
-            "a seccomp filter refuses new namespaces, as Docker's default profile does",
-            "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
-             --security-opt systempaths=unconfined",
-        )
-    }
-
-    pub(crate) fn chroot() -> Self {
-        Self::new(
-            "the tests run in a chroot, where the kernel lets nobody make a user namespace",
-            "enter the tree with pivot_root, as `bwrap --dev-bind TREE /` or `systemd-nspawn -D TREE` do",
-        )
-    }
-
-    pub(crate) fn no_thread() -> Self {
-        Self::new(
-            "the limit on processes and threads is reached, or a thread is to have a larger stack than there is memory for",
-            "raise the limit (`ulimit -u`), or lower RUST_MIN_STACK",
-        )
-    }
-
-    pub(crate) fn bad_choice(chosen: &str) -> Self {
-        Self::new(
-            format!("BELLJAR_CGROUP is `{chosen}`, and there is no such cgroup, or none with this controller"),
-            "set it to the path of one, as /proc/self/cgroup writes them, or to nothing",
-        )
-    }
-
-    pub(crate) fn choice_of_others(chosen: &str) -> Self {
-        Self::new(
-            format!("BELLJAR_CGROUP is `{chosen}`, and others use that cgroup"),
-            "set it to one with no processes in it, or to nothing",
-        )
-    }
-
-    pub(crate) fn cgroup_of_others() -> Self {
-        Self::new("this user may not make cgroups where the tests run, or not by themselves", DELEGATE)
-    }
-
-    pub(crate) fn cgroups_v1() -> Self {
-        Self::new(
-            "cgroups are of version 1 here, which are for root only",
-            "run the tests as root, or boot with systemd.unified_cgroup_hierarchy=1",
-        )
-    }
-
-    pub(crate) fn read_only_cgroups() -> Self {
-        Self::new(
-            "the cgroups are mounted read-only, as in a container",
-            "docker run --security-opt writable-cgroups=true",
-        )
-    }
-
-    pub(crate) fn no_cgroups() -> Self {
-        Self::new("no cgroups are mounted", "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup")
-    }
-
-    pub(crate) fn swap_is_not_counted() -> Self {
-        Self::new(
-            "this kernel has swap and does not count it, so that a limit on memory would be got round",
-            "boot with swapaccount=1, or turn swap off (sudo swapoff --all)",
-        )
-    }
-
-    pub(crate) fn masked_proc() -> Self {
-        Self::new(
-            "parts of /proc are masked, as in a container, and then the kernel refuses a new one",
-            "docker run --security-opt systempaths=unconfined, or podman run --security-opt unmask=ALL",
-        )
-    }
-}
-
 pub(crate) fn describe(step: Step) -> &'static str {
     match step {
         Step::Cgroup => "make a cgroup with the limits that the test has written",
+        Step::ForkZygote => "fork the zygote, which makes all sandboxes",
         Step::Zygote => "prepare the zygote, which makes all sandboxes",
         Step::Clone => "clone init into new user and pid namespaces",
         Step::Birth => "tell the test binary of init",

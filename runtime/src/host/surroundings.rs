@@ -1,0 +1,166 @@
+//! Where the tests run, and what stands in the way there: what remedies depend on.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use nix::sys::utsname::uname;
+use nix::unistd::geteuid;
+
+use crate::proc::{mount_points, status};
+use crate::sys::probe::{self, Answer};
+
+/// The kind of place that the tests run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A machine, or nothing that gives itself away.
+    Host,
+    Docker,
+    Podman,
+    Kubernetes,
+    /// LXC, LXD or Incus.
+    Lxc,
+    /// The Windows Subsystem for Linux.
+    Wsl,
+}
+
+impl Place {
+    /// By the marks that they leave, the innermost first.
+    fn find() -> Self {
+        let exists = |path: &&str| Path::new(path).exists();
+        let holds = |path: &str, word: &str| fs::read(path).is_ok_and(|text| contains(&text, word));
+        if env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+            Self::Kubernetes
+        } else if exists(&"/run/.containerenv") {
+            Self::Podman
+        } else if exists(&"/.dockerenv") {
+            Self::Docker
+        } else if ["/dev/lxd", "/dev/incus", "/dev/.lxc"].iter().any(exists)
+            || holds("/run/systemd/container", "lxc")
+            || holds("/proc/1/environ", "container=lxc")
+        {
+            Self::Lxc
+        } else if holds("/proc/version", "microsoft") {
+            Self::Wsl
+        } else {
+            Self::Host
+        }
+    }
+}
+
+/// Whether a text has a word in it, in whatever case.
+fn contains(text: &[u8], word: &str) -> bool {
+    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Something that containers put around processes, and that keeps sandboxes from being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Barrier {
+    /// A seccomp filter, which has given itself away.
+    Filter(Answer),
+    /// An AppArmor profile, by its name.
+    Profile(String),
+    /// An SELinux context.
+    Label(String),
+    /// What is mounted over parts of `/proc` or `/sys`.
+    Mask(Vec<PathBuf>),
+}
+
+/// What is to be seen from the test binary.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) place: Place,
+    pub(crate) barriers: Vec<Barrier>,
+    pub(crate) has_proc: bool,
+    pub(crate) kernel: String,
+    /// Who runs the tests.
+    pub(crate) uid: u32,
+    /// `Seccomp` in proc_pid_status(5).
+    pub(crate) seccomp: Option<String>,
+}
+
+impl Surroundings {
+    pub(crate) fn look() -> Self {
+        let masks = masks();
+        let filter = probe::clone_is_filtered()
+            .or_else(|| probe::unshare_is_filtered(libc::CLONE_NEWNS | libc::CLONE_NEWNET))
+            .or_else(probe::mount_is_filtered);
+        let security = security_context().and_then(|context| barrier_of(&context));
+        let mask = (!masks.is_empty()).then_some(Barrier::Mask(masks));
+        Self {
+            place: Place::find(),
+            barriers: filter.map(Barrier::Filter).into_iter().chain(security).chain(mask).collect(),
+            has_proc: Path::new("/proc/self/status").exists(),
+            kernel: uname().map_or_else(|_| String::new(), |system| system.release().to_string_lossy().into_owned()),
+            uid: geteuid().as_raw(),
+            seccomp: status("Seccomp"),
+        }
+    }
+}
+
+/// What a security module calls this process; see proc_pid_attr(5).
+pub(crate) fn security_context() -> Option<String> {
+    let attributes = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
+    let text = attributes.iter().find_map(|path| fs::read_to_string(path).ok())?;
+    let context = text.trim_end_matches(['\0', '\n']);
+    (!context.is_empty()).then(|| context.to_owned())
+}
+
+/// Whether a process of this context is let do less than others.
+fn barrier_of(context: &str) -> Option<Barrier> {
+    // AppArmor has a name and a mode, or the name `unconfined` alone.
+    if let Some(profile) = context.strip_suffix(" (enforce)") {
+        return Some(Barrier::Profile(profile.to_owned()));
+    }
+    // SELinux has user, role and type, and perhaps a level.
+    let kind = context.split(':').nth(2).filter(|_| !context.ends_with(')'))?;
+    let is_free = ["unconfined_t", "spc_t", "kernel_t", "init_t", "initrc_t"].contains(&kind);
+    let is_permissive = fs::read("/sys/fs/selinux/enforce").is_ok_and(|mode| mode == b"0");
+    (!is_free && !is_permissive).then(|| Barrier::Label(context.to_owned()))
+}
+
+/// Empty directories of the kernel's that other file systems are meant to be mounted on: they hide nothing.
+const MOUNT_POINTS: [&str; 11] = [
+    "/proc/fs/nfsd",
+    "/proc/sys/fs/binfmt_misc",
+    "/sys/firmware/efi/efivars",
+    "/sys/fs/bpf",
+    "/sys/fs/cgroup",
+    "/sys/fs/fuse/connections",
+    "/sys/fs/pstore",
+    "/sys/fs/resctrl",
+    "/sys/fs/selinux",
+    "/sys/fs/smackfs",
+    "/sys/kernel",
+];
+
+/// What is mounted over parts of `/proc` and `/sys`.
+fn masks() -> Vec<PathBuf> {
+    let covers = |point: &PathBuf| {
+        ["/proc", "/sys"].iter().any(|whole| point.starts_with(whole) && point != Path::new(whole))
+            && !MOUNT_POINTS.iter().any(|harmless| point.starts_with(harmless))
+    };
+    mount_points().into_iter().filter(covers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_read() {
+        let profile = |name: &str| Some(Barrier::Profile(name.to_owned()));
+        assert_eq!(barrier_of("docker-default (enforce)"), profile("docker-default"));
+        assert_eq!(barrier_of("a//&:b:unconfined (enforce)"), profile("a//&:b:unconfined"));
+        for free in [
+            "unconfined",
+            "docker-default (complain)",
+            "chrome (unconfined)",
+            "u:r:spc_t:s0",
+            "u:r:unconfined_t:s0-s0:c0.c1023",
+        ] {
+            assert_eq!(barrier_of(free), None, "{free}");
+        }
+        let label = "system_u:system_r:container_t:s0:c1,c2";
+        assert_eq!(barrier_of(label), Some(Barrier::Label(label.to_owned())));
+    }
+}
