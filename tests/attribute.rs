@@ -32,6 +32,52 @@ fn above_test() {
     assert_isolated();
 }
 
+#[test]
+#[isolated]
+fn below_test() {
+    assert_isolated();
+}
+
+/// What stands between is not in the way.
+#[core::prelude::v1::test]
+// #[isolated]
+#[expect(clippy::unnecessary_wraps, reason = "it stands between")]
+/* #[isolated] ] */
+#[isolated(net)]
+/// Documented below.
+pub(crate) fn far_below_test() -> Result<(), String> {
+    assert_isolated();
+    Ok(())
+}
+
+#[cfg_attr(all(), test)]
+#[isolated]
+fn below_a_test_by_cfg_attr() {
+    assert_isolated();
+}
+
+#[cfg_attr(any(), test)]
+#[isolated]
+fn below_no_test_by_cfg_attr() {
+    assert_isolated();
+}
+
+#[isolated]
+#[cfg_attr(all(), test)]
+fn above_a_test_by_cfg_attr() {
+    assert_isolated();
+}
+
+#[cfg_attr(all(), test, isolated)]
+fn by_cfg_attr_with_test() {
+    assert_isolated();
+}
+
+#[cfg_attr(all(), isolated(net))]
+fn by_cfg_attr() {
+    assert_isolated();
+}
+
 #[isolated]
 #[tokio::test]
 async fn above_a_runtime() {
@@ -52,6 +98,31 @@ async fn above_a_runtime_with_arguments() {
     let hostname = tokio::spawn(async { nix::unistd::gethostname() }).await.expect("join");
     assert_eq!(hostname.expect("gethostname"), "jar");
     assert_isolated();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[isolated(net, hostname = "jar")]
+async fn below_a_runtime_with_arguments() {
+    let hostname = tokio::spawn(async { nix::unistd::gethostname() }).await.expect("join");
+    assert_eq!(hostname.expect("gethostname"), "jar");
+    assert_isolated();
+}
+
+mod with_a_runtime_by_a_short_name {
+    use super::assert_isolated;
+    use tokio::test;
+
+    #[belljar::isolated]
+    #[test]
+    async fn above_it() {
+        assert_isolated();
+    }
+
+    #[test]
+    #[belljar::isolated]
+    async fn below_it() {
+        assert_isolated();
+    }
 }
 
 #[isolated]
@@ -207,6 +278,38 @@ macro_rules! made {
 
 made!(by_a_macro => 1 + 1, by_the_same_macro => 4 / 2);
 
+macro_rules! made_below_test {
+    ($name:ident) => {
+        #[test]
+        #[isolated]
+        fn $name() {
+            assert_isolated();
+        }
+    };
+}
+
+made_below_test!(by_a_macro_with_test);
+
+macro_rules! passed_on {
+    ($($item:item)*) => {
+        $($item)*
+    };
+}
+
+passed_on! {
+    #[test]
+    #[isolated]
+    fn below_test_in_a_macro() {
+        assert_isolated();
+    }
+
+    #[isolated]
+    #[test]
+    fn above_test_in_a_macro() {
+        assert_isolated();
+    }
+}
+
 /// Generic functions in scope, and closures that borrow, are ordinary code.
 fn doubled<T: std::ops::Add<Output = T> + Copy>(value: T) -> T {
     value + value
@@ -226,16 +329,27 @@ fn each_test_is_listed_once() {
     let mut expected = vec![
         "above_a_runtime",
         "above_a_runtime_with_arguments",
+        "above_a_test_by_cfg_attr",
         "above_test",
+        "above_test_in_a_macro",
         "bare",
         "below_a_runtime",
+        "below_a_runtime_with_arguments",
+        "below_a_test_by_cfg_attr",
+        "below_no_test_by_cfg_attr",
         "below_should_panic",
+        "below_test",
+        "below_test_in_a_macro",
         "by_a_macro",
+        "by_a_macro_with_test",
+        "by_cfg_attr",
+        "by_cfg_attr_with_test",
         "by_its_path",
         "by_the_same_macro",
         "calls_itself",
         "each_test_is_listed_once",
         "each_test_is_run_once",
+        "far_below_test",
         "ignored",
         "ignored_by_cfg_attr",
         "module::hostile_names::with_shadowed_names",
@@ -248,6 +362,8 @@ fn each_test_is_listed_once() {
         "that_never_returns",
         "with_a_result",
         "with_a_return",
+        "with_a_runtime_by_a_short_name::above_it",
+        "with_a_runtime_by_a_short_name::below_it",
         "with_another_abi",
         "with_empty_parentheses",
         "with_generic_helpers",

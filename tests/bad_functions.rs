@@ -17,6 +17,16 @@ unsafe fn without_safety() {}
 async unsafe fn four_errors_at_once(_number: u32) {}
 
 #[isolated]
+#[isolated(net)]
+fn twice() {}
+
+#[isolated]
+fn locks_inside() {
+    // What `#[serial]` makes of a body.
+    serial_test::local_serial_core(vec![""], None, || {});
+}
+
+#[isolated]
 struct NoFunction;
 
 #[isolated]

@@ -1,5 +1,7 @@
 //! The unit tests of the attribute, which lie beside its code.
 
+#[path = "../macros/src/above.rs"]
+mod above;
 #[path = "../macros/src/args.rs"]
 mod args;
 #[path = "../macros/src/expand.rs"]

@@ -15,23 +15,33 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, TokenStreamExt as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{
     AttrStyle, Attribute, Error, Expr, ExprLit, GenericParam, ItemFn, Lit, LitStr, Meta, MetaNameValue, Path, Safety,
 };
 
+use crate::above::{Above, MAKERS, above};
 use crate::args::{Args, Bind, Ids, Root};
 
 /// Turns a function into an isolated test. Where that can't be, the function is emitted as it stands, with the errors.
-pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn isolated(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand(arguments, item, |function| above(Span::call_site(), &function.sig.ident))
+}
+
+/// The same for a function of which another attribute has made a test, or will.
+pub(crate) fn isolated_case(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand(arguments, item, |_| Above { makers: vec![None], ..Above::default() })
+}
+
+fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&ItemFn) -> Above) -> TokenStream {
     let (args, mut error) = Args::parse(arguments.clone());
     let mut add = |new: Error| match &mut error {
         Some(error) => error.combine(new),
         none => *none = Some(new),
     };
-    let function = match syn::parse2::<ItemFn>(item.clone()) {
+    let mut function = match syn::parse2::<ItemFn>(item.clone()) {
         Ok(function) => function,
         Err(_) => {
             add(Error::new_spanned(&item, "`#[isolated]` goes on a test function: `#[isolated] fn name() { .. }`"));
@@ -39,21 +49,30 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#errors #item);
         }
     };
-    // A runtime's attribute below ours makes the function that we are to isolate: let it go first.
-    let runtime = function.attrs.iter().position(is_runtime_attribute);
-    if runtime.is_none() {
-        for error in unfit(&function) {
-            add(error);
-        }
+    let above = above(&function);
+    // An attribute below ours that makes tests makes the functions that we are to isolate: let it go first.
+    let is_made_below = function.attrs.iter().any(makes_tests);
+    if !is_made_below {
+        unfit(&function).into_iter().for_each(&mut add);
     }
-    match (error, runtime) {
-        (Some(error), _) => {
-            let errors = error.into_compile_error();
-            quote!(#errors #function)
-        }
-        (None, Some(_)) => below_the_others(&args.krate, &arguments, function),
-        (None, None) => isolated_test(&args, &arguments, &function),
+    if let Some(twin) = function.attrs.iter().find(|attribute| last_name(attribute.path()) == "isolated") {
+        add(Error::new_spanned(twin, "`#[isolated]` is there twice: remove one"));
     }
+    if let Some(hint) = lock_inside(&function, &above) {
+        add(Error::new(Span::call_site(), hint));
+    }
+    if let Some(error) = error {
+        let errors = error.into_compile_error();
+        return quote!(#errors #function);
+    }
+    // Outside the sandbox, these keep tests apart. What they have done above keeps the inside of the sandbox from itself.
+    let locks = above.locks.iter().map(|lock| syn::parse_quote!(#[#lock]));
+    function.attrs.splice(0..0, locks);
+    if is_made_below {
+        return below_the_makers(&args.krate, &arguments, function);
+    }
+    let test_attribute = test_attribute(&function, &above);
+    isolated_test(&args, &arguments, &function, test_attribute)
 }
 
 /// What keeps `function` from being a test.
@@ -79,37 +98,80 @@ fn unfit(function: &ItemFn) -> Vec<Error> {
     errors
 }
 
-/// Whether this is an attribute like `#[tokio::test]`, which makes a test of an async function.
-fn is_runtime_attribute(attribute: &Attribute) -> bool {
-    let path = attribute.path();
-    path.segments.len() > 1 && ends_in_test(path) && !is_standard_test(attribute)
+/// Why a lock that an attribute above takes would keep nobody out, if it would not.
+fn lock_inside(function: &ItemFn, above: &Above) -> Option<&'static str> {
+    let takes_file_lock = above.has_file_lock || calls(function.block.to_token_stream(), "fs_");
+    if takes_file_lock || (above.locks.is_empty() && calls(function.block.to_token_stream(), "local_")) {
+        return Some(
+            "what locks above `#[isolated]` does so inside the sandbox, where it is alone: write it below `#[isolated]`",
+        );
+    }
+    None
 }
 
-/// Whether this is `#[test]`, by its own name or by a path into the standard library.
+/// Whether `tokens` call one of the functions of serial_test whose names begin with `prefix`.
+fn calls(tokens: TokenStream, prefix: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(name) => {
+            let name = name.to_string();
+            name.starts_with(prefix) && (name.contains("serial_core") || name.contains("parallel_core"))
+        }
+        TokenTree::Group(group) => calls(group.stream(), prefix),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
+}
+
+/// Whether this attribute makes tests of the function that it is given, and may give it another shape. `#[test]` by a path into the
+/// standard library does not: so it is written by macros that have done that.
+fn makes_tests(attribute: &Attribute) -> bool {
+    MAKERS.contains(&last_name(attribute.path()).as_str()) && !is_standard_test(attribute)
+}
+
+/// Whether this is `#[test]`, by a path into the standard library.
 fn is_standard_test(attribute: &Attribute) -> bool {
     let path = attribute.path();
     let standard = path.segments.first().is_some_and(|root| root.ident == "core" || root.ident == "std");
-    ends_in_test(path) && (path.segments.len() == 1 || standard)
+    standard && last_name(path) == "test"
 }
 
-fn ends_in_test(path: &Path) -> bool {
-    path.segments.last().is_some_and(|segment| segment.ident == "test")
+fn last_name(path: &Path) -> String {
+    path.segments.last().map_or(String::new(), |segment| segment.ident.to_string())
 }
 
-/// The same function, with our attribute below all others.
-fn below_the_others(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
-    function.attrs.push(syn::parse_quote!(#[#krate::isolated(#args)]));
+/// The attribute that makes the function a test, as far as none has done that.
+fn test_attribute(function: &ItemFn, above: &Above) -> Option<TokenStream> {
+    if function.attrs.iter().any(is_standard_test) {
+        return None;
+    }
+    let conditions: Option<Vec<_>> = above.makers.iter().cloned().collect();
+    match conditions?.as_slice() {
+        [] => Some(quote!(#[::core::prelude::v1::test])),
+        [condition] => Some(quote!(#[cfg_attr(not(#condition), ::core::prelude::v1::test)])),
+        several => Some(quote!(#[cfg_attr(not(any(#(#several),*)), ::core::prelude::v1::test)])),
+    }
+}
+
+/// The same function, with what makes tests of it first, then what isolates them, and then all else, which so stays outside of the
+/// sandbox.
+fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
+    let ours: Attribute = syn::parse_quote!(#[#krate::__private::isolated_case(#args)]);
+    let (makers, others): (Vec<_>, Vec<_>) = function.attrs.drain(..).partition(makes_tests);
+    function.attrs.extend(makers.into_iter().chain([ours]).chain(others));
     quote!(#function)
 }
 
 /// The test itself.
-fn isolated_test(args: &Args, arguments: &TokenStream, function: &ItemFn) -> TokenStream {
+fn isolated_test(
+    args: &Args,
+    arguments: &TokenStream,
+    function: &ItemFn,
+    test_attribute: Option<TokenStream>,
+) -> TokenStream {
     let Args {
         net, mount, timeout, memory, pids, cpu, tmpfs, hostname, user, time, binds, env, clear_env, krate, ..
     } = args;
     let ItemFn { attrs, vis, sig, block, .. } = function;
     let name = &sig.ident;
-    let test_attribute = (!attrs.iter().any(is_standard_test)).then(|| quote!(#[::core::prelude::v1::test]));
     let written = arguments.to_string();
     let should_panic = option(should_panic(attrs).map(ToTokens::into_token_stream));
     let skip_unsupported = args.skip_unsupported;
@@ -226,12 +288,12 @@ fn duration(duration: Duration) -> TokenStream {
 mod tests {
     use super::*;
 
-    fn expanded(args: TokenStream, item: TokenStream) -> String {
-        expand(args, item).to_string().replace(' ', "")
+    fn expanded_below(above: Above, args: TokenStream, item: TokenStream) -> String {
+        expand(args, item, |_| above).to_string().replace(' ', "")
     }
 
-    fn tests_in(text: &str) -> usize {
-        text.matches("#[test]").count() + text.matches("#[::core::prelude::v1::test]").count()
+    fn expanded(args: TokenStream, item: TokenStream) -> String {
+        isolated(args, item).to_string().replace(' ', "")
     }
 
     #[test]
@@ -241,36 +303,125 @@ mod tests {
                 fn a() {}
             ),
             quote!(
-                #[test]
-                fn a() {}
-            ),
-            quote!(
                 #[::core::prelude::v1::test]
                 fn a() {}
             ),
             quote!(
-                #[should_panic(expected = "x")]
+                #[should_panic]
                 fn a() {}
             ),
         ] {
             let text = expanded(quote!(), item);
-            assert_eq!(tests_in(&text), 1, "{text}");
+            assert_eq!(text.matches("#[::core::prelude::v1::test]").count(), 1, "{text}");
             assert!(text.contains("__private::run"), "{text}");
         }
     }
 
     #[test]
-    fn a_runtime_attribute_goes_first() {
-        let text = expanded(
-            quote!(net, timeout = "90s"),
+    fn makes_none_where_there_is_one_above() {
+        for (makers, made) in [
+            (vec![], "#[::core::prelude::v1::test]"),
+            (vec![Some(quote!(a))], "#[cfg_attr(not(a),::core::prelude::v1::test)]"),
+            (vec![Some(quote!(a)), Some(quote!(b))], "#[cfg_attr(not(any(a,b)),::core::prelude::v1::test)]"),
+            (vec![Some(quote!(a)), None], ""),
+            (vec![None], ""),
+        ] {
+            let text = expanded_below(
+                Above { makers, ..Above::default() },
+                quote!(),
+                quote!(
+                    fn a() {}
+                ),
+            );
+            assert!(text.starts_with(&format!("{made}fna(){{fna(){{}}")), "{text}");
+        }
+        assert!(
+            isolated_case(
+                quote!(),
+                quote!(
+                    fn a() {}
+                )
+            )
+            .to_string()
+            .starts_with("fn a")
+        );
+    }
+
+    #[test]
+    fn what_makes_tests_goes_first() {
+        for (item, expected) in [
+            (
+                quote!(
+                    #[test]
+                    fn a() {}
+                ),
+                "#[test]OURSfna(){}",
+            ),
+            (
+                quote!(
+                    #[tokio::test(flavor = "x")]
+                    async fn a() {}
+                ),
+                "#[tokio::test(flavor=\"x\")]OURSasyncfna(){}",
+            ),
+            (
+                quote!(
+                    #[serial]
+                    #[rstest]
+                    #[case(1)]
+                    #[tokio::test]
+                    async fn a(#[case] b: u8) {}
+                ),
+                "#[rstest]#[tokio::test]OURS#[serial]#[case(1)]asyncfna(#[case]b:u8){}",
+            ),
+        ] {
+            let ours = "#[::belljar::__private::isolated_case(net,timeout=\"90s\")]";
+            assert_eq!(expanded(quote!(net, timeout = "90s"), item), expected.replace("OURS", ours));
+        }
+    }
+
+    #[test]
+    fn locks_are_taken_outside() {
+        let body = quote!(
+            fn a() {
+                serial_test::local_serial_core(vec![""], None, || {});
+            }
+        );
+        assert!(expanded(quote!(), body.clone()).contains("compile_error!"));
+        let above = || Above { locks: vec![quote!(serial(x))], ..Above::default() };
+        let text = expanded_below(above(), quote!(), body);
+        assert!(text.starts_with("#[serial(x)]#[::core") && text.matches("serial(x)").count() == 1, "{text}");
+        let text = expanded_below(
+            above(),
+            quote!(),
             quote!(
-                #[tokio::test(flavor = "x")]
+                #[tokio::test]
                 async fn a() {}
             ),
         );
-        let ours = "#[::belljar::isolated(net,timeout=\"90s\")]asyncfna(){}";
-        assert!(text.ends_with(ours), "{text}");
-        assert!(text.starts_with("#[tokio::test"), "{text}");
+        assert!(text.starts_with("#[tokio::test]#[::belljar") && text.contains("]#[serial(x)]async"), "{text}");
+        let by_file = Above { has_file_lock: true, ..Above::default() };
+        assert!(
+            expanded_below(
+                by_file,
+                quote!(),
+                quote!(
+                    fn a() {}
+                )
+            )
+            .contains("compile_error!")
+        );
+        assert!(
+            expanded(
+                quote!(),
+                quote!(
+                    fn a() {
+                        fs_async_parallel_core();
+                    }
+                )
+            )
+            .contains("compile_error!")
+        );
     }
 
     #[test]
@@ -283,6 +434,14 @@ mod tests {
         );
         assert_eq!(text.matches("compile_error!").count(), 5, "{text}");
         assert!(text.ends_with("asyncunsafefna<T>(b:T){}"), "{text}");
+        let text = expanded(
+            quote!(),
+            quote!(
+                #[belljar::isolated(net)]
+                fn a() {}
+            ),
+        );
+        assert_eq!(text.matches("compile_error!").count(), 1, "{text}");
     }
 
     #[test]

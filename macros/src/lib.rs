@@ -1,8 +1,9 @@
 //! The `#[isolated]` attribute of [belljar](https://docs.rs/belljar), which re-exports it and documents it.
 //!
-//! This crate only turns tokens into tokens: `args` reads what stands in the parentheses, `expand` writes the
-//! test. What the words mean is decided in the runtime.
+//! This crate only turns tokens into tokens: `args` reads what stands in the parentheses, `above` what stands above, and
+//! `expand` writes the test. What the words mean is decided in the runtime.
 
+mod above;
 mod args;
 mod expand;
 
@@ -11,5 +12,12 @@ use proc_macro::TokenStream;
 /// Runs a test in a Linux sandbox of its own. See the documentation of `belljar::isolated`.
 #[proc_macro_attribute]
 pub fn isolated(args: TokenStream, item: TokenStream) -> TokenStream {
-    expand::expand(args.into(), item.into()).into()
+    expand::isolated(args.into(), item.into()).into()
+}
+
+/// What `#[isolated]` leaves on a function that another attribute is to make a test of. Not for other use.
+#[doc(hidden)]
+#[proc_macro_attribute]
+pub fn isolated_case(args: TokenStream, item: TokenStream) -> TokenStream {
+    expand::isolated_case(args.into(), item.into()).into()
 }

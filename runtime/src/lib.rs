@@ -161,8 +161,10 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// cgroups(7): of version 2, which the user may divide (`systemd-run --user --scope -p Delegate=yes -- cargo test`), or of
 /// version 1 for root. For `pids` alone, ordinary users need none since Linux 5.14.
 ///
-/// `#[test]` or a runtime's attribute may stand below, and `#[should_panic]`, `#[ignore]` and every return type of a test go
-/// with it:
+/// `#[test]`, a runtime's attribute, `#[rstest]`, `#[test_case]` and the like may stand above or below: each test is there once.
+/// (What `macro_rules` puts above can't be seen, nor can anything before Rust 1.88. If that makes a test too, the harness has two, of
+/// which one is run, and the end of the run says so: write `#[isolated]` first.) Other attributes work inside the sandbox if they stand
+/// above, and outside if they stand below. `#[should_panic]`, `#[ignore]` and every return type of a test go with it:
 ///
 /// ```no_run
 /// # use belljar::isolated;
@@ -179,6 +181,7 @@ pub use belljar_macros::isolated;
 pub mod __private {
     pub use crate::host::run;
     pub use crate::spec::{Bind, Ids, Root, Spec, Test};
+    pub use belljar_macros::isolated_case;
 
     use std::process::{ExitCode, Termination};
 

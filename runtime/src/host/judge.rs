@@ -84,7 +84,7 @@ pub(crate) struct Ended {
 }
 
 /// What the harness is told.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
     /// The body panicked: with a text, or with something else. It has printed its message itself.

@@ -11,6 +11,7 @@ mod ids;
 pub(crate) mod judge;
 mod output;
 pub(crate) mod policy;
+pub(crate) mod repeats;
 mod sandbox;
 mod spares;
 pub(crate) mod surroundings;
@@ -34,11 +35,13 @@ use sandbox::{NoSandbox, Sandbox};
 /// The panic has the body's message, and is not printed again. Where `#[should_panic]` would take *any* panic for a
 /// pass, a failure that is none of the body's returns: the harness then says that the test did not panic.
 pub fn run(test: &'static Test) {
-    let started = Instant::now();
-    let span = trace::test(test);
-    let (verdict, evidence) = verdict(test);
-    account::collect(test, &verdict, started.elapsed(), evidence.as_ref());
-    drop(span);
+    let verdict = repeats::once(test, || {
+        let started = Instant::now();
+        let _span = trace::test(test);
+        let (verdict, evidence) = verdict(test);
+        account::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+        verdict
+    });
     match verdict {
         Verdict::Passed => {}
         Verdict::Panicked(Some(text)) => resume_unwind(Box::new(text)),

@@ -251,6 +251,22 @@ pub(crate) fn group_refused(group: &str, trouble: &Trouble, cause: Option<&Cause
     format!("belljar: the host does not let the group `{group}` have this: {place}{}{cause}.", Told(trouble))
 }
 
+// ---- Tests that are there twice ----
+
+pub(crate) fn repeated(test: &str) -> String {
+    format!("belljar: `{test}` is listed twice, and was run once: this is the verdict of the other.")
+}
+
+/// All tests that are listed twice.
+pub(crate) fn listed_twice(tests: &[&str]) -> String {
+    let lines: String = tests.iter().map(|test| format!("  {test}\n")).collect();
+    let (count, s) = (tests.len(), if tests.len() == 1 { "" } else { "s" });
+    format!(
+        "\nbelljar: ran {count} test{s} once that the harness has twice\n{lines}What makes a test of the function stands above \
+         `#[isolated]`, where that can't see it: write `#[isolated]` first.\n"
+    )
+}
+
 // ---- No sandbox ----
 
 pub(crate) fn not_a_test_run(test: &str) -> String {

@@ -1,0 +1,71 @@
+//! Tests that the harness has twice.
+//!
+//! An attribute above ours may have made a test of the function where ours could not see it, as in `macro_rules`. Then ours has made
+//! another, of the same name, and the harness calls both. The body runs once; the second call has the verdict of the first, and
+//! says so.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::io::{self, Write as _};
+use std::mem;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{env, thread};
+
+use super::judge::Verdict;
+use crate::message;
+use crate::spec::Test;
+
+/// The tests that were called so far, by their names, each with its verdict when there is one.
+static CALLED: Mutex<BTreeMap<&str, Arc<OnceLock<Verdict>>>> = Mutex::new(BTreeMap::new());
+
+/// The tests whose second calls were not run.
+static REPEATED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The verdict on `test`, which `run` finds unless the harness has called it before.
+pub(super) fn once(test: &'static Test, run: impl FnOnce() -> Verdict) -> Verdict {
+    let name = test.short_name();
+    // The harness names the thread after the test. Whoever else calls the function wants it run.
+    if thread::current().name() != Some(name) {
+        return run();
+    }
+    let (verdict, is_first) = match lock(&CALLED).entry(name) {
+        Entry::Vacant(entry) => (Arc::clone(entry.insert(Arc::default())), true),
+        Entry::Occupied(entry) => (Arc::clone(entry.get()), false),
+    };
+    if is_first {
+        return verdict.get_or_init(run).clone();
+    }
+    if !is_listed_twice(name) {
+        return run();
+    }
+    // If the other call is not over yet, this waits.
+    let verdict = verdict.get_or_init(run).clone();
+    eprintln!("{}", message::repeated(name));
+    lock(&REPEATED).push(name);
+    verdict
+}
+
+/// Whether the harness has two tests of this name, or may have.
+fn is_listed_twice(name: &str) -> bool {
+    static LISTED: OnceLock<Option<String>> = OnceLock::new();
+    let listed = LISTED.get_or_init(|| {
+        let mut list = Command::new(env::current_exe().ok()?);
+        let list = list.args(["--list", "--format", "terse"]).stdin(Stdio::null()).output().ok()?;
+        String::from_utf8(list.stdout).ok().filter(|_| list.status.success())
+    });
+    let is_test = |line: &&str| line.strip_suffix(": test") == Some(name);
+    listed.as_ref().is_none_or(|listed| listed.lines().filter(is_test).count() > 1)
+}
+
+/// Lists the tests that the harness has twice, past the harness, which shows nothing of tests that pass. To be called when no test
+/// runs any more.
+pub(crate) fn print() {
+    let repeated = mem::take(&mut *lock(&REPEATED));
+    if !repeated.is_empty() {
+        let _ = io::stderr().write_all(message::listed_twice(&repeated).as_bytes());
+    }
+}
