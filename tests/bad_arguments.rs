@@ -61,7 +61,7 @@ fn no_path() {}
 #[isolated(bind = "/src", env = ["A=1", "=2", 3])]
 fn no_lists() {}
 
-#[isolated(bind = ["a:b:c:d", ":/dst", "/src:dst", "/src:/dst:wr", "/src:/", "/src:/a/../b", "../src", "/:/host"])]
+#[isolated(bind = ["a:b:c:d", ":/dst", "/src:dst", "/src:/dst:wr", "/src:/", "/src:/a/../b", "/src/..", "/:/host"])]
 fn no_binds() {}
 
 #[isolated(user = -1)]

@@ -29,6 +29,19 @@ fn later_ones_lie_on_earlier_ones() {
     assert!(fs::read_to_string("/etc/hosts").expect("a file").starts_with("//!"));
 }
 
+#[isolated(bind = ["../examples/daemon.rs:rw", "lab/../../macros:ro", ".:rw"])]
+fn paths_without_another_are_where_they_are_outside() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_read_only = |path: &str| {
+        let flags = nix::sys::statvfs::statvfs(&package.join(path)).expect("statvfs").flags();
+        flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY)
+    };
+    assert!(fs::read_to_string(package.join("../examples/daemon.rs")).expect("a file").contains("isolated"));
+    assert!(package.parent().expect("the workspace").join("macros/Cargo.toml").is_file());
+    let read_only = ["..", "../macros", "../examples/daemon.rs", "."].map(is_read_only);
+    assert_eq!(read_only, [true, true, false, false]);
+}
+
 #[isolated(net, bind = ["Cargo.toml:/etc/passwd", "/var/tmp:/mnt"])]
 fn in_the_hosts_tree_too() {
     assert!(fs::read_to_string("/etc/passwd").expect("a file").starts_with("[package]"));
@@ -41,6 +54,12 @@ const NAME: &str = "BELLJAR_TESTS_NAME";
 fn writes_in(directory: &str) {
     let path = Path::new(directory).join(env::var_os(NAME).expect(NAME));
     fs::write(path, "written inside").expect("write");
+}
+
+#[isolated(bind = ["/var/tmp:rw"])]
+#[ignore = "run by what_is_writable_is_the_hosts"]
+fn writes_in_its_place() {
+    writes_in("/var/tmp");
 }
 
 #[isolated(bind = ["/var/tmp:/srv:rw"])]
@@ -70,6 +89,7 @@ fn written_by(test: &str) -> Option<String> {
 #[test]
 fn what_is_writable_is_the_hosts() {
     assert_eq!(written_by("writes_where_it_may").as_deref(), Some("written inside"));
+    assert_eq!(written_by("writes_in_its_place").as_deref(), Some("written inside"));
 }
 
 /// The twin.

@@ -3,6 +3,7 @@
 //! Each argument is read by itself, so that one bad argument hides no other: all errors are reported at once, each
 //! on the token that caused it.
 
+use std::env;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -485,36 +486,51 @@ fn user(literal: &Lit) -> syn::Result<User> {
         .ok_or_else(|| Error::new(literal.span(), format!("`{literal_text}` is no user: {rule}")))
 }
 
-/// Reads `/src`, `/src:/dst` or `/src:/dst:rw`.
+/// Reads `/src`, `/src:rw`, `/src:/dst` or `/src:/dst:rw`.
 fn bind(literal: &LitStr) -> syn::Result<Bind> {
     let text = literal.value();
     let bad = |what: &str| {
-        let rule = "write \"/src\", \"/src:/dst\" or \"/src:/dst:rw\"";
+        let rule = "write \"/src\", \"/src:rw\", \"/src:/dst\" or \"/src:/dst:rw\"";
         Err(Error::new(literal.span(), format!("`{text}` {what}: {rule}")))
     };
     let parts: Vec<_> = text.split(':').collect();
     let (from, to, access) = match parts[..] {
-        [from] => (from, from, "ro"),
-        [from, to] => (from, to, "ro"),
-        [from, to, access] => (from, to, access),
+        [from] => (from, None, "ro"),
+        [from, access @ ("ro" | "rw")] => (from, None, access),
+        [from, to] => (from, Some(to), "ro"),
+        [from, to, access] => (from, Some(to), access),
         _ => return bad("has too many colons"),
     };
-    if from.is_empty() || to.is_empty() || text.contains('\0') {
+    if from.is_empty() || to.is_some_and(str::is_empty) || text.contains('\0') {
         return bad("lacks a path");
     }
     if access != "ro" && access != "rw" {
         return bad(&format!("has neither `ro` nor `rw` in the third place, but `{access}`"));
     }
-    if is_root(from) {
+    if is_root(&in_package(from)) {
         return bad("names the root of the host, which the sandbox covers; name what is below it");
     }
-    if !to.starts_with('/') && parts.len() > 1 {
+    if to.is_some_and(|to| !to.starts_with('/')) {
         return bad("has a path inside the sandbox that does not begin with `/`");
     }
-    if to.split('/').any(|part| part == "..") || is_root(to) {
+    if to.is_some_and(|to| to.split('/').any(|part| part == "..") || is_root(to)) {
         return bad("has a path inside the sandbox that is `/` or has `..` in it");
     }
-    Ok(Bind { from: from.to_owned(), to: to.to_owned(), writable: access == "rw" })
+    Ok(Bind { from: from.to_owned(), to: to.unwrap_or(from).to_owned(), writable: access == "rw" })
+}
+
+/// The absolute path that `path` stands for in the package that is compiled, with no `..` left in it.
+fn in_package(path: &str) -> String {
+    let package = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let mut names = Vec::new();
+    for name in package.split('/').filter(|_| !path.starts_with('/')).chain(path.split('/')) {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
 }
 
 /// Reads an environment variable, as environ(7) has it.
@@ -636,14 +652,21 @@ mod tests {
 
     #[test]
     fn lists_are_read() {
-        let (args, error) =
-            Args::parse(quote!(bind = ["/a", "b:/c", "/d:/e:rw"], env = ["A=", "B=c=d"], clear_env, monotonic = "1h"));
+        let (args, error) = Args::parse(quote!(
+            bind = ["/a", "b:/c", "/d:/e:rw", "f:rw", "../g:ro"],
+            env = ["A=", "B=c=d"],
+            clear_env,
+            monotonic = "1h"
+        ));
         assert_eq!(Args::parse(quote!(user = "7:8")).0.user, Some((7, 8)));
         assert_eq!(Args::parse(quote!(user = 1000)).0.user, Some((1000, 1000)));
         assert!(words(quote!(user)) == (false, false) && Args::parse(quote!(user)).0.user.is_none());
         assert!(error.is_none(), "{error:?}");
         let binds: Vec<_> = args.binds.iter().map(|bind| (&*bind.from, &*bind.to, bind.writable)).collect();
-        assert_eq!(binds, [("/a", "/a", false), ("b", "/c", false), ("/d", "/e", true)]);
+        assert_eq!(
+            binds,
+            [("/a", "/a", false), ("b", "/c", false), ("/d", "/e", true), ("f", "f", true), ("../g", "../g", false)]
+        );
         assert_eq!(args.env, [("A", ""), ("B", "c=d")].map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert!(args.clear_env && args.net && args.mount);
         assert_eq!(args.time, Some([Duration::from_secs(3600), Duration::ZERO]));
@@ -688,6 +711,10 @@ mod tests {
             (quote!(pids = 4_194_303), quote!(pids = 4_194_304)),
             (quote!(cpu = 0.01), quote!(cpu = 0.009)),
             (quote!(cpu = 1000), quote!(cpu = 1000.1)),
+            (quote!(bind = ["a/.."]), quote!(bind = ["/a/.."])),
+            (quote!(bind = [".."]), quote!(bind = ["../../../../../../../../../../../../../../../.."])),
+            (quote!(bind = ["a:rw"]), quote!(bind = ["a:wr"])),
+            (quote!(bind = ["a:/ro"]), quote!(bind = ["a:/b/../c"])),
         ] {
             assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
             assert!(errors(good.clone()).is_empty(), "{good}");

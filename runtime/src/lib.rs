@@ -17,7 +17,7 @@
 //! # What a test finds
 //!
 //! It is root, in fresh namespaces of its own (see namespaces(7)): user, pid, mount, ipc, uts and cgroup in any case, and a
-//! network that consists of `lo`. Its root is a tmpfs with the host's `/usr`, the workspace, the target directory, the
+//! network that consists of `lo`. Its root is a tmpfs with the host's `/usr`, the repository, the target directory, the
 //! toolchain, and what `PATH` and `LD_LIBRARY_PATH` name, all read-only and in their places; a small `/etc`; a `/dev`, `/proc`
 //! and `/sys` that fit; and `/tmp`, `/run`, `/var`, `$HOME` and `CARGO_TARGET_TMPDIR`, which are empty and writable. Statics,
 //! the environment, the working directory and signal handlers are as they were when the test binary began.
@@ -134,7 +134,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// | `user = 1000`, `user = "1000:100"` | who the test is inside: without root's powers, and the owner of all that is there | root |
 /// | `user = "host"` | no user namespace: the test is the machine's own root, which must run it | |
 /// | `uids = 65536` | how many users and groups there are | root alone |
-/// | `bind = ["/src", "/src:/dst", "/src:/dst:rw"]` | paths of the host that are shown, read-only unless `rw`; relative ones begin at the package | none |
+/// | `bind = ["/src", "/src:rw", "/src:/dst", "/src:/dst:rw"]` | paths of the host that are shown, in their own places or in others, read-only unless `rw`; relative ones begin at the package | none |
 /// | `env = ["NAME=value"]` | environment variables | inherited |
 /// | `clear_env` | removes all others | |
 /// | `boottime = "30d"` | for how much longer the machine has been up, by CLOCK_BOOTTIME and `/proc/uptime` | the host's |

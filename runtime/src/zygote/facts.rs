@@ -114,6 +114,13 @@ pub(crate) fn workspace_of(package: &Path) -> &Path {
     package.ancestors().find(|directory| directory.join("Cargo.lock").exists()).unwrap_or(package)
 }
 
+/// The repository that a package is in, where path dependencies and snapshots outside of the workspace may lie. One that holds the
+/// home directory is none of the package's.
+pub(crate) fn repository_of<'p>(package: &'p Path, home: &Path) -> Option<&'p Path> {
+    let repository = package.ancestors().find(|directory| directory.join(".git").exists())?;
+    (!home.starts_with(repository)).then_some(repository)
+}
+
 /// `path` as a field of a file like /etc/passwd, if it can be one.
 pub(crate) fn as_field(path: &Path) -> Option<&OsStr> {
     let field = path.as_os_str();
@@ -124,6 +131,22 @@ pub(crate) fn as_field(path: &Path) -> Option<&OsStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repositories_are_found() {
+        let directory = env::temp_dir().join(format!("belljar-{}-repositories", std::process::id()));
+        let (repository, home) = (directory.join("repository"), directory.join("home"));
+        let package = repository.join("a/package");
+        fs::create_dir_all(&package).expect("create");
+        assert_eq!(repository_of(&package, &home), None);
+        fs::create_dir(repository.join(".git")).expect("create");
+        assert_eq!(repository_of(&package, &home), Some(&*repository));
+        assert_eq!(repository_of(&repository, &repository.join("home")), None);
+        // That of a submodule is a file.
+        fs::write(package.join(".git"), "gitdir: elsewhere").expect("write");
+        assert_eq!(repository_of(&package, &home), Some(&*package));
+        fs::remove_dir_all(directory).expect("remove");
+    }
 
     #[test]
     fn fields_hold_no_separators() {

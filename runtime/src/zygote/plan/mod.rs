@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
 
 use self::copy::copied_root;
-use super::facts::{Facts, as_field, workspace_of};
+use super::facts::{Facts, as_field, repository_of, workspace_of};
 use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
 use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
 
@@ -189,10 +189,12 @@ fn shown(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
     as_wanted(paths)
 }
 
-/// The workspace, the package and the target directory.
+/// The repository, the workspace, the package and the target directory.
 fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
     let Some(package) = facts.package(spec) else { return Vec::new() };
-    let tested = [workspace_of(package), package].into_iter().chain(facts.target.as_deref());
+    let home = canonical(facts.home());
+    let repository = repository_of(package, &home);
+    let tested = repository.into_iter().chain([workspace_of(package), package]).chain(facts.target.as_deref());
     tested.filter(|path| leaves_root_private(&canonical(path))).map(Path::to_path_buf).collect()
 }
 
@@ -433,8 +435,9 @@ impl<'f> Builder<'f> {
             let inside = |mount: &PathBuf| Some(self.inside(&to.join(mount.strip_prefix(canonical(&from)).ok()?)));
             let below = self.facts.mounts_below(&canonical(&from)).filter_map(inside).collect();
             let access = if *writable { Access::AsIs } else { Access::ReadOnly { below } };
-            let (from, inside) = (c_string(from.as_os_str()), self.inside(&to));
-            self.operations.push(Operation::Bind { from, to: inside, access });
+            // Where the package lies elsewhere than when it was compiled, `..` may lead to the root. No mount is made there.
+            let inside = if to == Path::new("/") { CString::default() } else { self.inside(&to) };
+            self.operations.push(Operation::Bind { from: c_string(from.as_os_str()), to: inside, access });
             self.covered.remove(&to);
             self.shown.insert(to);
         }
