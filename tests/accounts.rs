@@ -7,6 +7,7 @@ use std::{fs, hint, process};
 
 use belljar::isolated;
 use belljar_tests::{MIB, Run, allocate, hang, run, this_binary};
+use nix::mount::{MsFlags, mount};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -172,6 +173,25 @@ fn several_binaries_write_to_one_file() {
         runs.into_iter().for_each(|run| assert!(run.join().expect("join").contains("5 passed; 3 failed")));
     });
     assert_eq!(Report::read(&path).0.len(), 4 * 8);
+}
+
+/// Where there is no room, tests pass or fail as they would, and it is said once, at the end.
+#[isolated]
+fn a_full_disk_spoils_nothing() {
+    let options = Some("size=4k,nr_inodes=3");
+    mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), options).expect("mount");
+    fs::write("/mnt/report", [b'\n'; 4096]).expect("write");
+    fs::write("/mnt/other", "").expect("write");
+    for file in ["report", "another"] {
+        let mut command = this_binary();
+        command
+            .args(["--ignored", "--exact", "does_nothing", "works"])
+            .env("BELLJAR_REPORT", format!("json:/mnt/{file}"));
+        let run = run(&mut command);
+        let (_, end) = run.output.split_once("2 passed; 0 failed").expect(&run.output);
+        let told = "what 2 tests have cost could not be written";
+        assert!(run.output.matches(told).count() == 1 && end.contains(told), "{}", run.output);
+    }
 }
 
 #[test]

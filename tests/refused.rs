@@ -12,11 +12,13 @@ use std::process::{Command, Stdio};
 use std::{env, fs, process};
 
 use belljar::isolated;
+use belljar::ns::{Kind, Namespace};
 use belljar_tests::{Run, descendants, run_ignored, this_binary};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
-use nix::unistd::chroot;
+use nix::unistd::{chroot, close, pipe2, read};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -155,9 +157,80 @@ fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: Errno) {
 /// As in a container whose filter is older than the call.
 #[isolated]
 fn a_host_without_clone3() {
+    // With another error, the C library starts no threads.
     filter([(libc::SYS_clone3, vec![])].into(), Errno::ENOSYS);
-    let run = run_ignored("victim");
-    assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
+    for victim in ["victim", "victim_that_makes_namespaces"] {
+        let run = run_ignored(victim);
+        assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
+    }
+}
+
+#[isolated]
+#[ignore = "run by the rows"]
+fn victim_that_makes_namespaces() {
+    for kind in [Kind::Net, Kind::Pid, Kind::Time] {
+        let fresh = Namespace::fresh(kind).expect("a namespace");
+        assert_ne!(fresh.identity(), Namespace::current(kind).expect("this one").identity(), "{kind:?}");
+        // What makes it has none of this process's descriptors when it has told that it is there.
+        let (reader, writer) = pipe2(OFlag::O_NONBLOCK).expect("pipe");
+        // Wherever they are.
+        let above = fcntl(&writer, FcntlArg::F_DUPFD(200)).expect("fcntl");
+        let _another = Namespace::fresh(kind).expect("a namespace");
+        drop(writer);
+        close(above).expect("close");
+        assert_eq!(read(&reader, &mut [0]), Ok(0), "{kind:?}");
+    }
+    println!("{RAN}");
+}
+
+#[isolated]
+#[ignore = "run by the rows"]
+fn victim_that_looks_for_descriptors() {
+    let open: Vec<_> = (3..255).filter(|fd| Path::new(&format!("/proc/self/fd/{fd}")).exists()).collect();
+    assert!(open.is_empty(), "{open:?}");
+    println!("{RAN}");
+}
+
+/// As there: what is open is closed all the same.
+#[isolated]
+fn a_host_without_close_range() {
+    for errno in [None].into_iter().chain([Errno::ENOSYS, Errno::EPERM, Errno::EACCES].map(Some)) {
+        if let Some(errno) = errno {
+            filter([(libc::SYS_close_range, vec![])].into(), errno);
+        }
+        for victim in ["victim_that_looks_for_descriptors", "victim_that_makes_namespaces"] {
+            let mut command = Command::new("sh");
+            command.args(["-c", "exec 7< /etc/passwd; exec \"$0\" \"$@\""]);
+            command.arg(this_binary().get_program()).args(["--exact", victim, "--ignored", "--show-output"]);
+            command.env("RUST_BACKTRACE", "0");
+            let run = belljar_tests::run(&mut command);
+            assert!(run.passed() && run.output.contains(RAN), "{errno:?}: {}", run.output);
+        }
+    }
+}
+
+/// As in a container: then a sandbox's is read-only as well.
+#[isolated]
+fn a_host_whose_sysfs_is_read_only() {
+    // The kernel makes another only where there is one.
+    mount(Some("sysfs"), "/mnt", Some("sysfs"), MsFlags::MS_RDONLY, NONE).expect("mount");
+    while umount2("/sys", MntFlags::MNT_DETACH).is_ok() {}
+    if Path::new("/sys/sys").exists() {
+        umount2("/sys/sys", MntFlags::MNT_DETACH).expect("umount");
+    }
+    mount(Some("/mnt"), "/sys", NONE, MsFlags::MS_MOVE, NONE).expect("mount");
+    for victim in ["victim", "victim_with_the_hosts_tree"] {
+        let run = run_ignored(victim);
+        assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
+    }
+}
+
+#[isolated(net)]
+#[ignore = "run by the rows"]
+fn victim_with_the_hosts_tree() {
+    assert!(Path::new("/sys/class/net/lo").exists());
+    assert!(fs::write("/sys/class/net/lo/tx_queue_len", "1").is_err());
+    println!("{RAN}");
 }
 
 /// As in a container with Docker's default filter.

@@ -22,6 +22,8 @@ use crate::sys::errno_of;
 enum Destination {
     /// A file that gets a line for each test, as soon as it is over, in JSON.
     Lines(File),
+    /// A file that there is no room for.
+    Full,
     /// The standard error stream, at the end of the run.
     Table(Mutex<Vec<Account>>),
 }
@@ -104,6 +106,7 @@ fn find_destination() -> Result<Option<Destination>, BadReport> {
     // A FIFO that nobody reads is no place for it, and must not be waited for.
     match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(&path) {
         Ok(file) => Ok(Some(Destination::Lines(file))),
+        Err(error) if is_full(&error) => Ok(Some(Destination::Full)),
         Err(error) => Err(BadReport::File { path, errno: errno_of(&error) }),
     }
 }
@@ -126,15 +129,32 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
         // One call for one line: several test binaries may append to the same file.
         Destination::Lines(file) => {
             if let Err(error) = { file }.write_all(account.to_json().as_bytes()) {
-                let _ = writeln!(io::stderr(), "{}", message::report_incomplete(account.test, &error));
+                lose(error);
             }
         }
+        Destination::Full => lose(Errno::ENOSPC.into()),
         Destination::Table(accounts) => accounts.lock().unwrap_or_else(PoisonError::into_inner).push(account),
     }
 }
 
-/// Prints the table, if that was asked for. To be called when no test runs any more.
+/// Whether there is no room, which is no mistake in what was asked for.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(errno_of(error), Errno::ENOSPC | Errno::EDQUOT)
+}
+
+/// How many lines could not be written, and why the first could not.
+static LOST: Mutex<Option<(usize, io::Error)>> = Mutex::new(None);
+
+fn lose(error: io::Error) {
+    let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+    lost.get_or_insert((0, error)).0 += 1;
+}
+
+/// Prints the table, if that was asked for, and what could not be written. To be called when no test runs any more.
 pub(crate) fn print() {
+    if let Some((count, error)) = LOST.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = writeln!(io::stderr(), "{}", message::report_incomplete(count, &error));
+    }
     // If no test has run, nobody has looked for it yet.
     let Some(Ok(Some(Destination::Table(accounts)))) = DESTINATION.get() else { return };
     let accounts = mem::take(&mut *accounts.lock().unwrap_or_else(PoisonError::into_inner));

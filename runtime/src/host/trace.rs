@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 
+use super::account::is_full;
 use crate::message;
 use crate::report::{Moment, Step};
 use crate::settings::settings;
@@ -47,6 +48,10 @@ fn find_path() -> Result<Option<PathBuf>, BadTrace> {
     let belongs_to = json!({"ph": "M", "name": "process_name", "pid": run_id(), "args": {"name": name}});
     match append(&path, &[belongs_to]) {
         Ok(()) => Ok(Some(path)),
+        Err(error) if is_full(&error) => {
+            let _ = LOST.set(error);
+            Ok(Some(path))
+        }
         Err(error) => Err(BadTrace { path, errno: error.raw_os_error().map(Errno::from_raw) }),
     }
 }
@@ -140,10 +145,18 @@ fn end_of_events(file: &File) -> io::Result<u64> {
 fn write(events: &[Value]) {
     if let Ok(Some(path)) = path() {
         if let Err(error) = append(path, events) {
-            // Once, and not as the output of a test, which is shown only if that fails.
-            static TOLD: Once = Once::new();
-            TOLD.call_once(|| drop(writeln!(io::stderr(), "{}", message::trace_incomplete(&error))));
+            let _ = LOST.set(error);
         }
+    }
+}
+
+/// Why a part could not be written: the first time that it could not.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Tells that a part could not be written, if that is so. To be called when no test runs any more.
+pub(crate) fn print() {
+    if let Some(error) = LOST.get() {
+        let _ = writeln!(io::stderr(), "{}", message::trace_incomplete(error));
     }
 }
 

@@ -74,8 +74,10 @@ pub(crate) fn trace_incomplete(error: &io::Error) -> String {
     format!("belljar: a part of the trace could not be written to the file that BELLJAR_TRACE names: {error}.")
 }
 
-pub(crate) fn report_incomplete(test: &str, error: &io::Error) -> String {
-    format!("belljar: what `{test}` has cost could not be written to the file that BELLJAR_REPORT names: {error}.")
+/// `count` is of how many tests.
+pub(crate) fn report_incomplete(count: usize, error: &io::Error) -> String {
+    let tests = if count == 1 { "one test has".to_owned() } else { format!("{count} tests have") };
+    format!("belljar: what {tests} cost could not be written to the file that BELLJAR_REPORT names: {error}.")
 }
 
 /// What each test has cost. What is not known is a question mark.

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod, umask};
+use nix::sys::statfs::{SYSFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Gid, Uid, chdir, chown, mkdir, pivot_root, symlinkat, write};
 
@@ -209,8 +210,13 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
         }
         Operation::Mount { kind, path, flags, options, kept } => {
             let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
-            mount(Some(*kind), path.as_c_str(), Some(*kind), *flags, options.as_deref())
-                .or_refuse(Step::Mount, path)?;
+            let mount = |flags| mount(Some(*kind), path.as_c_str(), Some(*kind), flags, options.as_deref());
+            let mounted = match mount(*flags) {
+                // Where the host's is read-only, as in a container, the kernel lets this one be no other.
+                Err(Errno::EPERM) if *kind == c"sysfs" => mount(*flags | MsFlags::MS_RDONLY),
+                result => result,
+            };
+            mounted.or_refuse(Step::Mount, path)?;
             match kept {
                 Some((path, mounts)) => {
                     mounts.and_then(|mounts| sys::attach_mounts(&mounts, path)).or_refuse(Step::Bind, path)
@@ -250,11 +256,15 @@ fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), Refused
 
 /// Makes the mount at `path` writable.
 fn set_writable(path: &CStr) -> Result<(), Refused<'_>> {
-    match sys::set_read_only(path, false, false) {
+    let set = match sys::set_read_only(path, false, false) {
         Err(errno) if may_be_unknown(errno) => remount(path, MsFlags::empty()),
         result => result,
+    };
+    match set {
+        // Where the host's sysfs is read-only, so is this.
+        Err(Errno::EPERM) if statfs(path).is_ok_and(|found| found.filesystem_type() == SYSFS_MAGIC) => Ok(()),
+        result => result.or_refuse(Step::Bind, path),
     }
-    .or_refuse(Step::Bind, path)
 }
 
 /// Whether a call as young as mount_setattr(2) may fail with this just because it is unknown: to the kernel, or to a

@@ -17,8 +17,10 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
 
@@ -419,19 +421,49 @@ pub(crate) fn duplicate_above(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedF
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Closes all descriptors behind the standard streams, except `kept`. See close_range(2).
+/// Closes all descriptors behind the standard streams, except `kept`.
 ///
 /// Whoever owned one of them must not use it any more, as is so in a process that was just cloned and forgets what its
 /// parent was doing.
 pub(crate) fn close_all_but(_: &SingleThreaded, kept: RawFd) -> nix::Result<()> {
     let kept = kept as u32;
-    for (first, last) in [(3, kept - 1), (kept + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: close_range takes integers; that nobody misses what it closes is said above.
-            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
-        }
+    // SAFETY: that nobody misses what is closed is said above.
+    unsafe { close_range(3, kept - 1).and_then(|()| close_range(kept + 1, u32::MAX)) }
+}
+
+/// Closes the descriptors from `first` to `last`, if there are any: by close_range(2), or, where a filter that is older refuses
+/// that, one by one. Async-signal-safe.
+///
+/// # Safety
+///
+/// Nobody who owns one of them may use it any more.
+unsafe fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    if first > last {
+        return Ok(());
     }
-    Ok(())
+    // SAFETY: it takes integers; about the descriptors, the caller promises.
+    match Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }) {
+        Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EACCES)) => {
+            let end = descriptors_end().ok_or(errno)?;
+            for fd in first..end.min(last.saturating_add(1)) {
+                // SAFETY: as above. What is not open needs no closing.
+                unsafe { libc::close(fd as RawFd) };
+            }
+            Ok(())
+        }
+        result => result.map(drop),
+    }
+}
+
+/// A number that is above those of all descriptors of this process: how many it has room for now, see proc_pid_status(5). The limit
+/// on them may be a billion.
+fn descriptors_end() -> Option<u32> {
+    let status = nix::fcntl::open(c"/proc/self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let mut text = [0; 4096];
+    let length = nix::unistd::read(&status, &mut text).ok()?;
+    let mut lines = text.get(..length)?.split(|byte| *byte == b'\n');
+    let size = lines.find_map(|line| line.strip_prefix(b"FDSize:"))?;
+    std::str::from_utf8(size).ok()?.trim().parse().ok()
 }
 
 // ---- Mounts and network ----

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 
-use super::{exit_now, kill, pidfd_of, wait_pidfd};
+use super::{close_range, exit_now, kill, pidfd_of, wait_pidfd};
 
 /// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {
@@ -76,7 +77,7 @@ impl Keeper {
     /// the new one makes system calls and nothing else.
     pub(crate) fn start(flags: c_int, entered: Option<BorrowedFd<'_>>) -> nix::Result<Self> {
         let starter = pidfd_of(Pid::this())?;
-        let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (told, tell) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let mut pidfd: c_int = -1;
         // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
         let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
@@ -88,14 +89,16 @@ impl Keeper {
         // kernel writes the pidfd where it is told to, which outlives the call.
         let mut cloned =
             Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) });
-        // A filter may know but the older call, which can do all but time namespaces.
-        if flags != libc::CLONE_NEWTIME && matches!(cloned, Err(Errno::ENOSYS | Errno::EPERM)) {
-            let flags = c_long::from(flags | libc::CLONE_PIDFD);
+        // A filter may know but the older call, which can do all but time namespaces: these, the new process enters by itself.
+        let mut unshared = 0;
+        if cloned.is_err() {
+            unshared = flags & libc::CLONE_NEWTIME;
+            let flags = c_long::from((flags & !unshared) | libc::CLONE_PIDFD);
             // SAFETY: as for clone3 above, whose flags these are; without a stack of its own the child has a copy of this one.
             cloned = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, NONE, &raw mut pidfd, NONE, NONE) });
         }
         let pid = match cloned? {
-            0 => keep(starter.as_fd(), tell.as_fd(), entered),
+            0 => keep(starter.as_fd(), tell.as_fd(), unshared, entered),
             pid => Pid::from_raw(pid as libc::pid_t),
         };
         // SAFETY: the kernel has just made the descriptor.
@@ -149,20 +152,33 @@ fn read_whole(file: &OwnedFd, buffer: &mut [u8]) -> nix::Result<usize> {
     Ok(length)
 }
 
-/// What a keeper does: it enters a namespace, tells how that went, and waits for its starter's end.
-fn keep(starter: BorrowedFd<'_>, tell: BorrowedFd<'_>, entered: Option<BorrowedFd<'_>>) -> ! {
-    // SAFETY: setns takes integers.
-    let result = entered.map_or(Ok(0), |file| Errno::result(unsafe { libc::setns(file.as_raw_fd(), 0) }));
-    let errno = result.err().map_or(0, |errno| errno as c_int).to_ne_bytes();
-    let starter = starter.as_raw_fd() as u32;
-    // SAFETY: `errno` and `fds` outlive the calls that read and write them; close_range takes integers. The owners of what it closes
-    // are copies of the starter's, which nobody uses or drops here: this process ends by _exit.
-    unsafe {
-        libc::write(tell.as_raw_fd(), errno.as_ptr().cast(), errno.len());
-        if let Some(below) = starter.checked_sub(1) {
-            libc::syscall(libc::SYS_close_range, 0, below, 0);
+/// What a keeper does: it enters new namespaces, or one that is there, tells how that went, and waits for its starter's end. It makes
+/// system calls and nothing else.
+fn keep(starter: BorrowedFd<'_>, tell: BorrowedFd<'_>, unshared: c_int, entered: Option<BorrowedFd<'_>>) -> ! {
+    let enter = || {
+        // SAFETY: setns takes integers.
+        let set = |file: BorrowedFd<'_>| Errno::result(unsafe { libc::setns(file.as_raw_fd(), 0) });
+        if unshared != 0 {
+            // SAFETY: unshare takes an integer.
+            Errno::result(unsafe { libc::unshare(unshared) })?;
+            // Until now, only what it forks would be there.
+            set(open(c"/proc/self/ns/time_for_children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.as_fd())?;
         }
-        libc::syscall(libc::SYS_close_range, starter + 1, u32::MAX, 0);
+        entered.map_or(Ok(0), set)
+    };
+    let result = enter();
+    let (starter, tell) = (starter.as_raw_fd() as u32, tell.as_raw_fd() as u32);
+    let (first, second) = (starter.min(tell), starter.max(tell));
+    // SAFETY: the owners of what is closed are copies of the starter's, which nobody uses or drops here: this process ends by _exit.
+    let closed = unsafe {
+        let below = first.checked_sub(1).map_or(Ok(()), |below| close_range(0, below));
+        below.and_then(|()| close_range(first + 1, second - 1)).and_then(|()| close_range(second + 1, u32::MAX))
+    };
+    let errno = result.and(closed).err().map_or(0, |errno| errno as c_int).to_ne_bytes();
+    // SAFETY: `errno` and `fds` outlive the calls that read and write them.
+    unsafe {
+        libc::write(tell as c_int, errno.as_ptr().cast(), errno.len());
+        libc::close(tell as c_int);
         let mut fds = [libc::pollfd { fd: starter as c_int, events: libc::POLLIN, revents: 0 }];
         while libc::poll(fds.as_mut_ptr(), 1, -1) < 0 {}
     }

@@ -27,7 +27,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, sh
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 
 use crate::cgroup::{self, Joining};
-use crate::host::{account, doctor, policy, repeats};
+use crate::host::{account, doctor, policy, repeats, trace};
 use crate::report::{Frame, Moment, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel, mark};
 use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
@@ -107,6 +107,7 @@ extern "C" fn end_zygote() {
             let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
             cgroup::clean_up();
             account::print();
+            trace::print();
             policy::print();
             repeats::print();
         }
