@@ -9,6 +9,8 @@
 //!                                       }
 //! ```
 //!
+//! Where there are no sandboxes, on other systems and under Miri, a test without a body stands in its place, and is ignored.
+//!
 //! The attributes stay on the outer function, where the harness looks for them and lint levels reach the inner one.
 //! The inner function keeps its name, so that backtraces read as they would without us, and nothing else is named
 //! there that the body could see.
@@ -24,6 +26,10 @@ use syn::{
 
 use crate::above::{Above, MAKERS, above};
 use crate::args::{Args, Bind, Ids, Root};
+
+/// Why a test is ignored, and fails if it is run nevertheless.
+const ELSEWHERE: &str =
+    "isolated tests need the namespaces of a Linux kernel, which neither other systems nor Miri have";
 
 /// Turns a function into an isolated test. Where that can't be, the function is emitted as it stands, with the errors.
 pub(crate) fn isolated(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -155,6 +161,12 @@ fn test_attribute(function: &ItemFn, above: &Above) -> Option<TokenStream> {
 /// sandbox.
 fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
     let ours: Attribute = syn::parse_quote!(#[#krate::__private::isolated_case(#args)]);
+    if !function.attrs.iter().any(|attribute| attribute.path().is_ident("ignore")) {
+        // What makes the test looks for this before ours can add it.
+        function
+            .attrs
+            .push(syn::parse_quote!(#[cfg_attr(not(all(target_os = "linux", not(miri))), ignore = #ELSEWHERE)]));
+    }
     let (makers, others): (Vec<_>, Vec<_>) = function.attrs.drain(..).partition(makes_tests);
     function.attrs.extend(makers.into_iter().chain([ours]).chain(others));
     quote!(#function)
@@ -240,12 +252,34 @@ fn isolated_test(
             }
         })
     };
+    let elsewhere = elsewhere(function, test_attribute.as_ref());
     quote! {
+        #[cfg(all(target_os = "linux", not(miri)))]
         #(#outer)*
         #test_attribute
         #vis fn #name() {
             #sig #braced
             #run
+        }
+        #elsewhere
+    }
+}
+
+/// What stands for the test where there are no sandboxes: one that is ignored, and does not pass if it is run nevertheless. The body
+/// may not even compile there.
+fn elsewhere(ItemFn { attrs, vis, sig, .. }: &ItemFn, test_attribute: Option<&TokenStream>) -> TokenStream {
+    let name = &sig.ident;
+    let has = |name: &str| attrs.iter().any(|attribute| attribute.path().is_ident(name));
+    let outer = attrs.iter().filter(|attribute| matches!(attribute.style, AttrStyle::Outer));
+    let ignore = (!has("ignore")).then(|| quote!(#[ignore = #ELSEWHERE]));
+    let fail = if has("should_panic") { quote!(::std::eprintln!) } else { quote!(::core::panic!) };
+    quote! {
+        #[cfg(not(all(target_os = "linux", not(miri))))]
+        #(#outer)*
+        #test_attribute
+        #ignore
+        #vis fn #name() {
+            #fail(#ELSEWHERE)
         }
     }
 }
@@ -289,12 +323,24 @@ mod tests {
     use super::*;
 
     fn expanded_below(above: Above, args: TokenStream, item: TokenStream) -> String {
-        expand(args, item, |_| above).to_string().replace(' ', "")
+        on_linux(&expand(args, item, |_| above))
     }
 
     fn expanded(args: TokenStream, item: TokenStream) -> String {
-        isolated(args, item).to_string().replace(' ', "")
+        on_linux(&isolated(args, item))
     }
+
+    /// The test as it is where there are sandboxes, without white space.
+    fn on_linux(tokens: &TokenStream) -> String {
+        let text = tokens.to_string().replace(' ', "");
+        match text.strip_prefix("#[cfg(all(target_os=\"linux\",not(miri)))]") {
+            Some(rest) => rest.split(ELSE).next().unwrap_or_default().to_owned(),
+            None => text,
+        }
+    }
+
+    /// With this begins the test as it is elsewhere.
+    const ELSE: &str = "#[cfg(not(all(target_os=\"linux\",not(miri))))]";
 
     #[test]
     fn makes_a_test_unless_there_is_one() {
@@ -336,15 +382,39 @@ mod tests {
             assert!(text.starts_with(&format!("{made}fna(){{fna(){{}}")), "{text}");
         }
         assert!(
-            isolated_case(
+            on_linux(&isolated_case(
                 quote!(),
                 quote!(
                     fn a() {}
                 )
-            )
-            .to_string()
-            .starts_with("fn a")
+            ))
+            .starts_with("fna")
         );
+    }
+
+    #[test]
+    fn elsewhere_a_test_is_ignored_and_does_not_pass() {
+        for (item, expected) in [
+            (
+                quote!(
+                    #[should_panic]
+                    fn a() {}
+                ),
+                "#[should_panic]#[::core::prelude::v1::test]#[ignore=WHY]fna(){::std::eprintln!(WHY)}",
+            ),
+            (
+                quote!(
+                    #[ignore = "slow"]
+                    fn a() {}
+                ),
+                "#[ignore=\"slow\"]#[::core::prelude::v1::test]fna(){::core::panic!(WHY)}",
+            ),
+        ] {
+            let text = isolated(quote!(), item).to_string().replace(' ', "");
+            let (_, elsewhere) = text.split_once(ELSE).expect("two of them");
+            let why = format!("{ELSEWHERE:?}").replace(' ', "");
+            assert_eq!(elsewhere, expected.replace("WHY", &why));
+        }
     }
 
     #[test]
@@ -355,14 +425,14 @@ mod tests {
                     #[test]
                     fn a() {}
                 ),
-                "#[test]OURSfna(){}",
+                "#[test]OURSIGNOREDfna(){}",
             ),
             (
                 quote!(
                     #[tokio::test(flavor = "x")]
                     async fn a() {}
                 ),
-                "#[tokio::test(flavor=\"x\")]OURSasyncfna(){}",
+                "#[tokio::test(flavor=\"x\")]OURSIGNOREDasyncfna(){}",
             ),
             (
                 quote!(
@@ -372,11 +442,14 @@ mod tests {
                     #[tokio::test]
                     async fn a(#[case] b: u8) {}
                 ),
-                "#[rstest]#[tokio::test]OURS#[serial]#[case(1)]asyncfna(#[case]b:u8){}",
+                "#[rstest]#[tokio::test]OURS#[serial]#[case(1)]IGNOREDasyncfna(#[case]b:u8){}",
             ),
         ] {
             let ours = "#[::belljar::__private::isolated_case(net,timeout=\"90s\")]";
-            assert_eq!(expanded(quote!(net, timeout = "90s"), item), expected.replace("OURS", ours));
+            let ignored =
+                format!("#[cfg_attr(not(all(target_os=\"linux\",not(miri))),ignore={ELSEWHERE:?})]").replace(' ', "");
+            let expected = expected.replace("OURS", ours).replace("IGNORED", &ignored);
+            assert_eq!(expanded(quote!(net, timeout = "90s"), item), expected);
         }
     }
 
@@ -399,7 +472,7 @@ mod tests {
                 async fn a() {}
             ),
         );
-        assert!(text.starts_with("#[tokio::test]#[::belljar") && text.contains("]#[serial(x)]async"), "{text}");
+        assert!(text.starts_with("#[tokio::test]#[::belljar") && text.contains("]#[serial(x)]#[cfg_attr"), "{text}");
         let by_file = Above { has_file_lock: true, ..Above::default() };
         assert!(
             expanded_below(

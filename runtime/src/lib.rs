@@ -59,33 +59,52 @@
 //! # What it is not
 //!
 //! A boundary against hostile code. It keeps honest tests from harming the host and each other.
-#![cfg(target_os = "linux")]
 #![warn(clippy::unwrap_used, clippy::expect_used, reason = "hosts, users and test bodies do the unexpected")]
 
+#[cfg(target_os = "linux")]
 mod cgroup;
+#[cfg(target_os = "linux")]
 mod changes;
+#[cfg(target_os = "linux")]
 mod host;
+#[cfg(target_os = "linux")]
 mod message;
+#[cfg(target_os = "linux")]
 pub mod ns;
+#[cfg(target_os = "linux")]
 mod proc;
+#[cfg(target_os = "linux")]
 mod report;
+#[cfg(target_os = "linux")]
 mod sandbox;
+#[cfg(target_os = "linux")]
 mod settings;
+#[cfg(target_os = "linux")]
 mod spec;
+#[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
 mod usage;
+#[cfg(target_os = "linux")]
 mod whereabouts;
+#[cfg(target_os = "linux")]
 mod zygote;
 
+#[cfg(target_os = "linux")]
 pub use changes::Change;
+#[cfg(target_os = "linux")]
 pub use host::doctor::{Diagnosis, doctor};
+#[cfg(target_os = "linux")]
 pub use sandbox::Group;
+#[cfg(target_os = "linux")]
 pub use usage::Usage;
+#[cfg(target_os = "linux")]
 pub use whereabouts::Whereabouts;
 
 /// What this sandbox has used until now. Outside of sandboxes, nothing is known.
 ///
 /// The test binary, outside, reads it: it makes no difference what the test does to its own view of the system.
+#[cfg(target_os = "linux")]
 pub fn usage() -> Usage {
     sandbox::usage().unwrap_or_default()
 }
@@ -100,11 +119,13 @@ pub fn usage() -> Usage {
 /// # Errors
 ///
 /// `Unsupported` if the root is no copy, or this is no sandbox.
+#[cfg(target_os = "linux")]
 pub fn changes() -> std::io::Result<Vec<Change>> {
     sandbox::changes()
 }
 
 /// Which sandbox this is. `None` outside of sandboxes.
+#[cfg(target_os = "linux")]
 pub fn whereabouts() -> Option<Whereabouts> {
     sandbox::whereabouts()
 }
@@ -179,7 +200,9 @@ pub use belljar_macros::isolated;
 /// What the attribute's expansion names. Not for other use: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(target_os = "linux")]
     pub use crate::host::run;
+    #[cfg(target_os = "linux")]
     pub use crate::spec::{Bind, Ids, Root, Spec, Test};
     pub use belljar_macros::isolated_case;
 

@@ -619,6 +619,13 @@ pub(crate) fn watch_stack() -> nix::Result<()> {
     let guard = stack_guard()?;
     GUARD[0].store(guard.start, Ordering::Release);
     GUARD[1].store(guard.end, Ordering::Release);
+    let mut present = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: `present` outlives the call.
+    Errno::result(unsafe { libc::sigaltstack(ptr::null(), &raw mut present) })?;
+    if present.ss_flags & libc::SS_DISABLE == 0 {
+        // AddressSanitizer has given it one, which it will unmap.
+        return Ok(());
+    }
     let stack = libc::stack_t { ss_sp: (&raw mut SIGNAL_STACK).cast(), ss_flags: 0, ss_size: SIGNAL_STACK_SIZE };
     // SAFETY: the memory is there for good, and a process has one thread that runs a body.
     Errno::result(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) }).map(drop)

@@ -34,6 +34,8 @@ pub(crate) struct Facts {
     pub(crate) toolchain: Vec<PathBuf>,
     /// Where the test binary lies.
     pub(crate) target: Option<PathBuf>,
+    /// Where programs that were built for coverage leave their profiles.
+    pub(crate) profiles: Option<PathBuf>,
     /// The package's directory, as Cargo or nextest name it now.
     pub(crate) manifest_dir: Option<PathBuf>,
     /// The host's name server configuration.
@@ -59,6 +61,7 @@ impl Facts {
             tools: ["PATH", "LD_LIBRARY_PATH"].into_iter().flat_map(directories).collect(),
             toolchain,
             target: env::current_exe().ok().and_then(|binary| target_of(&binary)),
+            profiles: env::var_os("LLVM_PROFILE_FILE").and_then(|pattern| profiles_of(Path::new(&pattern))),
             manifest_dir: directory("CARGO_MANIFEST_DIR"),
             resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default(),
             mounts: mount_points(),
@@ -107,6 +110,16 @@ fn directories(variable: &str) -> Vec<PathBuf> {
 fn target_of(binary: &Path) -> Option<PathBuf> {
     let marked = |directory: &&Path| directory.join("CACHEDIR.TAG").exists();
     Some(binary.ancestors().skip(1).find(marked).or(binary.parent())?.to_path_buf())
+}
+
+/// The directory in which the files lie that this pattern of the profile runtime's stands for. It makes what is missing itself,
+/// but could not inside a sandbox.
+fn profiles_of(pattern: &Path) -> Option<PathBuf> {
+    let is_plain = |part: &&OsStr| !part.as_bytes().contains(&b'%');
+    let plain: PathBuf = pattern.parent()?.iter().take_while(is_plain).collect();
+    let directory = env::current_dir().ok()?.join(plain);
+    fs::create_dir_all(&directory).ok()?;
+    Some(directory)
 }
 
 /// The workspace that a package is in: its lock file lies at the root. Failing that, the package.

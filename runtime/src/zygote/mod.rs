@@ -50,8 +50,9 @@ pub(crate) struct Zygote {
 static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
 
 /// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
+/// Miri can't fork.
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
 static ENTRY: Constructor = enter;
 
 extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::Mode;
 
-use super::{Builder, LINKS, as_wanted, c_string, canonical, tested, writable};
+use super::{Builder, LINKS, as_wanted, c_string, canonical, profiles, tested, writable};
 use crate::sandbox::rootfs::{Access, COPY, LAYERS, Operation, Plan};
 use crate::spec::{Ids, Spec};
 use crate::zygote::facts::Facts;
@@ -89,7 +89,7 @@ pub(super) fn copied_root(facts: &Facts, spec: &Spec, base: &Path) -> Plan {
     let tested = if base == Path::new("/") { Vec::new() } else { tested(facts, spec) };
     let writable =
         writable(facts, spec).into_iter().filter(|wanted| builder.has_room_for(&wanted.name)).collect::<Vec<_>>();
-    builder.wanted(as_wanted(tested).into_iter().chain(writable).collect());
+    builder.wanted(as_wanted(tested).into_iter().chain(profiles(facts)).chain(writable).collect());
     builder.finish(spec, true)
 }
 

@@ -139,7 +139,7 @@ fn own_root(facts: &Facts, spec: &Spec) -> Plan {
     builder.etc(spec);
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
-    builder.wanted(shown(facts, spec).into_iter().chain(writable(facts, spec)).collect());
+    builder.wanted(shown(facts, spec).into_iter().chain(profiles(facts)).chain(writable(facts, spec)).collect());
     builder.finish(spec, false)
 }
 
@@ -158,6 +158,8 @@ struct Wanted {
 enum Kind {
     /// The host's, read-only.
     Shown,
+    /// The host's, for coverage profiles: writable, but for the directories in it.
+    Profiles,
     /// Private, with this mode.
     Writable(u32),
 }
@@ -172,6 +174,13 @@ fn writable(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
     let target_tmpdir = spec.target_tmpdir.map(|path| (PathBuf::from(path), 0o755));
     let wanted = facts.writable.iter().cloned().chain(target_tmpdir);
     wanted.map(|(name, mode)| Wanted { canonical: canonical(&name), kind: Kind::Writable(mode), name }).collect()
+}
+
+/// Where coverage profiles go.
+fn profiles(facts: &Facts) -> Option<Wanted> {
+    let name = facts.profiles.clone()?;
+    let canonical = canonical(&name);
+    leaves_root_private(&canonical).then_some(Wanted { canonical, kind: Kind::Profiles, name })
 }
 
 /// The host's directories that are shown.
@@ -354,6 +363,7 @@ impl<'f> Builder<'f> {
             let path = self.physical(&name);
             match kind {
                 Kind::Shown => self.show(&path),
+                Kind::Profiles => self.profiles(&path),
                 Kind::Writable(mode) => self.writable(&path, mode),
             }
         }
@@ -402,6 +412,22 @@ impl<'f> Builder<'f> {
         let below = self.facts.mounts_below(path).map(|mount| self.inside(mount)).collect();
         let (from, to) = (c_string(path.as_os_str()), self.inside(path));
         self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
+        self.shown.insert(path.to_path_buf());
+    }
+
+    /// Has a directory of the host's be writable, in which the target directory's others may lie: those are not.
+    fn profiles(&mut self, path: &Path) {
+        self.mount_point(path, true);
+        let mut directories: Vec<_> =
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        directories.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
+        directories.sort();
+        let (from, to) = (c_string(path.as_os_str()), self.inside(path));
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
+        for path in directories {
+            let below = self.facts.mounts_below(&path).map(|mount| self.inside(mount)).collect();
+            self.bind_to_itself(&path, Access::ReadOnly { below });
+        }
         self.shown.insert(path.to_path_buf());
     }
 

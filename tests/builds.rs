@@ -1,0 +1,159 @@
+//! The bodies of `bodies/`, built for coverage, with sanitizers, and as for Miri: what they count, and what becomes of them, is the
+//! same as without the attribute, or told.
+//!
+//! This takes cargo-llvm-cov, cargo-nextest and LLVM's tools, so that `.ci/run` runs it. As root, the tests run as an ordinary user too.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use belljar_tests::{Run, run};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+/// A program that runs test binaries as an ordinary user.
+const ORDINARY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+/// A body that leaves by `_exit`.
+const LEAVES: &str = "does_not_come_to_its_end";
+
+/// Bodies that fail with a sanitizer alone.
+const SANITIZED: [&str; 2] = ["uses_what_is_freed", "races"];
+
+/// Whom the tests can run as: who runs this, and if that is root, an ordinary user.
+fn runners() -> &'static [Option<&'static str>] {
+    if geteuid().is_root() { &[None, Some(ORDINARY)] } else { &[None] }
+}
+
+/// Where what is built for `purpose` goes.
+fn target(purpose: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("bodies").join(purpose)
+}
+
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+}
+
+/// Cargo, on the bodies. What this run was told about its own build is not for that one.
+fn cargo(subcommand: &[&str], target: &Path, is_isolated: bool, runner: Option<&str>) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in env::vars_os() {
+        let is_of_this_build =
+            ["CARGO_TARGET_", "RUSTFLAGS", "CARGO_ENCODED", "LLVM_PROFILE", "NEXTEST", "BELLJAR_", "RUST_TEST"];
+        if is_of_this_build.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/bodies")).args(subcommand).env("CARGO_TARGET_DIR", target);
+    cargo.args(is_isolated.then_some("--features=isolated"));
+    if let Some(runner) = runner {
+        let triple = triple().to_uppercase().replace('-', "_");
+        cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), runner);
+    }
+    cargo
+}
+
+/// How often each piece of each file was run: what `llvm-cov export` calls segments, by file.
+type Counts = Vec<(String, Value)>;
+
+/// Runs the bodies, one that fails among them, by `subcommand`, and returns what they counted.
+fn counts(subcommand: &[&str], is_isolated: bool, runner: Option<&str>, harness: &[&str]) -> Counts {
+    let target = target(if is_isolated { "coverage" } else { "coverage-without" });
+    let profiles = target.join("llvm-cov-target");
+    if runner.is_some() {
+        // The runtime of profiles makes files in it.
+        fchmodat(nix::fcntl::AT_FDCWD, &profiles, Mode::from_bits_truncate(0o777), FchmodatFlags::FollowSymlink)
+            .expect("chmod");
+    }
+    let report = target.join("report.json");
+    let mut cargo = cargo(&[&["llvm-cov"], subcommand].concat(), &target, is_isolated, runner);
+    cargo.args(["--json", "--ignore-run-fail", "--output-path"]).arg(&report).arg("--").args(harness);
+    let Run { status, output, .. } = run(&mut cargo);
+    assert!(status.success(), "{output}");
+    assert!(!output.contains("LLVM Profile"), "{output}");
+    let report: Value = serde_json::from_slice(&fs::read(report).expect("a report")).expect("JSON");
+    let files = report["data"][0]["files"].as_array().expect("files").iter();
+    let counts = files.map(|file| (file["filename"].to_string(), file["segments"].clone())).collect::<Counts>();
+    assert_eq!(counts.len(), 2, "{counts:?}");
+    counts
+}
+
+fn skip<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<&'n str> {
+    names.into_iter().flat_map(|name| ["--skip", name]).collect()
+}
+
+#[test]
+fn coverage_counts_as_without() {
+    let harness = [vec!["--include-ignored"], skip([LEAVES].into_iter().chain(SANITIZED))].concat();
+    for (runner, subcommand) in runners().iter().flat_map(|runner| [(*runner, &[][..]), (*runner, &["nextest"])]) {
+        let without = counts(subcommand, false, runner, &harness);
+        // One that is always run, so that it is not nothing that is compared with nothing.
+        assert!(without.iter().any(|(_, segments)| segments.to_string().contains("[5,9,20,")), "{without:?}");
+        assert_eq!(counts(subcommand, true, runner, &harness), without, "{runner:?} {subcommand:?}");
+    }
+    // What a body loses that leaves, is what it has counted itself.
+    let [without, with] = [&[LEAVES][..], &[]].map(|left_out| {
+        let skipped = skip(left_out.iter().copied().chain(SANITIZED));
+        counts(&[], true, None, &[vec!["--include-ignored"], skipped].concat())
+    });
+    assert_eq!(with, without);
+}
+
+const ADDRESSES: &str = "-Zsanitizer=address";
+
+/// The standard library is not built with the sanitizer, for want of its source.
+const THREADS: &str = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
+
+/// So the sanitizer does not see what keeps these from racing.
+const UNSEEN: &str = "race:std::sync\nrace:core::sync\nrace:alloc::sync\nrace:belljar::\n";
+
+/// Runs the isolated bodies, as built with flags that take a compiler which has what is not stable.
+fn sanitized(flags: &str, runner: Option<&str>, harness: &[&str]) -> Command {
+    let purpose = flags.replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    let mut cargo = cargo(&["test", "--test=bodies", "--target", &triple()], &target(&purpose), true, runner);
+    cargo.env("RUSTFLAGS", flags).env("RUSTC_BOOTSTRAP", "1").arg("--").args(harness);
+    cargo
+}
+
+#[test]
+fn address_sanitizer_works() {
+    for runner in runners() {
+        let Run { status, output, .. } = run(&mut sanitized(ADDRESSES, *runner, &[]));
+        assert!(status.success() && output.contains("test result: ok. 7 passed; 0 failed; 4 ignored"), "{output}");
+        let run = run(&mut sanitized(ADDRESSES, *runner, &["--ignored", SANITIZED[0]]));
+        assert!(run.failed() && run.output.contains("heap-use-after-free"), "{}", run.output);
+    }
+}
+
+#[test]
+fn thread_sanitizer_works() {
+    let suppressions = target("suppressions");
+    fs::create_dir_all(target("")).and_then(|()| fs::write(&suppressions, UNSEEN)).expect("write");
+    for runner in runners() {
+        let run = |harness: &[&str]| {
+            let mut cargo = sanitized(THREADS, *runner, harness);
+            run(cargo.env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display())))
+        };
+        let Run { status, output, .. } = run(&skip(["the_user_is_another"]));
+        assert!(status.success() && output.contains("test result: ok. 6 passed; 0 failed; 4 ignored"), "{output}");
+        let run = run(&["--ignored", SANITIZED[1]]);
+        assert!(run.failed() && run.output.contains("ThreadSanitizer: data race"), "{}", run.output);
+    }
+}
+
+#[test]
+fn under_miri_all_are_ignored() {
+    let miri = |harness: &[&str]| {
+        let mut cargo = cargo(&["test", "--test=bodies"], &target("miri"), true, None);
+        run(cargo.env("RUSTFLAGS", "--cfg miri").arg("--").args(harness))
+    };
+    let Run { status, output, .. } = miri(&[]);
+    assert!(status.success() && output.contains("test result: ok. 0 passed; 0 failed; 11 ignored"), "{output}");
+    let reason = "ignored, isolated tests need the namespaces of a Linux kernel";
+    // Four are ignored anyway.
+    assert_eq!(output.matches(reason).count(), 7, "{output}");
+    // Whoever insists is not told that they pass.
+    let Run { status, output, .. } = miri(&["--include-ignored"]);
+    assert!(!status.success() && output.contains("test result: FAILED. 0 passed; 11 failed; 0 ignored"), "{output}");
+}
