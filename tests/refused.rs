@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs, process};
@@ -291,7 +290,10 @@ fn a_host_without_proc() {
     let mut command = this_binary();
     command.args(["--exact", "victim", "--ignored", "--show-output"]);
     while umount2("/proc", MntFlags::MNT_DETACH).is_ok() {}
-    check_told(&mut command, &["map the ids", "/proc/self/", "ENOENT", "there is no /proc", "mount -t proc"]);
+    check_told(
+        &mut command,
+        &["prepare the zygote", ": /proc/self/mountinfo", "ENOENT", "there is no /proc", "mount -t proc"],
+    );
 }
 
 #[isolated]
@@ -358,74 +360,6 @@ fn a_host_without_time_namespaces() {
     }
     // All else is there.
     assert!(run_ignored("victim").passed());
-}
-
-#[isolated(user = 1000)]
-#[ignore = "run by the rows"]
-fn victim_that_is_nobody() {
-    println!("{RAN}");
-}
-
-/// Runs a victim where a system call fails, if its first arguments are these.
-fn run_without(victim: &str, call: i64, arguments: &[(u8, u64)], errno: Errno) -> Run {
-    let is = |(number, value): &(u8, u64)| {
-        SeccompCondition::new(*number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value).expect("a condition")
-    };
-    let conditions: Vec<_> = arguments.iter().map(is).collect();
-    let rules = if conditions.is_empty() { vec![] } else { vec![SeccompRule::new(conditions).expect("a rule")] };
-    let mut command = this_binary();
-    command.args(["--exact", victim, "--ignored", "--show-output"]);
-    #[expect(unsafe_code, reason = "the filter is for the child alone")]
-    // SAFETY: the child has one thread, and what it allocates comes from the C library, whose locks are whole after fork(2).
-    unsafe {
-        command.pre_exec(move || {
-            filter([(call, rules.clone())].into(), errno);
-            Ok(())
-        });
-    }
-    belljar_tests::run(&mut command)
-}
-
-/// Each system call of the set-up fails once with each error that it may give. The step is named, and nothing is left.
-#[test]
-fn every_step_is_named() {
-    let pdeathsig: &[(u8, u64)] = &[(0, libc::PR_SET_PDEATHSIG as u64)];
-    let up: &[(u8, u64)] = &[(1, libc::SIOCSIFFLAGS)];
-    let lower: &[(u8, u64)] = &[(0, libc::CLONE_NEWUSER as u64)];
-    use Errno::{EACCES, EBUSY, EINVAL, ENODEV, ENOMEM, ENOSPC, ENOSYS, EPERM, EROFS};
-    for (victim, call, arguments, errors, step) in [
-        ("victim", libc::SYS_setpgid, &[][..], &[EPERM, EACCES][..], "prepare the zygote"),
-        ("victim", libc::SYS_pidfd_open, &[], &[EPERM, ENOSYS, EINVAL, ENODEV, ENOMEM], "prepare the zygote"),
-        ("victim", libc::SYS_prctl, pdeathsig, &[EPERM, EINVAL], "prepare the zygote"),
-        ("victim", libc::SYS_setsid, &[], &[EPERM], "begin a session"),
-        ("victim", libc::SYS_unshare, &[], &[EPERM, ENOSPC, ENOMEM, EINVAL, ENOSYS], "enter new mount, network"),
-        ("victim", libc::SYS_sethostname, &[], &[EPERM, EINVAL], "set the host name"),
-        ("victim", libc::SYS_ioctl, up, &[EPERM, ENODEV], "bring up the interface lo"),
-        ("victim", libc::SYS_mount, &[], &[EPERM, EACCES, ENOMEM, EINVAL, EBUSY], "make the mount table private"),
-        ("victim", libc::SYS_chdir, &[], &[EACCES, ENOMEM], "mount a tmpfs for the root"),
-        ("victim", libc::SYS_symlinkat, &[], &[EPERM, EACCES, ENOSPC, EROFS], "make a symbolic link"),
-        ("victim", libc::SYS_mknodat, &[], &[EPERM, EACCES, ENOSPC, EROFS], "write a file in the sandbox"),
-        ("victim", libc::SYS_pivot_root, &[], &[EPERM, EACCES, EINVAL, EBUSY], "make the new root the root"),
-        ("victim", libc::SYS_umount2, &[], &[EPERM, EINVAL, EBUSY], "make the new root the root"),
-        ("victim_that_is_nobody", libc::SYS_capset, &[], &[EPERM], "become the user"),
-        ("victim_that_is_nobody", libc::SYS_unshare, lower, &[EPERM, ENOSPC], "become the user"),
-    ] {
-        for errno in errors {
-            let run = run_without(victim, call, arguments, *errno);
-            assert!(run.failed() && run.left.is_empty(), "{call} {errno}: {}", run.output);
-            assert!(!run.output.contains(RAN), "{call} {errno}: {}", run.output);
-            for words in [format!("step:   {step}"), format!("error:  {errno:?}")] {
-                assert!(run.output.contains(&words), "{call} {errno}: {words:?} is not in this:\n{}", run.output);
-            }
-        }
-    }
-}
-
-/// The twin: a call that nobody makes may fail.
-#[test]
-fn without_an_error_no_step_fails() {
-    let run = run_without("victim", libc::SYS_swapon, &[], Errno::EPERM);
-    assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
 }
 
 /// A thread that can't be had is no panic of the body's.

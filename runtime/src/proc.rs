@@ -96,7 +96,10 @@ fn numbers_in(directory: &Path) -> BTreeSet<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// A line of proc_pid_mountinfo(5).
+/// What is mounted in the mount namespace of this process.
+pub(crate) const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// A line of it; see proc_pid_mountinfo(5).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) point: PathBuf,
@@ -107,7 +110,7 @@ pub(crate) struct Mount {
 
 /// All mounts that this process sees, what lies on top last.
 pub(crate) fn mounts() -> Vec<Mount> {
-    mounts_in(&fs::read("/proc/self/mountinfo").unwrap_or_default())
+    mounts_in(&fs::read(MOUNTINFO).unwrap_or_default())
 }
 
 fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
@@ -128,6 +131,11 @@ fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
 /// All mount points that this process sees.
 pub(crate) fn mount_points() -> BTreeSet<PathBuf> {
     mounts().into_iter().map(|mount| mount.point).collect()
+}
+
+/// The mount points in a table of that kind.
+pub(crate) fn mount_points_in(mountinfo: &[u8]) -> BTreeSet<PathBuf> {
+    mounts_in(mountinfo).into_iter().map(|mount| mount.point).collect()
 }
 
 /// What proc_pid_status(5) has under this name for this process.

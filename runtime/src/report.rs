@@ -84,6 +84,8 @@ pub(crate) enum Step {
     WorkingDirectory,
     /// Fork the test's process.
     Fork,
+    /// Make the test's process ready for its test.
+    Process,
     /// Become the user that the test asks for.
     User,
     /// Start the thread that the body runs on.
@@ -93,7 +95,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 31] = [
+    const ALL: [Self; 32] = [
         Self::Cgroup,
         Self::ForkZygote,
         Self::Zygote,
@@ -122,6 +124,7 @@ impl Step {
         Self::Pivot,
         Self::WorkingDirectory,
         Self::Fork,
+        Self::Process,
         Self::User,
         Self::Thread,
         Self::Wait,

@@ -65,8 +65,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         Step::ForkZygote | Step::Clone | Step::Fork if errno == Errno::EAGAIN => too_many_processes(around),
         Step::Thread => {
             let stack = env::var("RUST_MIN_STACK").ok();
-            let limit = if stack.is_none() { too_many_processes(around) } else { None };
-            limit.or_else(|| Some(Cause::no_thread(stack.as_deref())))
+            stack.map(|stack| Cause::no_thread(&stack)).or_else(|| too_many_processes(around))
         }
         Step::HostIds => Some(Cause::not_real_root(around.uid, &map_of("uid").unwrap_or_default())),
         Step::MapIds | Step::Clocks if errno == Errno::EROFS => Some(Cause::read_only_proc()),

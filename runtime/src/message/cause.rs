@@ -281,11 +281,11 @@ impl Cause {
     }
 
     /// `stack` is what RUST_MIN_STACK asks for.
-    pub(crate) fn no_thread(stack: Option<&str>) -> Self {
+    pub(crate) fn no_thread(stack: &str) -> Self {
         Self::new(
-            "the limit on processes and threads is reached, or a thread is to have a larger stack than there is memory for",
-            format!("RUST_MIN_STACK is {}", stack.map_or_else(|| "not set".to_owned(), plain)),
-            "raise the limit (`ulimit -u`), or lower RUST_MIN_STACK",
+            "the thread is to have a larger stack than there is memory for, or there are as many threads as there may be",
+            format!("RUST_MIN_STACK is {}", plain(stack)),
+            "lower RUST_MIN_STACK, or raise the limit on processes and threads (`ulimit -u`)",
         )
     }
 

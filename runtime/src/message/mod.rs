@@ -497,6 +497,7 @@ pub(crate) fn describe(step: Step) -> &'static str {
         Step::Pivot => "make the new root the root",
         Step::WorkingDirectory => "enter the working directory",
         Step::Fork => "fork the test's process",
+        Step::Process => "prepare the test's process",
         Step::User => "become the user that the test asks for",
         Step::Thread => "start the thread of the body",
         Step::Wait => "wait for the test's process",

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ use super::mark::{self, mark};
 use super::{Birth, OrRefuse as _, Refused, Report, map_ids};
 use crate::changes::{self, Change};
 use crate::message;
-use crate::report::{Fault, Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Refusal, Step, UNREPORTED};
+use crate::report::{Fault, Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Step, UNREPORTED};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, SingleThreaded};
 use crate::usage::{USAGE_SIZE, Usage};
@@ -49,7 +49,9 @@ static OVER: OnceLock<()> = OnceLock::new();
 /// Waits for the test that this sandbox is for, runs its body, reports, and ends.
 pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> ! {
     // A process group of its own, so that a signal to the group does not reach init.
-    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    if let Err(errno) = setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
+        give_up(&report, (Step::Process, c"", errno))
+    }
     let _ = set_name(birth.command);
     sys::set_disposition(libc::SIGCHLD, birth.sigchld);
     // What the `main` of every Rust program does.
@@ -58,19 +60,22 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         mark::clock_is_ahead_by(monotonic);
     }
     mark(Moment::Waits, c"");
-    let Some(test) = receive(&report).map(|test| *TEST.get_or_init(|| test)) else {
+    let test = match receive(&report) {
+        Ok(Some(test)) => *TEST.get_or_init(|| test),
         // The test binary wants no test of this sandbox any more.
-        sys::exit_now(0)
+        Ok(None) => sys::exit_now(0),
+        Err(errno) => give_up(&report, (Step::Process, c"", errno)),
     };
     mark(Moment::Told, c"");
     let report = REPORT.get_or_init(|| report);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
-    let Ok(inode) = ready.and_then(|()| Ok(fstat(&report.0)?.st_ino)) else { sys::exit_now(UNREPORTED) };
-    let _ = INODE.set(inode);
+    match ready.and_then(|()| fstat(&report.0)) {
+        Ok(socket) => drop(INODE.set(socket.st_ino)),
+        Err(errno) => give_up(report, (Step::Process, c"", errno)),
+    }
     if let Some(user) = birth.spec.user.filter(|user| *user != ROOT) {
-        if let Err((step, path, errno)) = become_user(user, birth.spec) {
-            let _ = report.send(&Frame::Refused(Refusal { step, path: path.to_bytes(), errno }));
-            sys::exit_now(1)
+        if let Err(refused) = become_user(user, birth.spec) {
+            give_up(report, refused)
         }
     }
     sys::change_environment(proof, test.env, test.clear_env);
@@ -78,8 +83,7 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         Ok(body) => body,
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
-            let _ = report.send(&Frame::Refused(Refusal { step: Step::Thread, path: b"", errno }));
-            sys::exit_now(1)
+            give_up(report, (Step::Thread, c"", errno))
         }
     };
     // The thread is joined, so that the destructors of its locals belong to the body.
@@ -89,6 +93,11 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         Ok(()) => process::exit(REPORTED),
         Err(_) => process::exit(UNREPORTED),
     }
+}
+
+/// Tells which step has failed, and ends this process.
+fn give_up(report: &Report, refused: Refused<'_>) -> ! {
+    super::give_up(report.0.as_fd(), refused)
 }
 
 /// Becomes this user and this group, without root's powers. Root made the sandbox, and only root can make some of it: so where there
@@ -118,16 +127,16 @@ fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
     set_dumpable(true)
 }
 
-/// The test that is sent when there is one.
-fn receive(report: &Report) -> Option<&'static Test> {
+/// The test that is sent when there is one. `None` if there will be none.
+fn receive(report: &Report) -> nix::Result<Option<&'static Test>> {
     let mut message = [0; 16];
-    let length = loop {
+    loop {
         match recv(report.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
             Err(Errno::EINTR) => {}
-            result => break result.ok()?,
+            Err(Errno::ECONNRESET) => return Ok(None),
+            length => return Ok(message.get(..length?).and_then(request::decode_test)),
         }
-    };
-    request::decode_test(message.get(..length)?)
+    }
 }
 
 /// Runs the body, on its thread.

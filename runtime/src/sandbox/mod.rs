@@ -263,12 +263,15 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
         sys::redirect(stderr.as_fd(), libc::STDERR_FILENO)?;
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let lowest = RawFd::try_from(limit).map_or(REPORT_FD, |limit| REPORT_FD.min(limit - 1));
-        let report = sys::duplicate_above(report, lowest)?;
-        sys::close_all_but(proof, report.as_raw_fd())?;
-        mark::tell(report.as_fd());
-        Ok(Report(report))
+        sys::duplicate_above(report, lowest)
     };
-    place().or_refuse(Step::Descriptors, c"")
+    let report = Report(place().or_refuse(Step::Descriptors, c"")?);
+    if let Err(errno) = sys::close_all_but(proof, report.0.as_raw_fd()) {
+        // The other one may be closed.
+        give_up(report.0.as_fd(), (Step::Descriptors, c"", errno));
+    }
+    mark::tell(report.0.as_fd());
+    Ok(report)
 }
 
 /// Has this process killed when the zygote ends, and makes it the leader of a session. Returns whether the zygote lives.

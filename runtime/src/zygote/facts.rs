@@ -8,11 +8,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::{env, fs, io};
 
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
-use crate::proc::mount_points;
+use crate::proc::{MOUNTINFO, mount_points_in};
 use crate::spec::Spec;
 
 /// The host, as far as a rootfs depends on it.
@@ -45,14 +45,15 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn gather() -> Self {
+    /// Fails where what is mounted can't be known: on that hangs what a sandbox is made of.
+    pub(crate) fn gather() -> io::Result<Self> {
         let uid = geteuid();
         let home = directory("HOME").unwrap_or_else(|| PathBuf::from("/root"));
         let or_in_home = |variable: &str, name: &str| directory(variable).unwrap_or_else(|| home.join(name));
         let mut toolchain = vec![or_in_home("RUSTUP_HOME", ".rustup"), or_in_home("CARGO_HOME", ".cargo")];
         // Cargo passes its own path: /toolchain/bin/cargo.
         toolchain.extend(directory("CARGO").and_then(|cargo| Some(cargo.parent()?.parent()?.to_path_buf())));
-        Self {
+        Ok(Self {
             uid,
             gid: getegid(),
             is_real_root: uid.is_root() && all_ids_are_real(),
@@ -64,12 +65,12 @@ impl Facts {
             profiles: env::var_os("LLVM_PROFILE_FILE").and_then(|pattern| profiles_of(Path::new(&pattern))),
             manifest_dir: directory("CARGO_MANIFEST_DIR"),
             resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default(),
-            mounts: mount_points(),
+            mounts: fs::read(MOUNTINFO).map(|table| mount_points_in(&table))?,
             writable: [(Some(home), 0o755), (directory("TMPDIR"), 0o1777), (directory("XDG_RUNTIME_DIR"), 0o700)]
                 .into_iter()
                 .filter_map(|(path, mode)| Some((path?, mode)))
                 .collect(),
-        }
+        })
     }
 
     /// The directory of the package that is tested: it may have been compiled elsewhere.

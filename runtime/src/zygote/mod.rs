@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
-use std::{env, mem};
+use std::{env, io, mem};
 
 use nix::errno::Errno;
 use nix::sys::prctl::{get_name, set_name, set_pdeathsig};
@@ -28,6 +28,7 @@ use nix::unistd::{Pid, getpid, getppid, setpgid};
 
 use crate::cgroup::{self, Joining};
 use crate::host::{account, doctor, policy, repeats, trace};
+use crate::proc::MOUNTINFO;
 use crate::report::{Frame, Moment, Refusal, Step};
 use crate::sandbox::{self, Birth, Channel, mark};
 use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
@@ -251,14 +252,20 @@ impl Server {
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
     fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
         self.reap();
-        let host = self.host.get_or_insert_with(Host::gather);
         let Request { spec, channel, joining } = request;
         mark::tell(channel.report.as_fd());
         mark::mark(Moment::Requested, c"");
-        if spec.ids == Ids::Host && !host.facts.is_real_root {
-            let refusal = Refusal { step: Step::HostIds, path: b"", errno: Errno::EPERM };
+        // Where even this fails, the test binary is gone, or sees that all ends of the channel are closed.
+        let refuse = |step, path: &str, errno| {
+            let refusal = Refusal { step, path: path.as_bytes(), errno };
             let _ = sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal));
-            return;
+        };
+        let host = match self.host.take().map_or_else(Host::gather, Ok) {
+            Ok(host) => self.host.insert(host),
+            Err(error) => return refuse(Step::Zygote, MOUNTINFO, sys::errno_of(&error)),
+        };
+        if spec.ids == Ids::Host && !host.facts.is_real_root {
+            return refuse(Step::HostIds, "", Errno::EPERM);
         }
         let plan = host.plan(spec);
         let user = if spec.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
@@ -270,11 +277,9 @@ impl Server {
             cloned = clone(None);
         }
         let born_in_cgroup = unified.is_some();
-        let errno = match cloned {
-            Ok(Cloned::Parent(child)) => {
-                self.inits.push(child);
-                return;
-            }
+        match cloned {
+            Ok(Cloned::Parent(child)) => self.inits.push(child),
+            Err(errno) => refuse(Step::Clone, "", errno),
             Ok(Cloned::Child(proof)) => {
                 let Host { id_maps, plans, has_no_keyring, .. } = &*host;
                 let birth = Birth {
@@ -291,11 +296,7 @@ impl Server {
                 };
                 sandbox::init(&birth, proof)
             }
-            Err(errno) => errno,
-        };
-        // Where even this fails, the test binary is gone, or sees that all ends of the channel are closed.
-        let refusal = Refusal { step: Step::Clone, path: b"", errno };
-        let _ = sandbox::send(channel.report.as_fd(), &Frame::Refused(refusal));
+        }
     }
 
     /// Forgets the inits that have ended.
@@ -318,11 +319,11 @@ impl Server {
 }
 
 impl Host {
-    fn gather() -> Self {
-        let facts = Facts::gather();
+    fn gather() -> io::Result<Self> {
+        let facts = Facts::gather()?;
         let id_maps = [facts.uid.as_raw(), facts.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
         let has_no_keyring = sys::join_new_session_keyring().and_then(|()| sys::revoke_session_keyring()).is_ok();
-        Self { facts, has_no_keyring, id_maps, plans: Vec::new() }
+        Ok(Self { facts, has_no_keyring, id_maps, plans: Vec::new() })
     }
 
     /// The number of the plan for `spec`, which is made if there is none.

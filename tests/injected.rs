@@ -1,0 +1,603 @@
+//! Each system call that the set-up makes fails, with each error that it may give: the test fails and names the step, the error, and the
+//! path, or it runs in the very sandbox that it would have had. Nothing is left behind.
+//!
+//! A victim runs under a seccomp filter that asks a supervisor, here, about these calls; see seccomp_unotify(2). The supervisor knows which
+//! process makes them, counts them, and has one of them fail. As each of the processes has one thread then, the order is always the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::{env, mem, process, thread};
+
+use belljar::isolated;
+use belljar_tests::{Run, run, this_binary};
+use nix::errno::Errno;
+use nix::errno::Errno::*;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_no_new_privs;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, gethostname, getpgrp, getpid, getsid, pipe};
+
+// ---- The victims ----
+
+/// What the body of a victim writes.
+const RAN: &str = "the body ran";
+
+/// What begins the lines in which a victim tells of its sandbox.
+const TOLD: &str = "| ";
+
+#[isolated]
+#[ignore = "run by the others"]
+fn victim() {
+    tell();
+}
+
+#[isolated(net, bind = ["Cargo.toml", "lab:/mnt:rw"])]
+#[ignore = "run by the others"]
+fn victim_with_the_hosts_tree() {
+    tell();
+}
+
+#[isolated(user = 1000, monotonic = "1h", bind = ["Cargo.toml:/mnt/here"])]
+#[ignore = "run by the others"]
+fn victim_that_is_nobody() {
+    tell();
+}
+
+#[isolated(root = "overlay")]
+#[ignore = "run by the others"]
+fn victim_with_a_copy() {
+    tell();
+}
+
+/// Tells all that makes up a sandbox, and is the same each time.
+fn tell() {
+    println!("{RAN}");
+    let told = |what: &str, text: String| text.lines().for_each(|line| println!("{TOLD}{what}: {line}"));
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
+    for line in read("/proc/self/mountinfo").lines() {
+        // Behind the numbers of the mount, of the one that it lies on, and of the device.
+        told("mount", line.splitn(4, ' ').last().unwrap_or_default().to_owned());
+    }
+    for path in
+        ["/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/setgroups", "/proc/self/limits", "/proc/self/cgroup"]
+    {
+        told(path, read(path));
+    }
+    let kept = ["Umask", "Uid", "Gid", "Groups", "SigIgn", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"];
+    let status = read("/proc/self/status");
+    let is_kept = |line: &&str| line.split(':').next().is_some_and(|name| kept.contains(&name));
+    told("status", status.lines().filter(is_kept).collect::<Vec<_>>().join("\n"));
+    let open = (0..1024).filter(|fd| Path::new(&format!("/proc/self/fd/{fd}")).exists());
+    told("descriptors", format!("{:?}", open.collect::<Vec<_>>()));
+    told("processes", format!("{:?}", belljar_tests::processes()));
+    told("ids", format!("{} {:?} {}", getpid(), getsid(None), getpgrp()));
+    told("hostname", format!("{:?}", gethostname()));
+    told("directory", format!("{:?}", env::current_dir()));
+    for path in ["/", "/dev", "/etc", "/sys/class/net"] {
+        let names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        told(path, format!("{:?}", names.collect::<BTreeSet<_>>()));
+    }
+    told("lo", read("/sys/class/net/lo/flags"));
+    for path in ["/etc/passwd", "/etc/hosts", "/proc/self/timens_offsets"] {
+        told(path, read(path));
+    }
+}
+
+/// What a victim has told.
+fn told(output: &str) -> Vec<&str> {
+    output.lines().filter(|line| line.starts_with(TOLD)).collect()
+}
+
+// ---- The calls ----
+
+/// Which process makes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Binary,
+    Zygote,
+    Init,
+    Test,
+}
+
+/// A system call of the set-up.
+struct Kind {
+    number: i64,
+    name: &'static str,
+    /// Who makes it for the set-up.
+    roles: &'static [Role],
+    /// Which of its arguments is the path that it is about.
+    path: Option<usize>,
+    errors: &'static [Errno],
+    /// Words of the steps that do it. Without any, all will do.
+    steps: &'static [&'static str],
+}
+
+const fn kind(
+    (number, name): (i64, &'static str),
+    roles: &'static [Role],
+    path: Option<usize>,
+    errors: &'static [Errno],
+    steps: &'static [&'static str],
+) -> Kind {
+    Kind { number, name, roles, path, errors, steps }
+}
+
+#[cfg(target_arch = "x86_64")]
+const MKDIR: ((i64, &str), usize) = ((libc::SYS_mkdir, "mkdir"), 0);
+#[cfg(not(target_arch = "x86_64"))]
+const MKDIR: ((i64, &str), usize) = ((libc::SYS_mkdirat, "mkdirat"), 1);
+#[cfg(target_arch = "x86_64")]
+const DUP: (i64, &str) = (libc::SYS_dup2, "dup2");
+#[cfg(not(target_arch = "x86_64"))]
+const DUP: (i64, &str) = (libc::SYS_dup3, "dup3");
+
+const INIT: &[Role] = &[Role::Init];
+const TEST: &[Role] = &[Role::Test];
+const BOTH: &[Role] = &[Role::Zygote, Role::Init];
+const BINARY: &[Role] = &[Role::Binary];
+
+const ZYGOTE_IS_PREPARED: &str = "prepare the zygote";
+const ROOT_IS_MADE: &str = "make the new root the root";
+
+const KINDS: [Kind; 36] = [
+    kind(
+        (libc::SYS_clone, "clone"),
+        &[Role::Binary, Role::Zygote, Role::Init],
+        None,
+        &[EAGAIN, ENOMEM, EPERM, ENOSPC, ENOSYS],
+        &["fork the zygote", "clone init", "fork the test"],
+    ),
+    kind((libc::SYS_clone3, "clone3"), TEST, None, &[EAGAIN, ENOMEM], &["start the thread"]),
+    kind(
+        (libc::SYS_socketpair, "socketpair"),
+        BINARY,
+        None,
+        &[EMFILE, ENFILE, ENOMEM],
+        &["fork the zygote", "no pipes"],
+    ),
+    kind((libc::SYS_pipe2, "pipe2"), BINARY, None, &[EMFILE, ENFILE, ENOMEM], &["no pipes"]),
+    kind(
+        (libc::SYS_setpgid, "setpgid"),
+        &[Role::Zygote, Role::Test],
+        None,
+        &[EPERM, EACCES],
+        &[ZYGOTE_IS_PREPARED, "prepare the test's process"],
+    ),
+    kind((libc::SYS_prctl, "prctl"), BOTH, None, &[EPERM, EINVAL], &[ZYGOTE_IS_PREPARED, "begin a session"]),
+    kind(
+        (libc::SYS_pidfd_open, "pidfd_open"),
+        BOTH,
+        None,
+        &[EMFILE, ENOMEM, EPERM, ENOSYS],
+        &[ZYGOTE_IS_PREPARED, "tell the test binary of init"],
+    ),
+    kind(DUP, BOTH, None, &[EBADF, EMFILE], &[ZYGOTE_IS_PREPARED, "put the standard streams"]),
+    kind((libc::SYS_fcntl, "fcntl"), INIT, None, &[EMFILE, EINVAL], &["put the standard streams"]),
+    kind(
+        (libc::SYS_close_range, "close_range"),
+        BOTH,
+        None,
+        &[EPERM, EACCES, ENOSYS, ENOMEM],
+        &[ZYGOTE_IS_PREPARED, "put the standard streams"],
+    ),
+    kind((libc::SYS_setsid, "setsid"), INIT, None, &[EPERM], &["begin a session"]),
+    kind((libc::SYS_poll, "poll"), INIT, None, &[ENOMEM], &["begin a session"]),
+    kind(
+        (libc::SYS_prlimit64, "prlimit64"),
+        INIT,
+        None,
+        &[EPERM, EINVAL],
+        &["limit processes", "put the standard streams"],
+    ),
+    kind((libc::SYS_openat, "openat"), BOTH, Some(1), &[EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOSPC], &[]),
+    kind(
+        (libc::SYS_write, "write"),
+        INIT,
+        None,
+        &[EPERM, EINVAL, ENOSPC, EIO],
+        &["map the ids", "join the cgroup", "write a file", "set its clocks"],
+    ),
+    kind(
+        (libc::SYS_unshare, "unshare"),
+        &[Role::Init, Role::Test],
+        None,
+        &[EPERM, ENOSPC, ENOMEM, EINVAL, ENOSYS],
+        &["enter new mount, network", "time namespace", "become the user"],
+    ),
+    kind(
+        (libc::SYS_keyctl, "keyctl"),
+        BOTH,
+        None,
+        &[EDQUOT, ENOMEM, EPERM, ENOSYS],
+        &["begin an empty session keyring"],
+    ),
+    kind((libc::SYS_sethostname, "sethostname"), INIT, None, &[EPERM, EINVAL], &["set the host name"]),
+    kind(
+        (libc::SYS_socket, "socket"),
+        INIT,
+        None,
+        &[EMFILE, ENOMEM, EPERM, EAFNOSUPPORT],
+        &["bring up the interface lo"],
+    ),
+    kind((libc::SYS_ioctl, "ioctl"), INIT, None, &[EPERM, ENODEV], &["bring up the interface lo"]),
+    kind(
+        (libc::SYS_mount, "mount"),
+        INIT,
+        Some(1),
+        &[EPERM, EACCES, ENOMEM, EINVAL, EBUSY, ENODEV, ENOENT, ENOSPC],
+        &["make the mount table private", "mount a", "show a path", "read-only", "lay a private copy"],
+    ),
+    kind(
+        (libc::SYS_mount_setattr, "mount_setattr"),
+        INIT,
+        Some(1),
+        &[EPERM, ENOSYS, EACCES, EINVAL, ENOMEM],
+        &["read-only", "show a path"],
+    ),
+    kind(
+        (libc::SYS_open_tree, "open_tree"),
+        INIT,
+        None,
+        &[EPERM, ENOSYS, EMFILE, ENOMEM],
+        &["show a path", "lay a private copy"],
+    ),
+    kind((libc::SYS_move_mount, "move_mount"), INIT, Some(3), &[EPERM, ENOSYS, EINVAL, ENOMEM], &["show a path"]),
+    kind((libc::SYS_umount2, "umount2"), INIT, None, &[EPERM, EINVAL, EBUSY], &[ROOT_IS_MADE]),
+    kind((libc::SYS_pivot_root, "pivot_root"), INIT, None, &[EPERM, EACCES, EINVAL, EBUSY], &[ROOT_IS_MADE]),
+    kind(
+        (libc::SYS_chdir, "chdir"),
+        INIT,
+        Some(0),
+        &[EACCES, ENOMEM, ENOENT],
+        &["mount a tmpfs for the root", "enter the working directory", "lay a private copy"],
+    ),
+    kind(
+        MKDIR.0,
+        INIT,
+        Some(MKDIR.1),
+        &[EACCES, ENOSPC, EROFS, EEXIST, ENOENT],
+        &["make a directory", "lay a private copy"],
+    ),
+    kind((libc::SYS_symlinkat, "symlinkat"), INIT, Some(2), &[EPERM, EACCES, ENOSPC, EROFS], &["make a symbolic link"]),
+    kind((libc::SYS_mknodat, "mknodat"), INIT, Some(1), &[EPERM, EACCES, ENOSPC, EROFS], &["write a file"]),
+    kind((libc::SYS_capset, "capset"), TEST, None, &[EPERM], &["become the user"]),
+    kind((libc::SYS_madvise, "madvise"), TEST, None, &[EINVAL, ENOMEM], &["prepare the test's process"]),
+    kind(
+        (libc::SYS_sendmsg, "sendmsg"),
+        &[Role::Binary, Role::Init],
+        None,
+        &[ENOBUFS, ENOMEM, EPERM],
+        &["tell the test binary of init", "lay a private copy", "no pipes"],
+    ),
+    kind((libc::SYS_recvfrom, "recvfrom"), TEST, None, &[ENOMEM, EPERM], &["prepare the test's process"]),
+    kind((libc::SYS_sendto, "sendto"), &[Role::Binary], None, &[ENOBUFS, ENOMEM, EPERM], &["no pipes"]),
+    kind((libc::SYS_setsockopt, "setsockopt"), BINARY, None, &[ENOMEM, EPERM], &["no pipes"]),
+];
+
+/// A call that was made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Call {
+    role: Role,
+    number: i64,
+    /// How many of this number the same process has made before.
+    at: usize,
+    path: Option<String>,
+    /// What is mounted there.
+    source: Option<String>,
+}
+
+impl Call {
+    fn kind(&self) -> &'static Kind {
+        const { &KINDS }.iter().find(|kind| kind.number == self.number).expect("one of ours")
+    }
+}
+
+// ---- The supervisor ----
+
+/// From now on, what this thread starts asks about these calls whoever has what is returned.
+#[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
+fn listen(numbers: impl Iterator<Item = i64> + Clone) -> io::Result<OwnedFd> {
+    set_no_new_privs()?;
+    let instruction = |code: u32, jt: usize, jf: usize, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: jt as u8,
+        jf: jf as u8,
+        k,
+    };
+    let count = numbers.clone().count();
+    let mut program = vec![instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    let jumps = numbers.enumerate();
+    program
+        .extend(jumps.map(|(at, number)| {
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, count - at, 0, number as u32)
+        }));
+    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_USER_NOTIF));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    // SAFETY: the program and its instructions outlive the call.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[expect(unsafe_code, reason = "seccomp_unotify(2) has no wrapper")]
+fn receive(listener: &OwnedFd) -> nix::Result<libc::seccomp_notif> {
+    // SAFETY: it is integers, for which zero is a value, and what the kernel asks for.
+    let mut notification: libc::seccomp_notif = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes the notification, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notification) })?;
+    Ok(notification)
+}
+
+#[expect(unsafe_code, reason = "seccomp_unotify(2) has no wrapper")]
+fn answer(listener: &OwnedFd, id: u64, errno: Option<Errno>) {
+    let flags = if errno.is_none() { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
+    let mut response = libc::seccomp_notif_resp { id, val: 0, error: errno.map_or(0, |errno| -(errno as i32)), flags };
+    // Who has asked may be dead.
+    // SAFETY: the kernel reads the response, which outlives the call.
+    let _ = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response) };
+}
+
+/// Knows who is who among the processes of a victim.
+struct Family {
+    victim: String,
+    roles: BTreeMap<u32, Role>,
+}
+
+impl Family {
+    /// The role of a thread, if it is the only one of a process that has one.
+    fn role(&mut self, thread: u32) -> Option<Role> {
+        if let Some(role) = self.roles.get(&thread) {
+            return Some(*role);
+        }
+        let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+        let number = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
+        if number("Tgid:")? != thread {
+            return None;
+        }
+        let parent = number("PPid:")?;
+        let role = match self.roles.get(&parent) {
+            None if parent == process::id() => {
+                // Until it has its arguments, it is about to become the victim.
+                let arguments = fs::read(format!("/proc/{thread}/cmdline")).ok()?;
+                arguments
+                    .split(|byte| *byte == 0)
+                    .any(|argument| argument == self.victim.as_bytes())
+                    .then_some(Role::Binary)?
+            }
+            None => return None,
+            Some(Role::Binary) => Role::Zygote,
+            Some(Role::Zygote) => Role::Init,
+            Some(Role::Init) => Role::Test,
+            Some(Role::Test) => return None,
+        };
+        self.roles.insert(thread, role);
+        Some(role)
+    }
+}
+
+/// The text at an address of a process.
+fn text_of(thread: u32, address: u64) -> Option<String> {
+    let memory = File::open(format!("/proc/{thread}/mem")).ok()?;
+    let mut text = [0; 4096];
+    // Up to the end of the page, which may be the last.
+    let length = memory.read_at(&mut text[..4096 - address as usize % 4096], address).ok()?;
+    let mut all = text[..length].to_vec();
+    if !all.contains(&0) {
+        let length = memory.read_at(&mut text, address + length as u64).ok()?;
+        all.extend_from_slice(&text[..length]);
+    }
+    let end = all.iter().position(|byte| *byte == 0)?;
+    Some(String::from_utf8_lossy(&all[..end]).into_owned())
+}
+
+/// How many milliseconds a victim may do nothing, and how many calls it may make: otherwise it hangs.
+const PATIENCE: u16 = 30_000;
+const CALLS_MAX: usize = 20_000;
+
+/// Runs a victim, one of whose calls fails. Returns how that went, and the calls of its set-up.
+fn run_with(victim: &str, failing: Option<(&Call, Errno)>) -> (Run, Vec<Call>) {
+    let mut command = this_binary();
+    command.args(["--exact", victim, "--ignored", "--show-output", "--test-threads=1"]);
+    let (give, take) = mpsc::channel();
+    let (over, at_end) = pipe().expect("pipe");
+    thread::scope(|scope| {
+        let starter = scope.spawn(move || {
+            give.send(listen(KINDS.iter().map(|kind| kind.number))).expect("send");
+            let run = run(&mut command);
+            drop(at_end);
+            run
+        });
+        let calls = supervise(take.recv().expect("receive").expect("a listener"), &over, victim, failing);
+        (starter.join().expect("join"), calls)
+    })
+}
+
+fn supervise(listener: OwnedFd, over: &OwnedFd, victim: &str, failing: Option<(&Call, Errno)>) -> Vec<Call> {
+    let mut family = Family { victim: victim.to_owned(), roles: BTreeMap::new() };
+    let (mut calls, mut counts) = (Vec::new(), BTreeMap::new());
+    for asked in 0.. {
+        let mut fds = [listener.as_fd(), over.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).expect("poll");
+        if ready == 0 || asked > CALLS_MAX {
+            let binary = family.roles.iter().find(|(_, role)| **role == Role::Binary);
+            let (pid, _) = binary.expect("it has begun");
+            let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
+            drop(listener);
+            panic!("{victim} hangs when this fails: {failing:?}");
+        }
+        if !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN)) {
+            // Nobody is left who could ask, or all is over.
+            return calls;
+        }
+        let Ok(notification) = receive(&listener) else { continue };
+        let libc::seccomp_notif { id, pid, data, .. } = notification;
+        let number = i64::from(data.nr);
+        let kind = KINDS.iter().find(|kind| kind.number == number).expect("one of ours");
+        let role = family.role(pid).filter(|role| kind.roles.contains(role));
+        let call = role.map(|role| {
+            let count = counts.entry((role, number)).or_insert(0_usize);
+            *count += 1;
+            let path = kind.path.and_then(|argument| text_of(pid, data.args[argument]));
+            let source = (number == libc::SYS_mount).then(|| text_of(pid, data.args[0])).flatten();
+            Call { role, number, at: *count - 1, path, source }
+        });
+        let errno = failing.filter(|(failing, _)| call.as_ref() == Some(*failing)).map(|(_, errno)| errno);
+        answer(&listener, id, errno);
+        calls.extend(call);
+    }
+    calls
+}
+
+// ---- What is to come of it ----
+
+/// Fails with why it is not right that this came of `call` failing with `errno`, where `whole` is what the victim tells otherwise.
+fn check(call: &Call, errno: Errno, run: &Run, whole: &[&str]) -> Result<(), String> {
+    let Run { output, left, .. } = run;
+    if !left.is_empty() {
+        return Err(format!("left {left:?}"));
+    }
+    if run.passed() {
+        // Where the kernel refuses a sysfs, a sandbox has one that is read-only.
+        let is_other =
+            call.kind().number == libc::SYS_mount && call.path.as_ref().is_some_and(|path| path.ends_with("sys"));
+        let is_same = |line: &&str| !is_other || !line.contains("/sys");
+        let (found, wanted) = (told(output).into_iter().filter(is_same), whole.iter().copied().filter(is_same));
+        let is_whole = output.contains(RAN) && found.clone().eq(wanted);
+        let other: Vec<_> = found.filter(|line| !whole.contains(line)).collect();
+        return if is_whole { Ok(()) } else { Err(format!("it ran in another sandbox: {other:#?}")) };
+    }
+    if !run.failed() || output.contains(RAN) {
+        return Err("it neither passed nor failed before it ran".to_owned());
+    }
+    let step = output.lines().find(|line| line.starts_with("  step:   ") || line.contains("no pipes for its sandbox"));
+    let step = step.ok_or("no step is named")?;
+    // The C library starts threads, and has one error for them.
+    let errno = if call.kind().number == libc::SYS_clone3 { EAGAIN } else { errno };
+    if !output.contains(&format!("error:  {errno:?} (")) && !step.contains(&format!(": {errno:?} (")) {
+        return Err("the error is not named".to_owned());
+    }
+    let Kind { steps, .. } = call.kind();
+    if !steps.is_empty() && !steps.iter().any(|words| step.contains(words)) {
+        return Err("another step is named".to_owned());
+    }
+    // What the sandbox has at the root, and what the plan calls by relative paths.
+    let is_named = |path: &str| step.contains(path.trim_start_matches("root/").trim_start_matches('/'));
+    match (call.path.as_deref(), call.source.as_deref()) {
+        // Where a copy is put together, nobody looks.
+        (Some("root" | "layers"), _) => Ok(()),
+        (Some(path), source) if !path.starts_with('.') && !is_named(path) && !source.is_some_and(is_named) => {
+            Err(format!("{path} is not named"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has `calls` of a victim fail, each with one of the errors that `choose` picks, several at once.
+fn check_all(victim: &str, choose: impl Fn(&[Call]) -> Vec<(Call, Errno)>) {
+    let (run, calls) = run_with(victim, None);
+    assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
+    let whole = told(&run.output);
+    assert!(whole.len() > 50, "{}", run.output);
+    let chosen = choose(&calls);
+    let (next, wrong) = (AtomicUsize::new(0), std::sync::Mutex::new(Vec::new()));
+    let work = || {
+        while let Some((call, errno)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (run, made) = run_with(victim, Some((call, *errno)));
+            let has_failed = made.contains(call);
+            let result = if has_failed { check(call, *errno, &run, &whole) } else { Err("it was not made".to_owned()) };
+            if let Err(why) = result {
+                let name = call.kind().name;
+                wrong.lock().expect("lock").push(format!("{name} {call:?} {errno:?}: {why}\n{}", run.output));
+            }
+        }
+    };
+    thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(work))));
+    let wrong = wrong.into_inner().expect("lock");
+    assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), chosen.len(), wrong.join("\n"));
+    println!("{victim}: {} errors", chosen.len());
+}
+
+#[test]
+#[ignore = "takes a minute; .ci/run runs it"]
+fn all_calls_that_fail_are_named() {
+    check_all("victim", |calls| {
+        calls.iter().flat_map(|call| call.kind().errors.iter().map(|errno| (call.clone(), *errno))).collect()
+    });
+    all_with_one_error("victim_with_the_hosts_tree");
+    all_with_one_error("victim_that_is_nobody");
+    all_with_one_error("victim_with_a_copy");
+}
+
+fn all_with_one_error(victim: &str) {
+    check_all(victim, |calls| {
+        calls.iter().enumerate().map(with_one_error).filter(|chosen| is_told(victim, chosen)).collect()
+    });
+}
+
+/// Whether it is told that a call fails. Of a tree, a copy has what this user can read, and shows what the kernel can't copy.
+fn is_told(victim: &str, (call, errno): &(Call, Errno)) -> bool {
+    let is_of_tree = call.role == Role::Zygote && call.number == libc::SYS_openat;
+    let is_layer = call.source.as_deref() == Some("overlay") && *errno == EINVAL;
+    victim != "victim_with_a_copy" || !is_of_tree && !is_layer
+}
+
+/// Each of the errors that a call may give has its turn.
+fn with_one_error((at, call): (usize, &Call)) -> (Call, Errno) {
+    let errors = call.kind().errors;
+    (call.clone(), errors[at % errors.len()])
+}
+
+/// The first and the last of each kind, each with an error.
+#[test]
+fn calls_that_fail_are_named() {
+    check_all("victim", |calls| {
+        let is_edge = |call: &&Call| {
+            let like = calls.iter().filter(|other| (other.role, other.number) == (call.role, call.number));
+            call.at == 0 || call.at + 1 == like.count()
+        };
+        calls.iter().filter(is_edge).enumerate().map(with_one_error).collect()
+    });
+}
+
+/// The twin: what is wrong is found.
+#[test]
+fn what_is_not_named_is_found() {
+    let (run, calls) = run_with("victim", None);
+    let whole = told(&run.output);
+    let call = calls.iter().find(|call| call.kind().name == "mount" && call.at > 3).expect("a mount");
+    let (mut run, _) = run_with("victim", Some((call, EPERM)));
+    check(call, EPERM, &run, &whole).expect("all is right");
+    let right = run.output.clone();
+    let path = call.path.as_deref().expect("a path");
+    let step = right.lines().find(|line| line.starts_with("  step:   ")).expect("a step").to_owned();
+    let other_step = format!("  step:   set the host name: /{path}");
+    for (words, others) in
+        [("EPERM (", "EIO ("), ("  step:   ", "  "), (path, "elsewhere"), (&step, &other_step), ("1 failed", RAN)]
+    {
+        run.output = right.replace(words, others);
+        assert!(check(call, EPERM, &run, &whole).is_err(), "{words:?}: {}", run.output);
+    }
+    run.output = right;
+    run.left.insert(1);
+    assert!(check(call, EPERM, &run, &whole).is_err());
+}
+
+/// The twin: a sandbox that lacks something is another.
+#[test]
+fn another_sandbox_is_found() {
+    let (run, calls) = run_with("victim", None);
+    let whole = told(&run.output);
+    check(&calls[0], EPERM, &run, &whole).expect("all is right");
+    for at in 0..whole.len() {
+        let less: Vec<_> = whole.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, line)| *line).collect();
+        assert!(check(&calls[0], EPERM, &run, &less).is_err(), "{}", whole[at]);
+    }
+}
