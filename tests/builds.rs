@@ -3,56 +3,22 @@
 //!
 //! This takes cargo-llvm-cov, cargo-nextest and LLVM's tools, so that `.ci/run` runs it. As root, the tests run as an ordinary user too.
 
-use std::path::{Path, PathBuf};
+mod fixture;
+
+use std::fs;
 use std::process::Command;
-use std::{env, fs};
 
 use belljar_tests::{Run, run};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
-use nix::unistd::geteuid;
 use serde_json::Value;
 
-/// A program that runs test binaries as an ordinary user.
-const ORDINARY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+use fixture::{cargo, runners, target, triple};
 
 /// A body that leaves by `_exit`.
 const LEAVES: &str = "does_not_come_to_its_end";
 
 /// Bodies that fail with a sanitizer alone.
 const SANITIZED: [&str; 2] = ["uses_what_is_freed", "races"];
-
-/// Whom the tests can run as: who runs this, and if that is root, an ordinary user.
-fn runners() -> &'static [Option<&'static str>] {
-    if geteuid().is_root() { &[None, Some(ORDINARY)] } else { &[None] }
-}
-
-/// Where what is built for `purpose` goes.
-fn target(purpose: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("bodies").join(purpose)
-}
-
-fn triple() -> String {
-    format!("{}-unknown-linux-gnu", env::consts::ARCH)
-}
-
-/// Cargo, on the bodies. What this run was told about its own build is not for that one.
-fn cargo(subcommand: &[&str], target: &Path, is_isolated: bool, runner: Option<&str>) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
-    for (name, _) in env::vars_os() {
-        let is_of_this_build =
-            ["CARGO_TARGET_", "RUSTFLAGS", "CARGO_ENCODED", "LLVM_PROFILE", "NEXTEST", "BELLJAR_", "RUST_TEST"];
-        if is_of_this_build.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
-            cargo.env_remove(name);
-        }
-    }
-    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/bodies")).args(subcommand).env("CARGO_TARGET_DIR", target);
-    cargo.args(is_isolated.then_some("--features=isolated"));
-    if let Some(runner) = runner {
-        let triple = triple().to_uppercase().replace('-', "_");
-        cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), runner);
-    }
-    cargo
-}
 
 /// How often each piece of each file was run: what `llvm-cov export` calls segments, by file.
 type Counts = Vec<(String, Value)>;

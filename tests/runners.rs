@@ -1,0 +1,213 @@
+//! The bodies of `bodies/` under libtest, with each of its stable options, and under nextest: what is told of each is the same as
+//! without the attribute.
+//!
+//! This takes cargo-nextest, so that `.ci/run` runs it. As root, the tests run as ordinary users too.
+
+mod fixture;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use belljar_tests::{Run, processes, run, wait_until};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+use fixture::{cargo, runners, target};
+
+/// Builds the bodies, and returns the path of the test binary of this name.
+fn binary(name: &str, is_isolated: bool) -> PathBuf {
+    let target = target(if is_isolated { "runners" } else { "runners-without" });
+    let mut cargo = cargo(&["test", "--test", name, "--no-run", "--message-format=json"], &target, is_isolated, None);
+    let Run { status, output, .. } = run(&mut cargo);
+    assert!(status.success(), "{output}");
+    let lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut executables = lines.filter_map(|line| Some(line["executable"].as_str()?.to_owned()));
+    PathBuf::from(executables.next().unwrap_or_else(|| panic!("{output}")))
+}
+
+/// What the harness says of each test, and of all, without the time that it took.
+fn told(mut command: Command) -> (Option<i32>, BTreeSet<String>) {
+    let Run { status, output, left } = run(&mut command);
+    assert!(left.is_empty(), "{output}");
+    let is_of_harness = |line: &&str| {
+        let begins =
+            ["test ", "running ", "test result", ".", "F", "i", "ok ", "failed ", "ignored ", "error:", "Usage"];
+        line.ends_with(": test") || line.contains(" tests, ") || begins.iter().any(|begin| line.starts_with(begin))
+    };
+    let without_time = |line: &str| line.split("; finished in").next().unwrap_or_default().to_owned();
+    (status.code(), output.lines().filter(is_of_harness).map(without_time).collect())
+}
+
+#[test]
+fn each_option_of_libtest_does_what_it_does_without() {
+    let [without, with] = [false, true].map(|is_isolated| binary("bodies", is_isolated));
+    let log = target("log");
+    let log_file = format!("--logfile={}", log.display());
+    for runner in runners() {
+        for options in [
+            &[][..],
+            &["--list"],
+            &["--list", "--format=terse"],
+            &["--list", "--ignored"],
+            &["--ignored", "--skip=does_not", "--skip=freed"],
+            &["--include-ignored", "--skip=does_not", "--skip=freed"],
+            &["root"],
+            &["root", "network"],
+            &["--exact", "threads_count"],
+            &["--exact", "threads"],
+            &["--skip", "root"],
+            &["--test"],
+            &["--bench"],
+            &["--test-threads=1"],
+            &["--test-threads=16"],
+            &["--quiet", "--test-threads=1"],
+            &["--format=pretty"],
+            &["--format=terse", "--test-threads=1"],
+            &["--color=never"],
+            &["--color=always"],
+            &["--nocapture", "--test-threads=1"],
+            &["--no-capture", "--test-threads=1"],
+            &["--show-output"],
+            &[&log_file],
+            &["--no-such-option"],
+        ] {
+            let [without, with] = [&without, &with].map(|binary| {
+                // Each run writes its own, whoever it runs as.
+                let _ = fs::remove_file(&log);
+                let mut command = match runner {
+                    Some(runner) => {
+                        let mut words = runner.split(' ');
+                        let mut command = Command::new(words.next().expect("a word"));
+                        command.args(words).arg(binary);
+                        command
+                    }
+                    None => Command::new(binary),
+                };
+                let directory = log.parent().expect("a directory");
+                fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).expect("chmod");
+                command.args(options).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/bodies"));
+                let told = told(command);
+                let logged = fs::read_to_string(&log).unwrap_or_default();
+                (told, logged.lines().map(str::to_owned).collect::<BTreeSet<_>>())
+            });
+            assert!(!without.0.1.is_empty(), "{options:?}");
+            assert_eq!(with, without, "{options:?}");
+        }
+    }
+}
+
+/// What nextest tells of a test.
+type Outcome = (String, String);
+
+/// What nextest tells of each test, the run itself, and the report in JUnit's format.
+fn outcomes(is_isolated: bool, runner: Option<&str>) -> (BTreeSet<Outcome>, Run, String) {
+    let target = target(if is_isolated { "runners" } else { "runners-without" });
+    let arguments = ["nextest", "run", "--test=outcomes", "--no-fail-fast", "--status-level=all"];
+    let mut cargo = cargo(&arguments, &target, is_isolated, runner);
+    let run = run(cargo.arg("--final-status-level=none").env("RUST_BACKTRACE", "0"));
+    let outcome = |line: &str| {
+        let (outcome, rest) = line.trim().split_once(" [")?;
+        let test = rest.contains("covered::outcomes").then(|| rest.rsplit_once(' '))??.1;
+        // Whether a test is slow, apart from the one that hangs, is for the machine to say.
+        (!outcome.ends_with("SLOW")).then(|| (test.to_owned(), outcome.to_owned()))
+    };
+    let outcomes = run.output.lines().filter_map(outcome).collect();
+    let junit = concat!(env!("CARGO_MANIFEST_DIR"), "/bodies/target/nextest/default/junit.xml");
+    (outcomes, run, fs::read_to_string(junit).expect("a report"))
+}
+
+#[test]
+fn nextest_tells_the_same_but_that_nothing_is_left() {
+    let leak = |outcome: &str| ("leaves_a_daemon".to_owned(), outcome.to_owned());
+    for runner in runners() {
+        let [without, with] = [false, true].map(|is_isolated| outcomes(is_isolated, *runner));
+        assert!(!without.1.left.is_empty(), "{}", without.1.output);
+        without.1.kill_left();
+        // What nextest kills takes its sandbox along, which is nothing that nextest waits for.
+        wait_until(|| with.1.left.is_disjoint(&processes()));
+        let (mut expected, with, junit) = (without.0, with.0, with.2);
+        for (test, outcome) in [
+            ("passes", "PASS"),
+            ("fails", "TRY 2 FAIL"),
+            ("fails_the_first_time", "TRY 2 PASS"),
+            ("hangs", "TRY 2 TMT"),
+            ("is_ignored", "SKIP"),
+        ] {
+            assert!(expected.contains(&(test.to_owned(), outcome.to_owned())), "{expected:?}");
+        }
+        assert!(expected.remove(&leak("LEAK")) && expected.insert(leak("PASS")), "{expected:?}");
+        assert_eq!(with, expected);
+        assert_eq!(junit.matches("<testcase ").count(), 6, "{junit}");
+        for told in [r#"failures="2""#, "as it says", r#"<failure type="test timeout"/>"#, "<flakyFailure "] {
+            assert!(junit.contains(told), "{junit}");
+        }
+    }
+}
+
+/// How many machines the tests are spread over.
+const MACHINES: u32 = 4;
+
+/// The user of the first machine, where there are several.
+const FIRST_USER: u32 = 65531;
+
+/// Tests that pass, by nextest's words.
+const PASS: &str = "not test(/^(fails|hangs)/)";
+
+/// The tests that a run on one machine has reported.
+fn spread(archive: &Path, machine: u32) -> Vec<String> {
+    let checkout = target("machines").join(machine.to_string());
+    let _ = fs::remove_dir_all(&checkout);
+    fs::create_dir_all(checkout.join(".config")).expect("mkdir");
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("bodies");
+    for file in ["Cargo.toml", "Cargo.lock", "lib.rs", "bodies.rs", "outcomes.rs", ".config/nextest.toml"] {
+        fs::copy(original.join(file), checkout.join(file)).expect(file);
+    }
+    // The checkout that the archive was made of has none.
+    fs::write(checkout.join("machine"), machine.to_string()).expect("write");
+    let mut nextest = match geteuid().is_root() {
+        true => {
+            let user = FIRST_USER + machine - 1;
+            chown(&checkout, Some(user), Some(user)).expect("chown");
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "cargo-nextest"]);
+            command
+        }
+        false => Command::new("cargo-nextest"),
+    };
+    let report = checkout.join("report");
+    nextest.args(["nextest", "run", "--archive-file"]).arg(archive).arg("--workspace-remap").arg(&checkout);
+    nextest.arg(format!("--partition=slice:{machine}/{MACHINES}")).args(["-E", PASS]).current_dir(&checkout);
+    nextest.env("BODIES_MACHINE", machine.to_string()).env("BELLJAR_REPORT", format!("json:{}", report.display()));
+    let Run { status, output, .. } = run(nextest.env("HOME", &checkout));
+    assert!(status.success(), "{output}");
+    let report = fs::read_to_string(report).expect("a report");
+    let lines = report.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    lines.map(|line| line["test"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// The recipe of `docs/guide.md`.
+#[test]
+fn over_four_machines_each_test_is_run_once() {
+    let archive = target("archive.tar.zst");
+    let mut cargo = cargo(&["nextest", "archive"], &target("runners"), true, None);
+    let Run { status, output, .. } = run(cargo.arg("--archive-file").arg(&archive));
+    assert!(status.success(), "{output}");
+    let mut machines = (1..=MACHINES).map(|machine| spread(&archive, machine)).collect::<Vec<_>>();
+    assert!(machines.iter().all(|tests| !tests.is_empty()), "{machines:?}");
+    let mut tests = machines.drain(..).flatten().collect::<Vec<_>>();
+    tests.sort();
+    let listed = ["bodies", "outcomes"].map(|name| {
+        let Run { output, .. } = run(Command::new(binary(name, true)).args(["--list", "--format=terse"]));
+        let ignored = run(Command::new(binary(name, true)).args(["--list", "--format=terse", "--ignored"])).output;
+        let is_run = |line: &&str| !ignored.contains(*line) && !line.starts_with("fails") && !line.starts_with("hangs");
+        let lines =
+            output.lines().filter(is_run).filter_map(|line| Some(format!("{name}::{}", line.strip_suffix(": test")?)));
+        lines.collect::<Vec<_>>()
+    });
+    let mut listed = listed.concat();
+    listed.sort();
+    assert_eq!(tests, listed);
+}
