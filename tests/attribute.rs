@@ -322,6 +322,23 @@ fn with_generic_helpers() {
     assert_eq!(sum(), 6);
 }
 
+/// What a test below an attribute would be that had dropped ours.
+#[test]
+#[ignore = "run by what_has_lost_its_sandbox_does_not_run"]
+#[should_panic(expected = "on purpose")]
+fn that_has_lost_its_sandbox() {
+    belljar::__private::must_be_inside("that_has_lost_its_sandbox");
+    panic!("on purpose");
+}
+
+#[test]
+fn what_has_lost_its_sandbox_does_not_run() {
+    let run = belljar_tests::run_ignored("that_has_lost_its_sandbox");
+    assert_eq!(run.status.code(), Some(101), "{}", run.output);
+    assert!(run.output.contains("would have run outside of its sandbox"), "{}", run.output);
+    assert!(!run.output.contains("on purpose"), "{}", run.output);
+}
+
 #[test]
 fn each_test_is_listed_once() {
     let run = belljar_tests::run(this_binary().args(["--list", "--format", "terse"]));
@@ -369,6 +386,8 @@ fn each_test_is_listed_once() {
         "with_generic_helpers",
         "with_inner_attributes",
         "with_other_attributes",
+        "that_has_lost_its_sandbox",
+        "what_has_lost_its_sandbox_does_not_run",
     ];
     expected.sort_unstable();
     assert_eq!(names, expected);

@@ -24,7 +24,7 @@ use syn::{
     AttrStyle, Attribute, Error, Expr, ExprLit, GenericParam, ItemFn, Lit, LitStr, Meta, MetaNameValue, Path, Safety,
 };
 
-use crate::above::{Above, MAKERS, above};
+use crate::above::{Above, FILE_LOCKS, LOCKS, MAKERS, above};
 use crate::args::{Args, Bind, Ids, Root};
 
 /// Why a test is ignored, and fails if it is run nevertheless.
@@ -106,13 +106,12 @@ fn unfit(function: &ItemFn) -> Vec<Error> {
 
 /// Why a lock that an attribute above takes would keep nobody out, if it would not.
 fn lock_inside(function: &ItemFn, above: &Above) -> Option<&'static str> {
-    let takes_file_lock = above.has_file_lock || calls(function.block.to_token_stream(), "fs_");
-    if takes_file_lock || (above.locks.is_empty() && calls(function.block.to_token_stream(), "local_")) {
-        return Some(
-            "what locks above `#[isolated]` does so inside the sandbox, where it is alone: write it below `#[isolated]`",
-        );
-    }
-    None
+    let is_taken_outside = !above.locks.is_empty() || function.attrs.iter().any(is_lock);
+    let is_taken_inside = |prefix| calls(function.block.to_token_stream(), prefix);
+    let takes_file = above.has_file_lock || is_taken_inside("fs_");
+    (takes_file || (!is_taken_outside && is_taken_inside("local_"))).then_some(
+        "what locks above `#[isolated]` does so inside the sandbox, where it is alone: write it below `#[isolated]`",
+    )
 }
 
 /// Whether `tokens` call one of the functions of serial_test whose names begin with `prefix`.
@@ -140,6 +139,12 @@ fn is_standard_test(attribute: &Attribute) -> bool {
     standard && last_name(path) == "test"
 }
 
+/// Whether this attribute keeps tests apart.
+fn is_lock(attribute: &Attribute) -> bool {
+    let name = last_name(attribute.path());
+    LOCKS.iter().chain(&FILE_LOCKS).any(|lock| *lock == name)
+}
+
 fn last_name(path: &Path) -> String {
     path.segments.last().map_or(String::new(), |segment| segment.ident.to_string())
 }
@@ -158,7 +163,8 @@ fn test_attribute(function: &ItemFn, above: &Above) -> Option<TokenStream> {
 }
 
 /// The same function, with what makes tests of it first, then what isolates them, and then all else, which so stays outside of the
-/// sandbox.
+/// sandbox. Where rstest has cases, what stands before one of them is for that one alone: so ours goes behind the last, and only
+/// locks change places.
 fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
     let ours: Attribute = syn::parse_quote!(#[#krate::__private::isolated_case(#args)]);
     if !function.attrs.iter().any(|attribute| attribute.path().is_ident("ignore")) {
@@ -167,8 +173,22 @@ fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> T
             .attrs
             .push(syn::parse_quote!(#[cfg_attr(not(all(target_os = "linux", not(miri))), ignore = #ELSEWHERE)]));
     }
-    let (makers, others): (Vec<_>, Vec<_>) = function.attrs.drain(..).partition(makes_tests);
-    function.attrs.extend(makers.into_iter().chain([ours]).chain(others));
+    let is_case = |attribute: &Attribute| attribute.path().segments.first().is_some_and(|first| first.ident == "case");
+    let last_case = function.attrs.iter().rposition(is_case);
+    let mut index = 0;
+    let (first, others): (Vec<_>, Vec<_>) = function.attrs.drain(..).partition(|attribute| {
+        index += 1;
+        makes_tests(attribute) || last_case.is_some_and(|last| index <= last + 1 && !is_lock(attribute))
+    });
+    function.attrs.extend(first.into_iter().chain([ours]).chain(others));
+    // Should ours get lost on the way, the body must not run.
+    let name = function.sig.ident.to_string();
+    let block = &function.block;
+    *function.block = syn::parse_quote!({
+        #[cfg(all(target_os = "linux", not(miri)))]
+        #krate::__private::must_be_inside(#name);
+        #block
+    });
     quote!(#function)
 }
 
@@ -436,19 +456,30 @@ mod tests {
             ),
             (
                 quote!(
+                    #[y]
+                    #[rstest]
+                    fn a(b: u8) {}
+                ),
+                "#[rstest]OURS#[y]IGNOREDfna(b:u8){}",
+            ),
+            (
+                quote!(
                     #[serial]
                     #[rstest]
-                    #[case(1)]
+                    #[x]
+                    #[case::x(1)]
+                    #[y]
                     #[tokio::test]
                     async fn a(#[case] b: u8) {}
                 ),
-                "#[rstest]#[tokio::test]OURS#[serial]#[case(1)]IGNOREDasyncfna(#[case]b:u8){}",
+                "#[rstest]#[x]#[case::x(1)]#[tokio::test]OURS#[serial]#[y]IGNOREDasyncfna(#[case]b:u8){}",
             ),
         ] {
             let ours = "#[::belljar::__private::isolated_case(net,timeout=\"90s\")]";
             let ignored =
                 format!("#[cfg_attr(not(all(target_os=\"linux\",not(miri))),ignore={ELSEWHERE:?})]").replace(' ', "");
-            let expected = expected.replace("OURS", ours).replace("IGNORED", &ignored);
+            let check = "{#[cfg(all(target_os=\"linux\",not(miri)))]::belljar::__private::must_be_inside(\"a\");{}}";
+            let expected = expected.replace("OURS", ours).replace("IGNORED", &ignored).replace("{}", check);
             assert_eq!(expanded(quote!(net, timeout = "90s"), item), expected);
         }
     }

@@ -203,6 +203,8 @@ pub mod __private {
     #[cfg(target_os = "linux")]
     pub use crate::host::run;
     #[cfg(target_os = "linux")]
+    pub use crate::sandbox::must_be_inside;
+    #[cfg(target_os = "linux")]
     pub use crate::spec::{Bind, Ids, Root, Spec, Test};
     pub use belljar_macros::isolated_case;
 

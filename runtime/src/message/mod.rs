@@ -271,6 +271,14 @@ pub(crate) fn listed_twice(tests: &[&str]) -> String {
 
 // ---- No sandbox ----
 
+pub(crate) fn outside(test: &str) -> String {
+    format!(
+        "{}: it would have run outside of its sandbox, because an attribute below `#[isolated]` has dropped that. Write \
+         `#[isolated]` last. All other tests of this binary end with it.\n",
+        failed(test)
+    )
+}
+
 pub(crate) fn not_a_test_run(test: &str) -> String {
     format!(
         "{}: this process has no zygote, because it was started with `--list` or `--help`. Start it without, to run tests.",

@@ -11,6 +11,7 @@ mod group;
 pub(crate) mod mark;
 mod reaper;
 
+pub use body::must_be_inside;
 pub(crate) use body::{changes, usage, whereabouts};
 pub use group::Group;
 
