@@ -1,4 +1,4 @@
-//! Expectations that stand in the source, or in a file beside it. `UPDATE_EXPECT=1` takes `bind = [".:rw"]`.
+//! Expectations that stand in the source, or in a file beside it. To update them takes a bind that may be written to.
 
 use belljar::isolated;
 use expect_test::{expect, expect_file};
@@ -26,7 +26,7 @@ fn that_is_not_met() {
     expect_file!["hostname.txt"].assert_eq(&hostname());
 }
 
-/// As `UPDATE_EXPECT=1` does it, with a file that differs in nothing.
+/// As `UPDATE_EXPECT=1` does it.
 #[isolated(hostname = "jar", bind = ["written:rw"], env = ["UPDATE_EXPECT=1"])]
 fn that_is_updated() {
     std::fs::write("written/hostname.txt", "old").expect("write");
