@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::{env, mem, process, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, run, this_binary};
+use belljar_tests::{Run, mark, marked, this_binary};
 use nix::errno::Errno;
 use nix::errno::Errno::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -406,18 +406,30 @@ const CALLS_MAX: usize = 20_000;
 fn run_with(victim: &str, failing: Option<(&Call, Errno)>) -> (Run, Vec<Call>) {
     let mut command = this_binary();
     command.args(["--exact", victim, "--ignored", "--show-output", "--test-threads=1"]);
+    let mark = mark(&mut command);
+    // A file, and no pipe: what a run leaves may hold it open.
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
     let (give, take) = mpsc::channel();
     let (over, at_end) = pipe().expect("pipe");
-    thread::scope(|scope| {
+    let (status, calls) = thread::scope(|scope| {
+        // The filter is that of a thread which starts the victim and does nothing else. Another waits for the victim.
         let starter = scope.spawn(move || {
             give.send(listen(KINDS.iter().map(|kind| kind.number))).expect("send");
-            let run = run(&mut command);
+            command.spawn().expect("the victim begins")
+        });
+        let waiter = scope.spawn(move || {
+            let status = starter.join().expect("join").wait().expect("wait");
             drop(at_end);
-            run
+            status
         });
         let calls = supervise(take.recv().expect("receive").expect("a listener"), &over, victim, failing);
-        (starter.join().expect("join"), calls)
-    })
+        (waiter.join().expect("join"), calls)
+    });
+    let left = marked(&mark);
+    let mut output = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut output)).expect("read");
+    (Run { status, output, left }, calls)
 }
 
 fn supervise(listener: OwnedFd, over: &OwnedFd, victim: &str, failing: Option<(&Call, Errno)>) -> Vec<Call> {

@@ -103,7 +103,8 @@ fn environment_of(pid: u32) -> Vec<u8> {
         if !environment.is_empty() || !in_exec {
             return environment;
         }
-        thread::yield_now();
+        // It may need this very processor, which some kernels do not give away for good by sched_yield(2).
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
