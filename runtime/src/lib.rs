@@ -47,6 +47,10 @@
 //! would be skipped otherwise (`unsupported = "skip"`). A test that was skipped passes, as far as the harness knows; it says so, and
 //! a list at the end of the run says so again. What a test asks for and does not exist, such as a path, is no reason to skip it.
 //!
+//! `BELLJAR_ON_FAIL=shell` keeps the sandbox of a test that fails, or runs out of time: with what it has mounted and written, and with
+//! the processes that it has left. Standard error then says how to enter it, by nsenter(1), and how to let it go; the run waits for
+//! that. Under nextest, that is seen with `--no-capture`.
+//!
 //! `BELLJAR_DOCTOR` has any test binary tell what this host lets sandboxes have, in place of running tests: `1` as a table, `json` as
 //! [`Diagnosis::to_json`] writes it. The status is 0 if `#[isolated]` tests run here. [`doctor`] tells a program the same.
 //!

@@ -231,9 +231,10 @@ pub(crate) enum Frame<'a> {
     Exiting,
     /// From the test: it got SIGSEGV or SIGBUS.
     Fault(Fault),
-    /// From init: the test's process has ended. `execed`: another program ran in it. `survivors`: processes are left. `cpu`:
+    /// From init: the test's process has ended. `execed`: another program ran in it. `stays`: init waits, as processes are left, or
+    /// what is left is wanted. `cpu`:
     /// the CPU time of init and of all that it has reaped, in microseconds.
-    Ended { end: End, execed: bool, survivors: bool, cpu: u64 },
+    Ended { end: End, execed: bool, stays: bool, cpu: u64 },
     /// From the test: it asks what the sandbox has used. With it comes the descriptor to write that to.
     Usage,
     /// From the test: it asks for a group of this name. With it comes a socket for what [`Handed`](crate::cgroup::Handed) is.
@@ -302,12 +303,12 @@ impl<'a> Frame<'a> {
                 writer.put(&[5, 3]);
                 writer.put(&address.to_ne_bytes());
             }
-            Self::Ended { end, execed, survivors, cpu } => {
+            Self::Ended { end, execed, stays, cpu } => {
                 let (kind, number, core) = match end {
                     End::Exited(status) => (0, status, false),
                     End::Killed { signal, core } => (1, signal, core),
                 };
-                writer.put(&[6, kind, u8::from(core), u8::from(execed), u8::from(survivors)]);
+                writer.put(&[6, kind, u8::from(core), u8::from(execed), u8::from(stays)]);
                 writer.put(&number.to_ne_bytes());
                 writer.put(&cpu.to_ne_bytes());
             }
@@ -355,7 +356,7 @@ impl<'a> Frame<'a> {
                 let address = Some(u64::from_ne_bytes(address.try_into().ok()?));
                 Some(Self::Fault(Fault::Access { address }))
             }
-            (6, [kind, core, execed, survivors, n0, n1, n2, n3, cpu @ ..]) => {
+            (6, [kind, core, execed, stays, n0, n1, n2, n3, cpu @ ..]) => {
                 let number = i32::from_ne_bytes([*n0, *n1, *n2, *n3]);
                 let cpu = u64::from_ne_bytes(cpu.try_into().ok()?);
                 let end = match kind {
@@ -363,7 +364,7 @@ impl<'a> Frame<'a> {
                     1 => End::Killed { signal: number, core: flag(*core)? },
                     _ => return None,
                 };
-                Some(Self::Ended { end, execed: flag(*execed)?, survivors: flag(*survivors)?, cpu })
+                Some(Self::Ended { end, execed: flag(*execed)?, stays: flag(*stays)?, cpu })
             }
             (7, []) => Some(Self::Usage),
             (8, name) => Some(Self::Group(name)),
@@ -408,8 +409,8 @@ mod tests {
             Frame::Fault(Fault::StackOverflow),
             Frame::Fault(Fault::Access { address: None }),
             Frame::Fault(Fault::Access { address: Some(0xdead_beef) }),
-            Frame::Ended { end: End::Exited(REPORTED), execed: false, survivors: true, cpu: 7 },
-            Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, survivors: false, cpu: u64::MAX },
+            Frame::Ended { end: End::Exited(REPORTED), execed: false, stays: true, cpu: 7 },
+            Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, stays: false, cpu: u64::MAX },
             Frame::Usage,
             Frame::Copied,
             Frame::Changes,

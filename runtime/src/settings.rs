@@ -17,6 +17,9 @@ pub(crate) const BELLJAR_TRACE: &str = "BELLJAR_TRACE";
 /// What becomes of tests that the host can't run.
 const BELLJAR_UNSUPPORTED: &str = "BELLJAR_UNSUPPORTED";
 
+/// What becomes of the sandboxes of tests that fail.
+const BELLJAR_ON_FAIL: &str = "BELLJAR_ON_FAIL";
+
 /// Whether this host is to be looked at in place of running tests.
 const BELLJAR_DOCTOR: &str = "BELLJAR_DOCTOR";
 
@@ -27,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) report: Option<OsString>,
     pub(crate) trace: Option<OsString>,
     pub(crate) unsupported: Option<OsString>,
+    pub(crate) on_fail: Option<OsString>,
     pub(crate) doctor: Option<OsString>,
     /// The working directory.
     directory: PathBuf,
@@ -43,6 +47,7 @@ pub(crate) fn settings() -> &'static Settings {
             report: value(BELLJAR_REPORT),
             trace: value(BELLJAR_TRACE),
             unsupported: value(BELLJAR_UNSUPPORTED),
+            on_fail: value(BELLJAR_ON_FAIL),
             doctor: value(BELLJAR_DOCTOR),
             directory: env::current_dir().unwrap_or_default(),
         }

@@ -2,7 +2,8 @@
 
 /// The sandbox that a test is in.
 ///
-/// From outside, `nsenter --all --target INIT` enters it, with the number that [`init`](Self::init) has; see nsenter(1).
+/// From outside, `nsenter --target INIT --preserve-credentials --user --mount --pid` enters it, with the number that
+/// [`init`](Self::init) has, and with the kinds of namespaces that it has of its own; see nsenter(1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Whereabouts {

@@ -32,6 +32,7 @@ fn hangs() {
 
 #[cfg_attr(feature = "isolated", belljar::isolated)]
 #[cfg_attr(not(feature = "isolated"), test)]
+#[allow(clippy::zombie_processes)] // That is what it is about.
 fn leaves_a_daemon() {
     // It has the standard streams of the test.
     Command::new("sleep").arg("30").stdin(Stdio::null()).spawn().unwrap();

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 mod explain;
 mod ids;
 pub(crate) mod judge;
+mod kept;
 mod output;
 pub(crate) mod policy;
 pub(crate) mod repeats;
@@ -79,6 +80,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     account::check().map_err(|bad| Verdict::Failed(message::bad_report(name, bad)))?;
     trace::check().map_err(|bad| Verdict::Failed(message::bad_trace(name, bad)))?;
     policy::check().map_err(|bad| Verdict::Failed(message::bad_policy(name, bad)))?;
+    kept::check().map_err(|bad| Verdict::Failed(message::bad_on_fail(name, bad)))?;
     let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => policy::verdict(test, page),
         Obstacle::Other(text) => Verdict::Failed(text),

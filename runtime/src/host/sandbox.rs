@@ -26,6 +26,7 @@ use super::copy::Tree;
 use super::explain::explain_cgroup;
 use super::ids;
 use super::judge::{Ended, Evidence, Largest, OwnedRefusal};
+use super::kept;
 use super::output::Stream;
 use super::trace::{self, Life};
 use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
@@ -135,7 +136,7 @@ impl Sandbox {
     pub(super) fn follow(&mut self, test: &Test, zygote: &Zygote) -> Evidence {
         let _span = trace::span("follow the test");
         let mut evidence = Evidence::default();
-        if let Err(errno) = self.watch(test.timeout, zygote, &mut evidence) {
+        if let Err(errno) = self.watch(test, zygote, &mut evidence) {
             evidence.watching_failed = Some(errno);
         }
         if let Some(life) = &mut self.life {
@@ -159,10 +160,10 @@ impl Sandbox {
     }
 
     /// Passes on output and collects reports, until the last report has come or init is dead.
-    fn watch(&mut self, timeout: Option<Duration>, zygote: &Zygote, evidence: &mut Evidence) -> nix::Result<()> {
-        let mut deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    fn watch(&mut self, test: &Test, zygote: &Zygote, evidence: &mut Evidence) -> nix::Result<()> {
+        let mut deadline = test.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut time_is_up = false;
-        let mut survivors = false;
+        let mut stays = false;
         let mut report_open = true;
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
         // What is to be killed is waited for until it is born: the zygote never takes long.
@@ -170,10 +171,12 @@ impl Sandbox {
         loop {
             match &init {
                 Some(init) if time_is_up => {
+                    self.keep(init, kept::out_of_time(test))?;
                     evidence.timed_out = Some(kill_all(init)?);
                     return Ok(());
                 }
-                Some(init) if survivors && self.spec.memory.is_some() => {
+                Some(init) if stays && self.spec.memory.is_some() => {
+                    self.keep(init, kept::failure(test, evidence))?;
                     evidence.survivors = census::below(init.as_fd());
                     // Init kills them, and tells if one of them was the largest.
                     shutdown(self.report.as_raw_fd(), Shutdown::Write)?;
@@ -181,7 +184,8 @@ impl Sandbox {
                     while matches!(self.receive(evidence, &mut None)?, Received::Report) {}
                     return Ok(());
                 }
-                Some(init) if survivors => {
+                Some(init) if stays => {
+                    self.keep(init, kept::failure(test, evidence))?;
                     evidence.survivors = kill_all(init)?;
                     return Ok(());
                 }
@@ -221,8 +225,8 @@ impl Sandbox {
             while report_open && turn.next().is_some() {
                 match self.receive(evidence, &mut init)? {
                     Received::Report => {}
-                    Received::LastReport { survivors: false } => return Ok(()),
-                    Received::LastReport { survivors: true } => survivors = true,
+                    Received::LastReport { stays: false } => return Ok(()),
+                    Received::LastReport { stays: true } => stays = true,
                     Received::Nothing => break,
                     Received::End => report_open = false,
                 }
@@ -250,6 +254,24 @@ impl Sandbox {
                     return Ok(());
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Lets the sandbox be until somebody ends its init, if there is a failure and failures are to be looked at.
+    fn keep(&mut self, init: &OwnedFd, failure: Option<String>) -> nix::Result<()> {
+        let Some((failure, pid)) = failure.zip(pid_of(init.as_fd())) else { return Ok(()) };
+        kept::tell(&failure, self.spec, pid);
+        loop {
+            let [dead, stdout, stderr] = wait([Some(init.as_fd()), self.stdout.pipe(), self.stderr.pipe()], None)?;
+            if stdout {
+                self.stdout.pump()?;
+            }
+            if stderr {
+                self.stderr.pump()?;
+            }
+            if dead {
+                return Ok(());
             }
         }
     }
@@ -314,11 +336,11 @@ impl Sandbox {
                 let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
                 evidence.largest = Some(Largest { bytes, name, had_children });
             }
-            Some(Frame::Ended { end, execed, survivors, cpu }) => {
+            Some(Frame::Ended { end, execed, stays, cpu }) => {
                 // What is left has a part in it that will never be known.
-                let cpu = (!survivors).then(|| Duration::from_micros(cpu));
+                let cpu = (!stays).then(|| Duration::from_micros(cpu));
                 evidence.ended = Some(Ended { end, execed, cpu });
-                return Ok(Received::LastReport { survivors });
+                return Ok(Received::LastReport { stays });
             }
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
@@ -407,7 +429,7 @@ impl From<Errno> for NoSandbox {
 /// What came over the report socket.
 enum Received {
     Report,
-    LastReport { survivors: bool },
+    LastReport { stays: bool },
     Nothing,
     End,
 }

@@ -19,6 +19,7 @@ use crate::host::judge::Largest;
 use crate::host::trace::BadTrace;
 use crate::ns::{Action, Kind};
 use crate::report::{End, Step};
+use crate::spec::{Ids, Spec};
 pub(crate) use cause::Cause;
 
 /// How many processes a message lists by name.
@@ -342,6 +343,40 @@ pub(crate) fn bad_policy(test: &str, value: &OsStr) -> String {
         failed(test),
         plain(value.to_string_lossy())
     )
+}
+
+pub(crate) fn bad_on_fail(test: &str, value: &OsStr) -> String {
+    format!(
+        "{}: BELLJAR_ON_FAIL is `{}`, which says nothing. Set it to `shell` to have the sandboxes of tests that fail be kept, and be told \
+         how to enter them.",
+        failed(test),
+        plain(value.to_string_lossy())
+    )
+}
+
+/// The sandbox of a test that has failed is kept. Into namespaces that it shares with the host, not everybody is let.
+pub(crate) fn kept(failure: &str, spec: &Spec, init: u32) -> String {
+    let own = [("user", spec.ids != Ids::Host), ("net", spec.net), ("time", spec.time.is_some())];
+    let kinds: String = own.iter().filter(|(_, is_own)| *is_own).map(|(kind, _)| format!(" --{kind}")).collect();
+    format!(
+        "{failure}\nbelljar: its sandbox is kept. To enter it:\n  nsenter --target {init} --preserve-credentials --mount --pid --ipc --uts \
+         --cgroup{kinds} sh\nTo let it go:\n  kill -KILL {init}"
+    )
+}
+
+pub(crate) fn panicked(test: &str, text: Option<&str>) -> String {
+    match text {
+        Some(text) => format!("{}: its body panicked: {text}", failed(test)),
+        None => format!("{}: its body panicked.", failed(test)),
+    }
+}
+
+pub(crate) fn did_not_panic(test: &str) -> String {
+    format!("{}: its body returned, and should have panicked.", failed(test))
+}
+
+pub(crate) fn out_of_time(test: &str) -> String {
+    format!("{}: its time is up.", failed(test))
 }
 
 /// All tests that were skipped, and why.

@@ -13,6 +13,7 @@ use nix::unistd::{Pid, read};
 use super::{Report, give_up};
 use crate::proc::Stat;
 use crate::report::{Buffer, End, Frame, REPORTED, Step};
+use crate::settings::settings;
 use crate::sys::{self, Waited};
 
 /// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC.
@@ -43,12 +44,14 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
             Err(_) => break false,
         }
     };
-    if finds_largest && !survivors {
+    // Where failures are to be looked at, so may be what is left of them: mounts, files, interfaces.
+    let stays = survivors || settings().on_fail.is_some();
+    if finds_largest && !stays {
         let _ = report.send(&largest.frame());
     }
-    let _ = report.send(&Frame::Ended { end, execed, survivors, cpu: cpu_time() });
-    if survivors {
-        // The test binary looks at them, and then kills this process, or closes its end of the socket for writing.
+    let _ = report.send(&Frame::Ended { end, execed, stays, cpu: cpu_time() });
+    if stays {
+        // The test binary looks at it, and then kills this process, or closes its end of the socket for writing.
         let _ = recv(report.0.as_raw_fd(), &mut [0], MsgFlags::empty());
         // All but this process.
         let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);

@@ -1,0 +1,48 @@
+//! Sandboxes of tests that have failed, which are kept for somebody to look round in, if the environment asks for that.
+
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+
+use super::judge::{Evidence, Verdict, judge};
+use crate::message;
+use crate::settings::settings;
+use crate::spec::{Spec, Test};
+
+fn is_wanted() -> Result<bool, &'static OsStr> {
+    match settings().on_fail.as_deref() {
+        None => Ok(false),
+        Some(value) if value == "shell" => Ok(true),
+        Some(other) => Err(other),
+    }
+}
+
+/// Fails with what the environment says, if nobody knows what that means.
+pub(super) fn check() -> Result<(), &'static OsStr> {
+    is_wanted().map(drop)
+}
+
+/// What is said of a test whose sandbox is kept because its time is up.
+pub(super) fn out_of_time(test: &Test) -> Option<String> {
+    is_wanted().is_ok_and(|wanted| wanted).then(|| message::out_of_time(test.short_name()))
+}
+
+/// What is said of a test whose sandbox is kept because it has failed, if it has.
+pub(super) fn failure(test: &Test, evidence: &Evidence) -> Option<String> {
+    if !is_wanted().is_ok_and(|wanted| wanted) {
+        return None;
+    }
+    let name = test.short_name();
+    match (judge(test, evidence).ok()?, test.should_panic) {
+        (Verdict::Failed(text), _) => Some(text),
+        (Verdict::Panicked(text), Some(expected)) if text.as_deref().unwrap_or_default().contains(expected) => None,
+        (Verdict::Panicked(text), _) => Some(message::panicked(name, text.as_deref())),
+        (Verdict::Passed, Some(_)) => Some(message::did_not_panic(name)),
+        (Verdict::Passed, None) | (Verdict::Skipped(_), _) => None,
+    }
+}
+
+/// Tells how to enter the sandbox with this init, and how to let it go. The harness keeps what tests print until they are over: it is
+/// told past the harness.
+pub(super) fn tell(failure: &str, spec: &Spec, init: u32) {
+    let _ = writeln!(io::stderr(), "{}", message::kept(failure, spec, init));
+}

@@ -1,0 +1,130 @@
+//! `BELLJAR_ON_FAIL=shell` keeps the sandboxes of tests that fail, and tells how to enter them.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio, exit};
+use std::{fs, iter};
+
+use belljar::isolated;
+use belljar_tests::{hang, mark, marked, run, this_binary, wait_until};
+
+const EVIDENCE: &str = "/tmp/evidence";
+
+fn leave_evidence() {
+    fs::write(EVIDENCE, "what the test wrote").expect("write");
+}
+
+#[isolated(hostname = "kept")]
+#[ignore = "run by the others"]
+fn victim_that_panics() {
+    leave_evidence();
+    panic!("by intention");
+}
+
+#[isolated(hostname = "kept", memory = "256MiB", unsupported = "skip")]
+#[ignore = "run by the others"]
+fn victim_with_a_limit() {
+    leave_evidence();
+    panic!("by intention");
+}
+
+#[isolated(hostname = "kept")]
+#[ignore = "run by the others"]
+fn victim_that_exits() {
+    leave_evidence();
+    exit(0);
+}
+
+#[isolated(hostname = "kept", timeout = "300ms")]
+#[ignore = "run by the others"]
+fn victim_that_hangs() {
+    leave_evidence();
+    hang();
+}
+
+#[isolated(hostname = "kept")]
+#[ignore = "run by the others"]
+#[should_panic]
+fn victim_that_should_panic() {
+    leave_evidence();
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn passes() {}
+
+#[isolated]
+#[ignore = "run by the others"]
+#[should_panic(expected = "intention")]
+fn panics_as_it_should() {
+    panic!("by intention");
+}
+
+/// This binary, to run one test.
+fn victim(name: &str, on_fail: &str) -> Command {
+    let mut command = this_binary();
+    command.args(["--exact", name, "--ignored"]).env("BELLJAR_ON_FAIL", on_fail);
+    command
+}
+
+/// What the shell makes of `line`.
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().expect("sh");
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Runs a test that fails, enters its sandbox as told, lets it go as told, and returns what was told of the failure.
+fn enter(name: &str) -> String {
+    let mut command = victim(name, "shell");
+    let mark = mark(&mut command);
+    let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("this binary");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let mut told = String::new();
+    let mut next = |begin: &str| {
+        let line = iter::from_fn(|| lines.next()).map(|line| line.expect("a line")).find(|line| {
+            told = format!("{told}{line}\n");
+            line.trim_start().starts_with(begin)
+        });
+        line.unwrap_or_else(|| panic!("{name}: {told}"))
+    };
+    let enter = next("nsenter ");
+    let go = next("kill ");
+    assert_eq!(sh(&format!("{enter} -c 'uname -n; cat {EVIDENCE}'")), "kept\nwhat the test wrote", "{name}");
+    sh(&go);
+    let status = child.wait().expect("wait");
+    assert_eq!(status.code(), Some(101), "{name}: {told}");
+    wait_until(|| marked(&mark).is_empty());
+    told
+}
+
+#[test]
+fn whatever_fails_is_kept() {
+    for (name, why) in [
+        ("victim_that_panics", "`victim_that_panics` failed: its body panicked: by intention"),
+        ("victim_that_exits", "called exit(0) before the body returned"),
+        ("victim_that_hangs", "`victim_that_hangs` failed: its time is up"),
+        ("victim_that_should_panic", "its body returned, and should have panicked"),
+    ] {
+        let told = enter(name);
+        assert!(told.contains(why), "{told}");
+    }
+    if belljar_tests::must_limit() == Some(true) {
+        enter("victim_with_a_limit");
+    }
+}
+
+#[test]
+fn nothing_else_is_kept() {
+    for name in ["passes", "panics_as_it_should"] {
+        let run = run(&mut victim(name, "shell"));
+        assert!(run.passed() && run.left.is_empty() && !run.output.contains("kept"), "{}", run.output);
+    }
+    let run = run(&mut victim("victim_that_panics", ""));
+    assert!(run.failed() && !run.output.contains("nsenter"), "{}", run.output);
+}
+
+#[test]
+fn what_nobody_knows_is_an_error() {
+    let run = run(&mut victim("passes", "bash"));
+    assert!(run.failed() && run.output.contains("BELLJAR_ON_FAIL is `bash`"), "{}", run.output);
+}
