@@ -103,6 +103,9 @@ fn thread_sanitizer_works() {
         };
         let Run { status, output, .. } = run(&skip(["the_user_is_another"]));
         assert!(status.success() && output.contains("test result: ok. 6 passed; 0 failed; 4 ignored"), "{output}");
+        // The sanitizer's own thread is one too many for this, and that is told.
+        let Run { status, output, .. } = run(&["the_user_is_another"]);
+        assert!(!status.success() && output.contains("as ThreadSanitizer's have"), "{output}");
         let run = run(&["--ignored", SANITIZED[1]]);
         assert!(run.failed() && run.output.contains("ThreadSanitizer: data race"), "{}", run.output);
     }

@@ -67,6 +67,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
             let stack = env::var("RUST_MIN_STACK").ok();
             stack.map(|stack| Cause::no_thread(&stack)).or_else(|| too_many_processes(around))
         }
+        Step::User if errno == Errno::EINVAL => Some(Cause::has_threads()),
         Step::HostIds => Some(Cause::not_real_root(around.uid, &map_of("uid").unwrap_or_default())),
         Step::MapIds | Step::Clocks if errno == Errno::EROFS => Some(Cause::read_only_proc()),
         Step::MapIds

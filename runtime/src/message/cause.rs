@@ -281,6 +281,14 @@ impl Cause {
     }
 
     /// `stack` is what RUST_MIN_STACK asks for.
+    pub(crate) fn has_threads() -> Self {
+        Self::new(
+            "the test's process has a second thread before its body begins, as ThreadSanitizer's have, and enters no user namespace",
+            "EINVAL, which unshare(2) has for such processes",
+            "write uids = 65536 beside user: users that are there already take no namespace of their own",
+        )
+    }
+
     pub(crate) fn no_thread(stack: &str) -> Self {
         Self::new(
             "the thread is to have a larger stack than there is memory for, or there are as many threads as there may be",
