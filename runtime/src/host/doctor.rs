@@ -98,7 +98,7 @@ fn try_out(test: &'static Test) -> Result<(), Page> {
     match run_and_judge(test) {
         Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
         Ok(_) => Ok(()),
-        Err(Obstacle::Host(page)) => Err(page),
+        Err(Obstacle::Host(page) | Obstacle::Mistake(page)) => Err(page),
     }
 }
 

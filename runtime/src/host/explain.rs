@@ -16,9 +16,8 @@ use crate::report::Step;
 use crate::sys::errno_of;
 use crate::sys::probe::{self, Answer};
 
-// See capabilities(7).
+/// See capabilities(7).
 const CAP_SYS_ADMIN: u32 = 21;
-const CAP_SETFCAP: u32 = 31;
 
 /// The most likely cause of `step` failing on `path` with `errno`; unknown if the host shows none.
 pub(super) fn explain(step: Step, errno: Errno, path: &str) -> Cause {
@@ -34,7 +33,7 @@ pub(super) fn unknown() -> Cause {
 fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<Cause> {
     let refused = errno == Errno::EPERM || errno == Errno::EACCES;
     if let Some(answer) = filter_of(step).filter(|answer| answer.errno == errno) {
-        return Some(Cause::barrier(&Barrier::Filter(answer), around));
+        return Some(Cause::barrier(&Barrier::Filter(Some(answer)), around));
     }
     // What needs `/proc` finds none, or the kernel does, which makes no second one where there is no first.
     if !around.has_proc && (path.starts_with("/proc") || path.ends_with("proc")) {
@@ -61,7 +60,10 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
             let module = |barrier: &&Barrier| matches!(barrier, Barrier::Profile(_) | Barrier::Label(_));
             around.barriers.iter().find(module).map(|barrier| Cause::barrier(barrier, around))
         }
-        Step::Clone if errno == Errno::EPERM => unmapped().or_else(chroot),
+        Step::Clone if errno == Errno::EPERM => unmapped().or_else(chroot).or_else(|| {
+            let profile = around.barriers.iter().find(|barrier| matches!(barrier, Barrier::Profile(_)));
+            profile.map(|profile| Cause::barrier(profile, around))
+        }),
         Step::ForkZygote | Step::Clone | Step::Fork if errno == Errno::EAGAIN => too_many_processes(around),
         Step::Thread => {
             let stack = env::var("RUST_MIN_STACK").ok();
@@ -70,12 +72,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         Step::User if errno == Errno::EINVAL => Some(Cause::has_threads()),
         Step::HostIds => Some(Cause::not_real_root(around.uid, &map_of("uid").unwrap_or_default())),
         Step::MapIds | Step::Clocks if errno == Errno::EROFS => Some(Cause::read_only_proc()),
-        Step::MapIds
-            if errno == Errno::EPERM
-                && path.ends_with("uid_map")
-                && around.uid == 0
-                && has_capability(CAP_SETFCAP) == Some(false) =>
-        {
+        Step::MapIds if errno == Errno::EPERM && path.ends_with("uid_map") && around.may_not_map_root => {
             Some(Cause::may_not_map_root(around))
         }
         Step::Zygote | Step::Bind if path.starts_with("/dev") && !path.exists() => {
@@ -94,6 +91,10 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         Step::Keyring if errno == Errno::EDQUOT => Some(Cause::too_many_keys(&keys_of(around.uid))),
         Step::Mount if refused => {
             around.barriers.iter().find(|barrier| hides(barrier, path)).map(|barrier| Cause::barrier(barrier, around))
+        }
+        // Root of the namespaces may do this, which only who is root there can find out.
+        Step::Hostname | Step::Pivot if errno == Errno::EPERM && around.has_filter() => {
+            Some(Cause::barrier(&Barrier::Filter(None), around))
         }
         Step::Pivot if errno == Errno::EINVAL && kind_at(Path::new("/")) == "rootfs" => {
             Some(Cause::root_of_initramfs())
@@ -189,7 +190,7 @@ pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
     match trouble {
         Trouble::Refused { errno: Errno::EROFS, .. } => Some(Cause::read_only_cgroups(&around)),
         Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } if !unified => Some(Cause::cgroups_v1(around.uid)),
-        Trouble::Missing(_) if !mount_points().iter().any(|point| point.starts_with("/sys/fs/cgroup")) => {
+        Trouble::Missing(_) if !proc::mounts().iter().any(|mount| mount.kind.starts_with("cgroup")) => {
             Some(Cause::no_cgroups())
         }
         Trouble::Missing(_) if around.place == Place::Wsl => Some(Cause::no_controllers_in_wsl()),

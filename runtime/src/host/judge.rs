@@ -110,6 +110,8 @@ fn is_of_host(step: Step, errno: Errno) -> bool {
 pub(crate) enum Obstacle {
     /// This host can't make its sandbox.
     Host(Page),
+    /// Its sandbox can't be made, and that is not the host's nature.
+    Mistake(Page),
     /// Anything else, with what to print.
     Other(String),
 }
@@ -125,15 +127,15 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
         return Ok(Verdict::Failed(message::timed_out(name, timeout, running)));
     }
     if let Some(OwnedRefusal { step, path, errno, cause }) = &evidence.refused {
-        return Err(refused(name, *step, path, *errno, cause.clone()));
+        return Err(refused(*step, path, *errno, cause.clone()));
     }
     Ok(judge_run(name, evidence))
 }
 
 /// Why a test did not run, a step of whose set-up has failed. `cause` is why, if that is known already.
-pub(crate) fn refused(name: &str, step: Step, path: &str, errno: Errno, cause: Option<Cause>) -> Obstacle {
+pub(crate) fn refused(step: Step, path: &str, errno: Errno, cause: Option<Cause>) -> Obstacle {
     let page = Page::new(step, path, errno, cause.unwrap_or_else(|| explain(step, errno, path)));
-    if is_of_host(step, errno) { Obstacle::Host(page) } else { Obstacle::Other(page.in_full(name)) }
+    if is_of_host(step, errno) { Obstacle::Host(page) } else { Obstacle::Mistake(page) }
 }
 
 fn judge_run(name: &str, evidence: &Evidence) -> Verdict {

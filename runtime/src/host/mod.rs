@@ -83,6 +83,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     kept::check().map_err(|bad| Verdict::Failed(message::bad_on_fail(name, bad)))?;
     let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => policy::verdict(test, page),
+        Obstacle::Mistake(page) => Verdict::Failed(page.in_full(name)),
         Obstacle::Other(text) => Verdict::Failed(text),
     })?;
     let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { sandbox.changes() };
@@ -115,7 +116,7 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
-        Some(Err(errno)) => return Err(judge::refused(name, Step::ForkZygote, "", *errno, None)),
+        Some(Err(errno)) => return Err(judge::refused(Step::ForkZygote, "", *errno, None)),
         None => return Err(Obstacle::Other(message::not_a_test_run(name))),
     };
     let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
@@ -127,7 +128,7 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
             let page = Page::of_limits(&trouble, cause);
             // Who names a cgroup means it.
             let is_of_host = cgroup::chosen().is_none();
-            if is_of_host { Obstacle::Host(page) } else { Obstacle::Other(page.in_full(name)) }
+            if is_of_host { Obstacle::Host(page) } else { Obstacle::Mistake(page) }
         }
     })?;
     let _span = trace::span("judge");

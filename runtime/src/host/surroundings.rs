@@ -6,8 +6,11 @@ use std::{env, fs};
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
 
-use crate::proc::{mount_points, status};
+use crate::proc::{has_capability, mount_points, status};
 use crate::sys::probe::{self, Answer};
+
+/// See capabilities(7).
+const CAP_SETFCAP: u32 = 31;
 
 /// The kind of place that the tests run in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +58,8 @@ fn contains(text: &[u8], word: &str) -> bool {
 /// Something that containers put around processes, and that keeps sandboxes from being made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Barrier {
-    /// A seccomp filter, which has given itself away.
-    Filter(Answer),
+    /// A seccomp filter, with what it has given itself away by, or else by what it refuses where the kernel refuses nothing.
+    Filter(Option<Answer>),
     /// An AppArmor profile, by its name.
     Profile(String),
     /// An SELinux context.
@@ -76,6 +79,15 @@ pub(crate) struct Surroundings {
     pub(crate) uid: u32,
     /// `Seccomp` in proc_pid_status(5).
     pub(crate) seccomp: Option<String>,
+    /// Whether this is root, and without the capability that mapping root takes since Linux 5.12.
+    pub(crate) may_not_map_root: bool,
+}
+
+impl Surroundings {
+    /// Whether there is a filter, whatever it refuses.
+    pub(crate) fn has_filter(&self) -> bool {
+        self.seccomp.as_deref() == Some("2")
+    }
 }
 
 impl Surroundings {
@@ -88,11 +100,17 @@ impl Surroundings {
         let mask = (!masks.is_empty()).then_some(Barrier::Mask(masks));
         Self {
             place: Place::find(),
-            barriers: filter.map(Barrier::Filter).into_iter().chain(security).chain(mask).collect(),
+            barriers: filter
+                .map(|answer| Barrier::Filter(Some(answer)))
+                .into_iter()
+                .chain(security)
+                .chain(mask)
+                .collect(),
             has_proc: Path::new("/proc/self/status").exists(),
             kernel: uname().map_or_else(|_| String::new(), |system| system.release().to_string_lossy().into_owned()),
             uid: geteuid().as_raw(),
             seccomp: status("Seccomp"),
+            may_not_map_root: geteuid().is_root() && has_capability(CAP_SETFCAP) == Some(false),
         }
     }
 }

@@ -81,14 +81,25 @@ impl Cause {
 
     /// `setting` is the name of the one that limits the number of namespaces, `limit` its value, if that can be known.
     pub(crate) fn too_many_namespaces(setting: &str, limit: Option<u64>, around: &Surroundings) -> Self {
-        let why = match limit {
-            Some(0) => "no namespaces of this kind are allowed",
-            _ => {
-                "there are as many namespaces of this kind as are allowed, here or around, or 32 lie in each other already"
-            }
-        };
         let seen = limit.map_or_else(|| format!("{setting} can't be read"), |limit| format!("{setting} is {limit}"));
-        Self::new(why, seen, sysctl(around, &format!("{setting}={}", limit.unwrap_or_default().max(5000) * 2)))
+        match limit {
+            // What user namespaces begin with: it is not this one that limits.
+            Some(limit) if limit >= i32::MAX as u64 => Self::new(
+                "a user namespace around this one has as many namespaces of this kind as it may have, or 32 lie in each other already",
+                seen,
+                format!(
+                    "run the tests in fewer user namespaces, or, outside of them all, sudo sysctl -w {setting}=100000"
+                ),
+            ),
+            Some(0) => {
+                Self::new("no namespaces of this kind are allowed", seen, sysctl(around, &format!("{setting}=10000")))
+            }
+            _ => Self::new(
+                "there are as many namespaces of this kind as are allowed",
+                seen,
+                sysctl(around, &format!("{setting}={}", limit.unwrap_or_default().max(5000) * 2)),
+            ),
+        }
     }
 
     pub(crate) fn no_time_namespaces() -> Self {
@@ -358,7 +369,7 @@ impl Cause {
     pub(crate) fn no_cgroups() -> Self {
         Self::new(
             "no cgroups are mounted",
-            "/proc/self/mountinfo has none in /sys/fs/cgroup",
+            "/proc/self/mountinfo has no cgroup or cgroup2",
             "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup",
         )
     }
@@ -394,7 +405,10 @@ fn name_of(place: Place) -> &'static str {
 /// How a barrier shows.
 fn seen(barrier: &Barrier) -> String {
     match barrier {
-        Barrier::Filter(Answer { call, errno, expected }) => format!(
+        Barrier::Filter(None) => {
+            "Seccomp: 2 in /proc/self/status, and the kernel itself lets root of a namespace do this".to_owned()
+        }
+        Barrier::Filter(Some(Answer { call, errno, expected })) => format!(
             "Seccomp: 2 in /proc/self/status, and {call} is refused with {errno:?}, where the kernel itself says {expected:?}"
         ),
         Barrier::Profile(name) => format!("/proc/self/attr/current is `{} (enforce)`", plain(name)),
@@ -426,20 +440,25 @@ fn sysctl(around: &Surroundings, assignment: &str) -> String {
     format!("{place}sudo sysctl -w {assignment}")
 }
 
-/// What to do about `barrier`, and about the others that stand behind it.
+/// What to do about `barrier`, and about the others that stand behind it: a filter may be one that has not shown yet.
 fn way_past(barrier: &Barrier, around: &Surroundings) -> String {
-    let barriers = || [barrier].into_iter().chain(around.barriers.iter().filter(|other| !is_same(barrier, other)));
+    let hidden = around.has_filter().then_some(&Barrier::Filter(None));
+    let is_known = |filter: &&Barrier| around.barriers.iter().any(|other| is_same(filter, other));
+    let others = around.barriers.iter().chain(hidden.filter(|filter| !is_known(filter)));
+    let barriers = || [barrier].into_iter().chain(others.clone().filter(|other| !is_same(barrier, other)));
     let all = |part: fn(&Barrier) -> &'static str, between| barriers().map(part).collect::<Vec<_>>().join(between);
+    let right = if around.may_not_map_root { " --cap-add SETFCAP" } else { "" };
     match around.place {
-        Place::Docker => format!("docker run {}", all(for_docker, " ")),
-        Place::Podman => format!("podman run {}", all(for_podman, " ")),
+        Place::Docker => format!("docker run {}{right}", all(for_docker, " ")),
+        Place::Podman => format!("podman run {}{right}", all(for_podman, " ")),
         Place::Kubernetes => {
             let of_pod = if barriers().any(|barrier| matches!(barrier, Barrier::Mask(_))) {
                 "in the pod's spec: hostUsers: false; "
             } else {
                 ""
             };
-            format!("{of_pod}in the container's securityContext: {}", all(for_kubernetes, "; "))
+            let right = if around.may_not_map_root { "; capabilities: {add: [SETFCAP]}" } else { "" };
+            format!("{of_pod}in the container's securityContext: {}{right}", all(for_kubernetes, "; "))
         }
         Place::Lxc => "lxc config set CONTAINER security.nesting=true (or incus config set), and restart it".to_owned(),
         Place::Host | Place::Wsl => on_host(barrier),
