@@ -331,6 +331,19 @@ fn check_told(command: &mut Command, words: &[&str]) {
     }
 }
 
+/// As in a container of Podman's.
+#[isolated]
+fn a_host_that_filters_what_root_of_a_namespace_may() {
+    filter([(libc::SYS_sethostname, vec![])].into(), Errno::EPERM);
+    check_refused(&[
+        "set the host name",
+        "EPERM",
+        "a seccomp filter refuses",
+        "root of a namespace",
+        "seccomp=unconfined",
+    ]);
+}
+
 #[isolated(time)]
 #[ignore = "run by the rows"]
 fn victim_with_clocks() {
