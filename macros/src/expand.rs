@@ -479,7 +479,7 @@ mod tests {
             let ours = "#[::belljar::__private::isolated_case(net,timeout=\"90s\")]";
             let ignored =
                 format!("#[cfg_attr(not(all(target_os=\"linux\",not(miri))),ignore={ELSEWHERE:?})]").replace(' ', "");
-            let check = "{#[cfg(all(target_os=\"linux\",not(miri)))]::belljar::__private::must_be_inside(\"a\");{}}";
+            let check = "{#[cfg(all(target_os=\"linux\",not(miri)))]::belljar::__private::must_be_inside(\"a\");}";
             let expected = expected.replace("OURS", ours).replace("IGNORED", &ignored).replace("{}", check);
             assert_eq!(expanded(quote!(net, timeout = "90s"), item), expected);
         }
