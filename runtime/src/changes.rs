@@ -5,6 +5,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// A difference between the root of a test and the tree that it is a copy of, by the path inside.
+///
+/// ```test_harness
+/// # use belljar::isolated;
+/// use belljar::Change;
+///
+/// #[isolated(root = "overlay")]
+/// fn makes_nothing_but_logs() -> std::io::Result<()> {
+///     std::fs::write("/var/log/tool", "started")?;
+///     let changes = belljar::changes()?;
+///     assert!(matches!(&changes[..], [Change::Created(path)] if path.starts_with("/var/log")), "{changes:?}");
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
     /// It is there now, and was not.
@@ -17,6 +30,11 @@ pub enum Change {
 
 impl Change {
     /// What has changed.
+    ///
+    /// ```
+    /// let change = belljar::Change::Removed("/etc/hosts".into());
+    /// assert_eq!(change.path(), "/etc/hosts");
+    /// ```
     pub fn path(&self) -> &Path {
         let (Self::Created(path) | Self::Changed(path) | Self::Removed(path)) = self;
         path

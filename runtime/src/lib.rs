@@ -1,6 +1,6 @@
 //! Tests that rename the host, mount, edit routes and bind port 80: each in its own Linux sandbox, without root.
 //!
-//! ```no_run
+//! ```test_harness
 //! use belljar::isolated;
 //!
 //! #[isolated]
@@ -108,6 +108,17 @@ pub use whereabouts::Whereabouts;
 /// What this sandbox has used until now. Outside of sandboxes, nothing is known.
 ///
 /// The test binary, outside, reads it: it makes no difference what the test does to its own view of the system.
+///
+/// ```test_harness
+/// # use belljar::isolated;
+/// #[isolated(memory = "1GiB", unsupported = "skip")]
+/// fn the_cache_is_given_back() {
+///     let cache = vec![1_u8; 64 << 20];
+///     assert!(belljar::usage().memory > Some(64 << 20));
+///     drop(cache);
+///     assert!(belljar::usage().memory < Some(64 << 20));
+/// }
+/// ```
 #[cfg(target_os = "linux")]
 pub fn usage() -> Usage {
     sandbox::usage().unwrap_or_default()
@@ -123,12 +134,45 @@ pub fn usage() -> Usage {
 /// # Errors
 ///
 /// `Unsupported` if the root is no copy, or this is no sandbox.
+///
+/// ```test_harness
+/// # use belljar::isolated;
+/// use belljar::Change::{Created, Removed};
+///
+/// #[isolated(root = "overlay")]
+/// fn moves_its_settings() -> std::io::Result<()> {
+///     std::fs::rename("/etc/passwd", "/etc/users")?;
+///     let changes = belljar::changes()?;
+///     assert_eq!(changes, [Removed("/etc/passwd".into()), Created("/etc/users".into())]);
+///     Ok(())
+/// }
+/// ```
 #[cfg(target_os = "linux")]
 pub fn changes() -> std::io::Result<Vec<Change>> {
     sandbox::changes()
 }
 
 /// Which sandbox this is. `None` outside of sandboxes.
+///
+/// ```test_harness
+/// # use belljar::isolated;
+/// /// What must never run on the machine itself.
+/// fn flush_all_routes() {
+///     assert!(belljar::whereabouts().is_some(), "not in a sandbox");
+///     // ...
+/// }
+///
+/// #[isolated(net)]
+/// fn in_a_sandbox() {
+///     flush_all_routes();
+/// }
+///
+/// #[test]
+/// #[should_panic(expected = "not in a sandbox")]
+/// fn outside() {
+///     flush_all_routes();
+/// }
+/// ```
 #[cfg(target_os = "linux")]
 pub fn whereabouts() -> Option<Whereabouts> {
     sandbox::whereabouts()
@@ -191,7 +235,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// which one is run, and the end of the run says so: write `#[isolated]` first.) Other attributes work inside the sandbox if they stand
 /// above, and outside if they stand below. `#[should_panic]`, `#[ignore]` and every return type of a test go with it:
 ///
-/// ```no_run
+/// ```test_harness
 /// # use belljar::isolated;
 /// #[isolated(net, timeout = "30s")]
 /// #[should_panic(expected = "refused")]

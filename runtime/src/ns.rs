@@ -4,7 +4,7 @@
 //! ([`of`](Namespace::of) a process, [`current`](Namespace::current), [`open`](Namespace::open)), or a [`fresh`](Namespace::fresh)
 //! one. It tells what it is and whose, and [`enter`](Namespace::enter) runs a closure in it.
 //!
-//! ```no_run
+//! ```test_harness
 //! # use belljar::isolated;
 //! use belljar::ns::{Kind, Namespace};
 //!
@@ -37,6 +37,14 @@ use crate::sys::errno_of;
 use crate::sys::namespaces::{self, Keeper};
 
 /// A kind of namespaces. Each has a page in the manual: network_namespaces(7), say.
+///
+/// ```
+/// # use belljar::ns::{Kind, Namespace};
+/// for kind in [Kind::Net, Kind::Mount, Kind::Uts] {
+///     assert_eq!(Namespace::current(kind)?.kind(), kind);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Which cgroup shows as the root.
@@ -59,10 +67,25 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
+    ///
+    /// ```
+    /// # use belljar::ns::{Kind, Namespace};
+    /// for kind in Kind::ALL {
+    ///     println!("{}", Namespace::current(kind)?);
+    /// }
+    /// # assert_eq!(Kind::ALL.map(Kind::name).concat(), "cgroupipcmntnetpidtimeuseruts");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const ALL: [Self; 8] =
         [Self::Cgroup, Self::Ipc, Self::Mount, Self::Net, Self::Pid, Self::Time, Self::User, Self::Uts];
 
     /// The name that it has in `/proc/PID/ns`.
+    ///
+    /// ```
+    /// # use belljar::ns::Kind;
+    /// assert_eq!(Kind::Mount.name(), "mnt");
+    /// assert_eq!(Kind::Net.name(), "net");
+    /// ```
     pub fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
@@ -91,6 +114,14 @@ impl Kind {
 }
 
 /// What tells a namespace from all others that there are at the same time.
+///
+/// ```
+/// # use belljar::ns::{Kind, Namespace};
+/// let identity = Namespace::current(Kind::Net)?.identity();
+/// let link = std::fs::read_link("/proc/thread-self/ns/net")?;
+/// assert_eq!(link, std::path::PathBuf::from(format!("net:[{}]", identity.inode)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     /// The device that its file is on.
@@ -100,6 +131,20 @@ pub struct Identity {
 }
 
 /// Ids that a user namespace maps. See user_namespaces(7).
+///
+/// ```
+/// # use belljar::ns::{Kind, Namespace};
+/// # use belljar::ns::IdRange;
+/// /// The number that user `uid` of a namespace has outside.
+/// fn outside(map: &[IdRange], uid: u32) -> Option<u32> {
+///     let range = map.iter().find(|range| (range.inside..range.inside + range.count).contains(&uid))?;
+///     Some(range.outside + (uid - range.inside))
+/// }
+/// let map = Namespace::fresh(Kind::User)?.uid_map()?;
+/// assert_eq!(outside(&map, 0), Some(nix::unistd::geteuid().as_raw()));
+/// assert_eq!(outside(&map, 1), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IdRange {
     /// The first, inside.
@@ -111,6 +156,20 @@ pub struct IdRange {
 }
 
 /// A reference to a namespace. Two are equal if they refer to the same.
+///
+/// ```test_harness
+/// # use belljar::isolated;
+/// use belljar::ns::{Kind, Namespace};
+///
+/// #[isolated]
+/// fn a_daemon_has_its_own_network() -> Result<(), Box<dyn std::error::Error>> {
+///     let daemon = std::process::Command::new("unshare").args(["--net", "sleep", "1000"]).spawn()?;
+///     while Namespace::of(daemon.id(), Kind::Net)? == Namespace::current(Kind::Net)? {
+///         std::thread::yield_now();
+///     }
+///     Ok(())
+/// }
+/// ```
 pub struct Namespace {
     file: OwnedFd,
     kind: Kind,
@@ -125,6 +184,13 @@ impl Namespace {
     /// # Errors
     ///
     /// If there is no such process, or this one may not look at it, or the kernel has no namespaces of this kind.
+    ///
+    /// ```
+    /// # use belljar::ns::{Kind, Namespace};
+    /// let mine = Namespace::of(std::process::id(), Kind::Net)?;
+    /// assert_eq!(mine, Namespace::current(Kind::Net)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn of(pid: u32, kind: Kind) -> Result<Self, Error> {
         let path = format!("/proc/{pid}/ns/{}", kind.name());
         Self::open(path)
@@ -135,6 +201,19 @@ impl Namespace {
     /// # Errors
     ///
     /// If the kernel has no namespaces of this kind, or `/proc` is not mounted.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::ns::{Kind, Namespace};
+    /// # #[isolated]
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let here = Namespace::current(Kind::Net)?;
+    /// let there = Namespace::fresh(Kind::Net)?;
+    /// assert_ne!(here, there);
+    /// assert_eq!(there.enter(|| Namespace::current(Kind::Net))??, there);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn current(kind: Kind) -> Result<Self, Error> {
         Self::open(Path::new("/proc/thread-self/ns").join(kind.name()))
     }
@@ -144,6 +223,14 @@ impl Namespace {
     /// # Errors
     ///
     /// If there is no such file, it can't be opened, or stands for something else.
+    ///
+    /// ```
+    /// # use belljar::ns::{Kind, Namespace};
+    /// assert_eq!(Namespace::open("/proc/self/ns/net")?.kind(), Kind::Net);
+    /// let error = Namespace::open("/etc/passwd").unwrap_err();
+    /// println!("{error}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let action = Action::Open(path.as_ref().to_path_buf());
         // Whoever opens a pipe by its name is not to wait for its other end.
@@ -159,6 +246,18 @@ impl Namespace {
     /// # Errors
     ///
     /// All but user namespaces take CAP_SYS_ADMIN, which root has in a sandbox.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::ns::{Kind, Namespace};
+    /// # #[isolated]
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let there = Namespace::fresh(Kind::Uts)?;
+    /// there.enter(|| nix::unistd::sethostname("other"))??;
+    /// assert_eq!(nix::unistd::gethostname()?, "localhost");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fresh(kind: Kind) -> Result<Self, Error> {
         let refused = |errno| Error { action: Action::Make(kind), errno };
         let keeper = Keeper::start(kind.flag(), None).map_err(refused)?;
@@ -178,11 +277,29 @@ impl Namespace {
     }
 
     /// Its kind: NS_GET_NSTYPE in ioctl_ns(2).
+    ///
+    /// ```
+    /// # use belljar::ns::{Kind, Namespace};
+    /// let file = Namespace::open("/proc/self/ns/mnt")?;
+    /// assert_eq!(file.kind(), Kind::Mount);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// What tells it from others.
+    ///
+    /// ```
+    /// # use belljar::ns::{Kind, Namespace};
+    /// let mut seen = std::collections::BTreeSet::new();
+    /// for pid in [std::process::id(), std::process::id()] {
+    ///     seen.insert(Namespace::of(pid, Kind::Net)?.identity());
+    /// }
+    /// seen.insert(Namespace::current(Kind::Uts)?.identity());
+    /// assert_eq!(seen.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn identity(&self) -> Identity {
         self.identity
     }
@@ -192,6 +309,18 @@ impl Namespace {
     /// # Errors
     ///
     /// The other kinds have none, and of what lies above the caller's own, nothing is told.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::ns::{Kind, Namespace};
+    /// # #[isolated]
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let below = Namespace::fresh(Kind::Pid)?;
+    /// assert_eq!(below.parent()?, Namespace::current(Kind::Pid)?);
+    /// assert!(Namespace::current(Kind::Net)?.parent().is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn parent(&self) -> Result<Self, Error> {
         let found = namespaces::parent(self.file.as_fd()).and_then(Self::from_file);
         found.map_err(|errno| Error { action: Action::Parent(self.kind), errno })
@@ -202,6 +331,18 @@ impl Namespace {
     /// # Errors
     ///
     /// Of what lies above the caller's own, nothing is told.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::ns::{Kind, Namespace};
+    /// # #[isolated]
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = Namespace::current(Kind::Net)?;
+    /// assert_eq!(network.owner()?, Namespace::current(Kind::User)?);
+    /// assert!(network.owner()?.owner().is_err(), "that is the host's");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn owner(&self) -> Result<Self, Error> {
         let found = namespaces::owner(self.file.as_fd()).and_then(Self::from_file);
         found.map_err(|errno| Error { action: Action::Owner(self.kind), errno })
@@ -212,6 +353,13 @@ impl Namespace {
     /// # Errors
     ///
     /// If it is of another kind.
+    ///
+    /// ```
+    /// # use belljar::ns::{Kind, Namespace};
+    /// let mine = Namespace::fresh(Kind::User)?;
+    /// assert_eq!(mine.owner_uid()?, nix::unistd::geteuid().as_raw());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn owner_uid(&self) -> Result<u32, Error> {
         let found = namespaces::owner_uid(self.file.as_fd());
         found.map_err(|errno| Error { action: Action::OwnerUid(self.kind), errno })
@@ -222,6 +370,17 @@ impl Namespace {
     /// # Errors
     ///
     /// If it is of another kind, or the caller may not enter it.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::ns::{Kind, Namespace};
+    /// # #[isolated]
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let map = Namespace::current(Kind::User)?.uid_map()?;
+    /// assert_eq!((map[0].inside, map[0].count), (0, 1), "there is root alone");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn uid_map(&self) -> Result<Vec<IdRange>, Error> {
         self.map("uid_map")
     }
@@ -231,6 +390,17 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`uid_map`](Self::uid_map).
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::ns::{Kind, Namespace};
+    /// # #[isolated]
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let map = Namespace::fresh(Kind::User)?.gid_map()?;
+    /// assert_eq!((map[0].inside, map[0].outside), (0, nix::unistd::getegid().as_raw()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn gid_map(&self) -> Result<Vec<IdRange>, Error> {
         self.map("gid_map")
     }
@@ -266,6 +436,20 @@ impl Namespace {
     /// It takes CAP_SYS_ADMIN, in the user namespace that owns it and in the caller's. User and time namespaces are for processes
     /// with one thread only: begin a process there, by nsenter(1), or give the test another one by `user` or `time`. In a pid
     /// namespace whose first process has ended, no other can be started: fork(2) then fails with ENOMEM.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::ns::{Kind, Namespace};
+    /// # #[isolated]
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = Namespace::fresh(Kind::Net)?;
+    /// let interfaces = network.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+    /// assert!(interfaces.contains("lo:"));
+    /// let error = network.enter(|| std::net::TcpStream::connect("127.0.0.1:80"))?.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::NetworkUnreachable, "lo is down");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let enter = || {
             if self.kind == Kind::Mount {
@@ -340,6 +524,13 @@ pub(crate) enum Action {
 }
 
 /// What can't be done with a namespace. It says why.
+///
+/// ```
+/// # use belljar::ns::Namespace;
+/// let error = Namespace::open("/run/netns/none").unwrap_err();
+/// assert!(error.to_string().contains("/run/netns/none"), "{error}");
+/// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::NotFound);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     action: Action,
@@ -352,6 +543,12 @@ impl Error {
     }
 
     /// The kernel's error number, as errno(3) lists them.
+    ///
+    /// ```
+    /// # use belljar::ns::Namespace;
+    /// let error = Namespace::open("/run/netns/none").unwrap_err();
+    /// assert_eq!(error.errno(), libc::ENOENT);
+    /// ```
     pub fn errno(&self) -> i32 {
         self.errno as i32
     }

@@ -8,6 +8,16 @@ use std::time::Duration;
 /// Linux 5.19), `cpu.stat`, `pids.current` and `pids.peak` (since 6.11), and of version 1 those that correspond. To count takes
 /// time, so that a figure is there for certain only where the test has written a limit for it, or `BELLJAR_REPORT` is set: a test
 /// that looks at its memory says `memory = "1GiB"`, say. Where the user can have no cgroup, none is there.
+///
+/// ```test_harness
+/// # use belljar::isolated;
+/// #[isolated(memory = "1GiB", unsupported = "skip")]
+/// fn files_take_memory() -> std::io::Result<()> {
+///     std::fs::write("/tmp/data", vec![1; 32 << 20])?;
+///     assert!(belljar::usage().memory > Some(32 << 20));
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {

@@ -16,6 +16,12 @@ use crate::spec::{Ids, Root, Spec, Test};
 /// What this host lets sandboxes have.
 ///
 /// As text it is a table: what can be had, and what can't, with the cause, and what to do about it.
+///
+/// ```
+/// let diagnosis = belljar::doctor();
+/// println!("{diagnosis}");
+/// assert!(diagnosis.to_string().contains("#[isolated]"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Diagnosis {
     found: Vec<Found>,
@@ -88,6 +94,14 @@ static PROBES: [Probe; 11] = [
 ];
 
 /// Makes sandboxes of all kinds, and tells which this host lets be made. This takes some milliseconds.
+///
+/// ```test_harness
+/// #[test]
+/// fn the_machine_is_set_up() {
+///     let diagnosis = belljar::doctor();
+///     assert!(diagnosis.is_well(), "{diagnosis}");
+/// }
+/// ```
 pub fn doctor() -> Diagnosis {
     let found = |probe: &'static Probe| Found { probe, fault: try_out(&probe.test).err() };
     Diagnosis { found: PROBES.iter().map(found).collect() }
@@ -104,12 +118,24 @@ fn try_out(test: &'static Test) -> Result<(), Page> {
 
 impl Diagnosis {
     /// Whether `#[isolated]` tests run here, if they ask for nothing else.
+    ///
+    /// ```
+    /// let shell = if belljar::doctor().is_well() { "cargo test" } else { "sudo -E cargo test" };
+    /// # assert_eq!(shell, "cargo test");
+    /// ```
     pub fn is_well(&self) -> bool {
         self.found.first().is_some_and(|found| found.fault.is_none())
     }
 
     /// The same in JSON: an object with `is_well`, and `found`, a list of objects with `name`, `written` and `works`, and, where that is
     /// false, `step`, `error`, `cause`, `seen` and `remedy`.
+    ///
+    /// ```
+    /// let diagnosis: serde_json::Value = serde_json::from_str(&belljar::doctor().to_json())?;
+    /// assert_eq!(diagnosis["is_well"], true);
+    /// assert_eq!(diagnosis["found"][0]["written"], "#[isolated]");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn to_json(&self) -> String {
         let found = |Found { probe, fault }: &Found| {
             let mut found = json!({"name": probe.name, "written": probe.written, "works": fault.is_none()});

@@ -25,13 +25,13 @@ use crate::usage::Usage;
 /// A part of a test's processes, in a cgroup of its own below that of the sandbox: a server that is to run out of memory, say, or
 /// to hang while its clients wait. See cgroups(7).
 ///
-/// ```no_run
+/// ```test_harness
 /// # use belljar::isolated;
-/// #[isolated]
+/// #[isolated(memory = "1GiB", unsupported = "skip")]
 /// fn clients_give_up() -> std::io::Result<()> {
 ///     let server = belljar::Group::new("server")?;
 ///     server.limit_memory(64 << 20)?;
-///     let mut child = server.command("python3")?.args(["-m", "http.server"]).spawn()?;
+///     let mut child = server.command("sleep")?.arg("1000").spawn()?;
 ///     server.freeze()?;
 ///     // ... here every request runs into its timeout ...
 ///     server.thaw()?;
@@ -70,6 +70,17 @@ impl Group {
     ///
     /// `InvalidInput` if a directory can't have this name. `AlreadyExists` if this sandbox has a group of this name. `Unsupported`
     /// if this is no sandbox, or the host lets it have no cgroup.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let server = Group::new("server")?;
+    /// assert!(server.pids()?.is_empty());
+    /// assert!(Group::new("server").is_err(), "there is one");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(name: &str) -> io::Result<Self> {
         if !Handed::is_name(name) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message::bad_group_name(name)));
@@ -90,11 +101,36 @@ impl Group {
     /// # Errors
     ///
     /// `ResourceBusy`, with version 1, if more is in use. With version 2, who uses more is killed.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let greedy = Group::new("greedy")?;
+    /// greedy.limit_memory(16 << 20)?;
+    /// // It keeps what it reads until a line ends.
+    /// let status = greedy.command("sed")?.args(["", "/dev/zero"]).status()?;
+    /// assert!(!status.success());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn limit_memory(&self, bytes: u64) -> io::Result<()> {
         self.with(Controller::Memory, |directory| directory.limit_memory(bytes).and_then(|()| directory.die_as_one()))
     }
 
     /// Lets the group have so many processes and threads. fork(2) then fails with EAGAIN.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let forks = Group::new("forks")?;
+    /// forks.limit_pids(1)?;
+    /// let status = forks.command("sh")?.args(["-c", "true & wait"]).status()?;
+    /// assert!(!status.success());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn limit_pids(&self, most: u32) -> io::Result<()> {
         if most > MOST_PIDS {
             return Err(self.bad_value(most, "a number of processes up to 4194304"));
@@ -103,6 +139,18 @@ impl Group {
     }
 
     /// Lets the group have this much CPU time, in cores, from 0.01 to 1000.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let slow = Group::new("slow")?;
+    /// slow.limit_cpu(0.5)?;
+    /// slow.command("sh")?.args(["-c", "exit"]).status()?;
+    /// assert!(slow.limit_cpu(0.0).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn limit_cpu(&self, cores: f64) -> io::Result<()> {
         if !(0.01..=1000.0).contains(&cores) {
             return Err(self.bad_value(cores, "a number of cores from 0.01 to 1000"));
@@ -111,6 +159,18 @@ impl Group {
     }
 
     /// The share of CPU time that the group gets beside other groups where there is too little: 100 by default, from 1 to 10,000.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let [server, noise] = [Group::new("server")?, Group::new("noise")?];
+    /// server.weigh_cpu(10_000)?;
+    /// noise.weigh_cpu(1)?;
+    /// assert!(noise.weigh_cpu(0).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn weigh_cpu(&self, weight: u32) -> io::Result<()> {
         if !WEIGHTS.contains(&weight) {
             return Err(self.bad_value(weight, "a weight from 1 to 10000"));
@@ -120,6 +180,17 @@ impl Group {
 
     /// A command that will run in the group, with all that it starts. While the group is frozen, it waits for that to end, and so
     /// does who spawns it; with version 1, where only processes are frozen that are there, it does not.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let server = Group::new("server")?;
+    /// let child = server.command("sleep")?.arg("1000").spawn()?;
+    /// assert_eq!(server.pids()?, [child.id()]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn command(&self, program: impl AsRef<OsStr>) -> io::Result<Command> {
         let procs = self.directories.iter().map(Directory::open_procs).collect::<Result<Vec<_>, _>>();
         let mut command = Command::new(program);
@@ -128,6 +199,18 @@ impl Group {
     }
 
     /// Moves a process into the group. What it has started already stays where it is.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let child = std::process::Command::new("sleep").arg("1000").spawn()?;
+    /// let server = Group::new("server")?;
+    /// server.add(child.id())?;
+    /// assert_eq!(server.pids()?, [child.id()]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add(&self, pid: u32) -> io::Result<()> {
         // 0 would stand for the caller; and without init nobody tells how the test ends.
         if !PIDS.contains(&pid) {
@@ -143,6 +226,17 @@ impl Group {
     ///
     /// `Unsupported` in another pid namespace than that in which the group was made. Before Linux 6.11 that is not noticed with
     /// version 1.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let server = Group::new("server")?;
+    /// let [first, second] = [server.command("sleep")?.arg("1000").spawn()?, server.command("sleep")?.arg("1000").spawn()?];
+    /// assert!(server.pids()?.contains(&first.id()) && server.pids()?.contains(&second.id()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pids(&self) -> io::Result<Vec<u32>> {
         // They are the same in each hierarchy.
         let Some(directory) = self.directories.first() else { return Ok(Vec::new()) };
@@ -169,6 +263,20 @@ impl Group {
     ///
     /// `Deadlock` if this very process is in the group. `Unsupported`, with version 1, if there is no `/proc` to see whether they
     /// have stopped.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let server = Group::new("server")?;
+    /// let mut echo = server.command("cat")?.stdin(std::process::Stdio::piped()).spawn()?;
+    /// server.freeze()?;
+    /// drop(echo.stdin.take());
+    /// std::thread::sleep(std::time::Duration::from_millis(100));
+    /// assert!(echo.try_wait()?.is_none(), "it can't notice");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn freeze(&self) -> io::Result<()> {
         if self.pids()?.contains(&process::id()) {
             return Err(io::Error::new(io::ErrorKind::Deadlock, message::group_has_caller(&self.name)));
@@ -184,6 +292,20 @@ impl Group {
     }
 
     /// Has the processes of a frozen group go on.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let server = Group::new("server")?;
+    /// let mut echo = server.command("cat")?.stdin(std::process::Stdio::piped()).spawn()?;
+    /// server.freeze()?;
+    /// drop(echo.stdin.take());
+    /// server.thaw()?;
+    /// assert!(echo.wait()?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn thaw(&self) -> io::Result<()> {
         match self.unified() {
             Some(directory) => directory.freeze(false).map_err(|trouble| self.refused(&trouble)),
@@ -193,6 +315,18 @@ impl Group {
 
     /// Kills all processes of the group, frozen or not, by SIGKILL, and returns when they have ended. The group is then empty,
     /// and not frozen.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let server = Group::new("server")?;
+    /// let mut child = server.command("sleep")?.arg("1000").spawn()?;
+    /// server.kill()?;
+    /// assert!(!child.wait()?.success() && server.pids()?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn kill(&self) -> io::Result<()> {
         // From elsewhere it is refused, and nothing is killed.
         self.pids()?;
@@ -205,6 +339,18 @@ impl Group {
     }
 
     /// What the group uses and has used.
+    ///
+    /// ```test_harness
+    /// # use belljar::{Group, isolated};
+    /// # #[isolated(memory = "1GiB", unsupported = "skip")]
+    /// # fn example() -> std::io::Result<()> {
+    /// let server = Group::new("server")?;
+    /// server.limit_memory(64 << 20)?;
+    /// server.command("sleep")?.arg("1000").spawn()?;
+    /// assert!(server.usage().memory > Some(0));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn usage(&self) -> Usage {
         usage_of(&self.directories)
     }
