@@ -585,7 +585,7 @@ fn a_cgroup_of_others_is_not_divided() {
     other.kill().and_then(|()| other.wait()).expect("kill");
     assert_eq!(still_there, format!("{}\n", other.id()));
     assert!(run.failed() && run.output.contains("processes that are not of this test run (`sleep`)"), "{}", run.output);
-    assert!(run.output.contains("and others use that cgroup"), "{}", run.output);
+    assert!(run.output.contains("BELLJAR_CGROUP names a cgroup that others use"), "{}", run.output);
     assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
 }
 
