@@ -9,7 +9,8 @@
 //!                                       }
 //! ```
 //!
-//! Where there are no sandboxes, on other systems and under Miri, a test without a body stands in its place, and is ignored.
+//! On other systems, where there are no sandboxes, a test without a body stands in its place, and is ignored. Under Miri it is this one
+//! that is ignored: rust-analyzer reads code as if Miri were to run it, unless told otherwise, and is to see the body.
 //!
 //! The attributes stay on the outer function, where the harness looks for them and lint levels reach the inner one.
 //! The inner function keeps its name, so that backtraces read as they would without us, and nothing else is named
@@ -168,7 +169,7 @@ fn test_attribute(function: &ItemFn, above: &Above) -> Option<TokenStream> {
 /// locks change places.
 fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
     let ours: Attribute = syn::parse_quote!(#[#krate::__private::isolated_case(#args)]);
-    if !function.attrs.iter().any(|attribute| attribute.path().is_ident("ignore")) {
+    if !is_ignored(&function.attrs) {
         // What makes the test looks for this before ours can add it.
         function
             .attrs
@@ -273,11 +274,13 @@ fn isolated_test(
             }
         })
     };
+    let ignore = (!is_ignored(attrs)).then(|| quote!(#[cfg_attr(miri, ignore = #ELSEWHERE)]));
     let elsewhere = elsewhere(function, test_attribute.as_ref());
     quote! {
-        #[cfg(all(target_os = "linux", not(miri)))]
+        #[cfg(target_os = "linux")]
         #(#outer)*
         #test_attribute
+        #ignore
         #vis fn #name() {
             #sig #braced
             #run
@@ -286,16 +289,19 @@ fn isolated_test(
     }
 }
 
-/// What stands for the test where there are no sandboxes: one that is ignored, and does not pass if it is run nevertheless. The body
+fn is_ignored(attrs: &[Attribute]) -> bool {
+    attrs.iter().any(|attribute| attribute.path().is_ident("ignore"))
+}
+
+/// What stands for the test on other systems: one that is ignored, and does not pass if it is run nevertheless. The body
 /// may not even compile there.
 fn elsewhere(ItemFn { attrs, vis, sig, .. }: &ItemFn, test_attribute: Option<&TokenStream>) -> TokenStream {
     let name = &sig.ident;
-    let has = |name: &str| attrs.iter().any(|attribute| attribute.path().is_ident(name));
     let outer = attrs.iter().filter(|attribute| matches!(attribute.style, AttrStyle::Outer));
-    let ignore = (!has("ignore")).then(|| quote!(#[ignore = #ELSEWHERE]));
-    let fail = if has("should_panic") { quote!(::std::eprintln!) } else { quote!(::core::panic!) };
+    let ignore = (!is_ignored(attrs)).then(|| quote!(#[ignore = #ELSEWHERE]));
+    let fail = if should_panic(attrs).is_some() { quote!(::std::eprintln!) } else { quote!(::core::panic!) };
     quote! {
-        #[cfg(not(all(target_os = "linux", not(miri))))]
+        #[cfg(not(target_os = "linux"))]
         #(#outer)*
         #test_attribute
         #ignore
@@ -351,17 +357,20 @@ mod tests {
         on_linux(&isolated(args, item))
     }
 
-    /// The test as it is where there are sandboxes, without white space.
+    /// The test as it is on Linux, without white space, and without what Miri ignores it by.
     fn on_linux(tokens: &TokenStream) -> String {
         let text = tokens.to_string().replace(' ', "");
-        match text.strip_prefix("#[cfg(all(target_os=\"linux\",not(miri)))]") {
-            Some(rest) => rest.split(ELSE).next().unwrap_or_default().to_owned(),
+        match text.strip_prefix("#[cfg(target_os=\"linux\")]") {
+            Some(rest) => {
+                let ignored = format!("#[cfg_attr(miri,ignore={ELSEWHERE:?})]").replace(' ', "");
+                rest.split(ELSE).next().unwrap_or_default().replace(&ignored, "")
+            }
             None => text,
         }
     }
 
     /// With this begins the test as it is elsewhere.
-    const ELSE: &str = "#[cfg(not(all(target_os=\"linux\",not(miri))))]";
+    const ELSE: &str = "#[cfg(not(target_os=\"linux\"))]";
 
     #[test]
     fn makes_a_test_unless_there_is_one() {
