@@ -8,11 +8,11 @@ mod fixture;
 use std::fs;
 use std::process::Command;
 
-use belljar_tests::{Run, run};
+use belljar_tests::{Run, run, runners};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use serde_json::Value;
 
-use fixture::{cargo, runners, target, triple};
+use fixture::{cargo, target, triple};
 
 /// A body that leaves by `_exit`.
 const LEAVES: &str = "does_not_come_to_its_end";

@@ -4,16 +4,6 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::unistd::geteuid;
-
-/// A program that runs test binaries as an ordinary user.
-pub(crate) const ORDINARY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
-
-/// Whom the tests can run as: who runs this, and if that is root, an ordinary user.
-pub(crate) fn runners() -> &'static [Option<&'static str>] {
-    if geteuid().is_root() { &[None, Some(ORDINARY)] } else { &[None] }
-}
-
 /// Where what is built for `purpose` goes.
 pub(crate) fn target(purpose: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("bodies").join(purpose)

@@ -11,11 +11,11 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use belljar_tests::{Run, processes, run, wait_until};
+use belljar_tests::{Run, processes, run, runners, wait_until};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-use fixture::{cargo, runners, target};
+use fixture::{cargo, target};
 
 /// Builds the bodies, and returns the path of the test binary of this name.
 fn binary(name: &str, is_isolated: bool) -> PathBuf {

@@ -17,6 +17,14 @@ pub const MIB: usize = 1 << 20;
 /// that not even `clearenv` removes it.
 const MARK: &str = "BELLJAR_TESTS_MARK";
 
+/// A program that runs test binaries as an ordinary user.
+const ORDINARY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+/// Whom the tests can run as: who runs this, and if that is root, an ordinary user.
+pub fn runners() -> &'static [Option<&'static str>] {
+    if geteuid().is_root() { &[None, Some(ORDINARY)] } else { &[None] }
+}
+
 /// A run of a test binary that has ended.
 pub struct Run {
     /// How it ended.

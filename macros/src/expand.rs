@@ -9,8 +9,7 @@
 //!                                       }
 //! ```
 //!
-//! On other systems, where there are no sandboxes, a test without a body stands in its place, and is ignored. Under Miri it is this one
-//! that is ignored: rust-analyzer reads code as if Miri were to run it, unless told otherwise, and is to see the body.
+//! Where there are no sandboxes, on other systems and under Miri, a test without a body stands in its place, and is ignored.
 //!
 //! The attributes stay on the outer function, where the harness looks for them and lint levels reach the inner one.
 //! The inner function keeps its name, so that backtraces read as they would without us, and nothing else is named
@@ -32,6 +31,14 @@ use crate::args::{Args, Bind, Ids, Root};
 /// Why a test is ignored, and fails if it is run nevertheless.
 const ELSEWHERE: &str =
     "isolated tests need the namespaces of a Linux kernel, which neither other systems nor Miri have";
+
+/// The condition under which there are sandboxes. Unless told otherwise, rust-analyzer reads code as if it were for Miri, and would then
+/// take the body for dead, and run the test as one that is ignored.
+fn has_sandboxes() -> TokenStream {
+    let server = std::env::current_exe().unwrap_or_default();
+    let is_editor = server.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rust-analyzer"));
+    if is_editor { quote!(target_os = "linux") } else { quote!(all(target_os = "linux", not(miri))) }
+}
 
 /// Turns a function into an isolated test. Where that can't be, the function is emitted as it stands, with the errors.
 pub(crate) fn isolated(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -169,11 +176,10 @@ fn test_attribute(function: &ItemFn, above: &Above) -> Option<TokenStream> {
 /// locks change places.
 fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
     let ours: Attribute = syn::parse_quote!(#[#krate::__private::isolated_case(#args)]);
-    if !is_ignored(&function.attrs) {
+    let has_sandboxes = has_sandboxes();
+    if !function.attrs.iter().any(|attribute| attribute.path().is_ident("ignore")) {
         // What makes the test looks for this before ours can add it.
-        function
-            .attrs
-            .push(syn::parse_quote!(#[cfg_attr(not(all(target_os = "linux", not(miri))), ignore = #ELSEWHERE)]));
+        function.attrs.push(syn::parse_quote!(#[cfg_attr(not(#has_sandboxes), ignore = #ELSEWHERE)]));
     }
     let is_case = |attribute: &Attribute| attribute.path().segments.first().is_some_and(|first| first.ident == "case");
     let last_case = function.attrs.iter().rposition(is_case);
@@ -187,7 +193,7 @@ fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> T
     let name = function.sig.ident.to_string();
     // The braces stay the user's: of a body that begins in a macro, the compiler counts nothing for coverage.
     let check: Stmt = syn::parse_quote!(
-        #[cfg(all(target_os = "linux", not(miri)))]
+        #[cfg(#has_sandboxes)]
         #krate::__private::must_be_inside(#name);
     );
     function.block.stmts.insert(0, check);
@@ -274,13 +280,12 @@ fn isolated_test(
             }
         })
     };
-    let ignore = (!is_ignored(attrs)).then(|| quote!(#[cfg_attr(miri, ignore = #ELSEWHERE)]));
+    let has_sandboxes = has_sandboxes();
     let elsewhere = elsewhere(function, test_attribute.as_ref());
     quote! {
-        #[cfg(target_os = "linux")]
+        #[cfg(#has_sandboxes)]
         #(#outer)*
         #test_attribute
-        #ignore
         #vis fn #name() {
             #sig #braced
             #run
@@ -289,19 +294,17 @@ fn isolated_test(
     }
 }
 
-fn is_ignored(attrs: &[Attribute]) -> bool {
-    attrs.iter().any(|attribute| attribute.path().is_ident("ignore"))
-}
-
-/// What stands for the test on other systems: one that is ignored, and does not pass if it is run nevertheless. The body
+/// What stands for the test where there are no sandboxes: one that is ignored, and does not pass if it is run nevertheless. The body
 /// may not even compile there.
 fn elsewhere(ItemFn { attrs, vis, sig, .. }: &ItemFn, test_attribute: Option<&TokenStream>) -> TokenStream {
     let name = &sig.ident;
+    let has_sandboxes = has_sandboxes();
+    let has = |name: &str| attrs.iter().any(|attribute| attribute.path().is_ident(name));
     let outer = attrs.iter().filter(|attribute| matches!(attribute.style, AttrStyle::Outer));
-    let ignore = (!is_ignored(attrs)).then(|| quote!(#[ignore = #ELSEWHERE]));
-    let fail = if should_panic(attrs).is_some() { quote!(::std::eprintln!) } else { quote!(::core::panic!) };
+    let ignore = (!has("ignore")).then(|| quote!(#[ignore = #ELSEWHERE]));
+    let fail = if has("should_panic") { quote!(::std::eprintln!) } else { quote!(::core::panic!) };
     quote! {
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(#has_sandboxes))]
         #(#outer)*
         #test_attribute
         #ignore
@@ -357,20 +360,17 @@ mod tests {
         on_linux(&isolated(args, item))
     }
 
-    /// The test as it is on Linux, without white space, and without what Miri ignores it by.
+    /// The test as it is where there are sandboxes, without white space.
     fn on_linux(tokens: &TokenStream) -> String {
         let text = tokens.to_string().replace(' ', "");
-        match text.strip_prefix("#[cfg(target_os=\"linux\")]") {
-            Some(rest) => {
-                let ignored = format!("#[cfg_attr(miri,ignore={ELSEWHERE:?})]").replace(' ', "");
-                rest.split(ELSE).next().unwrap_or_default().replace(&ignored, "")
-            }
+        match text.strip_prefix("#[cfg(all(target_os=\"linux\",not(miri)))]") {
+            Some(rest) => rest.split(ELSE).next().unwrap_or_default().to_owned(),
             None => text,
         }
     }
 
     /// With this begins the test as it is elsewhere.
-    const ELSE: &str = "#[cfg(not(target_os=\"linux\"))]";
+    const ELSE: &str = "#[cfg(not(all(target_os=\"linux\",not(miri))))]";
 
     #[test]
     fn makes_a_test_unless_there_is_one() {

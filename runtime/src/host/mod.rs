@@ -77,9 +77,6 @@ fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
 fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     let name = test.short_name();
-    if cfg!(miri) {
-        return Err(Verdict::Failed(message::under_miri(name)));
-    }
     account::check().map_err(|bad| Verdict::Failed(message::bad_report(name, bad)))?;
     trace::check().map_err(|bad| Verdict::Failed(message::bad_trace(name, bad)))?;
     policy::check().map_err(|bad| Verdict::Failed(message::bad_policy(name, bad)))?;

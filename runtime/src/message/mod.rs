@@ -272,10 +272,6 @@ pub(crate) fn listed_twice(tests: &[&str]) -> String {
 
 // ---- No sandbox ----
 
-pub(crate) fn under_miri(test: &str) -> String {
-    format!("{}: Miri, which has no namespaces, can't run isolated tests. Leave it ignored there.", failed(test))
-}
-
 pub(crate) fn outside(test: &str) -> String {
     format!(
         "{}: it would have run outside of its sandbox, because an attribute below `#[isolated]` has dropped that. Write \
