@@ -3,6 +3,7 @@
 //! This takes gdb, so that it is run by name. As root, the tests run as an ordinary user too.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, abort};
@@ -10,7 +11,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use belljar::isolated;
-use belljar_tests::{mark, marked, run, runners, this_binary, wait_until};
+use belljar_tests::{mark, marked, run, runners, this_binary};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// Where gdb is to stop: the line of the second statement of `victim`.
@@ -26,6 +27,7 @@ fn victim() {
 #[isolated]
 #[ignore = "run by the others"]
 fn victim_that_waits() {
+    println!("waits");
     sleep(Duration::from_secs(1000));
 }
 
@@ -105,23 +107,24 @@ fn gdb_stops_in_a_body() {
     }
 }
 
-/// The second process of a sandbox, which runs the body.
-fn is_body(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let is_second = status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t2"));
-    // Spares, which have no thread for a body yet, wait too.
-    is_second && status.contains("Threads:\t2")
+/// Whether a process has a thread of this name, as far as the kernel keeps it.
+fn has_thread(pid: u32, name: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+    names.any(|thread| thread.trim_end() == name)
 }
 
 #[test]
 fn gdb_attaches_to_a_body() {
     for runner in runners() {
         let mut victim = program(&binary(), *runner);
-        victim.args(["victim_that_waits", "--exact", "--ignored"]).stdout(Stdio::null()).stderr(Stdio::null());
+        victim.args(["victim_that_waits", "--exact", "--ignored", "--nocapture"]).stdout(Stdio::piped());
         let mark = mark(&mut victim);
-        let mut victim = victim.spawn().expect("this binary");
-        wait_until(|| marked(&mark).into_iter().any(is_body));
-        let body = marked(&mark).into_iter().find(|pid| is_body(*pid)).expect("a body");
+        let mut victim = victim.stderr(Stdio::null()).spawn().expect("this binary");
+        let mut lines = BufReader::new(victim.stdout.take().expect("a pipe")).lines();
+        assert!(lines.any(|line| line.expect("a line") == "waits"));
+        let is_body = |pid: &u32| *pid != victim.id() && has_thread(*pid, "victim_that_wai");
+        let body = marked(&mark).into_iter().find(is_body).expect("a body");
         let mut gdb = program("gdb", *runner);
         gdb.args(["-batch", "-nx", "-ex", "thread apply all backtrace", &binary(), "-p", &body.to_string()]);
         let told = run(&mut gdb).output;
