@@ -33,7 +33,7 @@ impl Change {
     ///
     /// ```
     /// let change = belljar::Change::Removed("/etc/hosts".into());
-    /// assert_eq!(change.path(), "/etc/hosts");
+    /// assert_eq!(change.path(), std::path::Path::new("/etc/hosts"));
     /// ```
     pub fn path(&self) -> &Path {
         let (Self::Created(path) | Self::Changed(path) | Self::Removed(path)) = self;
