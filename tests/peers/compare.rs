@@ -24,6 +24,9 @@ const TESTS: u32 = 100;
 /// The name of the first of them.
 const FIRST: &str = "t0::t0::empty";
 
+/// How long a command may take, which is many times what the slowest needs.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
 /// In the words of a command, what stands for a name that no other has.
 const UNIQUE: &str = "UNIQUE";
 
@@ -296,9 +299,15 @@ fn run_on(threads: usize, count: u32, run_some: impl Fn(u32) -> Result<(), Strin
     })
 }
 
-/// Runs `command`, which must succeed and print this.
-fn check(mut command: Command, expected: &str) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+/// Runs `command`, which must succeed and print this, and end in time: some of them hang now and then.
+fn check(command: Command, expected: &str) -> Result<(), String> {
+    let mut limited = Command::new("timeout");
+    limited.args(["--signal=KILL", &TIMEOUT.as_secs().to_string()]).arg(command.get_program()).args(command.get_args());
+    let start = Instant::now();
+    let output = limited.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if start.elapsed() >= TIMEOUT {
+        return Err(format!("it did not end within {} seconds", TIMEOUT.as_secs()));
+    }
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     match output.status.success() && text.contains(expected) {
