@@ -295,7 +295,10 @@ impl Place {
 
     /// Moves the zygote, and so all sandboxes that it will make and that join no other, to a cgroup with a limit on processes.
     fn contain(&mut self, zygote: BorrowedFd<'_>) -> Result<(), Trouble> {
-        let (false, Some(zygote)) = (self.has_zygote, pid_of(zygote)) else { return Ok(()) };
+        if self.has_zygote {
+            return Ok(());
+        }
+        let Some(zygote) = pid_of(zygote) else { return Ok(()) };
         let shared = self.make("shared", Vec::new())?;
         shared.limit_pids(SHARED_PIDS)?;
         shared.add(zygote)?;
