@@ -35,6 +35,8 @@ pub(crate) struct Above {
     pub(crate) locks: Vec<TokenStream>,
     /// Whether one of those takes its lock by a file.
     pub(crate) has_file_lock: bool,
+    /// Whether ours is for one of several cases of rstest's: one of them stands below it.
+    pub(crate) is_for_one_case: bool,
 }
 
 /// When an attribute is there. `None` stands for always.
@@ -101,7 +103,20 @@ impl Source {
     fn above_attribute(&self, offset: usize) -> Option<Above> {
         let index = self.token_at(offset).filter(|index| self.token(*index) == "#" && self.token(index + 1) == "[")?;
         // What `macro_rules` repeats is no attribute of ours.
-        (self.token(index + 2) != "$").then(|| self.collect(&self.attributes_before(index)))
+        if self.token(index + 2) == "$" {
+            return None;
+        }
+        let (before, behind) = (self.attributes_before(index), self.attributes_from(index));
+        let mut above = self.collect(&before);
+        let cases = |attributes: &[Range<usize>]| attributes.iter().filter(|attribute| self.is_case(attribute)).count();
+        let below = cases(&behind);
+        above.is_for_one_case = !above.makers.is_empty() && below > 0 && below + cases(&before) > 1;
+        Some(above)
+    }
+
+    /// Whether this is one of rstest's cases.
+    fn is_case(&self, attribute: &Range<usize>) -> bool {
+        self.token(attribute.start) == "case"
     }
 
     /// What is above our attribute, if the function whose name is at `offset` has it by its usual name.
@@ -142,6 +157,30 @@ impl Source {
         }
         attributes.reverse();
         attributes
+    }
+
+    /// The attributes that stand one after the other from the token `start` on.
+    fn attributes_from(&self, mut start: usize) -> Vec<Range<usize>> {
+        let mut attributes = Vec::new();
+        while self.token(start) == "#" && self.token(start + 1) == "[" {
+            let Some(close) = self.closing(start + 1) else { break };
+            attributes.push(start + 2..close);
+            start = close + 1;
+        }
+        attributes
+    }
+
+    /// The bracket that closes the one at `open`.
+    fn closing(&self, open: usize) -> Option<usize> {
+        let mut depth = 0_usize;
+        (open..self.tokens.len()).find(|index| {
+            match self.token(*index) {
+                "[" => depth += 1,
+                "]" => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        })
     }
 
     /// The bracket that the one at `close` closes.
@@ -359,6 +398,23 @@ mod tests {
     fn locks_are_found() {
         let text = "#[serial(a, b)] #[cfg_attr(unix, serial_test::parallel)] #[isolated] fn name() {}";
         assert_eq!(above(text)[1], ["serial(a,b)", "cfg_attr(unix,serial_test::parallel)"]);
+    }
+
+    #[test]
+    fn ours_may_be_for_one_case() {
+        for (text, is_for_one) in [
+            ("#[rstest] #[isolated] #[case(1)] #[case(2)] fn name() {}", true),
+            ("#[rstest] #[case(1)] #[isolated(net)] /// ]\n #[case::two([2])] fn name() {}", true),
+            ("#[cfg_attr(unix, rstest)] #[isolated] #[allow(a)] #[case(1)] #[case(2)] fn name() {}", true),
+            ("#[rstest] #[case(1)] #[case(2)] #[isolated] fn name(#[case] a: u8) {}", false),
+            ("#[isolated] #[rstest] #[case(1)] #[case(2)] fn name() {}", false),
+            ("#[rstest] #[isolated] #[case(1)] fn name() {}", false),
+            ("#[rstest] #[case(1)] #[isolated] fn name() {} #[rstest] #[case(1)] fn other() {}", false),
+        ] {
+            let source = Source::new(text.to_owned());
+            let above = source.above_attribute(text.find("#[isolated").expect("ours")).expect("ours");
+            assert_eq!(above.is_for_one_case, is_for_one, "{text}");
+        }
     }
 
     #[test]

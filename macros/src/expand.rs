@@ -73,6 +73,11 @@ fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&ItemFn)
     if let Some(twin) = function.attrs.iter().find(|attribute| last_name(attribute.path()) == "isolated") {
         add(Error::new_spanned(twin, "`#[isolated]` is there twice: remove one"));
     }
+    if above.is_for_one_case {
+        let hint = "before one of several cases, `#[isolated]` is for that case alone, and the others would run on the host: \
+                    write it below the last `#[case]`, or above `#[rstest]`";
+        add(Error::new(Span::call_site(), hint));
+    }
     if let Some(hint) = lock_inside(&function, &above) {
         add(Error::new(Span::call_site(), hint));
     }
@@ -492,6 +497,19 @@ mod tests {
             let expected = expected.replace("OURS", ours).replace("IGNORED", &ignored).replace("{}", check);
             assert_eq!(expanded(quote!(net, timeout = "90s"), item), expected);
         }
+    }
+
+    #[test]
+    fn one_case_of_several_is_refused() {
+        let above = Above { makers: vec![None], is_for_one_case: true, ..Above::default() };
+        let text = expanded_below(
+            above,
+            quote!(),
+            quote!(
+                fn case_1() {}
+            ),
+        );
+        assert_eq!(text.matches("compile_error!").count(), 1, "{text}");
     }
 
     #[test]
