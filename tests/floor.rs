@@ -26,11 +26,13 @@ impl Survey {
         let mut survey = Self::default();
         let device = fs::metadata("/").expect("root").dev();
         survey.walk(Path::new("/"), device);
+        let mut whole: Vec<(String, String)> = Vec::new();
         // Mounts lie on directories and files of the root. Some have others below them, and come first.
         for line in fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").lines().skip(1) {
             let fields: Vec<_> = line.split(' ').collect();
             let separator = fields.iter().position(|field| *field == "-").expect("separator");
-            let (root, point, options, kind) = (fields[3], fields[4], fields[5], fields[separator + 1]);
+            let [device, root, point, options] = [2, 3, 4, 5].map(|field| fields[field]);
+            let kind = fields[separator + 1];
             let read_only = if options.split(',').any(|option| option == "ro") { "ro" } else { "rw" };
             match kind {
                 "proc" | "sysfs" if root == "/" && read_only == "rw" => {
@@ -38,7 +40,13 @@ impl Survey {
                         // What comes to lie on /sys covers it.
                         survey.lines.push(format!("directory 365 {point}"));
                     }
-                    survey.lines.push(format!("mount {kind} {point}"));
+                    // What is mounted already is shown a second time.
+                    if let Some((_, first)) = whole.iter().find(|(known, _)| known == device) {
+                        survey.lines.push(format!("again {first} {point}"));
+                    } else {
+                        survey.lines.push(format!("mount {kind} {point}"));
+                        whole.push((device.to_owned(), point.to_owned()));
+                    }
                 }
                 "devpts" | "mqueue" | "tmpfs" => survey.lines.push(format!("mount {kind} {point}")),
                 _ => survey.lines.push(format!("bind {read_only} {point}")),
@@ -103,6 +111,7 @@ impl Call {
                 Self::File { path: inside(path), content: vec![b'\n'; size.parse().expect("a size")] }
             }
             ["mount", kind, path] => Self::Mount { kind: string(kind), path: inside(path) },
+            ["again", first, path] => Self::Bind { from: inside(first), path: inside(path), set: 0, clear: 0 },
             ["bind", access, path] => {
                 // What shields the kernel's files is bound to itself.
                 let own = path.starts_with("/proc") || path.starts_with("/sys");

@@ -7,10 +7,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use belljar::isolated;
 use belljar_tests::this_binary;
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 fn is_writable(directory: &Path) -> io::Result<()> {
     let file = directory.join("belljar-tests");
@@ -159,6 +162,52 @@ fn the_target_tmpdir_is_private_and_writable() {
         directory.metadata().expect("stat").dev(),
         directory.parent().expect("target").metadata().expect("stat").dev()
     );
+}
+
+/// What its host mounts while it runs.
+const LATE: &str = "/opt/place/late";
+
+/// Tells the host that it has begun, and waits for it to have mounted something.
+#[isolated]
+#[ignore = "run by what_the_host_mounts_later_is_not_there"]
+fn does_not_see_what_is_mounted_later() {
+    fs::write("/opt/begun", "!").expect("write");
+    assert_eq!(fs::read("/opt/mounted").expect("read"), b"!");
+    assert!(Path::new("/opt/place").exists() && !Path::new(LATE).exists());
+}
+
+/// Mounts something where the mounts of `/` are shared with all copies of them, as systemd has it, when `run` has begun, and has it go on.
+fn mount_during<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
+    mount(None::<&str>, "/", None::<&str>, shared, None::<&str>).expect("share");
+    fs::create_dir_all("/opt").expect("mkdir");
+    mount(Some("tmpfs"), "/opt", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
+    fs::create_dir("/opt/place").expect("mkdir");
+    for fifo in ["/opt/begun", "/opt/mounted"] {
+        mkfifo(fifo, Mode::S_IRWXU).expect("mkfifo");
+    }
+    thread::scope(|scope| {
+        let run = scope.spawn(run);
+        assert_eq!(fs::read("/opt/begun").expect("read"), b"!");
+        mount(Some("tmpfs"), "/opt/place", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
+        File::create_new(LATE).expect("create");
+        fs::write("/opt/mounted", "!").expect("write");
+        run.join().expect("no panic")
+    })
+}
+
+#[isolated(timeout = "60s")]
+fn what_the_host_mounts_later_is_not_there() {
+    let run = mount_during(|| belljar_tests::run_ignored("does_not_see_what_is_mounted_later"));
+    assert!(run.passed(), "{}", run.output);
+}
+
+/// The same without a sandbox's doing.
+#[isolated(timeout = "60s")]
+fn what_is_mounted_later_comes_to_a_copy_of_the_mounts() {
+    let script = format!("printf ! > /opt/begun && [ \"$(cat /opt/mounted)\" = ! ] && ls {LATE}");
+    let arguments = ["-U", "-r", "-m", "--propagation", "unchanged", "sh", "-c", &script];
+    assert_eq!(mount_during(|| output("unshare", &arguments)).trim_end(), LATE);
 }
 
 // ---- Tools ----

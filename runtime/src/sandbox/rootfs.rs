@@ -14,7 +14,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod, umask};
-use nix::sys::statfs::{SYSFS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Gid, Uid, chdir, chown, mkdir, pivot_root, symlinkat, write};
 
@@ -29,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) root: Option<CString>,
     /// Whether the root is a copy of another tree, laid over it: what is written goes to the tmpfs.
     pub(crate) is_copy: bool,
+    /// Whether all that is shown of the host is shown read-only, so that its tree can be made so before any of it is shown.
+    pub(crate) shows_read_only: bool,
     /// What to do, in this order.
     pub(crate) operations: Vec<Operation>,
     /// Where the test begins; `None` if it stays where it is.
@@ -49,18 +50,23 @@ pub(crate) enum Operation {
     Copy { lower: CString, to: CString, options: CString, or_show: bool },
     /// Shows `from`, with all that is mounted below it, at `to`, which is there.
     Bind { from: CString, to: CString, access: Access },
+    /// Makes the mount at `path` read-only, but not those below it.
+    ReadOnly { path: CString },
     /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
     Mount { kind: &'static CStr, path: CString, flags: MsFlags, options: Option<CString>, kept: Option<CString> },
 }
 
+/// Whether a path that operations name leads to the host's tree.
+pub(crate) fn leads_to_host(path: &CStr) -> bool {
+    path.to_bytes().starts_with(b"/")
+}
+
 /// What may be done with that which is shown.
 pub(crate) enum Access {
-    /// What the host allows.
+    /// What was allowed where it comes from.
     AsIs,
     /// Reading only. `below` are the mount points below the path, for kernels that can't find them by themselves.
     ReadOnly { below: Vec<CString> },
-    /// Writing too, although the path lies in a mount that is read-only.
-    Writable,
 }
 
 /// Where in the tmpfs a copy is put together, which becomes the root.
@@ -80,15 +86,13 @@ pub(crate) const KERNEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NO
 pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<OwnedFd>, Refused<'b>> {
     // Directories and files get exactly the modes that the plan says.
     let mask = umask(Mode::empty());
-    // What the host mounts from now on must not show up here, nor the other way round.
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(NONE, c"/", NONE, private, NONE).or_refuse(Step::Propagation, c"/")?;
+    let host_is_read_only = part_from_host(plan.shows_read_only).or_refuse(Step::Propagation, c"/")?;
     if let Some(options) = &plan.root {
         enter_new_root(options)?;
     }
     let tmpfs = if plan.is_copy { Some(begin_copy()?) } else { None };
     for operation in &plan.operations {
-        carry_out(operation)?;
+        carry_out(operation, host_is_read_only)?;
     }
     if plan.is_copy {
         chdir(COPY).or_refuse(Step::Copy, c"")?;
@@ -102,6 +106,18 @@ pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<O
     }
     umask(mask);
     Ok(tmpfs)
+}
+
+/// Has what the host mounts from now on not show up here, nor the other way round. Makes all that it has mounted until now read-only, if
+/// that is wanted and can be done in one call. Returns whether it is.
+fn part_from_host(make_read_only: bool) -> nix::Result<bool> {
+    if make_read_only {
+        match sys::set_read_only_and_private(c"/") {
+            Err(errno) if may_be_unknown(errno) => {}
+            result => return result.map(|()| true),
+        }
+    }
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map(|()| false)
 }
 
 /// Makes the directories in which a copy is put together, and returns the tmpfs that they are in, as it is without what will be
@@ -168,10 +184,10 @@ fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
         return Ok(());
     }
     // What is written belongs in the root, which has a size.
-    remount(all, MsFlags::MS_RDONLY).or_refuse(Step::ReadOnly, all)
+    remount_read_only(all).or_refuse(Step::ReadOnly, all)
 }
 
-fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
+fn carry_out(operation: &Operation, host_is_read_only: bool) -> Result<(), Refused<'_>> {
     match operation {
         Operation::Directory { path, mode } => mkdir(path.as_c_str(), *mode).or_refuse(Step::Directory, path),
         Operation::Symlink { path, target } => {
@@ -204,10 +220,11 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
             bound.or_refuse(Step::Bind, named)?;
             match access {
                 Access::AsIs => Ok(()),
+                Access::ReadOnly { .. } if host_is_read_only && leads_to_host(from) => Ok(()),
                 Access::ReadOnly { below } => set_read_only(to, below),
-                Access::Writable => set_writable(to),
             }
         }
+        Operation::ReadOnly { path } => remount_read_only(path).or_refuse(Step::ReadOnly, path),
         Operation::Mount { kind, path, flags, options, kept } => {
             let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
             let mount = |flags| mount(Some(*kind), path.as_c_str(), Some(*kind), flags, options.as_deref());
@@ -243,28 +260,15 @@ fn write_file(path: &CStr, content: &[u8], mode: Mode) -> nix::Result<()> {
 
 /// Makes the mount at `path` read-only, and those `below` it.
 fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), Refused<'p>> {
-    match sys::set_read_only(path, true, true) {
+    match sys::set_read_only(path) {
         Err(errno) if may_be_unknown(errno) => {}
         result => return result.or_refuse(Step::ReadOnly, path),
     }
-    remount(path, MsFlags::MS_RDONLY).or_refuse(Step::ReadOnly, path)?;
+    remount_read_only(path).or_refuse(Step::ReadOnly, path)?;
     for path in below {
-        remount(path, MsFlags::MS_RDONLY).or_refuse(Step::ReadOnly, path)?;
+        remount_read_only(path).or_refuse(Step::ReadOnly, path)?;
     }
     Ok(())
-}
-
-/// Makes the mount at `path` writable.
-fn set_writable(path: &CStr) -> Result<(), Refused<'_>> {
-    let set = match sys::set_read_only(path, false, false) {
-        Err(errno) if may_be_unknown(errno) => remount(path, MsFlags::empty()),
-        result => result,
-    };
-    match set {
-        // Where the host's sysfs is read-only, so is this.
-        Err(Errno::EPERM) if statfs(path).is_ok_and(|found| found.filesystem_type() == SYSFS_MAGIC) => Ok(()),
-        result => result.or_refuse(Step::Bind, path),
-    }
 }
 
 /// Whether a call as young as mount_setattr(2) may fail with this just because it is unknown: to the kernel, or to a
@@ -273,10 +277,10 @@ fn may_be_unknown(errno: Errno) -> bool {
     errno == Errno::ENOSYS || errno == Errno::EPERM
 }
 
-/// Changes the flags of the mount at `path` in the older way, which must repeat those that are there: some are locked,
-/// and leaving them out is refused.
-fn remount(path: &CStr, read_only: MsFlags) -> nix::Result<()> {
-    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | read_only;
+/// Makes the mount at `path` read-only in the older way, which must repeat the flags that are there: some are locked, and leaving
+/// them out is refused.
+fn remount_read_only(path: &CStr) -> nix::Result<()> {
+    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     let present = statvfs(path)?.flags();
     for (is, keep) in [
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),

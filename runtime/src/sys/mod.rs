@@ -468,18 +468,25 @@ fn descriptors_end() -> Option<u32> {
 
 // ---- Mounts and network ----
 
-/// Makes the mount at `path` read-only or not, with all below it if `recursive`. See mount_setattr(2), Linux 5.12.
-pub(crate) fn set_read_only(path: &CStr, read_only: bool, recursive: bool) -> nix::Result<()> {
-    let [attr_set, attr_clr] = if read_only { [libc::MOUNT_ATTR_RDONLY, 0] } else { [0, libc::MOUNT_ATTR_RDONLY] };
-    let attributes = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
-    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+/// Makes the mount at `path` read-only, with all below it. See mount_setattr(2), Linux 5.12.
+pub(crate) fn set_read_only(path: &CStr) -> nix::Result<()> {
+    set_mounts(path, libc::MOUNT_ATTR_RDONLY, 0)
+}
+
+/// The same, and what is mounted and unmounted there is no affair of other mount tables any more, nor the other way round.
+pub(crate) fn set_read_only_and_private(path: &CStr) -> nix::Result<()> {
+    set_mounts(path, libc::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE)
+}
+
+fn set_mounts(path: &CStr, attr_set: u64, propagation: u64) -> nix::Result<()> {
+    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: the path and the attributes outlive the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            flags,
+            libc::AT_RECURSIVE,
             &raw const attributes,
             size_of_val(&attributes),
         )

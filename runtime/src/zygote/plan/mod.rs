@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::MsFlags;
@@ -21,7 +20,7 @@ use nix::unistd::{AccessFlags, access};
 
 use self::copy::copied_root;
 use super::facts::{Facts, as_field, repository_of, workspace_of};
-use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
+use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan, leads_to_host};
 use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
 
 /// Directories of the operating system. `/usr` first: the others are links into it nearly everywhere.
@@ -81,8 +80,8 @@ const OWN_SETTINGS: [&str; 12] = [
     "kernel/shmmni",
 ];
 
-/// Parts of `/proc` by which root changes the machine.
-const KERNEL_FILES: [&str; 8] = ["acpi", "bus", "fs", "irq", "mtrr", "scsi", "sysrq-trigger", "sys"];
+/// Parts of `/proc` by which root changes the machine, besides the settings.
+const KERNEL_FILES: [&str; 7] = ["acpi", "bus", "fs", "irq", "mtrr", "scsi", "sysrq-trigger"];
 
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n\
                         protocols: files\nservices: files\n";
@@ -108,22 +107,27 @@ fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
     let mut builder = Builder::new(facts, spec, "/");
     if facts.owns_kernel_files {
         // A whole one, as in a root of its own. What comes to lie on `/proc` hides it.
-        builder.mount(c"proc", "/proc/sys");
+        builder.mount_twice(c"proc", "/proc/sys", "/proc");
+    } else {
+        builder.mount(c"proc", "/proc");
     }
-    builder.mount(c"proc", "/proc");
+    // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
+    let cgroups = Some(Path::new("/sys/fs/cgroup")).filter(|path| spec.net && facts.mounts.contains(*path));
     if spec.net {
-        // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
-        let kept = Some("/sys/fs/cgroup").filter(|path| facts.mounts.contains(Path::new(path)));
-        builder.mount_keeping(c"sysfs", "/sys", kept);
+        builder.mount_keeping(c"sysfs", "/sys", cgroups);
     }
     if Path::new("/dev/mqueue").is_dir() {
         builder.mount(c"mqueue", "/dev/mqueue");
     }
     if facts.owns_kernel_files {
         builder.shield(spec.net);
+        if let Some(path) = cgroups {
+            let below = facts.mounts_below(path).map(|mount| builder.inside(mount)).collect();
+            builder.bind_to_itself(path, Access::ReadOnly { below });
+        }
     }
     builder.binds(spec);
-    Plan { root: None, is_copy: false, operations: builder.operations, working_directory: None }
+    Plan { root: None, is_copy: false, shows_read_only: false, operations: builder.operations, working_directory: None }
 }
 
 /// A tmpfs with what tests and host tools need.
@@ -375,7 +379,12 @@ impl<'f> Builder<'f> {
         let working_directory = self.facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         self.directory(&working_directory, 0o755);
         let working_directory = Some(c_string(working_directory.as_os_str()));
-        Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory }
+        let is_writable = |operation: &Operation| match operation {
+            Operation::Bind { from, access, .. } => leads_to_host(from) && matches!(access, Access::AsIs),
+            _ => false,
+        };
+        let shows_read_only = !is_copy && !self.operations.iter().any(is_writable);
+        Plan { root: Some(self.tmpfs), is_copy, shows_read_only, operations: self.operations, working_directory }
     }
 
     /// Mounts a file system of the kernel's: no devices, no programs.
@@ -383,9 +392,16 @@ impl<'f> Builder<'f> {
         self.mount_keeping(kind, path, None);
     }
 
+    /// Mounts a file system of the kernel's at `hidden`, and shows it at `path` as well.
+    fn mount_twice(&mut self, kind: &'static CStr, hidden: &str, path: &str) {
+        self.mount(kind, hidden);
+        let [from, to] = [hidden, path].map(|path| self.inside(Path::new(path)));
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
+    }
+
     /// Mounts a file system of the kernel's, and puts back what is mounted at `kept`, which lies below it.
-    fn mount_keeping(&mut self, kind: &'static CStr, path: &str, kept: Option<&str>) {
-        let kept = kept.map(|path| self.inside(Path::new(path)));
+    fn mount_keeping(&mut self, kind: &'static CStr, path: &str, kept: Option<&Path>) {
+        let kept = kept.map(|path| self.inside(path));
         let path = self.inside(Path::new(path));
         self.operations.push(Operation::Mount { kind, path, flags: KERNEL_FLAGS, options: None, kept });
     }
@@ -523,9 +539,8 @@ impl<'f> Builder<'f> {
         for path in DEVICES.into_iter().chain(optional) {
             self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
             self.file(path, Vec::new());
-            // Whoever owns the node could change its mode, on the host.
-            let is_owned = fs::metadata(path).is_ok_and(|node| node.uid() == self.facts.uid.as_raw());
-            let access = if is_owned { Access::ReadOnly { below: Vec::new() } } else { Access::AsIs };
+            // Whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
+            let access = Access::ReadOnly { below: Vec::new() };
             let (from, to) = (c_string(path.as_ref()), self.inside(Path::new(path)));
             self.operations.push(Operation::Bind { from, to, access });
         }
@@ -545,24 +560,24 @@ impl<'f> Builder<'f> {
     /// Mounts `/proc` and `/sys`.
     fn kernel_file_systems(&mut self, net: bool) {
         let shielded = self.facts.owns_kernel_files;
+        // The kernel lets a sandbox within this one mount a `/proc` only where it finds one that nothing covers in part. So there is
+        // a whole one, and one of sysfs, under what comes to lie on `/sys`.
         if shielded {
-            // The kernel lets a sandbox within this one mount a `/proc` only where it finds one that nothing covers in
-            // part. So there is a whole one, and one of sysfs, under what comes to lie on `/sys`.
-            for (path, kind) in [("/sys/proc", c"proc"), ("/sys/sys", c"sysfs")] {
-                if kind == c"proc" || net {
-                    self.directory(Path::new(path), 0o555);
-                    self.mount(kind, path);
-                }
-            }
-        }
-        self.mount(c"proc", "/proc");
-        if net {
-            self.mount(c"sysfs", "/sys");
+            self.directory(Path::new("/sys/proc"), 0o555);
+            self.mount_twice(c"proc", "/sys/proc", "/proc");
         } else {
+            self.mount(c"proc", "/proc");
+        }
+        if !net {
             // A sysfs belongs to a network: with the host's, there is only the host's.
             let below = self.facts.mounts_below(Path::new("/sys")).map(|mount| self.inside(mount)).collect();
             let (from, to) = (c_string("/sys".as_ref()), self.inside(Path::new("/sys")));
             self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
+        } else if shielded {
+            self.directory(Path::new("/sys/sys"), 0o555);
+            self.mount_twice(c"sysfs", "/sys/sys", "/sys");
+        } else {
+            self.mount(c"sysfs", "/sys");
         }
         if shielded {
             self.shield(net);
@@ -580,13 +595,23 @@ impl<'f> Builder<'f> {
         for name in KERNEL_FILES {
             self.bind_to_itself(&Path::new("/proc").join(name), Access::ReadOnly { below: Vec::new() });
         }
-        for name in OWN_SETTINGS.into_iter().chain(net.then_some("net")) {
-            self.bind_to_itself(&Path::new("/proc/sys").join(name), Access::Writable);
-        }
+        let settings = OWN_SETTINGS.into_iter().chain(net.then_some("net"));
+        self.leave_writable("/proc/sys", settings);
         if net {
-            self.bind_to_itself(Path::new("/sys"), Access::ReadOnly { below: Vec::new() });
-            self.bind_to_itself(Path::new("/sys/devices/virtual/net"), Access::Writable);
+            self.leave_writable("/sys", ["devices/virtual/net"]);
         }
+    }
+
+    /// Makes what is mounted at `path` read-only, but for these parts of it. They become mounts of their own before, and stay as they are.
+    fn leave_writable(&mut self, path: &str, parts: impl IntoIterator<Item = &'static str>) {
+        if !Path::new(path).exists() {
+            return;
+        }
+        self.bind_to_itself(Path::new(path), Access::AsIs);
+        for part in parts {
+            self.bind_to_itself(&Path::new(path).join(part), Access::AsIs);
+        }
+        self.operations.push(Operation::ReadOnly { path: self.inside(Path::new(path)) });
     }
 
     /// Makes a mount of its own of a path that is there already, if the host has it too.
