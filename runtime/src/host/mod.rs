@@ -138,7 +138,6 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
-    let _running = spares::begin();
     if let Some(mut sandbox) = spares::take(&test.spec) {
         // A spare that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if sandbox.begin(test).is_ok() {

@@ -3,16 +3,15 @@
 //! A spare is as new as any other: set up to the point where it waits for its test. When a test takes one, the next is
 //! asked for, so that its making and the running of the test share the time. Nothing of a used sandbox is used again.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::sandbox::Sandbox;
 use super::trace;
 use crate::spec::Spec;
 use crate::zygote::Zygote;
 
-/// How many spares of one kind there are at most while processors are idle. Setting up waits for the kernel at times, so
-/// that one a processor would not keep it busy.
+/// How many spares of one kind there are at most. Setting up waits for the kernel at times, so that one a processor would not keep
+/// it busy, however many tests run.
 const MOST: usize = 4;
 
 /// How many spares there are in all. Those longest unused give way.
@@ -23,52 +22,31 @@ struct Spares {
     ready: Vec<(&'static Spec, Sandbox)>,
     /// How many tests have begun.
     begun: usize,
-    /// How many of them have not ended.
-    running: usize,
 }
 
-static SPARES: Mutex<Spares> = Mutex::new(Spares { ready: Vec::new(), begun: 0, running: 0 });
+static SPARES: Mutex<Spares> = Mutex::new(Spares { ready: Vec::new(), begun: 0 });
 
 fn spares() -> MutexGuard<'static, Spares> {
     SPARES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A test that runs. When it is dropped, the test has ended.
-pub(super) struct Running(());
-
-/// Counts a test as running.
-pub(super) fn begin() -> Running {
-    let mut spares = spares();
-    spares.begun += 1;
-    spares.running += 1;
-    Running(())
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        spares().running -= 1;
-    }
-}
-
-/// Takes a spare of this kind, if there is one.
+/// Counts a test that begins, and takes a spare of its kind, if there is one.
 pub(super) fn take(spec: &'static Spec) -> Option<Sandbox> {
     let mut spares = spares();
+    spares.begun += 1;
     let found = spares.ready.iter().position(|(kind, _)| *kind == spec)?;
     Some(spares.ready.remove(found).1)
 }
 
-/// Prepares for tests like one that has just begun. A process that runs a single test, as under nextest, prepares none.
+/// Prepares for tests like one that has just begun. A process that runs a single test, as under nextest, prepares none, and one that
+/// has run few prepares few: what nobody takes has been made in vain.
 pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
     let mut spares = spares();
-    if spares.begun == 1 {
+    let wanted = (spares.begun / 2).min(MOST);
+    if wanted == 0 {
         return;
     }
     let _span = trace::span("prepare sandboxes");
-    // Finding this out takes longer than all the rest.
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    let processors = *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from));
-    let idle = processors.saturating_sub(spares.running);
-    let wanted = (1 + 2 * idle).min(MOST);
     let present = spares.ready.iter().filter(|(kind, _)| *kind == spec).count();
     for _ in present..wanted {
         // Where it can't be had now, the test that needs one will say why.
