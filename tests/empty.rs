@@ -6,11 +6,13 @@
 //! - `words`: what each word and each limit costs, at 1, 2, 4 and 16 threads;
 //! - `growth`: what a test costs as the tenth and as the ten-thousandth, and what the processes then hold;
 //! - `neighbour`: what a test costs beside one that holds 500 MiB;
-//! - `statics`: what it costs in a test binary with 500 MiB of statics that are used.
+//! - `statics`: what it costs in a test binary with 500 MiB of statics that are used;
+//! - `many`: what it costs in a test binary of 10,000 tests, run by libtest.
 
 #[path = "floor.rs"]
 mod floor;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -18,8 +20,11 @@ use std::{env, fs, process, thread};
 
 use belljar::__private::{Ids, Root, Spec, Test, run};
 
-const ROUNDS: usize = 40;
-const PER_ROUND: u32 = 50;
+const ROUNDS: usize = 20;
+const PER_ROUND: u8 = 50;
+
+/// As many as make the sandboxes count for little that a round finds prepared, and leaves for others to find.
+const PER_LONG_ROUND: u8 = 200;
 
 const SPEC: Spec = Spec {
     root: Root::Tmpfs,
@@ -86,9 +91,10 @@ fn main() {
         Some("count") => return count(),
         Some("neighbour") => return compare_neighbours(),
         Some("statics") => return compare_statics(),
+        Some("many") => return compare_filters(),
         _ => {}
     }
-    println!("an empty test with everything on, {ROUNDS} rounds of {PER_ROUND}; microseconds a test");
+    println!("an empty test with everything on, {ROUNDS} rounds of {PER_LONG_ROUND}; microseconds a test");
     let cores = thread::available_parallelism().map_or(1, usize::from);
     for threads in [1, cores] {
         compare(threads);
@@ -96,7 +102,8 @@ fn main() {
 }
 
 /// Runs `test` so many times in a row on each of `threads` threads.
-fn run_on(threads: usize, times: u32, test: &'static Test) {
+fn run_on(threads: usize, times: impl Into<u32>, test: &'static Test) {
+    let times = times.into();
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| (0..times).for_each(|_| run(test)));
@@ -149,7 +156,7 @@ fn compare_words() {
             for ((_, test), times) in measured.iter().zip(&mut times) {
                 times.push(time(|| run_on(threads, PER_ROUND, test)));
             }
-            floor.push(run_floors(&mut floors));
+            floor.push(run_floors(&mut floors, PER_ROUND));
         }
         let per_test = |time: &Duration| time.as_secs_f64() * 1e6 / f64::from(PER_ROUND) / threads as f64;
         println!("\n{:<12} {:>10} {:>8} {:>8}", format!("{threads} at once"), "min", "median", "p90");
@@ -160,10 +167,10 @@ fn compare_words() {
     }
 }
 
-/// Runs the floors once each, all at once.
-fn run_floors(floors: &mut [Floor]) -> Duration {
+/// Runs each of the floors so many times, all at once.
+fn run_floors(floors: &mut [Floor], times: u8) -> Duration {
     time(|| {
-        floors.iter_mut().for_each(Floor::begin);
+        floors.iter_mut().for_each(|floor| floor.begin(times));
         floors.iter_mut().for_each(Floor::wait);
     })
 }
@@ -232,6 +239,53 @@ fn compare_statics() {
     }
 }
 
+/// Measures a test binary of 10,000 tests, of which it runs some: 5,000 or ten that are isolated, or 5,000 that are not; in turn with this
+/// program, which runs one test 5,000 times.
+fn compare_filters() {
+    const ROUNDS: usize = 5;
+    const FILTERS: [(&str, u32); 3] = [("isolated::", 5000), ("isolated::m0::t0::t0::", 10), ("plain::", 5000)];
+    let binary = build_many();
+    println!("a test binary of 10,000 tests, {ROUNDS} rounds; microseconds a test");
+    println!("{:<24} {:<12} {:>10} {:>8} {:>8}", "filter", "tests", "min", "median", "p90");
+    let (mut times, mut loops) = (FILTERS.map(|_| Vec::new()), Vec::new());
+    for _ in 0..ROUNDS {
+        for ((filter, count), times) in FILTERS.iter().zip(&mut times) {
+            let (elapsed, output) = run_whole(Command::new(&binary).args([*filter, "--quiet", "--test-threads=1"]));
+            assert!(output.contains(&format!("ok. {count} passed")), "{output}");
+            times.push(elapsed.as_secs_f64() * 1e6 / f64::from(*count));
+        }
+        loops.push(run_whole(this_program("count").arg("5000")).0.as_secs_f64() * 1e6 / 5000.0);
+    }
+    for ((filter, count), times) in FILTERS.iter().zip(times) {
+        print!("{filter:<24} ");
+        print_row(&count.to_string(), times);
+    }
+    print!("{:<24} ", "none, in a loop");
+    print_row("5000", loops);
+}
+
+/// Runs `command` to its end. Returns how long it took, and what it wrote.
+fn run_whole(command: &mut Command) -> (Duration, String) {
+    let start = Instant::now();
+    let output = command.output().expect("it runs");
+    let elapsed = start.elapsed();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (elapsed, String::from_utf8(output.stdout).expect("UTF-8"))
+}
+
+/// Builds the test binary of 10,000 tests, and returns its path.
+fn build_many() -> PathBuf {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--release", "-p", "belljar-tests", "--test", "many", "--no-run", "--message-format=json"]);
+    let output = command.stderr(process::Stdio::inherit()).output().expect("cargo runs");
+    let messages = String::from_utf8(output.stdout).expect("UTF-8");
+    let message = |line| serde_json::from_str::<serde_json::Value>(line).ok();
+    let executable = messages.lines().filter_map(message).find_map(|message| {
+        message["executable"].as_str().filter(|_| message["target"]["name"] == "many").map(PathBuf::from)
+    });
+    executable.expect("it is built")
+}
+
 /// Starts this program again.
 fn this_program(argument: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("the path of this program"));
@@ -246,18 +300,18 @@ fn compare(threads: usize) {
     let has_limits = std::panic::catch_unwind(|| run(&LIMITED)).is_ok();
     let mut floors: Vec<_> = (0..threads).map(|_| Floor::start()).collect();
     for _ in 0..ROUNDS {
-        let ours = time(|| run_on(threads, PER_ROUND, &EMPTY));
+        let ours = time(|| run_on(threads, PER_LONG_ROUND, &EMPTY));
         if has_limits {
-            let with_limits = time(|| run_on(threads, PER_ROUND, &LIMITED));
+            let with_limits = time(|| run_on(threads, PER_LONG_ROUND, &LIMITED));
             limited.push(with_limits);
             limited_ratios.push(with_limits.as_secs_f64() / ours.as_secs_f64());
         }
-        let theirs = run_floors(&mut floors);
+        let theirs = run_floors(&mut floors, PER_LONG_ROUND);
         belljar.push(ours);
         floor.push(theirs);
         ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
     }
-    let per_test = |time: &Duration| time.as_secs_f64() * 1e6 / f64::from(PER_ROUND) / threads as f64;
+    let per_test = |time: &Duration| time.as_secs_f64() * 1e6 / f64::from(PER_LONG_ROUND) / threads as f64;
     println!("\n{threads} at once          min   median      p90");
     print_row("belljar", belljar.iter().map(per_test).collect());
     print_row("floor", floor.iter().map(per_test).collect());
@@ -290,9 +344,9 @@ impl Floor {
         Self(this_program("floor").stdin(piped()).stdout(piped()).spawn().expect("spawn"))
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, times: u8) {
         use std::io::Write as _;
-        self.0.stdin.as_mut().expect("piped").write_all(&[1]).expect("write");
+        self.0.stdin.as_mut().expect("piped").write_all(&[times]).expect("write");
     }
 
     fn wait(&mut self) {
@@ -314,8 +368,9 @@ fn serve_floor() {
     let calls = floor::Survey::parse(&String::from_utf8(survey.stdout).expect("UTF-8"));
     assert!(!calls.is_empty(), "{}", String::from_utf8_lossy(&survey.stderr));
     floor::make_one(&calls);
-    while std::io::stdin().read_exact(&mut [0]).is_ok() {
-        (0..PER_ROUND).for_each(|_| floor::make_one(&calls));
+    let mut times = [0];
+    while std::io::stdin().read_exact(&mut times).is_ok() {
+        (0..times[0]).for_each(|_| floor::make_one(&calls));
         std::io::stdout().write_all(&[1]).and_then(|()| std::io::stdout().flush()).expect("write");
     }
 }

@@ -1,4 +1,4 @@
-// To be included: a hundred tests of one.
+// To be included: ten tests of one.
 
 macro_rules! ten {
     ($($item:tt)*) => {
