@@ -23,7 +23,7 @@ fn is_limited(run: &Run) -> bool {
     assert!(must_limit().is_none_or(|expected| expected != refused), "{}", run.output);
     if refused {
         assert!(run.failed(), "{}", run.output);
-        assert!(run.output.contains("make a cgroup with the limits that the test has written"), "{}", run.output);
+        assert!(run.output.contains("make a cgroup with the limits of the test"), "{}", run.output);
         assert!(!run.output.contains("cause:  unknown"), "{}", run.output);
     }
     !refused
@@ -624,11 +624,14 @@ fn a_stricter_cgroup_above_is_no_obstacle() {
 #[test]
 fn a_cgroup_that_is_not_there_is_named() {
     for name in ["allocates_without_a_limit", "forks_almost_too_often"] {
-        let mut command = this_binary();
-        command.args(["--ignored", "--exact", name]).env("BELLJAR_CGROUP", "/belljar-tests/nothing");
-        let run = run(&mut command);
-        assert!(run.failed(), "{}", run.output);
-        assert!(run.output.contains("BELLJAR_CGROUP is `/belljar-tests/nothing`"), "{}", run.output);
+        for cgroup in ["/belljar-tests/nothing", "..", "/belljar-tests/../.."] {
+            let mut command = this_binary();
+            command.args(["--ignored", "--exact", name]).env("BELLJAR_CGROUP", cgroup);
+            let run = run(&mut command);
+            assert!(run.failed(), "{}", run.output);
+            let shown = Path::new("/").join(cgroup);
+            assert!(run.output.contains(&format!("BELLJAR_CGROUP is `{}`", shown.display())), "{}", run.output);
+        }
     }
 }
 

@@ -302,6 +302,38 @@ fn a_host_with_a_read_only_proc() {
     check_refused(&["map the ids", "EROFS", "/proc is mounted read-only", "remount,rw"]);
 }
 
+#[isolated]
+fn a_host_without_sysfs() {
+    while umount2("/sys", MntFlags::MNT_DETACH).is_ok() {}
+    if Path::new("/sys/sys").exists() {
+        umount2("/sys/sys", MntFlags::MNT_DETACH).expect("umount");
+    }
+    check_refused(&["mount a file system in the sandbox: /sys", "EPERM", "there is no sysfs", "mount -t sysfs"]);
+}
+
+/// Runs a victim in a shell that has put a limit on itself, and checks what it is told. What it writes goes through a pipe: files may be
+/// limited.
+fn check_limited(limit: &str, words: &[&str]) {
+    let script = format!("({limit} && exec \"$0\" --exact victim --ignored --show-output) 2>&1 | cat; exit 101");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(this_binary().get_program());
+    check_told(&mut command, words);
+}
+
+#[test]
+fn a_limit_on_descriptors() {
+    check_limited(
+        "ulimit -n 4",
+        &["fork the zygote", "EMFILE", "seen:   RLIMIT_NOFILE is 4", "remedy: ulimit -n 1024"],
+    );
+}
+
+#[test]
+fn a_limit_on_files() {
+    let words = ["write a file in the sandbox", "EFBIG", "seen:   RLIMIT_FSIZE is 0", "remedy: ulimit -f unlimited"];
+    check_limited("ulimit -f 0", &words);
+}
+
 /// One process too many, of the few that the cgroup or RLIMIT_NPROC allow.
 #[isolated(pids = 4)]
 fn a_host_without_room_for_processes() {

@@ -2,7 +2,9 @@
 //! See cgroups(7), proc_pid_mountinfo(5) and proc_pid_cgroup(5).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
 
 use super::shared::LEAF;
 use super::{Controller, Trouble};
@@ -27,6 +29,10 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
     let read = |path: &str| fs::read_to_string(path).map_err(|error| Trouble::new(Path::new(path), &error));
     let mut own = places(&read("/proc/self/cgroup")?);
     if let Some(chosen) = chosen() {
+        // It would lead out of the hierarchy.
+        if chosen.components().any(|component| component == Component::ParentDir) {
+            return Err(Trouble::Refused { path: chosen, errno: Errno::EINVAL });
+        }
         own.iter_mut().for_each(|place| place.path.clone_from(&chosen));
     }
     let mut found = Vec::new();

@@ -39,7 +39,10 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
     if !around.has_proc && (path.starts_with("/proc") || path.ends_with("proc")) {
         return Some(Cause::no_proc());
     }
+    let limit = |resource| getrlimit(resource).map_or(RLIM_INFINITY, |(soft, _)| soft);
     match step {
+        _ if errno == Errno::EMFILE => Some(Cause::too_many_descriptors(limit(Resource::RLIMIT_NOFILE))),
+        _ if errno == Errno::EFBIG => Some(Cause::file_too_large(limit(Resource::RLIMIT_FSIZE))),
         Step::Clone if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "pid"], around)),
         Step::Namespaces if errno == Errno::ENOSPC => {
             Some(too_many_namespaces(&["mnt", "net", "ipc", "uts", "cgroup"], around))
@@ -89,6 +92,11 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         }
         Step::Copy if errno == Errno::EINVAL => Some(Cause::can_not_be_copied(&kind_at(path))),
         Step::Keyring if errno == Errno::EDQUOT => Some(Cause::too_many_keys(&keys_of(around.uid))),
+        Step::Mount
+            if refused && path.ends_with("sys") && !proc::mounts().iter().any(|mount| mount.kind == "sysfs") =>
+        {
+            Some(Cause::no_sysfs())
+        }
         Step::Mount if refused => {
             around.barriers.iter().find(|barrier| hides(barrier, path)).map(|barrier| Cause::barrier(barrier, around))
         }

@@ -264,7 +264,23 @@ impl Cause {
         )
     }
 
+    pub(crate) fn no_sysfs() -> Self {
+        Self::new(
+            "there is no sysfs: the kernel makes another only where there is one",
+            "/proc/self/mountinfo has none",
+            "sudo mount -t sysfs sysfs /sys",
+        )
+    }
+
     // ---- Limits on what there may be ----
+
+    pub(crate) fn too_many_descriptors(limit: u64) -> Self {
+        Self::new("a process may not have so many files open", format!("RLIMIT_NOFILE is {limit}"), "ulimit -n 1024")
+    }
+
+    pub(crate) fn file_too_large(limit: u64) -> Self {
+        Self::new("files may not become so large", format!("RLIMIT_FSIZE is {limit}"), "ulimit -f unlimited")
+    }
 
     /// `count` is how many this user has now.
     pub(crate) fn too_many_processes(limit: u64, count: u64) -> Self {

@@ -266,7 +266,8 @@ pub(crate) fn listed_twice(tests: &[&str]) -> String {
     let (count, s) = (tests.len(), if tests.len() == 1 { "" } else { "s" });
     format!(
         "\nbelljar: ran {count} test{s} once that the harness has twice\n{lines}What makes a test of the function stands above \
-         `#[isolated]`, where that can't see it: write `#[isolated]` first.\n"
+         `#[isolated]`, or has another name than `test`, so that it can't be seen: write `#[isolated]` first, and call \
+         `#[test]` by its name.\n"
     )
 }
 
@@ -512,7 +513,7 @@ impl Display for Told<'_> {
 
 pub(crate) fn describe(step: Step) -> &'static str {
     match step {
-        Step::Cgroup => "make a cgroup with the limits that the test has written",
+        Step::Cgroup => "make a cgroup with the limits of the test",
         Step::ForkZygote => "fork the zygote, which makes all sandboxes",
         Step::Zygote => "prepare the zygote, which makes all sandboxes",
         Step::Clone => "clone init into new user and pid namespaces",
