@@ -205,6 +205,25 @@ fn neighbours_share_nothing() {
     }
 }
 
+#[belljar::isolated]
+#[ignore = "run by no_verdict_when_the_test_binary_exits"]
+fn waits_for_its_end() {
+    belljar_tests::hang()
+}
+
+/// Whoever ends the test binary ends all tests. That is no failure of theirs, of which something would have to be said.
+#[test]
+fn no_verdict_when_the_test_binary_exits() {
+    for _ in 0..rounds(20) {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "--nocapture", "--test-threads=2"]);
+        let run = belljar_tests::run(command.args(["waits_for_its_end", "plain::exits_while_a_test_runs"]));
+        assert_eq!(run.status.code(), Some(7), "{}", run.output);
+        assert!(!run.output.contains("belljar:") && !run.output.contains("panicked"), "{}", run.output);
+        assert!(run.left.is_empty());
+    }
+}
+
 /// The same, without belljar.
 mod plain {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -221,6 +240,14 @@ mod plain {
     #[ignore = "run by the twins"]
     fn exits_0() {
         process::exit(0);
+    }
+
+    #[test]
+    #[ignore = "run by no_verdict_when_the_test_binary_exits"]
+    fn exits_while_a_test_runs() {
+        // Its zygote, an init and a test.
+        belljar_tests::wait_until(|| belljar_tests::descendants(process::id()).len() >= 3);
+        process::exit(7);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) mod surroundings;
 pub(crate) mod trace;
 
 use std::panic::resume_unwind;
+use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -27,7 +28,7 @@ use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::message::{self, Page};
 use crate::report::Step;
 use crate::spec::Test;
-use crate::zygote::{Zygote, zygote};
+use crate::zygote::{Zygote, is_ending, zygote};
 use judge::{Evidence, Obstacle, Verdict, judge};
 use sandbox::{NoSandbox, Sandbox};
 
@@ -119,7 +120,15 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
         Some(Err(errno)) => return Err(judge::refused(Step::ForkZygote, "", *errno, None)),
         None => return Err(Obstacle::Other(message::not_a_test_run(name))),
     };
-    let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
+    let ran = run_in_sandbox(test, zygote);
+    if is_ending() {
+        // Another thread has called `exit`, and has ended the zygote. It ends this thread too, whose test has no verdict.
+        drop(ran);
+        loop {
+            thread::park();
+        }
+    }
+    let (sandbox, evidence) = ran.map_err(|why| match why {
         // The zygote's end of the request socket is closed.
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(message::zygote_gone(name)),
         NoSandbox::Channel(errno) => Obstacle::Other(message::no_channel(name, errno)),

@@ -105,6 +105,7 @@ fn is_single_threaded() -> bool {
 extern "C" fn end_zygote() {
     if let Some(Ok(zygote)) = ZYGOTE.get() {
         if zygote.owner == getpid() {
+            let _ = ENDING.set(());
             let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
             let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
             cgroup::clean_up();
@@ -114,6 +115,14 @@ extern "C" fn end_zygote() {
             repeats::print();
         }
     }
+}
+
+/// Set when this process has begun to end.
+static ENDING: OnceLock<()> = OnceLock::new();
+
+/// Whether this process has begun to end, and has ended the zygote and all sandboxes.
+pub(crate) fn is_ending() -> bool {
+    ENDING.get().is_some()
 }
 
 /// The zygote of this test binary. `None` if it was started with arguments that say to run no test.
