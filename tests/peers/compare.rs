@@ -129,7 +129,9 @@ fn ways(binaries: &Path, bundle: &str) -> Vec<Way> {
         kind: Kind::Command(words.split_whitespace().map(str::to_owned).collect()),
         count,
     };
-    let plain = format!("{} --exact {FIRST}", binaries.join("plain").display());
+    // Some show a /tmp of their own, where links may lie, but hardly a target directory.
+    let plain = binaries.join("plain");
+    let plain = format!("{} --exact {FIRST}", plain.canonicalize().unwrap_or(plain).display());
     let all = "all namespaces, root, network";
     let image = "namespaces but user, an image";
     let process = "a process";
