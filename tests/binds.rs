@@ -129,3 +129,33 @@ fn what_can_not_be_had_is_named() {
         }
     }
 }
+
+/// What is replaced, and what is written to, before each test.
+const PLACE: &str = "/srv/replaced";
+
+#[isolated(bind = ["/srv/replaced/file:/mnt/file", "/srv/replaced/written:/mnt/written"])]
+#[ignore = "run by what_is_bound_is_what_lies_there_now"]
+fn finds_what_lies_there() {
+    let read = |path| fs::read_to_string(path).expect("read");
+    assert_eq!(read("/mnt/file"), read("/mnt/written"));
+}
+
+#[test]
+#[ignore = "run by what_is_bound_is_what_lies_there_now"]
+fn replaces_a_file_before_each_of_many() {
+    let place = Path::new(PLACE);
+    for round in 0..20 {
+        fs::write(place.join("new"), round.to_string()).expect("write");
+        fs::rename(place.join("new"), place.join("file")).expect("rename");
+        fs::write(place.join("written"), round.to_string()).expect("write");
+        finds_what_lies_there();
+    }
+}
+
+/// Sandboxes that were made before would have the file that was replaced.
+#[isolated]
+fn what_is_bound_is_what_lies_there_now() {
+    fs::create_dir_all(PLACE).expect("mkdir");
+    let run = belljar_tests::run_ignored("replaces_a_file_before_each_of_many");
+    assert!(run.passed(), "{}", run.output);
+}

@@ -238,7 +238,7 @@ const KINDS: [Kind; 36] = [
         INIT,
         Some(1),
         &[EPERM, ENOSYS, EACCES, EINVAL, ENOMEM],
-        &["make the mount table private", "read-only"],
+        &["read-only"],
     ),
     kind(
         (libc::SYS_open_tree, "open_tree"),

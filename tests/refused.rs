@@ -119,6 +119,8 @@ fn a_host_that_masks_proc() {
     mount(Some("tmpfs"), "/proc/driver", Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
     check_refused(&["mount a file system in the sandbox: /", "EPERM", "masked", "systempaths=unconfined"]);
     check_refused(&["seen:   /proc/self/mountinfo has", "/proc/driver", "remedy: sudo umount", " /proc/driver"]);
+    let run = run_ignored("victim_with_the_hosts_tree");
+    assert!(run.failed() && run.output.contains("remedy: sudo umount"), "{}", run.output);
     check_in_places(&[
         ("/.dockerenv", "docker run --security-opt systempaths=unconfined\n"),
         ("/run/.containerenv", "podman run --security-opt unmask=ALL\n"),
@@ -324,7 +326,7 @@ fn check_limited(limit: &str, words: &[&str]) {
 fn a_limit_on_descriptors() {
     check_limited(
         "ulimit -n 4",
-        &["fork the zygote", "EMFILE", "seen:   RLIMIT_NOFILE is 4", "remedy: ulimit -n 1024"],
+        &["fork the zygote", "EMFILE", "seen:   RLIMIT_NOFILE is 4", "remedy: raise the limit on open files"],
     );
 }
 

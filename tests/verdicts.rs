@@ -7,9 +7,12 @@
 #[path = "hostile.rs"]
 mod hostile;
 
+use std::panic;
 use std::process::Command;
 
 use belljar_tests::{Run, describe, rounds, run_ignored, this_binary, wait_until};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -206,21 +209,54 @@ fn neighbours_share_nothing() {
 }
 
 #[belljar::isolated]
-#[ignore = "run by no_verdict_when_the_test_binary_exits"]
+#[ignore = "run by tests_that_still_run_when_the_test_binary_exits"]
 fn waits_for_its_end() {
     belljar_tests::hang()
 }
 
-/// Whoever ends the test binary ends all tests. That is no failure of theirs, of which something would have to be said.
+/// Whoever ends the test binary ends all tests. They are not to look for somebody else who did.
 #[test]
-fn no_verdict_when_the_test_binary_exits() {
+fn tests_that_still_run_when_the_test_binary_exits() {
     for _ in 0..rounds(20) {
         let mut command = this_binary();
         command.args(["--ignored", "--exact", "--nocapture", "--test-threads=2"]);
         let run = belljar_tests::run(command.args(["waits_for_its_end", "plain::exits_while_a_test_runs"]));
         assert_eq!(run.status.code(), Some(7), "{}", run.output);
-        assert!(!run.output.contains("belljar:") && !run.output.contains("panicked"), "{}", run.output);
+        assert!(!run.output.contains("killed") && !run.output.contains("gone"), "{}", run.output);
+        assert!(!run.output.contains("waits_for_its_end ... ok"), "{}", run.output);
         assert!(run.left.is_empty());
+    }
+}
+
+#[belljar::isolated]
+#[ignore = "run by forks_of_the_test_binary_have_verdicts_of_their_own"]
+fn passes_in_a_fork() {}
+
+#[belljar::isolated]
+#[ignore = "run by forks_of_the_test_binary_have_verdicts_of_their_own"]
+fn fails_in_a_fork() {
+    panic!("on purpose");
+}
+
+/// Forks when sandboxes have been prepared, and runs a test in each.
+#[test]
+#[ignore = "run by forks_of_the_test_binary_have_verdicts_of_their_own"]
+fn runs_tests_in_forks() {
+    (0..8).for_each(|_| passes_in_a_fork());
+    let run = |body: fn()| match belljar_tests::fork() {
+        ForkResult::Child => std::process::exit(panic::catch_unwind(body).is_err().into()),
+        ForkResult::Parent { child } => child,
+    };
+    let children = [passes_in_a_fork, fails_in_a_fork, passes_in_a_fork, fails_in_a_fork, passes_in_a_fork].map(run);
+    let failed = children.map(|child| waitpid(child, None).expect("wait") == WaitStatus::Exited(child, 1));
+    assert_eq!(failed, [false, true, false, true, false]);
+}
+
+#[test]
+fn forks_of_the_test_binary_have_verdicts_of_their_own() {
+    for _ in 0..rounds(10) {
+        let run = run_ignored("runs_tests_in_forks");
+        assert!(run.passed() && run.left.is_empty(), "{}", run.output);
     }
 }
 
@@ -243,7 +279,7 @@ mod plain {
     }
 
     #[test]
-    #[ignore = "run by no_verdict_when_the_test_binary_exits"]
+    #[ignore = "run by tests_that_still_run_when_the_test_binary_exits"]
     fn exits_while_a_test_runs() {
         // Its zygote, an init and a test.
         belljar_tests::wait_until(|| belljar_tests::descendants(process::id()).len() >= 3);

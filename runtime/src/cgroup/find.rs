@@ -29,10 +29,6 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
     let read = |path: &str| fs::read_to_string(path).map_err(|error| Trouble::new(Path::new(path), &error));
     let mut own = places(&read("/proc/self/cgroup")?);
     if let Some(chosen) = chosen() {
-        // It would lead out of the hierarchy.
-        if chosen.components().any(|component| component == Component::ParentDir) {
-            return Err(Trouble::Refused { path: chosen, errno: Errno::EINVAL });
-        }
         own.iter_mut().for_each(|place| place.path.clone_from(&chosen));
     }
     let mut found = Vec::new();
@@ -40,6 +36,13 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
         // A mount that was made outside our cgroup namespace shows what we have no name for.
         let Some(place) = own.iter().find(|place| place.is_in(&mount)) else { continue };
         let Ok(below) = place.path.strip_prefix(&mount.root) else { continue };
+        if below.components().any(|component| component == Component::ParentDir) {
+            // It is above all that is mounted here. Whoever names a cgroup means it.
+            match chosen() {
+                Some(path) => return Err(Trouble::Refused { path, errno: Errno::EINVAL }),
+                None => continue,
+            }
+        }
         let mut parent = mount.point.join(below);
         if mount.v2 && parent.ends_with(LEAF) {
             // A test binary before us has moved this test run there.

@@ -92,9 +92,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         }
         Step::Copy if errno == Errno::EINVAL => Some(Cause::can_not_be_copied(&kind_at(path))),
         Step::Keyring if errno == Errno::EDQUOT => Some(Cause::too_many_keys(&keys_of(around.uid))),
-        Step::Mount
-            if refused && path.ends_with("sys") && !proc::mounts().iter().any(|mount| mount.kind == "sysfs") =>
-        {
+        Step::Mount if refused && is_sysfs(path) && !proc::mounts().iter().any(|mount| mount.kind == "sysfs") => {
             Some(Cause::no_sysfs())
         }
         Step::Mount if refused => {
@@ -167,10 +165,20 @@ fn is_for_security_modules(step: Step) -> bool {
     )
 }
 
+/// Whether what is mounted at `path` in a sandbox is a proc: there may be one below `/sys` or `/proc`, see the plan.
+fn is_proc(path: &Path) -> bool {
+    path.starts_with("/proc") || path.ends_with("proc")
+}
+
+/// The same about a sysfs.
+fn is_sysfs(path: &Path) -> bool {
+    path.ends_with("sys") && !is_proc(path)
+}
+
 /// Whether a mask is why the kernel makes no second file system of the kind that belongs at `path`.
 fn hides(barrier: &Barrier, path: &Path) -> bool {
     let Barrier::Mask(points) = barrier else { return false };
-    let whole = if path.ends_with("proc") { "/proc" } else { "/sys" };
+    let whole = if is_proc(path) { "/proc" } else { "/sys" };
     points.iter().any(|point| point.starts_with(whole))
 }
 

@@ -14,6 +14,7 @@ use crate::message::{self, Cause, Page};
 use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::Test;
 use crate::usage::Usage;
+use crate::zygote::is_ending;
 
 /// What became known while a sandbox ran.
 #[derive(Debug, Default)]
@@ -144,6 +145,7 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
     }
     let Some(ended) = evidence.ended else {
         return Verdict::Failed(match evidence {
+            _ if is_ending() => message::binary_ends(name),
             Evidence { zygote_gone: true, .. } => message::zygote_gone(name),
             Evidence { unborn: true, .. } => message::unborn(name),
             Evidence { shut_down: true, .. } => message::unreported(name),

@@ -19,7 +19,6 @@ pub(crate) mod surroundings;
 pub(crate) mod trace;
 
 use std::panic::resume_unwind;
-use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -120,15 +119,8 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
         Some(Err(errno)) => return Err(judge::refused(Step::ForkZygote, "", *errno, None)),
         None => return Err(Obstacle::Other(message::not_a_test_run(name))),
     };
-    let ran = run_in_sandbox(test, zygote);
-    if is_ending() {
-        // Another thread has called `exit`, and has ended the zygote. It ends this thread too, whose test has no verdict.
-        drop(ran);
-        loop {
-            thread::park();
-        }
-    }
-    let (sandbox, evidence) = ran.map_err(|why| match why {
+    let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
+        NoSandbox::Channel(_) if is_ending() => Obstacle::Other(message::binary_ends(name)),
         // The zygote's end of the request socket is closed.
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(message::zygote_gone(name)),
         NoSandbox::Channel(errno) => Obstacle::Other(message::no_channel(name, errno)),
@@ -147,7 +139,7 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
-    if let Some(mut sandbox) = spares::take(&test.spec) {
+    if let Some(mut sandbox) = spares::take(zygote, &test.spec) {
         // A spare that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if sandbox.begin(test).is_ok() {
             spares::replenish(zygote, &test.spec);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::sandbox::Sandbox;
 use super::trace;
-use crate::spec::Spec;
+use crate::spec::{Root, Spec};
 use crate::zygote::Zygote;
 
 /// How many spares of one kind there are at most. Setting up waits for the kernel at times, so that one a processor would not keep
@@ -30,8 +30,17 @@ fn spares() -> MutexGuard<'static, Spares> {
     SPARES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether spares can stand for sandboxes that are made when they are asked for: not in a process that was forked by a test binary, which
+/// has those too; and what a test names is to be what lies there when it begins.
+fn may_be_used(zygote: &Zygote, spec: &Spec) -> bool {
+    zygote.is_own() && spec.binds.is_empty() && !matches!(spec.root, Root::Directory(_))
+}
+
 /// Counts a test that begins, and takes a spare of its kind, if there is one.
-pub(super) fn take(spec: &'static Spec) -> Option<Sandbox> {
+pub(super) fn take(zygote: &Zygote, spec: &'static Spec) -> Option<Sandbox> {
+    if !may_be_used(zygote, spec) {
+        return None;
+    }
     let mut spares = spares();
     spares.begun += 1;
     let found = spares.ready.iter().position(|(kind, _)| *kind == spec)?;
@@ -41,6 +50,9 @@ pub(super) fn take(spec: &'static Spec) -> Option<Sandbox> {
 /// Prepares for tests like one that has just begun. A process that runs a single test, as under nextest, prepares none, and one that
 /// has run few prepares few: what nobody takes has been made in vain.
 pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
+    if !may_be_used(zygote, spec) {
+        return;
+    }
     let mut spares = spares();
     let wanted = (spares.begun / 2).min(MOST);
     if wanted == 0 {

@@ -275,7 +275,11 @@ impl Cause {
     // ---- Limits on what there may be ----
 
     pub(crate) fn too_many_descriptors(limit: u64) -> Self {
-        Self::new("a process may not have so many files open", format!("RLIMIT_NOFILE is {limit}"), "ulimit -n 1024")
+        Self::new(
+            "a process may not have so many files open",
+            format!("RLIMIT_NOFILE is {limit}"),
+            "raise the limit on open files (`ulimit -n`), or run fewer tests at once (`--test-threads`)",
+        )
     }
 
     pub(crate) fn file_too_large(limit: u64) -> Self {
@@ -337,7 +341,7 @@ impl Cause {
 
     pub(crate) fn bad_choice(chosen: &str) -> Self {
         Self::new(
-            "BELLJAR_CGROUP names no cgroup, or one without this controller",
+            "BELLJAR_CGROUP names no cgroup that can be seen here, or one without this controller",
             format!("BELLJAR_CGROUP is `{}`", plain(chosen)),
             "set it to the path of one, as /proc/self/cgroup writes them, or to nothing",
         )

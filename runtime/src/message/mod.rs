@@ -305,6 +305,14 @@ pub(crate) fn zygote_gone(test: &str) -> String {
     )
 }
 
+pub(crate) fn binary_ends(test: &str) -> String {
+    format!(
+        "{}: the test binary ends, because something in it has called `exit`, and with it end the sandboxes of all tests that \
+         still run.",
+        failed(test)
+    )
+}
+
 pub(crate) fn unborn(test: &str) -> String {
     format!(
         "{}: its sandbox was never made. Either its init was killed at once, or the pipes for it did not reach the \

@@ -111,11 +111,9 @@ pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<O
 /// Has what the host mounts from now on not show up here, nor the other way round. Makes all that it has mounted until now read-only, if
 /// that is wanted and can be done in one call. Returns whether it is.
 fn part_from_host(make_read_only: bool) -> nix::Result<bool> {
-    if make_read_only {
-        match sys::set_read_only_and_private(c"/") {
-            Err(errno) if may_be_unknown(errno) => {}
-            result => return result.map(|()| true),
-        }
+    // Where that fails, one step after the other says which of them does.
+    if make_read_only && sys::set_read_only_and_private(c"/").is_ok() {
+        return Ok(true);
     }
     mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map(|()| false)
 }

@@ -104,7 +104,7 @@ fn is_single_threaded() -> bool {
 /// Lets the zygote end, and waits until it has, so that nothing is left when the test binary is gone.
 extern "C" fn end_zygote() {
     if let Some(Ok(zygote)) = ZYGOTE.get() {
-        if zygote.owner == getpid() {
+        if zygote.is_own() {
             let _ = ENDING.set(());
             let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
             let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
@@ -117,7 +117,7 @@ extern "C" fn end_zygote() {
     }
 }
 
-/// Set when this process has begun to end.
+/// Set when this process begins to end.
 static ENDING: OnceLock<()> = OnceLock::new();
 
 /// Whether this process has begun to end, and has ended the zygote and all sandboxes.
@@ -131,6 +131,11 @@ pub(crate) fn zygote() -> Option<&'static nix::Result<Zygote>> {
 }
 
 impl Zygote {
+    /// Whether this process has started it, and was not forked by one that has.
+    pub(crate) fn is_own(&self) -> bool {
+        self.owner == getpid()
+    }
+
     /// Asks for a sandbox, which is to have these ends of the channel, and to join its cgroup.
     pub(crate) fn request(&self, spec: &'static Spec, channel: Channel, joining: Joining) -> nix::Result<()> {
         let request = Request { spec, channel, joining };
