@@ -15,6 +15,7 @@ use belljar::isolated;
 use belljar_tests::{MIB, Run, allocate, fork, hang, must_limit, rounds, run, run_ignored, this_binary, wait_until};
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, geteuid};
 
 /// Whether this run shows that the host can limit. If it can't, the page must say so, and that must be expected.
@@ -64,7 +65,7 @@ fn allocates_from_two_processes() {
             process::abort();
         }
         ForkResult::Parent { child } => {
-            let _ = nix::sys::wait::waitpid(child, None);
+            let _ = waitpid(child, None);
         }
     }
 }
@@ -97,7 +98,7 @@ fn waits_for_a_grandchild_that_is_killed() {
                     process::abort();
                 }
                 ForkResult::Parent { child } => {
-                    let _ = nix::sys::wait::waitpid(child, None);
+                    let _ = waitpid(child, None);
                     hang()
                 }
             }
@@ -205,8 +206,8 @@ fn kills_a_child_by_a_limit_of_its_own() {
             process::abort();
         }
         ForkResult::Parent { child } => {
-            let end = nix::sys::wait::waitpid(child, None).expect("waitpid");
-            let killed = nix::sys::wait::WaitStatus::Signaled(child, nix::sys::signal::Signal::SIGKILL, false);
+            let end = waitpid(child, None).expect("waitpid");
+            let killed = WaitStatus::Signaled(child, nix::sys::signal::Signal::SIGKILL, false);
             assert_eq!(end, killed);
         }
     }
@@ -541,7 +542,8 @@ fn the_next_run_sweeps() {
     let after = parent.below();
     assert!(after.contains(&other));
     kill(alive);
-    assert!(after.iter().any(|directory| directory.ends_with("1")), "{after:?}");
+    let is_first = |directory: &PathBuf| directory.to_str().is_some_and(|path| path.ends_with("-1"));
+    assert!(after.iter().any(is_first), "{after:?}");
     wait_until(|| {
         next();
         parent.below() == [other.clone()]
@@ -681,8 +683,8 @@ fn looks_at_its_usage() {
     match fork() {
         ForkResult::Child => process::exit(i32::from(!known())),
         ForkResult::Parent { child } => {
-            let end = nix::sys::wait::waitpid(child, None).expect("waitpid");
-            assert_eq!(end, nix::sys::wait::WaitStatus::Exited(child, 0));
+            let end = waitpid(child, None).expect("waitpid");
+            assert_eq!(end, WaitStatus::Exited(child, 0));
         }
     }
 }
@@ -721,4 +723,32 @@ fn usage_is_told() {
 fn outside_of_sandboxes_no_usage_is_known() {
     assert_eq!(belljar::usage(), belljar::Usage::default());
     assert_eq!(belljar::Usage::default().pids, None);
+}
+
+// ---- Forks of the test binary ----
+
+#[isolated(memory = "512MiB", pids = 100)]
+#[ignore = "run by forks_of_the_test_binary_have_cgroups_of_their_own"]
+fn has_limits_in_a_fork() {}
+
+#[test]
+#[ignore = "run by forks_of_the_test_binary_have_cgroups_of_their_own"]
+fn runs_tests_with_limits_in_forks() {
+    has_limits_in_a_fork();
+    let run = |_| match fork() {
+        ForkResult::Child => {
+            let failed = (0..5).any(|_| std::panic::catch_unwind(has_limits_in_a_fork).is_err());
+            process::exit(failed.into())
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let children = [(), (), ()].map(run);
+    let ends = children.map(|child| waitpid(child, None).expect("wait") == WaitStatus::Exited(child, 0));
+    assert_eq!(ends, [true; 3]);
+}
+
+#[test]
+fn forks_of_the_test_binary_have_cgroups_of_their_own() {
+    let run = run_ignored("runs_tests_with_limits_in_forks");
+    assert!(!is_limited(&run) || run.passed(), "{}", run.output);
 }

@@ -193,8 +193,7 @@ impl Run {
         written: &[Controller],
         zygote: BorrowedFd<'_>,
     ) -> Result<Joining, Trouble> {
-        self.made += 1;
-        let name = self.made.to_string();
+        let name = self.next_name();
         let mut joining = Joining::default();
         let is_measured = account::is_wanted();
         for hierarchy in found {
@@ -228,10 +227,15 @@ impl Run {
         Ok(joining)
     }
 
+    /// A name that no other process has given either: one that was forked by a test binary goes on counting where that was.
+    fn next_name(&mut self) -> String {
+        self.made += 1;
+        format!("{}-{}", process::id(), self.made)
+    }
+
     /// Makes one more directory in this hierarchy, of version 1, for groups of a sandbox that has none there.
     pub(super) fn make_one(&mut self, hierarchy: &Hierarchy) -> Result<Directory, Trouble> {
-        self.made += 1;
-        let name = self.made.to_string();
+        let name = self.next_name();
         let directory = self.place(hierarchy)?.make(&name, Vec::new())?;
         if hierarchy.controllers.contains(&Controller::Pids) {
             // They leave the cgroup that limits those of the sandboxes without one.
