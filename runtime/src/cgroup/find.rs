@@ -4,8 +4,6 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use nix::errno::Errno;
-
 use super::shared::LEAF;
 use super::{Controller, Trouble};
 use crate::proc::unescaped;
@@ -37,11 +35,8 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
         let Some(place) = own.iter().find(|place| place.is_in(&mount)) else { continue };
         let Ok(below) = place.path.strip_prefix(&mount.root) else { continue };
         if below.components().any(|component| component == Component::ParentDir) {
-            // It is above all that is mounted here. Whoever names a cgroup means it.
-            match chosen() {
-                Some(path) => return Err(Trouble::Refused { path, errno: Errno::EINVAL }),
-                None => continue,
-            }
+            // It is above all that is mounted here.
+            continue;
         }
         let mut parent = mount.point.join(below);
         if mount.v2 && parent.ends_with(LEAF) {
