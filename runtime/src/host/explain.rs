@@ -36,13 +36,12 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         return Some(Cause::barrier(&Barrier::Filter(Some(answer)), around));
     }
     // What needs `/proc` finds none, or the kernel does, which makes no second one where there is no first.
-    if !around.has_proc && (path.starts_with("/proc") || path.ends_with("proc")) {
+    if !around.has_proc && is_proc(path) {
         return Some(Cause::no_proc());
     }
-    let limit = |resource| getrlimit(resource).map_or(RLIM_INFINITY, |(soft, _)| soft);
     match step {
-        _ if errno == Errno::EMFILE => Some(Cause::too_many_descriptors(limit(Resource::RLIMIT_NOFILE))),
-        _ if errno == Errno::EFBIG => Some(Cause::file_too_large(limit(Resource::RLIMIT_FSIZE))),
+        _ if errno == Errno::EMFILE => limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors),
+        _ if errno == Errno::EFBIG => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
         Step::Clone if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "pid"], around)),
         Step::Namespaces if errno == Errno::ENOSPC => {
             Some(too_many_namespaces(&["mnt", "net", "ipc", "uts", "cgroup"], around))
@@ -274,6 +273,11 @@ fn chroot() -> Option<Cause> {
     first_has_another_root.then(|| Cause::chroot("/proc/1/root is another directory than /proc/self/root"))
 }
 
+/// The limit that this process has on a resource, if there is one. See getrlimit(2).
+fn limit_on(resource: Resource) -> Option<u64> {
+    getrlimit(resource).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY)
+}
+
 /// The limit on processes and threads that is reached, if one is.
 fn too_many_processes(around: &Surroundings) -> Option<Cause> {
     let own = || {
@@ -282,7 +286,7 @@ fn too_many_processes(around: &Surroundings) -> Option<Cause> {
         let threads = |directory: PathBuf| fs::metadata(directory.join("task")).map_or(0, |task| task.nlink() - 2);
         directories.filter(is_own).map(threads).sum()
     };
-    let limit = getrlimit(Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY);
+    let limit = limit_on(Resource::RLIMIT_NPROC);
     let of_cgroup = cgroup::limits_on_processes().into_iter().find(|(_, limit, count)| *count + SPARE >= *limit);
     let of_user = limit.map(|limit| (limit, own())).filter(|(limit, count): &(u64, u64)| *count + SPARE >= *limit);
     match (of_cgroup, of_user) {

@@ -470,16 +470,16 @@ fn descriptors_end() -> Option<u32> {
 
 /// Makes the mount at `path` read-only, with all below it. See mount_setattr(2), Linux 5.12.
 pub(crate) fn set_read_only(path: &CStr) -> nix::Result<()> {
-    set_mounts(path, libc::MOUNT_ATTR_RDONLY, 0)
+    make_read_only(path, 0)
 }
 
 /// The same, and what is mounted and unmounted there is no affair of other mount tables any more, nor the other way round.
 pub(crate) fn set_read_only_and_private(path: &CStr) -> nix::Result<()> {
-    set_mounts(path, libc::MOUNT_ATTR_RDONLY, libc::MS_PRIVATE)
+    make_read_only(path, libc::MS_PRIVATE)
 }
 
-fn set_mounts(path: &CStr, attr_set: u64, propagation: u64) -> nix::Result<()> {
-    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation, userns_fd: 0 };
+fn make_read_only(path: &CStr, propagation: u64) -> nix::Result<()> {
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: the path and the attributes outlive the call.
     let result = unsafe {
         libc::syscall(

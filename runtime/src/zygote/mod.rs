@@ -50,6 +50,9 @@ pub(crate) struct Zygote {
 
 static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
 
+/// Set when this process begins to end.
+static ENDING: OnceLock<()> = OnceLock::new();
+
 /// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
 /// Miri can't fork.
 #[used]
@@ -117,10 +120,7 @@ extern "C" fn end_zygote() {
     }
 }
 
-/// Set when this process begins to end.
-static ENDING: OnceLock<()> = OnceLock::new();
-
-/// Whether this process has begun to end, and has ended the zygote and all sandboxes.
+/// Whether this process has begun to end, and so to end the zygote and all sandboxes.
 pub(crate) fn is_ending() -> bool {
     ENDING.get().is_some()
 }
