@@ -101,6 +101,7 @@ fn told(output: &str) -> Vec<&str> {
 enum Role {
     Binary,
     Zygote,
+    Template,
     Init,
     Test,
 }
@@ -139,19 +140,20 @@ const DUP: (i64, &str) = (libc::SYS_dup3, "dup3");
 
 const INIT: &[Role] = &[Role::Init];
 const TEST: &[Role] = &[Role::Test];
-const BOTH: &[Role] = &[Role::Zygote, Role::Init];
+const MAKERS: &[Role] = &[Role::Template, Role::Init];
+const ALL: &[Role] = &[Role::Zygote, Role::Template, Role::Init];
 const BINARY: &[Role] = &[Role::Binary];
 
 const ZYGOTE_IS_PREPARED: &str = "prepare the zygote";
 const ROOT_IS_MADE: &str = "make the new root the root";
 
-const KINDS: [Kind; 36] = [
+const KINDS: [Kind; 38] = [
     kind(
         (libc::SYS_clone, "clone"),
-        &[Role::Binary, Role::Zygote, Role::Init],
+        &[Role::Binary, Role::Zygote, Role::Template, Role::Init],
         None,
         &[EAGAIN, ENOMEM, EPERM, ENOSPC, ENOSYS],
-        &["fork the zygote", "clone init", "fork the test"],
+        &["fork the zygote", "make the user and mount namespaces", "clone init", "fork the test"],
     ),
     kind((libc::SYS_clone3, "clone3"), TEST, None, &[EAGAIN, ENOMEM], &["start the thread"]),
     kind(
@@ -169,19 +171,19 @@ const KINDS: [Kind; 36] = [
         &[EPERM, EACCES],
         &[ZYGOTE_IS_PREPARED, "prepare the test's process"],
     ),
-    kind((libc::SYS_prctl, "prctl"), BOTH, None, &[EPERM, EINVAL], &[ZYGOTE_IS_PREPARED, "begin a session"]),
+    kind((libc::SYS_prctl, "prctl"), ALL, None, &[EPERM, EINVAL], &[ZYGOTE_IS_PREPARED, "begin a session"]),
     kind(
         (libc::SYS_pidfd_open, "pidfd_open"),
-        BOTH,
+        ALL,
         None,
         &[EMFILE, ENOMEM, EPERM, ENOSYS],
         &[ZYGOTE_IS_PREPARED, "tell the test binary of init"],
     ),
-    kind(DUP, BOTH, None, &[EBADF, EMFILE], &[ZYGOTE_IS_PREPARED, "put the standard streams"]),
+    kind(DUP, ALL, None, &[EBADF, EMFILE], &[ZYGOTE_IS_PREPARED, "put the standard streams"]),
     kind((libc::SYS_fcntl, "fcntl"), INIT, None, &[EMFILE, EINVAL], &["put the standard streams"]),
     kind(
         (libc::SYS_close_range, "close_range"),
-        BOTH,
+        ALL,
         None,
         &[EPERM, EACCES, ENOSYS, ENOMEM],
         &[ZYGOTE_IS_PREPARED, "put the standard streams"],
@@ -195,10 +197,10 @@ const KINDS: [Kind; 36] = [
         &[EPERM, EINVAL],
         &["limit processes", "put the standard streams"],
     ),
-    kind((libc::SYS_openat, "openat"), BOTH, Some(1), &[EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOSPC], &[]),
+    kind((libc::SYS_openat, "openat"), ALL, Some(1), &[EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOSPC], &[]),
     kind(
         (libc::SYS_write, "write"),
-        INIT,
+        MAKERS,
         None,
         &[EPERM, EINVAL, ENOSPC, EIO],
         &["map the ids", "join the cgroup", "write a file", "set its clocks"],
@@ -212,7 +214,7 @@ const KINDS: [Kind; 36] = [
     ),
     kind(
         (libc::SYS_keyctl, "keyctl"),
-        BOTH,
+        ALL,
         None,
         &[EDQUOT, ENOMEM, EPERM, ENOSYS],
         &["begin an empty session keyring"],
@@ -228,14 +230,14 @@ const KINDS: [Kind; 36] = [
     kind((libc::SYS_ioctl, "ioctl"), INIT, None, &[EPERM, ENODEV], &["bring up the interface lo"]),
     kind(
         (libc::SYS_mount, "mount"),
-        INIT,
+        MAKERS,
         Some(1),
         &[EPERM, EACCES, ENOMEM, EINVAL, EBUSY, ENODEV, ENOENT, ENOSPC],
         &["make the mount table private", "mount a", "show a path", "read-only", "lay a private copy"],
     ),
     kind(
         (libc::SYS_mount_setattr, "mount_setattr"),
-        INIT,
+        MAKERS,
         Some(1),
         &[EPERM, ENOSYS, EACCES, EINVAL, ENOMEM],
         &["read-only"],
@@ -249,20 +251,28 @@ const KINDS: [Kind; 36] = [
     ),
     kind((libc::SYS_move_mount, "move_mount"), INIT, Some(3), &[EPERM, ENOSYS, EINVAL, ENOMEM], &["show a path"]),
     kind((libc::SYS_umount2, "umount2"), INIT, None, &[EPERM, EINVAL, EBUSY], &[ROOT_IS_MADE]),
-    kind((libc::SYS_pivot_root, "pivot_root"), INIT, None, &[EPERM, EACCES, EINVAL, EBUSY], &[ROOT_IS_MADE]),
+    kind((libc::SYS_pivot_root, "pivot_root"), MAKERS, None, &[EPERM, EACCES, EINVAL, EBUSY], &[ROOT_IS_MADE]),
     kind(
         (libc::SYS_chdir, "chdir"),
-        INIT,
+        MAKERS,
         Some(0),
         &[EACCES, ENOMEM, ENOENT],
-        &["mount a tmpfs for the root", "enter the working directory", "lay a private copy"],
+        &["mount a tmpfs for the root", "enter the working directory", ZYGOTE_IS_PREPARED],
     ),
     kind(
+        (libc::SYS_chroot, "chroot"),
+        MAKERS,
+        None,
+        &[EPERM, EACCES],
+        &["mount a tmpfs for the root", ZYGOTE_IS_PREPARED],
+    ),
+    kind((libc::SYS_fchdir, "fchdir"), &[Role::Template], None, &[EACCES], &[ZYGOTE_IS_PREPARED]),
+    kind(
         MKDIR.0,
-        INIT,
+        MAKERS,
         Some(MKDIR.1),
         &[EACCES, ENOSPC, EROFS, EEXIST, ENOENT],
-        &["make a directory", "lay a private copy"],
+        &["make a directory", "mount a tmpfs for the root", "lay a private copy"],
     ),
     kind((libc::SYS_symlinkat, "symlinkat"), INIT, Some(2), &[EPERM, EACCES, ENOSPC, EROFS], &["make a symbolic link"]),
     kind((libc::SYS_mknodat, "mknodat"), INIT, Some(1), &[EPERM, EACCES, ENOSPC, EROFS], &["write a file"]),
@@ -374,7 +384,8 @@ impl Family {
             }
             None => return None,
             Some(Role::Binary) => Role::Zygote,
-            Some(Role::Zygote) => Role::Init,
+            Some(Role::Zygote) => Role::Template,
+            Some(Role::Template) => Role::Init,
             Some(Role::Init) => Role::Test,
             Some(Role::Test) => return None,
         };
@@ -503,8 +514,8 @@ fn check(call: &Call, errno: Errno, run: &Run, whole: &[&str]) -> Result<(), Str
     // What the sandbox has at the root, and what the plan calls by relative paths.
     let is_named = |path: &str| step.contains(path.trim_start_matches("root/").trim_start_matches('/'));
     match (call.path.as_deref(), call.source.as_deref()) {
-        // Where a copy is put together, nobody looks.
-        (Some("root" | "layers"), _) => Ok(()),
+        // Where a root is put together, nobody looks.
+        (Some("root" | "layers" | "host" | "given" | "new" | "/.."), _) => Ok(()),
         (Some(path), source) if !path.starts_with('.') && !is_named(path) && !source.is_some_and(is_named) => {
             Err(format!("{path} is not named"))
         }
@@ -556,7 +567,7 @@ fn all_with_one_error(victim: &str) {
 
 /// Whether it is told that a call fails. Of a tree, a copy has what this user can read, and shows what the kernel can't copy.
 fn is_told(victim: &str, (call, errno): &(Call, Errno)) -> bool {
-    let is_of_tree = call.role == Role::Zygote && call.number == libc::SYS_openat;
+    let is_of_tree = call.role == Role::Template && call.number == libc::SYS_openat;
     let is_layer = call.source.as_deref() == Some("overlay") && *errno == EINVAL;
     victim != "victim_with_a_copy" || !is_of_tree && !is_layer
 }
@@ -584,7 +595,10 @@ fn calls_that_fail_are_named() {
 fn what_is_not_named_is_found() {
     let (run, calls) = run_with("victim", None);
     let whole = told(&run.output);
-    let call = calls.iter().find(|call| call.kind().name == "mount" && call.at > 3).expect("a mount");
+    let call = calls
+        .iter()
+        .find(|call| call.role == Role::Init && call.kind().name == "mount" && call.at > 3)
+        .expect("a mount");
     let (mut run, _) = run_with("victim", Some((call, EPERM)));
     check(call, EPERM, &run, &whole).expect("all is right");
     let right = run.output.clone();

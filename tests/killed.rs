@@ -32,10 +32,14 @@ fn work() {
     assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success());
 }
 
+/// How many victims run at once.
+const THREADS: usize = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     TestBinary,
     Zygote,
+    Template,
     Init,
 }
 
@@ -43,7 +47,7 @@ enum Target {
 fn kill_after(target: Target, delay: Duration) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let mut command = this_binary();
-    command.args(["--ignored", "--test-threads=4", "victims::"]);
+    command.args(["--ignored", &format!("--test-threads={THREADS}"), "victims::"]);
     let mark = belljar_tests::mark(&mut command);
     let mut file = tempfile::tempfile().expect("a temporary file");
     command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
@@ -52,6 +56,7 @@ fn kill_after(target: Target, delay: Duration) {
     let killed = match target {
         Target::TestBinary => Some(binary.id()),
         Target::Zygote => named(&mark, "belljar-zygote").first().copied(),
+        Target::Template => named(&mark, "belljar-tmpl").first().copied(),
         Target::Init => named(&mark, "belljar-init").first().copied(),
     };
     if let Some(pid) = killed {
@@ -80,6 +85,14 @@ fn kill_after(target: Target, delay: Duration) {
     match target {
         // All tests that had not ended fail, and each says why.
         Target::Zygote => assert_eq!((failed, init), (zygote, 0), "{context}"),
+        // All tests fail that it has made sandboxes for, or was about to. For the others there is another one.
+        Target::Template => {
+            let unborn = output.matches("its sandbox was never made. Either the process that makes").count();
+            assert_eq!((failed, zygote), (init + unborn, 0), "{context}");
+            let passed =
+                output.lines().filter(|line| line.starts_with("test victims::") && line.ends_with("ok")).count();
+            assert_eq!(failed + passed, 16, "{context}");
+        }
         // The others don't notice.
         _ => assert!(failed <= 1 && failed == init && zygote == 0, "{context}"),
     }
@@ -112,6 +125,11 @@ fn the_zygote_is_killed() {
 }
 
 #[test]
+fn the_template_is_killed() {
+    kill_at_random_moments(Target::Template);
+}
+
+#[test]
 fn init_is_killed() {
     kill_at_random_moments(Target::Init);
 }
@@ -123,8 +141,9 @@ fn processes_are_found_while_they_live() {
     command.args(["--ignored", "--exact", "hangs"]);
     let mark = belljar_tests::mark(&mut command);
     let binary = KilledOnDrop(command.stdout(std::process::Stdio::null()).spawn().expect("spawn"));
-    let counts = || ["belljar-zygote", "belljar-init"].map(|name| named(&mark, name).len());
-    belljar_tests::wait_until(|| marked(&mark).len() == 4 && counts() == [1, 1]);
+    let counts = || ["belljar-zygote", "belljar-tmpl", "belljar-init"].map(|name| named(&mark, name).len());
+    // The test binary and the test's process have other names.
+    belljar_tests::wait_until(|| marked(&mark).len() == 5 && counts() == [1, 1, 1]);
     assert!(marked(&mark).contains(&binary.0.id()));
     drop(binary);
     belljar_tests::wait_until(|| marked(&mark).is_empty());

@@ -62,7 +62,12 @@ fn a_host_that_refuses_nothing() {
 #[isolated]
 fn a_host_without_user_namespaces() {
     fs::write("/proc/sys/user/max_user_namespaces", "0").expect("write");
-    check_refused(&["clone init", "ENOSPC", "seen:   user.max_user_namespaces is 0", "remedy: sudo sysctl -w user."]);
+    check_refused(&[
+        "user and mount namespaces",
+        "ENOSPC",
+        "seen:   user.max_user_namespaces is 0",
+        "remedy: sudo sysctl -w user.",
+    ]);
 }
 
 #[isolated]
@@ -92,12 +97,12 @@ fn a_chroot() {
     fs::create_dir_all("/tmp/root/tmp").expect("create_dir");
     chroot("/tmp/root").expect("chroot");
     env::set_current_dir("/").expect("chdir");
-    check_refused(&["clone init", "EPERM", "chroot", "seen:   /proc/self/mountinfo has nothing at /"]);
+    check_refused(&["user and mount namespaces", "EPERM", "chroot", "seen:   /proc/self/mountinfo has nothing at /"]);
     // The kernel's setting comes first, and is not taken for a filter.
     let kernel = place_in("/", Path::new("/proc/sys/kernel"));
     mount(Some("tmpfs"), &kernel, Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
     fs::write(kernel.join("unprivileged_userns_clone"), "0\n").expect("write");
-    check_refused(&["clone init", "EPERM", "seen:   kernel.unprivileged_userns_clone is 0", "clone=1"]);
+    check_refused(&["user and mount namespaces", "EPERM", "seen:   kernel.unprivileged_userns_clone is 0", "clone=1"]);
 }
 
 fn place_in(root: &str, path: &Path) -> PathBuf {
@@ -247,7 +252,7 @@ fn a_host_that_filters_system_calls() {
     filter([(libc::SYS_clone, with_new_user()), (libc::SYS_unshare, with_new_user())].into(), Errno::EPERM);
     filter([(libc::SYS_clone3, vec![])].into(), Errno::ENOSYS);
     check_refused(&[
-        "clone init",
+        "user and mount namespaces",
         "seccomp",
         "seen:   Seccomp: 2 in",
         "clone(CLONE_NEWUSER|CLONE_FS) is refused with EPERM",
@@ -267,7 +272,7 @@ fn a_host_that_filters_system_calls() {
 fn a_filter_that_is_not_to_blame() {
     filter([(libc::SYS_swapon, vec![])].into(), Errno::EPERM);
     fs::write("/proc/sys/user/max_user_namespaces", "0").expect("write");
-    check_refused(&["clone init", "seen:   user.max_user_namespaces is 0"]);
+    check_refused(&["user and mount namespaces", "seen:   user.max_user_namespaces is 0"]);
 }
 
 /// Root that may not map root, as in a container that has lost the capability.
@@ -287,7 +292,7 @@ fn a_user_without_a_number() {
     command.args(["--exact", "victim", "--ignored", "--show-output"]);
     check_told(
         &mut command,
-        &["clone init", "EPERM", "has no number", "seen:   /proc/self/uid_map or gid_map lacks it"],
+        &["user and mount namespaces", "EPERM", "has no number", "seen:   /proc/self/uid_map or gid_map lacks it"],
     );
 }
 
@@ -298,7 +303,7 @@ fn a_host_without_proc() {
     while umount2("/proc", MntFlags::MNT_DETACH).is_ok() {}
     check_told(
         &mut command,
-        &["prepare the zygote", ": /proc/self/mountinfo", "ENOENT", "there is no /proc", "mount -t proc"],
+        &["map the ids", ": /proc/self/setgroups", "ENOENT", "there is no /proc", "mount -t proc"],
     );
 }
 

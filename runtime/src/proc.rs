@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A line of proc_pid_stat(5).
 pub(crate) struct Stat<'t> {
@@ -100,12 +104,18 @@ fn numbers_in(directory: &Path) -> BTreeSet<u32> {
 pub(crate) const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// A line of it; see proc_pid_mountinfo(5).
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
+    pub(crate) id: u32,
+    /// The mount that it lies on.
+    pub(crate) parent: u32,
     pub(crate) point: PathBuf,
     /// The type of its file system.
-    pub(crate) kind: String,
+    pub(crate) kind: OsString,
+    /// Whether the mount or its file system is read-only.
     pub(crate) is_read_only: bool,
+    /// The flags of the mount that a remount must repeat: see mount(2).
+    pub(crate) flags: MsFlags,
 }
 
 /// All mounts that this process sees, what lies on top last.
@@ -113,19 +123,36 @@ pub(crate) fn mounts() -> Vec<Mount> {
     mounts_in(&fs::read(MOUNTINFO).unwrap_or_default())
 }
 
-fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
+/// The mounts in a table of that kind.
+pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
     let mount = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b' ');
-        let point = PathBuf::from(unescaped(fields.nth(4)?));
+        let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
+        let point = PathBuf::from(unescaped(fields.nth(2)?));
         let options = fields.next().unwrap_or_default();
         // What follows are marks, as many as there are, and a hyphen.
         let kind = fields.find(|field| *field == b"-").and_then(|_| fields.next()).unwrap_or_default();
         let of_all = fields.nth(1).unwrap_or_default();
-        let is_read_only =
-            [options, of_all].iter().any(|list| list.split(|byte| *byte == b',').any(|word| word == b"ro"));
-        Some(Mount { point, kind: String::from_utf8_lossy(kind).into_owned(), is_read_only })
+        let words = |list: &'_ [u8]| list.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let is_read_only = [options, of_all].into_iter().flat_map(words).any(|word| word == b"ro");
+        let flags = words(options).iter().map(|word| flag_of(word)).fold(MsFlags::empty(), MsFlags::union);
+        Some(Mount { id, parent, point, kind: OsString::from_vec(kind.to_vec()), is_read_only, flags })
     };
     mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect()
+}
+
+/// The flag that an option of a mount stands for.
+fn flag_of(option: &[u8]) -> MsFlags {
+    match option {
+        b"nosuid" => MsFlags::MS_NOSUID,
+        b"nodev" => MsFlags::MS_NODEV,
+        b"noexec" => MsFlags::MS_NOEXEC,
+        b"noatime" => MsFlags::MS_NOATIME,
+        b"nodiratime" => MsFlags::MS_NODIRATIME,
+        b"relatime" => MsFlags::MS_RELATIME,
+        _ => MsFlags::empty(),
+    }
 }
 
 /// All mount points that this process sees.
@@ -133,9 +160,22 @@ pub(crate) fn mount_points() -> BTreeSet<PathBuf> {
     mounts().into_iter().map(|mount| mount.point).collect()
 }
 
-/// The mount points in a table of that kind.
-pub(crate) fn mount_points_in(mountinfo: &[u8]) -> BTreeSet<PathBuf> {
-    mounts_in(mountinfo).into_iter().map(|mount| mount.point).collect()
+/// Tells when what is mounted has changed: in the mount namespace that this process was in when it began to watch.
+pub(crate) struct MountWatch(File);
+
+impl MountWatch {
+    /// Begins to watch. Fails where there is no `/proc`.
+    pub(crate) fn begin() -> io::Result<Self> {
+        File::open(MOUNTINFO).map(Self)
+    }
+
+    /// Whether something was mounted, unmounted or changed since this was last asked, or since the watch began.
+    /// See proc_pid_mountinfo(5) on poll(2).
+    pub(crate) fn has_changed(&self) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLPRI)];
+        // What can't be asked may have changed.
+        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    }
 }
 
 /// What proc_pid_status(5) has under this name for this process.
@@ -170,11 +210,21 @@ mod tests {
     #[test]
     fn mount_tables_are_read() {
         let table = b"22 27 0:21 / /proc rw - proc proc rw\n\
-                      40 27 0:9 / /mnt/a\\040b\\134 rw,relatime shared:1 - tmpfs t\\011t ro,size=1\n\
+                      40 27 0:9 / /mnt/a\\040b\\134 rw,relatime,nosuid shared:1 - tmpfs t\\011t ro,size=1\n\
                       1 1 0:2 / / rw";
-        let mount =
-            |point: &str, kind: &str, is_read_only| Mount { point: point.into(), kind: kind.into(), is_read_only };
-        let expected = [mount("/proc", "proc", false), mount("/mnt/a b\\", "tmpfs", true), mount("/", "", false)];
+        let mount = |id, parent, point: &str, kind: &str, is_read_only, flags| Mount {
+            id,
+            parent,
+            point: point.into(),
+            kind: kind.into(),
+            is_read_only,
+            flags,
+        };
+        let expected = [
+            mount(22, 27, "/proc", "proc", false, MsFlags::empty()),
+            mount(40, 27, "/mnt/a b\\", "tmpfs", true, MsFlags::MS_RELATIME | MsFlags::MS_NOSUID),
+            mount(1, 1, "/", "", false, MsFlags::empty()),
+        ];
         assert_eq!(mounts_in(table), expected);
         assert_eq!(unescaped(b"\\9x\\04"), "\\9x\\04");
     }

@@ -1,7 +1,7 @@
 //! What comes back from a sandbox: one frame a message, over a sequenced-packet socket.
 //!
-//! Three processes write to it: the zygote (that init could not be born), or init (that it was, before anybody else is there),
-//! the test (how the body ended), and init again (how the test's process ended, which is always the last). A socket, and no
+//! These processes write to it: the zygote and the template (that init could not be born), or init (that it was, before anybody else is
+//! there), the test (how the body ended), and init again (how the test's process ended, which is always the last). A socket, and no
 //! plain pipe, because init's pidfd comes with the frame of its birth, and because the kernel keeps message boundaries: whatever
 //! else a test writes to the descriptor, by accident, is a message of its own and can't shift or split a frame.
 //!
@@ -34,6 +34,8 @@ pub(crate) enum Step {
     ForkZygote,
     /// Cut the zygote off from what it has inherited.
     Zygote,
+    /// Clone the template of sandboxes into user and mount namespaces.
+    Template,
     /// Clone init into user and pid namespaces.
     Clone,
     /// Tell the test binary of init.
@@ -95,10 +97,11 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 32] = [
+    const ALL: [Self; 33] = [
         Self::Cgroup,
         Self::ForkZygote,
         Self::Zygote,
+        Self::Template,
         Self::Clone,
         Self::Birth,
         Self::JoinCgroup,
@@ -136,7 +139,7 @@ impl Step {
 pub(crate) enum Moment {
     /// A step is done.
     Done(Step),
-    /// The zygote takes up the request.
+    /// The template takes up the request.
     Requested,
     /// Init runs.
     Begins,
@@ -172,13 +175,17 @@ impl Moment {
     }
 }
 
-/// A step that failed: which one, on what, and why. `path` may be empty.
+/// A step that failed: which one, on what, and why. `path` may be empty, and so may `said`, which is what a program said that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal<'a> {
     pub(crate) step: Step,
     pub(crate) path: &'a [u8],
     pub(crate) errno: Errno,
+    pub(crate) said: &'a [u8],
 }
+
+/// The most bytes of a path in a refusal. What was said has the rest of the frame.
+const PATH_MAX: usize = 512;
 
 /// How a process ended, as wait(2) has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +228,7 @@ pub(crate) enum Fault {
 pub(crate) enum Frame<'a> {
     /// From init, before all else: it lives. Its pidfd comes along.
     Born,
-    /// From the zygote, init or the test: the sandbox could not be set up.
+    /// From the zygote, the template, init or the test: the sandbox could not be set up.
     Refused(Refusal<'a>),
     /// From the test: the next piece of its panic message.
     PanicText(&'a [u8]),
@@ -284,10 +291,13 @@ impl<'a> Frame<'a> {
         writer.put(&MAGIC);
         match *self {
             Self::Born => writer.put(&[0]),
-            Self::Refused(Refusal { step, path, errno }) => {
+            Self::Refused(Refusal { step, path, errno, said }) => {
+                let path = &path[..path.len().min(PATH_MAX)];
                 writer.put(&[1, step as u8]);
                 writer.put(&(errno as i32).to_ne_bytes());
+                writer.put(&(path.len() as u16).to_ne_bytes());
                 writer.put(path);
+                writer.put(said);
             }
             Self::PanicText(text) => {
                 writer.put(&[2]);
@@ -340,10 +350,11 @@ impl<'a> Frame<'a> {
         let (&kind, payload) = message.strip_prefix(&MAGIC)?.split_first()?;
         match (kind, payload) {
             (0, []) => Some(Self::Born),
-            (1, [step, e0, e1, e2, e3, path @ ..]) => {
+            (1, [step, e0, e1, e2, e3, l0, l1, texts @ ..]) => {
                 let step = *Step::ALL.get(usize::from(*step))?;
                 let errno = Errno::from_raw(i32::from_ne_bytes([*e0, *e1, *e2, *e3]));
-                Some(Self::Refused(Refusal { step, path, errno }))
+                let (path, said) = texts.split_at_checked(u16::from_ne_bytes([*l0, *l1]).into())?;
+                Some(Self::Refused(Refusal { step, path, errno, said }))
             }
             (2, text) => Some(Self::PanicText(text)),
             (3, [0, status]) => Some(Self::Finished(Outcome::Returned(*status))),
@@ -419,7 +430,7 @@ mod tests {
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
         for step in Step::ALL {
-            frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM }));
+            frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM, said: b"no" }));
         }
         for moment in Step::ALL.map(Moment::Done).into_iter().chain(Moment::OTHERS) {
             frames.push(Frame::Mark { moment, at: 7, path: b"proc" });

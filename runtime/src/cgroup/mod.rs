@@ -180,6 +180,8 @@ pub(crate) struct Joining {
     pub(crate) unified: Option<(OwnedFd, OwnedFd)>,
     /// Whether RLIMIT_NPROC stands in for the pids controller.
     pub(crate) process_limit: bool,
+    /// How often the zygote has been moved to another cgroup. What it has forked before is still elsewhere.
+    pub(crate) moves: u32,
 }
 
 /// How a sandbox joins a hierarchy of version 1, and sees it.

@@ -43,6 +43,8 @@ pub(super) struct Run {
     in_vain: bool,
     /// Whether systemd was asked for a scope.
     asked_systemd: bool,
+    /// How often the zygote was moved to another cgroup.
+    moves: u32,
 }
 
 static RUN: Mutex<Run> = Mutex::new(Run {
@@ -52,6 +54,7 @@ static RUN: Mutex<Run> = Mutex::new(Run {
     over: Vec::new(),
     in_vain: false,
     asked_systemd: false,
+    moves: 0,
 });
 
 pub(super) fn run() -> MutexGuard<'static, Run> {
@@ -67,20 +70,22 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     let mut run = run();
     run.remove_those_that_are_over();
     if written.is_empty() && run.in_vain {
-        return Ok(without_pids(spec));
+        let (cgroup, joining) = without_pids(spec);
+        return Ok((cgroup, Joining { moves: run.moves, ..joining }));
     }
     let made = match run.make(spec, &written, zygote) {
         Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written, zygote),
         other => other,
     };
-    match made {
+    let (cgroup, joining) = match made {
         // Who names a cgroup means it.
         Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller, spec)) => {
             run.in_vain |= written.is_empty();
-            Ok(without_pids(spec))
+            without_pids(spec)
         }
-        other => other,
-    }
+        made => made?,
+    };
+    Ok((cgroup, Joining { moves: run.moves, ..joining }))
 }
 
 /// No cgroup, but a limit on processes where there can be one.
@@ -145,6 +150,7 @@ impl Run {
         let moved = (0..3).any(move_to_one);
         if moved {
             self.hierarchies = None;
+            self.moves += 1;
         }
         moved
     }
@@ -212,7 +218,9 @@ impl Run {
                 place => place?,
             };
             if !hierarchy.v2 && written.is_empty() && !is_measured {
-                place.contain(zygote)?;
+                if place.contain(zygote)? {
+                    self.moves += 1;
+                }
                 continue;
             }
             let required: Vec<_> =
@@ -297,17 +305,18 @@ impl Place {
         Ok(Directory::at(path, self.hierarchy.v2, controllers))
     }
 
-    /// Moves the zygote, and so all sandboxes that it will make and that join no other, to a cgroup with a limit on processes.
-    fn contain(&mut self, zygote: BorrowedFd<'_>) -> Result<(), Trouble> {
+    /// Moves the zygote, and so all sandboxes that it will make and that join no other, to a cgroup with a limit on processes. Returns
+    /// whether it was elsewhere.
+    fn contain(&mut self, zygote: BorrowedFd<'_>) -> Result<bool, Trouble> {
         if self.has_zygote {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(zygote) = pid_of(zygote) else { return Ok(()) };
+        let Some(zygote) = pid_of(zygote) else { return Ok(false) };
         let shared = self.make("shared", Vec::new())?;
         shared.limit_pids(SHARED_PIDS)?;
         shared.add(zygote)?;
         self.has_zygote = true;
-        Ok(())
+        Ok(true)
     }
 
     /// Has cgroups below ours get controllers: those that are `wanted`, as far as possible, and those that are `required`,

@@ -1,5 +1,6 @@
 //! Finds the likely cause of a refusal: in what the host says about itself, never by guessing from the errno alone.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -8,21 +9,41 @@ use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::{getegid, geteuid};
 
+use super::judge::OwnedRefusal;
 use super::surroundings::{Barrier, Place, Surroundings, security_context};
 use crate::cgroup::{self, Trouble};
 use crate::message::Cause;
 use crate::proc::{self, has_capability, mount_points};
 use crate::report::Step;
+use crate::spec::{Ids, Spec};
 use crate::sys::errno_of;
 use crate::sys::probe::{self, Answer};
+use crate::zygote::ids;
 
 /// See capabilities(7).
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// The most likely cause of `step` failing on `path` with `errno`; unknown if the host shows none.
-pub(super) fn explain(step: Step, errno: Errno, path: &str) -> Cause {
+/// The most likely cause of a refusal; unknown if the host shows none.
+pub(super) fn explain(spec: &Spec, refusal: &OwnedRefusal) -> Cause {
     let around = Surroundings::look();
-    find(step, errno, &Path::new("/").join(path), &around).unwrap_or_else(|| Cause::unknown(&around))
+    let OwnedRefusal { step, path, errno, .. } = refusal;
+    let cause = find(*step, *errno, &Path::new("/").join(path), &around).or_else(|| explain_ids(spec.ids, refusal));
+    cause.unwrap_or_else(|| Cause::unknown(&around))
+}
+
+/// Why there are not the ids that a test asks for.
+fn explain_ids(wanted: Ids, OwnedRefusal { step, path, errno, said }: &OwnedRefusal) -> Option<Cause> {
+    let Ids::Range(count) = wanted else { return None };
+    match path.as_str() {
+        _ if *step != Step::MapIds => None,
+        table if table.starts_with("/etc/sub") => {
+            let present = ids::own_ranges(table).into_iter().map(|(_, length)| length).fold(0, u32::saturating_add);
+            Some(Cause::no_subordinate_ids(&ids::user(), table, present, count - 1))
+        }
+        map if map.starts_with("/proc") => Some(Cause::ids_are_missing(count, &map_of("uid").unwrap_or_default())),
+        program if matches!(errno, Errno::ENOENT | Errno::EACCES) => Some(Cause::no_program(program)),
+        program => Some(Cause::program_refuses(program, said.trim())),
+    }
 }
 
 /// A cause for which nothing was seen.
@@ -42,6 +63,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
     match step {
         _ if errno == Errno::EMFILE => limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors),
         _ if errno == Errno::EFBIG => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
+        Step::Template if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "mnt"], around)),
         Step::Clone if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "pid"], around)),
         Step::Namespaces if errno == Errno::ENOSPC => {
             Some(too_many_namespaces(&["mnt", "net", "ipc", "uts", "cgroup"], around))
@@ -51,7 +73,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         Step::Clocks if around.has_proc && !Path::new("/proc/self/ns/time").exists() => {
             Some(Cause::no_time_namespaces())
         }
-        Step::Clone | Step::User if refused && setting("kernel/unprivileged_userns_clone") == Some(0) => {
+        Step::Template | Step::User if refused && setting("kernel/unprivileged_userns_clone") == Some(0) => {
             Some(Cause::for_root_only(around))
         }
         _ if refused && is_restricted_by_apparmor(step) => {
@@ -62,11 +84,13 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
             let module = |barrier: &&Barrier| matches!(barrier, Barrier::Profile(_) | Barrier::Label(_));
             around.barriers.iter().find(module).map(|barrier| Cause::barrier(barrier, around))
         }
-        Step::Clone if errno == Errno::EPERM => unmapped().or_else(chroot).or_else(|| {
+        Step::Template | Step::Clone if errno == Errno::EPERM => unmapped().or_else(chroot).or_else(|| {
             let profile = around.barriers.iter().find(|barrier| matches!(barrier, Barrier::Profile(_)));
             profile.map(|profile| Cause::barrier(profile, around))
         }),
-        Step::ForkZygote | Step::Clone | Step::Fork if errno == Errno::EAGAIN => too_many_processes(around),
+        Step::ForkZygote | Step::Template | Step::Clone | Step::Fork if errno == Errno::EAGAIN => {
+            too_many_processes(around)
+        }
         Step::Thread => {
             let stack = env::var("RUST_MIN_STACK").ok();
             stack.map(|stack| Cause::no_thread(&stack)).or_else(|| too_many_processes(around))
@@ -111,7 +135,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
 /// The filter that refuses what a step does, if there is one.
 fn filter_of(step: Step) -> Option<Answer> {
     match step {
-        Step::Clone => probe::clone_is_filtered(),
+        Step::Template | Step::Clone => probe::clone_is_filtered(),
         Step::Namespaces => probe::unshare_is_filtered(libc::CLONE_NEWNS | libc::CLONE_NEWNET),
         Step::Clocks => probe::unshare_is_filtered(libc::CLONE_NEWTIME),
         // The kernels that have this setting look at it before they look at the flags.
@@ -132,7 +156,8 @@ fn filter_of(step: Step) -> Option<Answer> {
 fn is_restricted_by_apparmor(step: Step) -> bool {
     let shows = matches!(
         step,
-        Step::Clone
+        Step::Template
+            | Step::Clone
             | Step::MapIds
             | Step::Namespaces
             | Step::Clocks
@@ -151,7 +176,8 @@ fn is_restricted_by_apparmor(step: Step) -> bool {
 fn is_for_security_modules(step: Step) -> bool {
     matches!(
         step,
-        Step::Clone
+        Step::Template
+            | Step::Clone
             | Step::MapIds
             | Step::Namespaces
             | Step::Clocks
@@ -205,7 +231,7 @@ pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
     match trouble {
         Trouble::Refused { errno: Errno::EROFS, .. } => Some(Cause::read_only_cgroups(&around)),
         Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } if !unified => Some(Cause::cgroups_v1(around.uid)),
-        Trouble::Missing(_) if !proc::mounts().iter().any(|mount| mount.kind.starts_with("cgroup")) => {
+        Trouble::Missing(_) if !proc::mounts().iter().any(|mount| mount.kind.as_bytes().starts_with(b"cgroup")) => {
             Some(Cause::no_cgroups())
         }
         Trouble::Missing(_) if around.place == Place::Wsl => Some(Cause::no_controllers_in_wsl()),
@@ -313,7 +339,8 @@ fn is_older_than(version: (u32, u32), release: &str) -> bool {
 fn kind_at(path: &Path) -> String {
     let mounts = proc::mounts();
     let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
-    above.max_by_key(|mount| mount.point.as_os_str().len()).map_or(String::new(), |mount| mount.kind.clone())
+    let nearest = above.max_by_key(|mount| mount.point.as_os_str().len());
+    nearest.map_or(String::new(), |mount| mount.kind.to_string_lossy().into_owned())
 }
 
 /// The line of /proc/key-users about this user.

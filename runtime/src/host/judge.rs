@@ -10,9 +10,9 @@ use nix::errno::Errno;
 use super::explain::explain;
 use crate::cgroup::Events;
 use crate::host::census::Process;
-use crate::message::{self, Cause, Page};
+use crate::message::{self, Page};
 use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
-use crate::spec::Test;
+use crate::spec::{Spec, Test};
 use crate::usage::Usage;
 use crate::zygote::is_ending;
 
@@ -71,8 +71,14 @@ pub(crate) struct OwnedRefusal {
     pub(crate) step: Step,
     pub(crate) path: String,
     pub(crate) errno: Errno,
-    /// Why, if whoever was refused knows that.
-    pub(crate) cause: Option<Cause>,
+    /// What a program said that failed.
+    pub(crate) said: String,
+}
+
+impl OwnedRefusal {
+    pub(crate) fn new(step: Step, errno: Errno) -> Self {
+        Self { step, path: String::new(), errno, said: String::new() }
+    }
 }
 
 /// How the test's process ended.
@@ -127,16 +133,17 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
     if let (Some(running), Some(timeout)) = (&evidence.timed_out, test.timeout) {
         return Ok(Verdict::Failed(message::timed_out(name, timeout, running)));
     }
-    if let Some(OwnedRefusal { step, path, errno, cause }) = &evidence.refused {
-        return Err(refused(*step, path, *errno, cause.clone()));
+    if let Some(refusal) = &evidence.refused {
+        return Err(refused(&test.spec, refusal));
     }
     Ok(judge_run(name, evidence))
 }
 
-/// Why a test did not run, a step of whose set-up has failed. `cause` is why, if that is known already.
-pub(crate) fn refused(step: Step, path: &str, errno: Errno, cause: Option<Cause>) -> Obstacle {
-    let page = Page::new(step, path, errno, cause.unwrap_or_else(|| explain(step, errno, path)));
-    if is_of_host(step, errno) { Obstacle::Host(page) } else { Obstacle::Mistake(page) }
+/// Why a test did not run, a step of whose set-up has failed.
+pub(crate) fn refused(spec: &Spec, refusal: &OwnedRefusal) -> Obstacle {
+    let OwnedRefusal { step, path, errno, .. } = refusal;
+    let page = Page::new(*step, path, *errno, explain(spec, refusal));
+    if is_of_host(*step, *errno) { Obstacle::Host(page) } else { Obstacle::Mistake(page) }
 }
 
 fn judge_run(name: &str, evidence: &Evidence) -> Verdict {

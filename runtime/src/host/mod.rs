@@ -7,14 +7,13 @@ pub(crate) mod census;
 pub(crate) mod copy;
 pub(crate) mod doctor;
 mod explain;
-mod ids;
 pub(crate) mod judge;
 mod kept;
 mod output;
 pub(crate) mod policy;
 pub(crate) mod repeats;
 mod sandbox;
-mod spares;
+pub(crate) mod spares;
 pub(crate) mod surroundings;
 pub(crate) mod trace;
 
@@ -28,7 +27,7 @@ use crate::message::{self, Page};
 use crate::report::Step;
 use crate::spec::Test;
 use crate::zygote::{Zygote, is_ending, zygote};
-use judge::{Evidence, Obstacle, Verdict, judge};
+use judge::{Evidence, Obstacle, OwnedRefusal, Verdict, judge};
 use sandbox::{NoSandbox, Sandbox};
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
@@ -116,7 +115,7 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
-        Some(Err(errno)) => return Err(judge::refused(Step::ForkZygote, "", *errno, None)),
+        Some(Err(errno)) => return Err(judge::refused(&test.spec, &OwnedRefusal::new(Step::ForkZygote, *errno))),
         None => return Err(Obstacle::Other(message::not_a_test_run(name))),
     };
     let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
@@ -139,13 +138,12 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
-    if let Some(mut sandbox) = spares::take(zygote, &test.spec) {
-        // A spare that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
-        if sandbox.begin(test).is_ok() {
-            spares::replenish(zygote, &test.spec);
-            let evidence = sandbox.follow(test, zygote);
-            if evidence.refused.is_none() {
-                return Ok((sandbox, evidence));
+    if let Some(mut spare) = spares::take(zygote, &test.spec) {
+        // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
+        if spare.begin(test).is_ok() {
+            let evidence = follow(&mut spare, test, zygote);
+            if evidence.refused.is_none() && !evidence.unborn {
+                return Ok((spare, evidence));
             }
         }
     }
@@ -155,7 +153,12 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evid
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
         Err(errno) => return Err(errno.into()),
     }
-    spares::replenish(zygote, &test.spec);
-    let evidence = sandbox.follow(test, zygote);
+    let evidence = follow(&mut sandbox, test, zygote);
     Ok((sandbox, evidence))
+}
+
+/// Follows a test that has begun to its end, and prepares sandboxes for others meanwhile.
+fn follow(sandbox: &mut Sandbox, test: &'static Test, zygote: &Zygote) -> Evidence {
+    spares::replenish(zygote, &test.spec);
+    sandbox.follow(test, zygote)
 }

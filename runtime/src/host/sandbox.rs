@@ -24,7 +24,6 @@ use super::account;
 use super::census::{self, Process};
 use super::copy::Tree;
 use super::explain::explain_cgroup;
-use super::ids;
 use super::judge::{Ended, Evidence, Largest, OwnedRefusal};
 use super::kept;
 use super::output::Stream;
@@ -34,9 +33,9 @@ use crate::changes::{self, Change};
 use crate::message;
 use crate::proc::pid_of;
 use crate::report::{FRAME_MAX, Frame, Refusal};
+use crate::sandbox::Channel;
 use crate::sandbox::rootfs::COPY;
-use crate::sandbox::{Channel, MAPPED};
-use crate::spec::{Ids, Spec, Test};
+use crate::spec::{Spec, Test};
 use crate::sys;
 use crate::zygote::{Zygote, request};
 
@@ -55,8 +54,6 @@ pub(super) struct Sandbox {
     life: Option<Life>,
     /// The copy that is its root, if that is one, once it is made.
     copy: Option<nix::Result<Tree>>,
-    /// Whether its ids are mapped, if that is for this process to do.
-    is_mapped: bool,
     /// The test that it is to run when it is ready for it.
     waiting: Option<&'static Test>,
 }
@@ -79,8 +76,7 @@ impl Sandbox {
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining)?;
         let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
-        let is_mapped = !matches!(spec.ids, Ids::Range(_));
-        Ok(Self { report, stdout, stderr, cgroup, spec, life, copy: None, is_mapped, waiting: None })
+        Ok(Self { report, stdout, stderr, cgroup, spec, life, copy: None, waiting: None })
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
@@ -94,9 +90,9 @@ impl Sandbox {
     }
 
     /// Hands over the test that waits, if the sandbox is ready for it. What changes in a copy is known only if the test begins after
-    /// this process has seen it, and what init is sent before it has its ids is no test.
+    /// this process has seen it.
     fn hand_over(&mut self) -> nix::Result<()> {
-        if !self.is_mapped || self.spec.has_copy() && self.copy.is_none() {
+        if self.spec.has_copy() && self.copy.is_none() {
             return Ok(());
         }
         match self.waiting.take() {
@@ -111,24 +107,6 @@ impl Sandbox {
             Some(Ok(tree)) => tree.changes(),
             Some(Err(errno)) => Err((*errno).into()),
             None => Ok(Vec::new()),
-        }
-    }
-
-    /// Maps the ids of init, which waits for that.
-    fn map_ids(&mut self, count: u32, evidence: &mut Evidence, init: &OwnedFd) -> nix::Result<()> {
-        let Some(pid) = pid_of(init.as_fd()) else { return Ok(()) };
-        match ids::map(pid, count) {
-            Ok(()) => {
-                self.is_mapped = true;
-                // If it is dead, that shows.
-                let _ = sys::send(self.report.as_fd(), MAPPED);
-                let _ = self.hand_over();
-                Ok(())
-            }
-            Err(refusal) => {
-                evidence.refused = Some(refusal);
-                kill_all(init).map(drop)
-            }
         }
     }
 
@@ -289,9 +267,6 @@ impl Sandbox {
         match buffer.get(..message.length).and_then(Frame::decode) {
             Some(Frame::Born) if init.is_none() => {
                 *init = fds.next();
-                if let (Ids::Range(count), Some(init)) = (self.spec.ids, &init) {
-                    self.map_ids(count, evidence, init)?;
-                }
             }
             Some(Frame::Copied) if self.copy.is_none() && self.spec.has_copy() => {
                 self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
@@ -310,11 +285,12 @@ impl Sandbox {
                     discard(answer);
                 }
             }
-            Some(Frame::Refused(Refusal { step, path, errno })) => {
+            Some(Frame::Refused(Refusal { step, path, errno, said })) => {
                 let path = Path::new(OsStr::from_bytes(path));
                 let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
                 let path = path.to_string_lossy().into_owned();
-                evidence.refused = Some(OwnedRefusal { step, path, errno, cause: None });
+                let said = String::from_utf8_lossy(said).into_owned();
+                evidence.refused = Some(OwnedRefusal { step, path, errno, said });
             }
             Some(Frame::PanicText(text)) => evidence.panic_text.extend_from_slice(text),
             Some(Frame::Finished(outcome)) => evidence.outcome = Some(outcome),

@@ -3,10 +3,12 @@
 //! A spare is as new as any other: set up to the point where it waits for its test. When a test takes one, the next is
 //! asked for, so that its making and the running of the test share the time. Nothing of a used sandbox is used again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::mem;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::sandbox::Sandbox;
 use super::trace;
+use crate::proc::MountWatch;
 use crate::spec::{Root, Spec};
 use crate::zygote::Zygote;
 
@@ -26,6 +28,14 @@ struct Spares {
 
 static SPARES: Mutex<Spares> = Mutex::new(Spares { ready: Vec::new(), begun: 0 });
 
+/// Tells when spares show what the host has mounted no more. `None` where there is no `/proc`.
+static MOUNTS: OnceLock<Option<MountWatch>> = OnceLock::new();
+
+/// Begins to watch what the host has mounted, before there is any spare.
+pub(crate) fn watch_mounts() {
+    let _ = MOUNTS.set(MountWatch::begin().ok());
+}
+
 fn spares() -> MutexGuard<'static, Spares> {
     SPARES.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -43,6 +53,12 @@ pub(super) fn take(zygote: &Zygote, spec: &'static Spec) -> Option<Sandbox> {
     }
     let mut spares = spares();
     spares.begun += 1;
+    if MOUNTS.get().and_then(Option::as_ref).is_some_and(MountWatch::has_changed) {
+        let outdated = mem::take(&mut spares.ready);
+        drop(spares);
+        drop(outdated);
+        return None;
+    }
     let found = spares.ready.iter().position(|(kind, _)| *kind == spec)?;
     Some(spares.ready.remove(found).1)
 }

@@ -315,8 +315,8 @@ pub(crate) fn binary_ends(test: &str) -> String {
 
 pub(crate) fn unborn(test: &str) -> String {
     format!(
-        "{}: its sandbox was never made. Either its init was killed at once, or the pipes for it did not reach the \
-         zygote: then raise the limit on open files (`ulimit -n`).",
+        "{}: its sandbox was never made. Either the process that makes sandboxes like it was killed, or the pipes for it did not reach \
+         that process: then raise the limit on open files (`ulimit -n`).",
         failed(test)
     )
 }
@@ -524,6 +524,7 @@ pub(crate) fn describe(step: Step) -> &'static str {
         Step::Cgroup => "make a cgroup with the limits of the test",
         Step::ForkZygote => "fork the zygote, which makes all sandboxes",
         Step::Zygote => "prepare the zygote, which makes all sandboxes",
+        Step::Template => "make the user and mount namespaces that sandboxes begin in",
         Step::Clone => "clone init into new user and pid namespaces",
         Step::Birth => "tell the test binary of init",
         Step::JoinCgroup => "join the cgroup",

@@ -10,10 +10,11 @@ use std::sync::OnceLock;
 use std::thread;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_dumpable, set_name};
 use nix::sys::socket::{MsgFlags, recv};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
 use super::mark::{self, mark};
@@ -107,7 +108,8 @@ fn become_user((uid, gid): (u32, u32), spec: &Spec) -> Result<(), Refused<'stati
         return leave_root((uid, gid), spec).or_refuse(Step::User, c"");
     }
     unshare(CloneFlags::CLONE_NEWUSER).or_refuse(Step::User, c"")?;
-    map_ids(&[format!("{uid} 0 1\n"), format!("{gid} 0 1\n")])?;
+    let proc = open(c"/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).or_refuse(Step::MapIds, c"/proc")?;
+    map_ids(proc.as_fd(), [&format!("{uid} 0 1\n"), &format!("{gid} 0 1\n")])?;
     sys::drop_capabilities().or_refuse(Step::User, c"")
 }
 

@@ -1,7 +1,7 @@
 //! Inside a sandbox: init, which is PID 1 there, and the test, its child.
 //!
-//! Init was cloned from the zygote, has one thread, and must not use what needs the C library to know its thread: it
-//! makes system calls, on data that the zygote has prepared, and allocates nothing. Each step that fails ends it with a
+//! Init was cloned from the template, has one thread, and must not use what needs the C library to know its thread: it
+//! makes system calls, on data that the template has prepared, and allocates nothing. Each step that fails ends it with a
 //! frame that says which, on what path, and why. When all steps are done it forks the test and becomes the [`reaper`].
 
 pub(crate) mod rootfs;
@@ -16,21 +16,19 @@ pub(crate) use body::{changes, usage, whereabouts};
 pub use group::Group;
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
-use nix::unistd::{ForkResult, getpid, sethostname, setsid, write};
+use nix::unistd::{ForkResult, getpid, read, sethostname, setsid, write};
 
 use crate::cgroup::{self, Joining};
 use crate::report::{Buffer, Frame, Moment, Refusal, Step};
@@ -41,24 +39,23 @@ use mark::mark;
 /// Where the report socket goes: out of the way of tests that expect their descriptors to begin at 3.
 const REPORT_FD: RawFd = 255;
 
-/// What the test binary sends to init when it has mapped the ids.
-pub(crate) const MAPPED: &[u8] = b"mapped";
-
 /// What init is born with.
 pub(crate) struct Birth<'z> {
     pub(crate) spec: &'static Spec,
     pub(crate) plan: &'z rootfs::Plan,
-    /// The lines of uid_map and gid_map.
-    pub(crate) id_maps: &'z [String; 2],
-    /// The zygote's pidfd.
-    pub(crate) zygote: BorrowedFd<'z>,
+    /// The directory `/proc` of the host.
+    pub(crate) proc: BorrowedFd<'z>,
+    /// The template's pidfd.
+    pub(crate) template: BorrowedFd<'z>,
+    /// An eventfd that is set when the template has mapped the ids, if that is for it to do.
+    pub(crate) mapped: Option<BorrowedFd<'z>>,
     /// Whether the session keyring that it is born with is one that nobody can use.
     pub(crate) has_no_keyring: bool,
     /// How the test binary took SIGCHLD when it was started, and what it was called.
     pub(crate) sigchld: Disposition,
     pub(crate) command: &'z CStr,
-    pub(crate) channel: Channel,
-    pub(crate) joining: Joining,
+    pub(crate) channel: &'z Channel,
+    pub(crate) joining: &'z Joining,
     /// Whether there is no v2 cgroup to be joined any more.
     pub(crate) born_in_cgroup: bool,
 }
@@ -117,12 +114,16 @@ impl<T> OrRefuse<T> for nix::Result<T> {
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
 pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
     mark(Moment::Begins, c"");
-    let born = tell_of_birth(birth).and_then(|()| join_cgroup(birth));
-    let report = match born.and_then(|()| put_descriptors_in_place(birth, &proof)) {
+    let begun = live_no_longer_than(birth.template)
+        .and_then(|()| tell_of_birth(birth))
+        .and_then(|()| join_cgroup(birth))
+        .and_then(|()| map_ids_of(birth))
+        .and_then(|()| set_clocks(birth));
+    let report = match begun.and_then(|()| put_descriptors_in_place(birth, &proof)) {
         Ok(report) => report,
         Err(refused) => give_up(birth.channel.report.as_fd(), refused),
     };
-    match set_up(birth, &report) {
+    match set_up(birth) {
         Ok(None) => {}
         Ok(Some(copy)) => {
             let mut buffer = Buffer::new();
@@ -149,36 +150,26 @@ pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
 
 fn give_up(report: BorrowedFd<'_>, (step, path, errno): Refused<'_>) -> ! {
     // Where even this fails, the test binary sees init's death, and says that.
-    let _ = send(report, &Frame::Refused(Refusal { step, path: path.to_bytes(), errno }));
+    let _ = send(report, &Frame::Refused(Refusal { step, path: path.to_bytes(), errno, said: b"" }));
     sys::exit_now(1)
 }
 
 /// The numbered steps. Returns the tmpfs of a root that is a copy.
-fn set_up<'b>(birth: &'b Birth<'_>, report: &Report) -> Result<Option<OwnedFd>, Refused<'b>> {
-    // 1. The ids, without which nothing else may be done.
-    match birth.spec.ids {
-        Ids::One => map_ids(birth.id_maps)?,
-        Ids::Range(_) => wait_for_ids(report),
-        Ids::Host => {}
-    }
-    // 2. The other namespaces. Here and not in the zygote's clone, so that several can be made at once, and so that what
-    //    is in them belongs to ids that are mapped.
+fn set_up<'b>(birth: &'b Birth<'_>) -> Result<Option<OwnedFd>, Refused<'b>> {
+    // 1. The other namespaces. Here and not in the template's clone, so that several can be made at once, and so that what is in
+    //    them belongs to ids that are mapped.
     unshare(namespaces(birth.spec)).or_refuse(Step::Namespaces, c"")?;
-    // 3. The keys, which namespaces don't divide.
+    // 2. The keys, which namespaces don't divide.
     leave_session_keyring(birth.has_no_keyring)?;
-    // 4. The clocks.
-    if let Some(offsets) = birth.spec.time {
-        set_clocks(offsets)?;
-    }
-    // 5. The names.
+    // 3. The names.
     let hostname = birth.spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
     sethostname(hostname).or_refuse(Step::Hostname, c"")?;
-    // 6. The network.
+    // 4. The network.
     if birth.spec.net {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
-    // 7. The file system.
-    rootfs::build(birth.plan, &birth.joining)
+    // 5. The file system.
+    rootfs::build(birth.plan, birth.joining)
 }
 
 fn leave_session_keyring(has_none: bool) -> Result<(), Refused<'static>> {
@@ -191,9 +182,10 @@ fn leave_session_keyring(has_none: bool) -> Result<(), Refused<'static>> {
     }
 }
 
-/// Has all processes that init will fork run in a time namespace whose clocks `monotonic` and `boottime` show so much more. See
+/// If the test has clocks of its own, has all processes that init will fork run in a time namespace whose clocks show so much more. See
 /// time_namespaces(7).
-fn set_clocks([monotonic, boottime]: [Duration; 2]) -> Result<(), Refused<'static>> {
+fn set_clocks(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+    let Some([monotonic, boottime]) = birth.spec.time else { return Ok(()) };
     unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)).or_refuse(Step::Clocks, c"")?;
     let mut line = [0; 128];
     let room = line.len();
@@ -202,13 +194,12 @@ fn set_clocks([monotonic, boottime]: [Duration; 2]) -> Result<(), Refused<'stati
     // Offsets have at most 20 digits and nanoseconds 9, so that there is room.
     let formatted = write!(rest, "monotonic {} {}\nboottime {} {}\n", m.0, m.1, b.0, b.1);
     let length = room - rest.len();
-    let path = c"/proc/self/timens_offsets";
     let written = match formatted {
-        Ok(()) => open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        Ok(()) => openat(birth.proc, c"self/timens_offsets", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
             .and_then(|file| write(&file, &line[..length]).map(drop)),
         Err(_) => Err(Errno::EOVERFLOW),
     };
-    written.or_refuse(Step::Clocks, path)
+    written.or_refuse(Step::Clocks, c"/proc/self/timens_offsets")
 }
 
 /// What init enters besides the namespaces that it was born in.
@@ -249,16 +240,11 @@ fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
     Ok(())
 }
 
-/// Ties init to the zygote, and leaves it no descriptors but the standard streams and the report socket.
+/// Leaves init no descriptors but the standard streams and the report socket.
 fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result<Report, Refused<'static>> {
     let _ = set_name(c"belljar-init");
     sys::set_disposition(libc::SIGCHLD, Disposition::Default);
-    let zygote_lives = live_no_longer_than(birth.zygote).or_refuse(Step::Session, c"")?;
-    if !zygote_lives {
-        // The test binary sees that for itself.
-        sys::exit_now(1);
-    }
-    let Channel { report, stdout, stderr } = &birth.channel;
+    let Channel { report, stdout, stderr } = birth.channel;
     let place = || {
         sys::redirect(stdout.as_fd(), libc::STDOUT_FILENO)?;
         sys::redirect(stderr.as_fd(), libc::STDERR_FILENO)?;
@@ -267,7 +253,7 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
         sys::duplicate_above(report, lowest)
     };
     let report = Report(place().or_refuse(Step::Descriptors, c"")?);
-    if let Err(errno) = sys::close_all_but(proof, report.0.as_raw_fd()) {
+    if let Err(errno) = sys::close_all_but(proof, &mut [report.0.as_raw_fd()], Some(birth.proc)) {
         // The other one may be closed.
         give_up(report.0.as_fd(), (Step::Descriptors, c"", errno));
     }
@@ -275,38 +261,51 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
     Ok(report)
 }
 
-/// Has this process killed when the zygote ends, and makes it the leader of a session. Returns whether the zygote lives.
+/// Has this process killed when the template ends, and makes it the leader of a session. If the template has ended already, so does
+/// this process.
 ///
-/// The order matters. If the zygote ends before prctl(2), no signal comes; setsid(2) then waits for the lock under which
-/// the kernel ends processes, so that the zygote's descriptor says so for certain.
-fn live_no_longer_than(zygote: BorrowedFd<'_>) -> nix::Result<bool> {
-    set_pdeathsig(Signal::SIGKILL)?;
-    setsid()?;
-    let mut fds = [PollFd::new(zygote, PollFlags::POLLIN)];
-    Ok(poll(&mut fds, PollTimeout::ZERO)? == 0)
-}
-
-/// Waits until the test binary has mapped the ids. If it can't, it ends this process.
-fn wait_for_ids(report: &Report) {
-    let mut message = [0; MAPPED.len()];
-    match recv(report.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
-        Ok(length) if message[..length] == *MAPPED => mark(Moment::Done(Step::MapIds), c""),
+/// The order matters. If the template ends before prctl(2), no signal comes; setsid(2) then waits for the lock under which
+/// the kernel ends processes, so that the template's descriptor says so for certain.
+fn live_no_longer_than(template: BorrowedFd<'_>) -> Result<(), Refused<'static>> {
+    let tie = || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        setsid()?;
+        let mut fds = [PollFd::new(template, PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO)
+    };
+    match tie().or_refuse(Step::Session, c"")? {
+        0 => Ok(()),
+        // The test binary sees that for itself.
         _ => sys::exit_now(1),
     }
 }
 
-/// Maps one user and one group: root inside is, outside, whoever runs the tests. See user_namespaces(7).
-fn map_ids(maps: &[String; 2]) -> Result<(), Refused<'static>> {
-    let write = |path: &'static CStr, text: &str| {
-        let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let written =
-            file.and_then(|file| File::from(file).write_all(text.as_bytes()).map_err(|error| sys::errno_of(&error)));
-        written.or_refuse(Step::MapIds, path)
+/// Maps the ids, without which nothing else may be done. To map more than one takes rights that init doesn't have: then it waits for
+/// the template. If that can't, it tells why, and this process ends.
+fn map_ids_of(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+    match (birth.spec.ids, birth.mapped) {
+        // Root of the template's user namespace is whoever runs the tests.
+        (Ids::One, _) => map_ids(birth.proc, ["0 0 1\n", "0 0 1\n"]),
+        (Ids::Range(_), Some(mapped)) => match read(mapped, &mut [0; size_of::<u64>()]) {
+            Ok(_) => {
+                mark(Moment::Done(Step::MapIds), c"");
+                Ok(())
+            }
+            Err(_) => sys::exit_now(1),
+        },
+        (Ids::Range(_), None) | (Ids::Host, _) => Ok(()),
+    }
+}
+
+/// Maps one user and one group, by these lines. `proc` is the directory of a procfs that shows this process. See user_namespaces(7).
+pub(crate) fn map_ids(proc: BorrowedFd<'_>, [uids, gids]: [&str; 2]) -> Result<(), Refused<'static>> {
+    let write = |name: &'static CStr, path: &'static CStr, text: &str| {
+        let file = openat(proc, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        file.and_then(|file| write(file, text.as_bytes())).map(drop).or_refuse(Step::MapIds, path)
     };
     // An ordinary user may map a group only after giving up setgroups(2). Root gives it up too: a test is to find the
     // same, whoever runs it.
-    write(c"/proc/self/setgroups", "deny")?;
-    let [uids, gids] = maps;
-    write(c"/proc/self/uid_map", uids)?;
-    write(c"/proc/self/gid_map", gids)
+    write(c"self/setgroups", c"/proc/self/setgroups", "deny")?;
+    write(c"self/uid_map", c"/proc/self/uid_map", uids)?;
+    write(c"self/gid_map", c"/proc/self/gid_map", gids)
 }

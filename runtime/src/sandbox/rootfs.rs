@@ -1,11 +1,19 @@
-//! The file system that a sandbox sees: a list of operations that the zygote has planned, carried out one by one.
+//! The file system that a sandbox sees: a list of operations that the template has planned, carried out one by one.
 //!
-//! With a root of its own, the sandbox mounts a tmpfs *over* `/`. Its processes don't notice: their root is still the
-//! directory below. So the paths of operations that begin with `/` lead to the host's tree, and the others, from the
-//! working directory, into the new one, until pivot_root(2) makes that the root and the host's tree is let go of.
+//! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](crate::zygote). It has three
+//! directories:
+//! - [`HOST`]: the host's tree, read-only. The kernel has locked that: no sandbox can undo it.
+//! - [`GIVEN`]: what tests are given to write, by `bind = ["..:rw"]`.
+//! - [`NEW`]: empty. The new root is mounted there, and filled.
+//!
+//! While the new root is filled, the host's tree is the process's root directory, and the new root its working directory. So absolute
+//! paths in operations lead to the host, and relative ones into the sandbox. Then pivot_root(2) makes the new root the root, and the
+//! stage is let go of, with all that it holds.
 //!
 //! Where the root is a copy, it is put together below that tmpfs, out of what is laid over the host's tree, and the tmpfs, which
 //! holds all that will be written, stays out of sight.
+//!
+//! Without a root of its own, a sandbox begins in the host's tree as it is, and all paths are absolute.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -15,12 +23,21 @@ use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, Gid, Uid, chdir, chown, mkdir, pivot_root, symlinkat, write};
+use nix::unistd::{AccessFlags, Gid, Uid, chdir, chown, chroot, mkdir, pivot_root, symlinkat, write};
 
 use super::{OrRefuse as _, Refused};
 use crate::cgroup::Joining;
 use crate::report::Step;
 use crate::sys;
+
+/// Where the host's tree is in the stage.
+pub(crate) const HOST: &CStr = c"host";
+
+/// Where in the stage those paths of the host are that tests may write to, each by its number.
+pub(crate) const GIVEN: &CStr = c"given";
+
+/// Where new roots are mounted in the stage.
+pub(crate) const NEW: &CStr = c"new";
 
 /// A file system to be made.
 pub(crate) struct Plan {
@@ -28,8 +45,6 @@ pub(crate) struct Plan {
     pub(crate) root: Option<CString>,
     /// Whether the root is a copy of another tree, laid over it: what is written goes to the tmpfs.
     pub(crate) is_copy: bool,
-    /// Whether all that is shown of the host is shown read-only, so that its tree can be made so before any of it is shown.
-    pub(crate) shows_read_only: bool,
     /// What to do, in this order.
     pub(crate) operations: Vec<Operation>,
     /// Where the test begins; `None` if it stays where it is.
@@ -54,11 +69,6 @@ pub(crate) enum Operation {
     ReadOnly { path: CString },
     /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
     Mount { kind: &'static CStr, path: CString, flags: MsFlags, options: Option<CString>, kept: Option<CString> },
-}
-
-/// Whether a path that operations name leads to the host's tree.
-pub(crate) fn leads_to_host(path: &CStr) -> bool {
-    path.to_bytes().starts_with(b"/")
 }
 
 /// What may be done with that which is shown.
@@ -86,36 +96,23 @@ pub(crate) const KERNEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NO
 pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<OwnedFd>, Refused<'b>> {
     // Directories and files get exactly the modes that the plan says.
     let mask = umask(Mode::empty());
-    let host_is_read_only = part_from_host(plan.shows_read_only).or_refuse(Step::Propagation, c"/")?;
     if let Some(options) = &plan.root {
-        enter_new_root(options)?;
+        enter_new_root(options).or_refuse(Step::Root, c"/")?;
     }
     let tmpfs = if plan.is_copy { Some(begin_copy()?) } else { None };
     for operation in &plan.operations {
-        carry_out(operation, host_is_read_only)?;
-    }
-    if plan.is_copy {
-        chdir(COPY).or_refuse(Step::Copy, c"")?;
+        carry_out(operation)?;
     }
     if plan.root.is_some() {
+        leave_host(plan.is_copy).or_refuse(Step::Root, c"/")?;
         mount_cgroups(joining)?;
-        leave_host(plan.is_copy).or_refuse(Step::Pivot, c"/")?;
+        leave_stage().or_refuse(Step::Pivot, c"/")?;
     }
     if let Some(directory) = &plan.working_directory {
         chdir(directory.as_c_str()).or_refuse(Step::WorkingDirectory, directory)?;
     }
     umask(mask);
     Ok(tmpfs)
-}
-
-/// Has what the host mounts from now on not show up here, nor the other way round. Makes all that it has mounted until now read-only, if
-/// that is wanted and can be done in one call. Returns whether it is.
-fn part_from_host(make_read_only: bool) -> nix::Result<bool> {
-    // Where that fails, one step after the other says which of them does.
-    if make_read_only && sys::set_read_only_and_private(c"/").is_ok() {
-        return Ok(true);
-    }
-    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map(|()| false)
 }
 
 /// Makes the directories in which a copy is put together, and returns the tmpfs that they are in, as it is without what will be
@@ -133,21 +130,23 @@ fn begin_copy() -> Result<OwnedFd, Refused<'static>> {
     Ok(tmpfs)
 }
 
-/// Makes the working directory the root, and lets go of all else. The host's tree then lies over the new root, and over it the tmpfs, if
-/// that is not the root itself.
-fn leave_host(is_in_tmpfs: bool) -> nix::Result<()> {
-    pivot_root(c".", c".")?;
-    if is_in_tmpfs {
-        umount2(c".", MntFlags::MNT_DETACH)?;
-    }
-    umount2(c".", MntFlags::MNT_DETACH)
+/// Mounts the new root and goes there, with the host's tree as the root directory.
+fn enter_new_root(options: &CStr) -> nix::Result<()> {
+    mount(Some(c"tmpfs"), NEW, Some(c"tmpfs"), MsFlags::empty(), Some(options))?;
+    chroot(HOST)?;
+    chdir(NEW)
 }
 
-/// Mounts the new root over `/` and goes there. `..` is the one way to it: at the root it stays where it is, and then
-/// follows what is mounted there.
-fn enter_new_root(options: &CStr) -> Result<(), Refused<'static>> {
-    mount(Some(c"tmpfs"), c"/", Some(c"tmpfs"), MsFlags::empty(), Some(options)).or_refuse(Step::Root, c"/")?;
-    chdir(c"/..").or_refuse(Step::Root, c"/..")
+/// Makes the stage the root directory again, and goes to what is to become the root: the copy, or the tmpfs itself.
+fn leave_host(is_copy: bool) -> nix::Result<()> {
+    chroot(c"..")?;
+    if is_copy { chdir(COPY) } else { Ok(()) }
+}
+
+/// Makes the working directory the root. The stage then lies over it, and is let go of with all that is mounted in it.
+fn leave_stage() -> nix::Result<()> {
+    pivot_root(c".", c".")?;
+    umount2(c".", MntFlags::MNT_DETACH)
 }
 
 /// Mounts the cgroups, as the cgroup namespace shows them: version 2 alone, or below it what there is of both.
@@ -185,7 +184,7 @@ fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
     remount_read_only(all).or_refuse(Step::ReadOnly, all)
 }
 
-fn carry_out(operation: &Operation, host_is_read_only: bool) -> Result<(), Refused<'_>> {
+fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
     match operation {
         Operation::Directory { path, mode } => mkdir(path.as_c_str(), *mode).or_refuse(Step::Directory, path),
         Operation::Symlink { path, target } => {
@@ -200,25 +199,14 @@ fn carry_out(operation: &Operation, host_is_read_only: bool) -> Result<(), Refus
         Operation::Copy { lower, to, options, or_show } => {
             let (overlay, flags) = (c"overlay", MsFlags::empty());
             match mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str())) {
-                Err(Errno::EINVAL) if *or_show => {
-                    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                    let bound = mount(Some(lower.as_c_str()), to.as_c_str(), NONE, flags, NONE);
-                    bound.or_refuse(Step::Bind, lower)?;
-                    set_read_only(to, &[])
-                }
+                Err(Errno::EINVAL) if *or_show => bind(lower, to),
                 result => result.or_refuse(Step::Copy, lower),
             }
         }
         Operation::Bind { from, to, access } => {
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-            let bound = mount(Some(from.as_c_str()), to.as_c_str(), NONE, flags, NONE);
-            // If it is not the host's path that is missing, it is the place for it.
-            let is_there = || nix::unistd::access(from.as_c_str(), AccessFlags::F_OK).is_ok();
-            let named = if bound == Err(Errno::ENOENT) && is_there() { to } else { from };
-            bound.or_refuse(Step::Bind, named)?;
+            bind(from, to)?;
             match access {
                 Access::AsIs => Ok(()),
-                Access::ReadOnly { .. } if host_is_read_only && leads_to_host(from) => Ok(()),
                 Access::ReadOnly { below } => set_read_only(to, below),
             }
         }
@@ -242,6 +230,15 @@ fn carry_out(operation: &Operation, host_is_read_only: bool) -> Result<(), Refus
     }
 }
 
+/// Shows `from`, with all that is mounted below it, at `to`.
+fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), Refused<'p>> {
+    let bound = mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE);
+    // If it is not the path that is shown that is missing, it is the place for it.
+    let is_there = || nix::unistd::access(from, AccessFlags::F_OK).is_ok();
+    let named = if bound == Err(Errno::ENOENT) && is_there() { to } else { from };
+    bound.or_refuse(Step::Bind, named)
+}
+
 fn write_file(path: &CStr, content: &[u8], mode: Mode) -> nix::Result<()> {
     if content.is_empty() {
         // One call in place of two. An ordinary user may make ordinary files so.
@@ -258,7 +255,7 @@ fn write_file(path: &CStr, content: &[u8], mode: Mode) -> nix::Result<()> {
 
 /// Makes the mount at `path` read-only, and those `below` it.
 fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), Refused<'p>> {
-    match sys::set_read_only(path) {
+    match sys::set_read_only(path, true) {
         Err(errno) if may_be_unknown(errno) => {}
         result => return result.or_refuse(Step::ReadOnly, path),
     }
@@ -271,14 +268,14 @@ fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), Refused
 
 /// Whether a call as young as mount_setattr(2) may fail with this just because it is unknown: to the kernel, or to a
 /// container's filter.
-fn may_be_unknown(errno: Errno) -> bool {
+pub(crate) fn may_be_unknown(errno: Errno) -> bool {
     errno == Errno::ENOSYS || errno == Errno::EPERM
 }
 
 /// Makes the mount at `path` read-only in the older way, which must repeat the flags that are there: some are locked, and leaving
 /// them out is refused.
 fn remount_read_only(path: &CStr) -> nix::Result<()> {
-    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    let mut flags = MsFlags::empty();
     let present = statvfs(path)?.flags();
     for (is, keep) in [
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
@@ -292,5 +289,10 @@ fn remount_read_only(path: &CStr) -> nix::Result<()> {
             flags |= keep;
         }
     }
-    mount(NONE, path, NONE, flags, NONE)
+    remount_read_only_with(path, flags)
+}
+
+/// The same, where the flags are known.
+pub(crate) fn remount_read_only_with(path: &CStr, flags: MsFlags) -> nix::Result<()> {
+    mount(NONE, path, NONE, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, NONE)
 }

@@ -42,7 +42,7 @@ pub(crate) struct SingleThreaded(());
 /// See clone(2). In `libc` its type is too narrow.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// What [`clone_zygote`] and [`clone_init`] return, once in each process. The parent is told of the child.
+/// What [`clone_zygote`] and [`clone_into`] return, once in each process. The parent is told of the child.
 pub(crate) enum Cloned<C> {
     Parent(C),
     Child(SingleThreaded),
@@ -82,12 +82,12 @@ pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
     }
 }
 
-/// Clones init into new namespaces, `flags` being a set of CLONE_NEW*, and into the v2 cgroup with this directory, if there
+/// Clones this process into new namespaces, `flags` being a set of CLONE_NEW*, and into the v2 cgroup with this directory, if there
 /// is one. That takes clone3(2), which filters refuse that are older; all else clone(2) can do as well.
 ///
 /// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
 /// right for its children.
-pub(crate) fn clone_init(_: &SingleThreaded, flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned<Pid>> {
+pub(crate) fn clone_into(_: &SingleThreaded, flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned<Pid>> {
     const NONE: c_long = 0;
     let result = match cgroup {
         // SAFETY: without a stack of its own the child goes on with a copy of this one, as after fork(2). The proof says that
@@ -124,6 +124,12 @@ pub(crate) fn change_environment(_: &SingleThreaded, set: &[(&str, &str)], clear
         }
         set.iter().for_each(|(name, value)| std::env::set_var(name, value));
     }
+}
+
+/// Removes a variable from the environment of this process.
+pub(crate) fn remove_variable(_: &SingleThreaded, name: &str) {
+    // SAFETY: the proof says that there is no other thread, which might read the environment meanwhile.
+    unsafe { std::env::remove_var(name) }
 }
 
 /// The monotonic clock, in nanoseconds. It is the same for all processes of one time namespace.
@@ -421,46 +427,58 @@ pub(crate) fn duplicate_above(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedF
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Closes all descriptors behind the standard streams, except `kept`.
+/// Closes all descriptors behind the standard streams, except those that are `kept`, which this sorts. `proc` is a directory `/proc`,
+/// if there is another than at that path.
 ///
 /// Whoever owned one of them must not use it any more, as is so in a process that was just cloned and forgets what its
 /// parent was doing.
-pub(crate) fn close_all_but(_: &SingleThreaded, kept: RawFd) -> nix::Result<()> {
-    let kept = kept as u32;
+pub(crate) fn close_all_but(_: &SingleThreaded, kept: &mut [RawFd], proc: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    kept.sort_unstable();
     // SAFETY: that nobody misses what is closed is said above.
-    unsafe { close_range(3, kept - 1).and_then(|()| close_range(kept + 1, u32::MAX)) }
+    unsafe { close_from_but(libc::STDERR_FILENO + 1, kept, proc) }
 }
 
-/// Closes the descriptors from `first` to `last`, if there are any: by close_range(2), or, where a filter that is older refuses
-/// that, one by one. Async-signal-safe.
+/// Closes all descriptors from `first` on, except those that are `kept`, in ascending order: by close_range(2), or, where a filter that
+/// is older refuses that, one by one. `proc` is as for [`close_all_but`]. Async-signal-safe.
 ///
 /// # Safety
 ///
 /// Nobody who owns one of them may use it any more.
-unsafe fn close_range(first: u32, last: u32) -> nix::Result<()> {
-    if first > last {
-        return Ok(());
-    }
-    // SAFETY: it takes integers; about the descriptors, the caller promises.
-    match Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }) {
-        Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EACCES)) => {
-            let end = descriptors_end().ok_or(errno)?;
-            for fd in first..end.min(last.saturating_add(1)) {
-                // SAFETY: as above. What is not open needs no closing.
-                unsafe { libc::close(fd as RawFd) };
+unsafe fn close_from_but(first: RawFd, kept: &[RawFd], proc: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    let mut first = first as u32;
+    // Set where they are closed one by one.
+    let mut end = None;
+    for kept in kept.iter().map(|fd| *fd as u32).chain([u32::MAX]) {
+        if first < kept {
+            // SAFETY: it takes integers; about the descriptors, the caller promises.
+            match Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) }) {
+                Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EACCES)) => {
+                    // The first time, none is closed yet.
+                    let known = end.or_else(|| descriptors_end(proc)).ok_or(errno)?;
+                    end = Some(known);
+                    for fd in first..known.min(kept) {
+                        // SAFETY: as above. What is not open needs no closing.
+                        unsafe { libc::close(fd as RawFd) };
+                    }
+                }
+                result => drop(result?),
             }
-            Ok(())
         }
-        result => result.map(drop),
+        first = first.max(kept.saturating_add(1));
     }
+    Ok(())
 }
 
 /// A number that is above those of all descriptors of this process: how many it has room for now, see proc_pid_status(5). The limit
 /// on them may be a billion.
-fn descriptors_end() -> Option<u32> {
-    let status = nix::fcntl::open(c"/proc/self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+fn descriptors_end(proc: Option<BorrowedFd<'_>>) -> Option<u32> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let status = match proc {
+        Some(proc) => nix::fcntl::openat(proc, c"self/status", flags, Mode::empty()),
+        None => nix::fcntl::open(c"/proc/self/status", flags, Mode::empty()),
+    };
     let mut text = [0; 4096];
-    let length = nix::unistd::read(&status, &mut text).ok()?;
+    let length = nix::unistd::read(&status.ok()?, &mut text).ok()?;
     let mut lines = text.get(..length)?.split(|byte| *byte == b'\n');
     let size = lines.find_map(|line| line.strip_prefix(b"FDSize:"))?;
     std::str::from_utf8(size).ok()?.trim().parse().ok()
@@ -468,25 +486,18 @@ fn descriptors_end() -> Option<u32> {
 
 // ---- Mounts and network ----
 
-/// Makes the mount at `path` read-only, with all below it. See mount_setattr(2), Linux 5.12.
-pub(crate) fn set_read_only(path: &CStr) -> nix::Result<()> {
-    make_read_only(path, 0)
-}
-
-/// The same, and what is mounted and unmounted there is no affair of other mount tables any more, nor the other way round.
-pub(crate) fn set_read_only_and_private(path: &CStr) -> nix::Result<()> {
-    make_read_only(path, libc::MS_PRIVATE)
-}
-
-fn make_read_only(path: &CStr, propagation: u64) -> nix::Result<()> {
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation, userns_fd: 0 };
+/// Makes the mount at `path` read-only, and, if `recursive`, all mounts below it. It triggers no automount. See mount_setattr(2),
+/// Linux 5.12.
+pub(crate) fn set_read_only(path: &CStr, recursive: bool) -> nix::Result<()> {
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_NO_AUTOMOUNT | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path and the attributes outlive the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            libc::AT_RECURSIVE,
+            flags,
             &raw const attributes,
             size_of_val(&attributes),
         )

@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 
-use super::{close_range, exit_now, kill, pidfd_of, wait_pidfd};
+use super::{close_from_but, exit_now, kill, pidfd_of, wait_pidfd};
 
 /// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {
@@ -167,19 +167,15 @@ fn keep(starter: BorrowedFd<'_>, tell: BorrowedFd<'_>, unshared: c_int, entered:
         entered.map_or(Ok(0), set)
     };
     let result = enter();
-    let (starter, tell) = (starter.as_raw_fd() as u32, tell.as_raw_fd() as u32);
-    let (first, second) = (starter.min(tell), starter.max(tell));
+    let (starter, tell) = (starter.as_raw_fd(), tell.as_raw_fd());
     // SAFETY: the owners of what is closed are copies of the starter's, which nobody uses or drops here: this process ends by _exit.
-    let closed = unsafe {
-        let below = first.checked_sub(1).map_or(Ok(()), |below| close_range(0, below));
-        below.and_then(|()| close_range(first + 1, second - 1)).and_then(|()| close_range(second + 1, u32::MAX))
-    };
+    let closed = unsafe { close_from_but(0, &[starter.min(tell), starter.max(tell)], None) };
     let errno = result.and(closed).err().map_or(0, |errno| errno as c_int).to_ne_bytes();
     // SAFETY: `errno` and `fds` outlive the calls that read and write them.
     unsafe {
-        libc::write(tell as c_int, errno.as_ptr().cast(), errno.len());
-        libc::close(tell as c_int);
-        let mut fds = [libc::pollfd { fd: starter as c_int, events: libc::POLLIN, revents: 0 }];
+        libc::write(tell, errno.as_ptr().cast(), errno.len());
+        libc::close(tell);
+        let mut fds = [libc::pollfd { fd: starter, events: libc::POLLIN, revents: 0 }];
         while libc::poll(fds.as_mut_ptr(), 1, -1) < 0 {}
     }
     exit_now(0)

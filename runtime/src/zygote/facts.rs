@@ -3,16 +3,14 @@
 //! The zygote has run no test, so that its environment and its working directory are those that the test binary was
 //! started with, whatever tests do to theirs.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::{env, fs};
 
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
-use crate::proc::{MOUNTINFO, mount_points_in};
 use crate::spec::Spec;
 
 /// The host, as far as a rootfs depends on it.
@@ -40,20 +38,17 @@ pub(crate) struct Facts {
     pub(crate) manifest_dir: Option<PathBuf>,
     /// The host's name server configuration.
     pub(crate) resolv_conf: Vec<u8>,
-    /// All mount points.
-    pub(crate) mounts: BTreeSet<PathBuf>,
 }
 
 impl Facts {
-    /// Fails where what is mounted can't be known: on that hangs what a sandbox is made of.
-    pub(crate) fn gather() -> io::Result<Self> {
+    pub(crate) fn gather() -> Self {
         let uid = geteuid();
         let home = directory("HOME").unwrap_or_else(|| PathBuf::from("/root"));
         let or_in_home = |variable: &str, name: &str| directory(variable).unwrap_or_else(|| home.join(name));
         let mut toolchain = vec![or_in_home("RUSTUP_HOME", ".rustup"), or_in_home("CARGO_HOME", ".cargo")];
         // Cargo passes its own path: /toolchain/bin/cargo.
         toolchain.extend(directory("CARGO").and_then(|cargo| Some(cargo.parent()?.parent()?.to_path_buf())));
-        Ok(Self {
+        Self {
             uid,
             gid: getegid(),
             is_real_root: uid.is_root() && all_ids_are_real(),
@@ -65,12 +60,11 @@ impl Facts {
             profiles: env::var_os("LLVM_PROFILE_FILE").and_then(|pattern| profiles_of(Path::new(&pattern))),
             manifest_dir: directory("CARGO_MANIFEST_DIR"),
             resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default(),
-            mounts: fs::read(MOUNTINFO).map(|table| mount_points_in(&table))?,
             writable: [(Some(home), 0o755), (directory("TMPDIR"), 0o1777), (directory("XDG_RUNTIME_DIR"), 0o700)]
                 .into_iter()
                 .filter_map(|(path, mode)| Some((path?, mode)))
                 .collect(),
-        })
+        }
     }
 
     /// The directory of the package that is tested: it may have been compiled elsewhere.
@@ -78,15 +72,14 @@ impl Facts {
         self.manifest_dir.as_deref().or(spec.manifest_dir.map(Path::new))
     }
 
+    /// A path that an argument of the attribute names: one that is relative begins at the package.
+    pub(crate) fn absolute(&self, spec: &Spec, path: &str) -> PathBuf {
+        self.package(spec).unwrap_or(Path::new("/")).join(path)
+    }
+
     /// The home directory.
     pub(crate) fn home(&self) -> &Path {
         self.writable.first().map_or(Path::new("/root"), |(path, _)| path)
-    }
-
-    /// The mount points below `path`.
-    pub(crate) fn mounts_below(&self, path: &Path) -> impl Iterator<Item = &PathBuf> {
-        let below = move |mount: &&PathBuf| mount.starts_with(path) && *mount != path;
-        self.mounts.iter().filter(below)
     }
 }
 

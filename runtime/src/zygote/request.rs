@@ -25,16 +25,17 @@ pub(super) struct Request {
     pub(super) joining: Joining,
 }
 
-/// The most bytes of a request: the address of the spec, two flags, and the mount points of v1.
-pub(super) const REQUEST_SIZE: usize = SIZE + 2 + 1024;
+/// The most bytes of a request: the address of the spec, how often the zygote was moved, two flags, and the mount points of v1.
+pub(super) const REQUEST_SIZE: usize = SIZE + size_of::<u32>() + 2 + 1024;
 
 impl Request {
     /// The message that stands for this, but for its descriptors.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Joining { trees, unified, process_limit } = &self.joining;
+        let Joining { trees, unified, process_limit, moves } = &self.joining;
         let flags = [u8::from(unified.is_some()), u8::from(*process_limit)];
         let mount_points = trees.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
-        [&encode(self.spec)[..], &flags].into_iter().chain(mount_points).collect::<Vec<_>>().concat()
+        let head = [&encode(self.spec)[..], &moves.to_ne_bytes(), &flags];
+        head.into_iter().chain(mount_points).collect::<Vec<_>>().concat()
     }
 
     /// Its descriptors, in their order: the channel, v1's files, v2's directory and file.
@@ -46,7 +47,8 @@ impl Request {
 
     /// `None` if the message or one of the descriptors got lost.
     pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let (address, &[has_unified, process_limit, ref mount_points @ ..]) = message.split_at_checked(SIZE)? else {
+        let (address, rest) = message.split_at_checked(SIZE)?;
+        let (moves, &[has_unified, process_limit, ref mount_points @ ..]) = rest.split_first_chunk()? else {
             return None;
         };
         // SAFETY: the test binary sends this to the zygote, and nobody else has the other end of the socket.
@@ -59,7 +61,8 @@ impl Request {
         };
         let trees = mount_points.map(tree).collect::<Option<_>>()?;
         let unified = if has_unified == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
-        let joining = Joining { trees, unified, process_limit: process_limit != 0 };
+        let moves = u32::from_ne_bytes(*moves);
+        let joining = Joining { trees, unified, process_limit: process_limit != 0, moves };
         Some(Self { spec, channel, joining })
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::Mode;
 
-use super::{Builder, LINKS, as_wanted, c_string, canonical, profiles, tested, writable};
-use crate::sandbox::rootfs::{Access, COPY, LAYERS, Operation, Plan};
+use super::{Builder, Host, LINKS, as_wanted, c_string, canonical, profiles, tested, writable};
+use crate::sandbox::rootfs::{COPY, LAYERS, Operation, Plan};
 use crate::spec::{Ids, Spec};
 use crate::zygote::facts::Facts;
 
@@ -64,8 +64,9 @@ const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
 const COPIED_MAX: u64 = 1 << 20;
 
 /// A copy of the tree below `base`, in which what is written goes to a tmpfs.
-pub(super) fn copied_root(facts: &Facts, spec: &Spec, base: &Path) -> Plan {
-    let mut builder = Builder::new(facts, spec, COPY);
+pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Plan {
+    let facts = host.facts;
+    let mut builder = Builder::new(host, spec, COPY);
     if base == Path::new("/") {
         builder.owned = above_what_is_used(facts, spec);
     }
@@ -98,7 +99,7 @@ impl Builder<'_> {
     fn has_room_for(&self, path: &Path) -> bool {
         let lowest = path.ancestors().find_map(|path| Some((path, self.original(path)?)));
         lowest.is_some_and(|(path, original)| {
-            let is_own = fs::metadata(original).is_ok_and(|metadata| metadata.uid() == self.facts.uid.as_raw());
+            let is_own = fs::metadata(original).is_ok_and(|metadata| metadata.uid() == 0);
             is_own || path == Path::new("/") || OWNED.iter().any(|owned| path == Path::new(owned))
         })
     }
@@ -108,7 +109,7 @@ impl Builder<'_> {
     /// The kernel lays a copy over a tree only if nothing is mounted in it: mounts that came from the host can't be looked
     /// under. So a directory with mounts below it becomes one of the tmpfs, and its entries are copied one by one.
     fn copy(&mut self, from: &Path, to: &Path) {
-        if self.facts.mounts_below(from).next().is_none() {
+        if self.host.mounts_below(from).next().is_none() {
             self.layer(from, to);
             return;
         }
@@ -142,9 +143,8 @@ impl Builder<'_> {
             self.give(from, self.inside(to));
             return;
         }
-        self.file(&to.to_string_lossy(), Vec::new());
-        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
-        self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below: Vec::new() } });
+        self.file_with(to, Vec::new(), 0o644);
+        self.bind_host(from, to);
     }
 
     /// Gives a copy of `from`, which root inside has made, to the owner of that, if there is one inside by the same number; and the bits
@@ -154,7 +154,8 @@ impl Builder<'_> {
         let (uid, gid) = (metadata.uid(), metadata.gid());
         let is_inside = match self.ids {
             Ids::One => false,
-            Ids::Range(count) => self.facts.uid.is_root() && uid.max(gid) < count,
+            // The template has the same ids. One that it lacks shows as nobody's.
+            Ids::Range(count) => uid.max(gid) < count,
             Ids::Host => true,
         };
         let owner = if is_inside { (uid, gid) } else { (0, 0) };
@@ -195,14 +196,14 @@ impl Builder<'_> {
             to: self.inside(to),
             options: CString::new(options).unwrap_or_default(),
             // Some file systems can't lie below, and they are mounted somewhere in the tree.
-            or_show: self.facts.mounts.contains(from) && to != Path::new("/"),
+            or_show: self.host.is_mount_point(from) && to != Path::new("/"),
         };
         self.operations.push(operation);
     }
 
     /// Makes root inside the owner of what root owns in every system, where owner and group on the host are others.
     fn own(&mut self, from: &Path, to: &Path, upper: &Path) {
-        let own = (self.facts.uid.as_raw(), self.facts.gid.as_raw());
+        let own = (0, 0);
         let place = |path: &Path| {
             let below = path.strip_prefix(to).ok().filter(|below| !below.as_os_str().is_empty())?;
             let original = from.join(below);

@@ -20,7 +20,9 @@ use nix::unistd::{AccessFlags, access};
 
 use self::copy::copied_root;
 use super::facts::{Facts, as_field, repository_of, workspace_of};
-use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan, leads_to_host};
+use super::stage::Stage;
+use crate::proc::Mount;
+use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
 use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
 
 /// Directories of the operating system. `/usr` first: the others are links into it nearly everywhere.
@@ -89,22 +91,41 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files
 /// How many links a path leads through before it is taken for a loop; the kernel's number.
 const LINKS_MAX: usize = 40;
 
+/// The host, as the template sees it, which is root of the user namespace that it is in.
+pub(super) struct Host<'t> {
+    pub(super) facts: &'t Facts,
+    /// All that is mounted.
+    pub(super) mounts: &'t [Mount],
+    /// Where the new root is mounted, if there is to be one.
+    pub(super) stage: Option<&'t Stage>,
+}
+
+impl Host<'_> {
+    /// The mount points below `path`.
+    fn mounts_below(&self, path: &Path) -> impl Iterator<Item = &Path> {
+        let points = self.mounts.iter().map(|mount| mount.point.as_path());
+        points.filter(move |point| point.starts_with(path) && *point != path)
+    }
+
+    fn is_mount_point(&self, path: &Path) -> bool {
+        self.mounts.iter().any(|mount| mount.point == path)
+    }
+}
+
 /// Plans the file system of the sandbox that `spec` asks for.
-pub(crate) fn plan(facts: &Facts, spec: &Spec) -> Plan {
+pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Plan {
     match spec.root {
-        _ if !spec.mount => hosts_root(facts, spec),
-        Root::Tmpfs => own_root(facts, spec),
-        Root::Overlay => copied_root(facts, spec, Path::new("/")),
-        Root::Directory(path) => {
-            let package = facts.package(spec).unwrap_or(Path::new("/"));
-            copied_root(facts, spec, &canonical(&package.join(path)))
-        }
+        _ if !spec.mount => hosts_root(host, spec),
+        Root::Tmpfs => own_root(host, spec),
+        Root::Overlay => copied_root(host, spec, Path::new("/")),
+        Root::Directory(path) => copied_root(host, spec, &canonical(&host.facts.absolute(spec, path))),
     }
 }
 
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
-fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
-    let mut builder = Builder::new(facts, spec, "/");
+fn hosts_root(host: &Host<'_>, spec: &Spec) -> Plan {
+    let facts = host.facts;
+    let mut builder = Builder::new(host, spec, "/");
     if facts.owns_kernel_files {
         // A whole one, as in a root of its own. What comes to lie on `/proc` hides it.
         builder.mount_twice(c"proc", "/proc/sys", "/proc");
@@ -112,7 +133,7 @@ fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
         builder.mount(c"proc", "/proc");
     }
     // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
-    let cgroups = Some(Path::new("/sys/fs/cgroup")).filter(|path| spec.net && facts.mounts.contains(*path));
+    let cgroups = Some(Path::new("/sys/fs/cgroup")).filter(|path| spec.net && host.is_mount_point(path));
     if spec.net {
         builder.mount_keeping(c"sysfs", "/sys", cgroups);
     }
@@ -122,17 +143,18 @@ fn hosts_root(facts: &Facts, spec: &Spec) -> Plan {
     if facts.owns_kernel_files {
         builder.shield(spec.net);
         if let Some(path) = cgroups {
-            let below = facts.mounts_below(path).map(|mount| builder.inside(mount)).collect();
+            let below = host.mounts_below(path).map(|mount| builder.inside(mount)).collect();
             builder.bind_to_itself(path, Access::ReadOnly { below });
         }
     }
     builder.binds(spec);
-    Plan { root: None, is_copy: false, shows_read_only: false, operations: builder.operations, working_directory: None }
+    Plan { root: None, is_copy: false, operations: builder.operations, working_directory: None }
 }
 
 /// A tmpfs with what tests and host tools need.
-fn own_root(facts: &Facts, spec: &Spec) -> Plan {
-    let mut builder = Builder::new(facts, spec, "");
+fn own_root(host: &Host<'_>, spec: &Spec) -> Plan {
+    let facts = host.facts;
+    let mut builder = Builder::new(host, spec, "");
     for path in SYSTEM {
         builder.system_directory(Path::new(path));
     }
@@ -230,7 +252,7 @@ fn is_prefix(home: &Path, path: &Path) -> bool {
 
 /// Collects operations, and knows what the tree looks like after them.
 struct Builder<'f> {
-    facts: &'f Facts,
+    host: &'f Host<'f>,
     /// What the paths of the sandbox begin with, in place of `/`: see [`rootfs`](crate::sandbox::rootfs).
     prefix: &'static str,
     /// The options of each tmpfs.
@@ -255,14 +277,14 @@ struct Builder<'f> {
 }
 
 impl<'f> Builder<'f> {
-    fn new(facts: &'f Facts, spec: &Spec, prefix: &'static str) -> Self {
+    fn new(host: &'f Host<'f>, spec: &Spec, prefix: &'static str) -> Self {
         let size = spec.tmpfs.map_or(String::new(), |bytes| format!(",size={bytes}"));
         let tmpfs = c_string(format!("mode=755{size}").as_ref());
         let present = BTreeSet::from([PathBuf::from("/")]);
         let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
         let ids = spec.ids;
-        Self { facts, prefix, tmpfs, ids, operations, present, links, shown, covered, base, layers, owned }
+        Self { host, prefix, tmpfs, ids, operations, present, links, shown, covered, base, layers, owned }
     }
 
     /// `path` as operations name it, which are about the sandbox.
@@ -376,15 +398,10 @@ impl<'f> Builder<'f> {
     /// Shows what the test asks for by name, and goes where it begins.
     fn finish(mut self, spec: &Spec, is_copy: bool) -> Plan {
         self.binds(spec);
-        let working_directory = self.facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let working_directory = self.host.facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         self.directory(&working_directory, 0o755);
         let working_directory = Some(c_string(working_directory.as_os_str()));
-        let is_writable = |operation: &Operation| match operation {
-            Operation::Bind { from, access, .. } => leads_to_host(from) && matches!(access, Access::AsIs),
-            _ => false,
-        };
-        let shows_read_only = !is_copy && !self.operations.iter().any(is_writable);
-        Plan { root: Some(self.tmpfs), is_copy, shows_read_only, operations: self.operations, working_directory }
+        Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory }
     }
 
     /// Mounts a file system of the kernel's: no devices, no programs.
@@ -425,10 +442,14 @@ impl<'f> Builder<'f> {
             return;
         }
         self.mount_point(path, path.is_dir());
-        let below = self.facts.mounts_below(path).map(|mount| self.inside(mount)).collect();
-        let (from, to) = (c_string(path.as_os_str()), self.inside(path));
-        self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
+        self.bind_host(path, path);
         self.shown.insert(path.to_path_buf());
+    }
+
+    /// Shows what the host has at `from`, which its mounts make read-only, at `to`.
+    fn bind_host(&mut self, from: &Path, to: &Path) {
+        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
     }
 
     /// Has a directory of the host's be writable, in which the target directory's others may lie: those are not.
@@ -438,11 +459,11 @@ impl<'f> Builder<'f> {
             fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         directories.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
         directories.sort();
-        let (from, to) = (c_string(path.as_os_str()), self.inside(path));
+        let Some(given) = self.host.stage.and_then(|stage| stage.given(path)) else { return };
+        let (from, to) = (c_string(given.as_os_str()), self.inside(path));
         self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
         for path in directories {
-            let below = self.facts.mounts_below(&path).map(|mount| self.inside(mount)).collect();
-            self.bind_to_itself(&path, Access::ReadOnly { below });
+            self.bind_host(&path, &path);
         }
         self.shown.insert(path.to_path_buf());
     }
@@ -451,7 +472,10 @@ impl<'f> Builder<'f> {
     fn writable(&mut self, path: &Path, mode: u32) {
         if !self.is_shown(path) {
             self.directory(path, mode);
-        } else if path.is_dir() && !self.shown.contains(path) && !self.facts.tools.iter().any(|tools| tools == path) {
+        } else if path.is_dir()
+            && !self.shown.contains(path)
+            && !self.host.facts.tools.iter().any(|tools| tools == path)
+        {
             self.mount_tmpfs(path);
             self.covered.insert(path.to_path_buf());
             self.present.insert(path.to_path_buf());
@@ -465,24 +489,29 @@ impl<'f> Builder<'f> {
 
     /// Shows what the test asks for by name, over all else.
     fn binds(&mut self, spec: &Spec) {
-        let package = self.facts.package(spec);
-        let absolute = |path: &str| package.unwrap_or(Path::new("/")).join(path);
         for Bind { from, to, writable } in spec.binds {
-            let (from, to) = (absolute(from), absolute(to));
+            let [from, to] = [from, to].map(|path| self.host.facts.absolute(spec, path));
             // The host's tree is as it is.
             let to = if spec.mount { self.physical(&to) } else { to };
             if spec.mount {
                 self.mount_point(&to, !from.is_file());
             }
-            let inside = |mount: &PathBuf| Some(self.inside(&to.join(mount.strip_prefix(canonical(&from)).ok()?)));
-            let below = self.facts.mounts_below(&canonical(&from)).filter_map(inside).collect();
-            let access = if *writable { Access::AsIs } else { Access::ReadOnly { below } };
+            let given = self.host.stage.filter(|_| *writable).and_then(|stage| stage.given(&from));
+            let access = if spec.mount || *writable { Access::AsIs } else { self.read_only(&from, &to) };
             // Where the package lies elsewhere than when it was compiled, `..` may lead to the root. No mount is made there.
             let inside = if to == Path::new("/") { CString::default() } else { self.inside(&to) };
-            self.operations.push(Operation::Bind { from: c_string(from.as_os_str()), to: inside, access });
+            let from = c_string(given.as_ref().unwrap_or(&from).as_os_str());
+            self.operations.push(Operation::Bind { from, to: inside, access });
             self.covered.remove(&to);
             self.shown.insert(to);
         }
+    }
+
+    /// How what lies at `from` on the host is shown at `to`, if only to be read, where the host's mounts are as they are.
+    fn read_only(&self, from: &Path, to: &Path) -> Access {
+        let from = canonical(from);
+        let inside = |mount: &Path| Some(self.inside(&to.join(mount.strip_prefix(&from).ok()?)));
+        Access::ReadOnly { below: self.host.mounts_below(&from).filter_map(inside).collect() }
     }
 
     /// Makes a directory or an empty file to mount something on, unless it is there. In what is shown, nothing can be made.
@@ -502,7 +531,7 @@ impl<'f> Builder<'f> {
     /// Fills `/etc`.
     fn etc(&mut self, spec: &Spec) {
         let hostname = spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
-        let home = as_field(self.facts.home()).unwrap_or(OsStr::new("/root")).as_bytes();
+        let home = as_field(self.host.facts.home()).unwrap_or(OsStr::new("/root")).as_bytes();
         let passwd: [&[u8]; 3] =
             [b"root:x:0:0:root:", home, b":/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"];
         // Those two have their names.
@@ -515,7 +544,7 @@ impl<'f> Builder<'f> {
         let alias = if hostname == DEFAULT_HOSTNAME { String::new() } else { format!(" {hostname}") };
         let hosts = format!("127.0.0.1\tlocalhost{alias}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         // Without a network there is no name server; glibc would look for one on the loopback and be told so at once.
-        let resolv = if spec.net { Vec::new() } else { self.facts.resolv_conf.clone() };
+        let resolv = if spec.net { Vec::new() } else { self.host.facts.resolv_conf.clone() };
         self.file("/etc/passwd", [passwd.concat(), user.unwrap_or_default()].concat());
         self.file("/etc/group", format!("root:x:0:\nnogroup:x:65534:\n{group}").into_bytes());
         self.file("/etc/hostname", format!("{hostname}\n").into_bytes());
@@ -539,10 +568,8 @@ impl<'f> Builder<'f> {
         for path in DEVICES.into_iter().chain(optional) {
             self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
             self.file(path, Vec::new());
-            // Whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
-            let access = Access::ReadOnly { below: Vec::new() };
-            let (from, to) = (c_string(path.as_ref()), self.inside(Path::new(path)));
-            self.operations.push(Operation::Bind { from, to, access });
+            // Read-only, or whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
+            self.bind_host(Path::new(path), Path::new(path));
         }
         for path in ["/dev/pts", "/dev/mqueue"] {
             self.directory(Path::new(path), 0o755);
@@ -559,7 +586,7 @@ impl<'f> Builder<'f> {
 
     /// Mounts `/proc` and `/sys`.
     fn kernel_file_systems(&mut self, net: bool) {
-        let shielded = self.facts.owns_kernel_files;
+        let shielded = self.host.facts.owns_kernel_files;
         // The kernel lets a sandbox within this one mount a `/proc` only where it finds one that nothing covers in part. So there is
         // a whole one, and one of sysfs, under what comes to lie on `/sys`.
         if shielded {
@@ -570,8 +597,10 @@ impl<'f> Builder<'f> {
         }
         if !net {
             // A sysfs belongs to a network: with the host's, there is only the host's.
-            let below = self.facts.mounts_below(Path::new("/sys")).map(|mount| self.inside(mount)).collect();
-            let (from, to) = (c_string("/sys".as_ref()), self.inside(Path::new("/sys")));
+            let path = Path::new("/sys");
+            let below = self.host.mounts_below(path).map(|mount| self.inside(mount)).collect();
+            // The host's mount of it is writable: see the stage.
+            let (from, to) = (c_string(path.as_os_str()), self.inside(path));
             self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
         } else if shielded {
             self.directory(Path::new("/sys/sys"), 0o555);

@@ -1,0 +1,160 @@
+//! Maps a range of ids for a template, which takes rights that the template itself doesn't have: root's, or those that /etc/subuid
+//! and /etc/subgid give, by newuidmap(1) and newgidmap(1). See user_namespaces(7).
+//!
+//! A process beside the template does it, which stays in the user namespace of the test binary. It then tells the template how that
+//! went. So a newuidmap that hangs keeps nobody waiting who does not need it.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, User, getegid, geteuid, write};
+
+use super::template::Failure;
+use crate::report::{Buffer, FRAME_MAX, Frame, Step};
+use crate::sys::{self, Cloned, SingleThreaded, errno_of};
+
+/// A map of one kind of ids.
+struct Kind {
+    /// The name of the file of the process.
+    map: &'static str,
+    /// Who writes it for ordinary users.
+    program: &'static str,
+    /// Which ids they may use.
+    table: &'static str,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind { map: "uid_map", program: "newuidmap", table: "/etc/subuid" },
+    Kind { map: "gid_map", program: "newgidmap", table: "/etc/subgid" },
+];
+
+/// What the template is told when its ids are mapped. Otherwise it is told the frame of a refusal.
+const MAPPED: &[u8] = b"mapped";
+
+/// Has another process map the ids from 0 to `count` for the template, and tell it how that went.
+pub(super) fn map_in_other_process(
+    template: Pid,
+    count: u32,
+    tell: &OwnedFd,
+    proof: &SingleThreaded,
+) -> nix::Result<()> {
+    match sys::clone_into(proof, 0, None)? {
+        Cloned::Parent(_) => Ok(()),
+        Cloned::Child(_) => {
+            let _ = set_pdeathsig(Signal::SIGKILL);
+            let mut buffer = Buffer::new();
+            let mapped = map(template, count);
+            let told = match &mapped {
+                Ok(()) => MAPPED,
+                Err(failure) => Frame::Refused(failure.as_refusal()).encode(&mut buffer),
+            };
+            // If it is dead, nobody waits.
+            let _ = write(tell, told);
+            sys::exit_now(0)
+        }
+    }
+}
+
+/// Waits, in the template, until its ids are mapped.
+pub(super) fn wait_for(mapper: OwnedFd) -> Result<(), Failure> {
+    let mut told = Vec::new();
+    // It is never more, and comes in one piece.
+    let read = File::from(mapper).take(FRAME_MAX as u64).read_to_end(&mut told);
+    match (read, Frame::decode(&told)) {
+        (Ok(_), _) if told == MAPPED => Ok(()),
+        (Ok(_), Some(Frame::Refused(refusal))) => Err(refusal.into()),
+        (Ok(_), _) => Err(Failure::new(Step::MapIds, "", Errno::ESRCH)),
+        (Err(error), _) => Err(Failure::new(Step::MapIds, "", errno_of(&error))),
+    }
+}
+
+/// Gives a template the ids from 0 to `count`. To root's, they are the same as outside. An ordinary user is root, and the others
+/// are subordinate ids.
+fn map(template: Pid, count: u32) -> Result<(), Failure> {
+    for (kind, own) in KINDS.iter().zip([geteuid().as_raw(), getegid().as_raw()]) {
+        if geteuid().is_root() {
+            let path = format!("/proc/{template}/{}", kind.map);
+            let written = fs::write(&path, format!("0 0 {count}\n"));
+            written.map_err(|error| Failure::new(Step::MapIds, path, errno_of(&error)))?;
+        } else {
+            map_by_program(kind, template, own, count)?;
+        }
+    }
+    Ok(())
+}
+
+fn map_by_program(kind: &Kind, template: Pid, own: u32, count: u32) -> Result<(), Failure> {
+    let (mut arguments, mut inside) = (vec![template.as_raw() as u32, 0, own, 1], 1);
+    for (start, length) in own_ranges(kind.table) {
+        let length = length.min(count - inside);
+        arguments.extend([inside, start, length]);
+        inside += length;
+        if inside == count {
+            break;
+        }
+    }
+    if inside < count {
+        return Err(Failure::new(Step::MapIds, kind.table, Errno::ENOENT));
+    }
+    let mut command = Command::new(kind.program);
+    let output = command.args(arguments.iter().map(u32::to_string)).stdin(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(Failure::of_program(Step::MapIds, kind.program, Errno::EPERM, output.stderr)),
+        Err(error) => Err(Failure::new(Step::MapIds, kind.program, errno_of(&error))),
+    }
+}
+
+/// Gives the init of a sandbox all ids of its template, which this process is. `proc` is a directory that shows it.
+pub(super) fn hand_on(proc: BorrowedFd<'_>, init: Pid, count: u32) -> Result<(), Failure> {
+    for kind in &KINDS {
+        let path = format!("{init}/{}", kind.map);
+        let file = openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let written = file.and_then(|file| write(&file, format!("0 0 {count}\n").as_bytes()));
+        written.map_err(|errno| Failure::new(Step::MapIds, Path::new("/proc").join(path), errno))?;
+    }
+    Ok(())
+}
+
+/// The name of the user who runs the tests, or the number if there is no name.
+pub(crate) fn user() -> String {
+    let uid = geteuid();
+    User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// The ranges of subordinate ids that `table`, a file as of subuid(5), gives to this user: where each begins, and how long it is.
+pub(crate) fn own_ranges(table: &str) -> Vec<(u32, u32)> {
+    let text = fs::read(table).unwrap_or_default();
+    ranges(&String::from_utf8_lossy(&text), &user(), geteuid().as_raw())
+}
+
+fn ranges(table: &str, user: &str, uid: u32) -> Vec<(u32, u32)> {
+    let uid = uid.to_string();
+    let range = |line: &str| {
+        let mut fields = line.trim().split(':');
+        let name = fields.next()?;
+        let (start, length) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (name == user || name == uid).then_some((start, length))
+    };
+    table.lines().filter_map(range).filter(|(_, length)| *length > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_read() {
+        let table = "root:1:2\nann:100000:65536\n# ann:1\n1000:7:1\nanna:5:5\nann:9:0\n";
+        assert_eq!(ranges(table, "ann", 1000), [(100_000, 65536), (7, 1)]);
+        assert!(ranges(table, "nobody", 65534).is_empty());
+    }
+}

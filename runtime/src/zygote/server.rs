@@ -1,0 +1,189 @@
+//! The zygote's process: it hands each request for a sandbox to the template that can make it.
+
+use std::fs::{self, File};
+use std::mem;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::prctl::{get_name, set_child_subreaper, set_name, set_pdeathsig};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
+
+use super::facts::Facts;
+use super::ids;
+use super::request::{REQUEST_SIZE, Request};
+use super::template::{self, Birth, Failure, Inherited, Kind};
+use crate::proc::MountWatch;
+use crate::report::Step;
+use crate::sandbox::mark;
+use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
+use crate::spec::Ids;
+use crate::sys::{self, Cloned, Disposition, SingleThreaded};
+
+/// What the standard streams of the zygote are, and the standard input of all tests.
+const NULL: &str = "/dev/null";
+
+/// How much sooner or later than others the kernel kills this process when memory is used up. See proc_pid_oom_score_adj(5).
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// What the zygote does from its birth to its end. It never returns.
+pub(super) fn serve(requests: OwnedFd, owner: Pid, run_constructors: impl FnOnce(), proof: &SingleThreaded) -> ! {
+    let mut server = match Server::settle(&requests, owner, proof) {
+        Ok(server) => server,
+        Err(failure) => refuse_all(&requests, &failure),
+    };
+    run_constructors();
+    let mut message = [0; REQUEST_SIZE];
+    loop {
+        match template::next_request(&requests, &mut message) {
+            Some((length, Some(request))) => server.hand_on(&message[..length], &request, proof),
+            Some((_, None)) => {}
+            None => server.end(),
+        }
+    }
+}
+
+/// Tells all who ask for sandboxes why this zygote can't make any.
+fn refuse_all(requests: &OwnedFd, failure: &Failure) -> ! {
+    let mut message = [0; REQUEST_SIZE];
+    while let Some((_, request)) = template::next_request(requests, &mut message) {
+        request.iter().for_each(|request| failure.tell(request));
+    }
+    sys::exit_now(1)
+}
+
+struct Server {
+    inherited: Inherited,
+    templates: Vec<Template>,
+    /// The templates that have not been waited for, those among them that are out of date too.
+    children: Vec<Pid>,
+    host: Option<Host>,
+    /// How often the test binary had moved this process to another cgroup when the last request came.
+    moves: u32,
+}
+
+/// What is found out when the first sandbox is asked for.
+struct Host {
+    facts: Facts,
+    /// `None` where there is no `/proc`.
+    mounts: Option<MountWatch>,
+}
+
+/// A template, as the zygote sees it.
+struct Template {
+    kind: Kind,
+    /// When this is closed, it makes no more sandboxes, and ends when those that it has made have ended.
+    requests: OwnedFd,
+}
+
+impl Server {
+    /// Cuts the zygote off from what it has inherited, and ties its life to that of the test binary.
+    fn settle(requests: &OwnedFd, owner: Pid, proof: &SingleThreaded) -> Result<Self, Failure> {
+        let failed = |errno| Failure::new(Step::Zygote, "", errno);
+        set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
+        if getppid() != owner {
+            // It has ended before, and nobody asks for anything.
+            sys::exit_now(1);
+        }
+        // If a template is killed, its inits become children of this process, which waits for them at its end.
+        set_child_subreaper(true).map_err(failed)?;
+        // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
+        setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed)?;
+        if settings().trace.is_some() {
+            mark::want();
+        }
+        // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
+        for name in [BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE] {
+            sys::remove_variable(proof, name);
+        }
+        // The kernel is to take tests, which may have limits, before what it was told to spare.
+        if fs::read_to_string(OOM_SCORE).is_ok_and(|score| score.starts_with('-')) {
+            let _ = fs::write(OOM_SCORE, "0");
+        }
+        let command = get_name().map_err(failed)?;
+        set_name(c"belljar-zygote").map_err(failed)?;
+        let null = File::options().read(true).write(true).open(NULL);
+        let null = null.map_err(|error| Failure::new(Step::Zygote, NULL, sys::errno_of(&error)))?;
+        for number in 0..=2 {
+            sys::redirect(null.as_fd(), number).map_err(failed)?;
+        }
+        mem::forget(null);
+        sys::close_all_but(proof, &mut [requests.as_raw_fd()], None).map_err(failed)?;
+        let sigchld = sys::set_disposition(libc::SIGCHLD, Disposition::Default);
+        let inherited = Inherited { sigchld, command };
+        Ok(Self { inherited, templates: Vec::new(), children: Vec::new(), host: None, moves: 0 })
+    }
+
+    /// Hands a request to the template of its kind. If there is none that is up to date, it makes one.
+    fn hand_on(&mut self, message: &[u8], request: &Request, proof: &SingleThreaded) {
+        while let Ok(Some(waited)) = sys::wait_any(libc::WNOHANG) {
+            self.children.retain(|child| *child != waited.pid);
+        }
+        let host = self.host.get_or_insert_with(Host::gather);
+        // Templates are in the cgroup and have the mounts that this process had when it made them.
+        let has_moved = mem::replace(&mut self.moves, request.joining.moves) != request.joining.moves;
+        if host.mounts.as_ref().is_some_and(MountWatch::has_changed) || has_moved {
+            self.templates.clear();
+        }
+        let kind = Kind::of(request.spec, &host.facts);
+        if kind.ids == Ids::Host && !host.facts.is_real_root {
+            return Failure::new(Step::HostIds, "", Errno::EPERM).tell(request);
+        }
+        loop {
+            let known = self.templates.iter().position(|template| template.kind == kind);
+            let at = match known.map_or_else(|| self.make_template(kind.clone(), proof), Ok) {
+                Ok(at) => at,
+                Err(errno) => return Failure::new(Step::Template, "", errno).tell(request),
+            };
+            match sys::send_with_fds(self.templates[at].requests.as_fd(), message, &request.descriptors()) {
+                // It has ended: it was killed, or could not be made ready, and has told those who asked. The next may fare better.
+                Err(Errno::EPIPE | Errno::ECONNRESET) if known.is_some() => drop(self.templates.remove(at)),
+                Err(errno) => return Failure::new(Step::Zygote, "", errno).tell(request),
+                Ok(()) => return,
+            }
+        }
+    }
+
+    /// Clones a template, and returns its number.
+    fn make_template(&mut self, kind: Kind, proof: &SingleThreaded) -> nix::Result<usize> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let mapper = if matches!(kind.ids, Ids::Range(_)) { Some(pipe2(OFlag::O_CLOEXEC)?) } else { None };
+        let user = if kind.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
+        let zygote = getpid();
+        match sys::clone_into(proof, user | libc::CLONE_NEWNS, None)? {
+            Cloned::Child(proof) => {
+                let Self { inherited, host, .. } = self;
+                let facts = host.take().map_or_else(Facts::gather, |host| host.facts);
+                let mapper = mapper.map(|(told, _)| told);
+                template::run(Birth { kind: &kind, facts, inherited, zygote, mapper }, &theirs, &proof)
+            }
+            Cloned::Parent(template) => {
+                self.children.push(template);
+                if let (Ids::Range(count), Some((_, tell))) = (kind.ids, mapper) {
+                    ids::map_in_other_process(template, count, &tell, proof)?;
+                }
+                self.templates.push(Template { kind, requests: ours });
+                Ok(self.templates.len() - 1)
+            }
+        }
+    }
+
+    /// Ends all templates, and so all sandboxes, and then the zygote.
+    fn end(&mut self) -> ! {
+        for child in &self.children {
+            // They have not been waited for, so that the numbers are still theirs.
+            let _ = kill(*child, Signal::SIGKILL);
+        }
+        // The inits of a template that has ended are killed, and have become children of this process.
+        while let Ok(Some(_)) = sys::wait_any(0) {}
+        sys::exit_now(0)
+    }
+}
+
+impl Host {
+    fn gather() -> Self {
+        Self { facts: Facts::gather(), mounts: MountWatch::begin().ok() }
+    }
+}

@@ -1,0 +1,271 @@
+//! A template: a fork of the zygote that is in namespaces of its own, of which each init gets copies.
+//!
+//! It is root of a user namespace, and in a mount namespace in which the host's tree is read-only. Each init is cloned into a user
+//! namespace below. So the mounts that it has are those of another user namespace, and the kernel locks their flags: root of a sandbox
+//! can't make them writable again. See mount_namespaces(7), "Restrictions on mount namespaces", and `lock_mnt_tree` in the kernel's
+//! `fs/namespace.c`.
+//!
+//! What is mounted in it is what the host had mounted when it was made, and stays so. When the host mounts something, the
+//! zygote makes another template for the sandboxes to come.
+//!
+//! A real root without a user namespace (`user = "host"`) has a template too. There the kernel locks nothing.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, getpid, getppid};
+
+use super::facts::Facts;
+use super::ids;
+use super::plan::{self, Host};
+use super::request::{REQUEST_SIZE, Request};
+use super::stage::{self, Stage};
+use crate::proc::Mount;
+use crate::report::{Frame, Moment, Refusal, Step};
+use crate::sandbox::rootfs::Plan;
+use crate::sandbox::{self, mark};
+use crate::spec::{Ids, Spec};
+use crate::sys::{self, Cloned, Disposition, SingleThreaded};
+
+/// What the templates of different sandboxes differ in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) ids: Ids,
+    /// Whether its sandboxes have roots of their own. Otherwise they have the host's tree as it is.
+    pub(super) mount: bool,
+    /// The paths of the host that they may write to.
+    pub(super) given: Vec<PathBuf>,
+}
+
+impl Kind {
+    pub(super) fn of(spec: &Spec, facts: &Facts) -> Self {
+        let given = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
+        Self { ids: spec.ids, mount: spec.mount, given: given.map(|bind| facts.absolute(spec, bind.from)).collect() }
+    }
+}
+
+/// What the zygote has inherited from the test binary, for the test's process.
+pub(super) struct Inherited {
+    /// How the test binary took SIGCHLD when it was started.
+    pub(super) sigchld: Disposition,
+    /// What it was called.
+    pub(super) command: CString,
+}
+
+/// A step that failed in the zygote or in a template.
+pub(super) struct Failure {
+    step: Step,
+    path: PathBuf,
+    errno: Errno,
+    /// What a program said that failed.
+    said: Vec<u8>,
+}
+
+impl Failure {
+    pub(super) fn new(step: Step, path: impl Into<PathBuf>, errno: Errno) -> Self {
+        Self { step, path: path.into(), errno, said: Vec::new() }
+    }
+
+    /// A program has failed, and has said this.
+    pub(super) fn of_program(step: Step, program: &str, errno: Errno, said: Vec<u8>) -> Self {
+        Self { step, path: program.into(), errno, said }
+    }
+
+    pub(super) fn as_refusal(&self) -> Refusal<'_> {
+        let Self { step, path, errno, said } = self;
+        Refusal { step: *step, path: path.as_os_str().as_bytes(), errno: *errno, said }
+    }
+
+    /// Tells the test binary why it gets no sandbox. If even this fails, the test binary is gone, or sees that all ends of the channel
+    /// are closed.
+    pub(super) fn tell(&self, request: &Request) {
+        let _ = sandbox::send(request.channel.report.as_fd(), &Frame::Refused(self.as_refusal()));
+    }
+}
+
+impl From<Refusal<'_>> for Failure {
+    fn from(Refusal { step, path, errno, said }: Refusal<'_>) -> Self {
+        Self { step, path: OsStr::from_bytes(path).into(), errno, said: said.to_vec() }
+    }
+}
+
+/// The next request and how long its message is. The request may be one that can't be read. `None` if there will be no more.
+pub(super) fn next_request(requests: &OwnedFd, message: &mut [u8]) -> Option<(usize, Option<Request>)> {
+    let received = sys::receive(requests.as_fd(), message, MsgFlags::empty()).ok()??;
+    let length = received.length.min(message.len());
+    Some((length, Request::decode(message.get(..received.length).unwrap_or_default(), received.fds)))
+}
+
+/// What a template is born with.
+pub(super) struct Birth<'i> {
+    pub(super) kind: &'i Kind,
+    pub(super) facts: Facts,
+    pub(super) inherited: &'i Inherited,
+    pub(super) zygote: Pid,
+    /// Tells when the ids are mapped, if another process does that.
+    pub(super) mapper: Option<OwnedFd>,
+}
+
+/// What a template does from its birth to its end. It never returns.
+pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) -> ! {
+    let mut template = match Template::prepare(birth, requests, proof) {
+        Ok(template) => template,
+        Err(failure) => give_up(requests, &failure),
+    };
+    let mut message = [0; REQUEST_SIZE];
+    while let Some((_, request)) = next_request(requests, &mut message) {
+        while let Ok(Some(_)) = sys::wait_any(libc::WNOHANG) {}
+        if let Some(request) = request {
+            template.clone_init(request, proof);
+        }
+    }
+    // It is out of date. Its sandboxes live as long as it does.
+    while let Ok(Some(_)) = sys::wait_any(0) {}
+    sys::exit_now(0)
+}
+
+/// Tells whoever asks why there is no template, and ends. Who asks later gets another one.
+fn give_up(requests: &OwnedFd, failure: &Failure) -> ! {
+    let mut message = [0; REQUEST_SIZE];
+    while let Some((_, request)) = next_request(requests, &mut message) {
+        request.iter().for_each(|request| failure.tell(request));
+        // From now on nobody can ask. Who has asked before is told.
+        let _ = shutdown(requests.as_raw_fd(), Shutdown::Read);
+    }
+    sys::exit_now(1)
+}
+
+struct Template<'i> {
+    facts: Facts,
+    inherited: &'i Inherited,
+    /// Where init begins, if sandboxes have roots of their own.
+    stage: Option<Stage>,
+    /// What the host had mounted.
+    mounts: Vec<Mount>,
+    /// The directory `/proc` of the host.
+    proc: OwnedFd,
+    /// Refers to the template itself. Each init looks at it once.
+    pidfd: OwnedFd,
+    /// Whether what it hands on as a session keyring is one that nobody can use.
+    has_no_keyring: bool,
+    plans: Vec<(&'static Spec, Plan)>,
+}
+
+impl<'i> Template<'i> {
+    fn prepare(birth: Birth<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Failure> {
+        let Birth { kind, facts, inherited, zygote, mapper } = birth;
+        let failed = |errno| Failure::new(Step::Zygote, "", errno);
+        set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
+        if getppid() != zygote {
+            // It has ended before, which the test binary sees for itself.
+            sys::exit_now(1);
+        }
+        set_name(c"belljar-tmpl").map_err(failed)?;
+        let mut kept = [requests.as_raw_fd(), mapper.as_ref().map_or(0, |mapper| mapper.as_raw_fd())];
+        sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
+        let pidfd = sys::pidfd_of(getpid()).map_err(failed)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let proc = open(c"/proc", flags, Mode::empty()).map_err(|errno| Failure::new(Step::Zygote, "/proc", errno))?;
+        match (kind.ids, mapper) {
+            (Ids::One, _) => {
+                let [uids, gids] = [facts.uid.as_raw(), facts.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
+                let mapped = sandbox::map_ids(proc.as_fd(), [&uids, &gids]);
+                mapped.map_err(|(step, path, errno)| Failure::new(step, OsStr::from_bytes(path.to_bytes()), errno))?;
+            }
+            (Ids::Range(_), Some(mapper)) => ids::wait_for(mapper)?,
+            (Ids::Range(_), None) | (Ids::Host, _) => {}
+        }
+        let (stage, mounts) = if kind.mount {
+            let (stage, mounts) = Stage::enter(facts.profiles.iter().chain(&kind.given))?;
+            (Some(stage), mounts)
+        } else {
+            (None, stage::keep_host()?)
+        };
+        let has_no_keyring = sys::join_new_session_keyring().and_then(|()| sys::revoke_session_keyring()).is_ok();
+        Ok(Self { facts, inherited, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new() })
+    }
+
+    /// Clones init, which tells the test binary of its birth; or tells it why there was none.
+    fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
+        mark::tell(request.channel.report.as_fd());
+        mark::mark(Moment::Requested, c"");
+        if let Err(failure) = self.try_to_clone_init(&request, proof) {
+            failure.tell(&request);
+        }
+    }
+
+    fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Failure> {
+        let Request { spec, channel, joining } = request;
+        let plan = self.plan(spec)?;
+        // Init waits for it to be set.
+        let mapped =
+            if matches!(spec.ids, Ids::Range(_)) { Some(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)) } else { None };
+        let mapped = mapped.transpose().map_err(|errno| Failure::new(Step::MapIds, "", errno))?;
+        let user = if spec.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
+        let clone = |cgroup| sys::clone_into(proof, user | libc::CLONE_NEWPID, cgroup);
+        // Where it can't be born in its cgroup, it joins by itself.
+        let mut unified = joining.unified.as_ref().map(|(directory, _)| directory.as_fd());
+        let mut cloned = clone(unified);
+        if cloned.is_err() && unified.take().is_some() {
+            cloned = clone(None);
+        }
+        let born_in_cgroup = unified.is_some();
+        match cloned {
+            Err(errno) => Err(Failure::new(Step::Clone, "", errno)),
+            Ok(Cloned::Parent(init)) => match (spec.ids, mapped) {
+                (Ids::Range(count), Some(mapped)) => {
+                    let handed_on = ids::hand_on(self.proc.as_fd(), init, count);
+                    if handed_on.is_err() {
+                        // It waits, and has not been waited for.
+                        let _ = kill(init, Signal::SIGKILL);
+                    }
+                    handed_on.map(|()| {
+                        // There is room for it.
+                        let _ = mapped.write(1);
+                    })
+                }
+                _ => Ok(()),
+            },
+            Ok(Cloned::Child(proof)) => {
+                let birth = sandbox::Birth {
+                    spec,
+                    plan: &self.plans[plan].1,
+                    proc: self.proc.as_fd(),
+                    template: self.pidfd.as_fd(),
+                    mapped: mapped.as_ref().map(|mapped| mapped.as_fd()),
+                    has_no_keyring: self.has_no_keyring,
+                    sigchld: self.inherited.sigchld,
+                    command: &self.inherited.command,
+                    channel,
+                    joining,
+                    born_in_cgroup,
+                };
+                sandbox::init(&birth, proof)
+            }
+        }
+    }
+
+    /// The number of the plan for `spec`, which is made if there is none.
+    fn plan(&mut self, spec: &'static Spec) -> Result<usize, Failure> {
+        let known = self.plans.iter().position(|(planned, _)| *planned == spec);
+        known.map_or_else(
+            || {
+                let Self { facts, mounts, stage, .. } = self;
+                let plan = || plan::plan(&Host { facts, mounts, stage: stage.as_ref() }, spec);
+                let planned = stage.as_ref().map_or_else(|| Ok(plan()), |stage| stage.on_host(plan));
+                self.plans.push((spec, planned.map_err(|errno| Failure::new(Step::Zygote, "", errno))?));
+                Ok(self.plans.len() - 1)
+            },
+            Ok,
+        )
+    }
+}
