@@ -5,7 +5,7 @@
 //! went. So a newuidmap that hangs keeps nobody waiting who does not need it.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -113,15 +113,38 @@ fn map_by_program(kind: &Kind, template: Pid, own: u32, count: u32) -> Result<()
     }
 }
 
-/// Gives the init of a sandbox all ids of its template, which this process is. `proc` is a directory that shows it.
-pub(super) fn hand_on(proc: BorrowedFd<'_>, init: Pid, count: u32) -> Result<(), Failure> {
-    for kind in &KINDS {
-        let path = format!("{init}/{}", kind.map);
-        let file = openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let written = file.and_then(|file| write(&file, format!("0 0 {count}\n").as_bytes()));
-        written.map_err(|errno| Failure::new(Step::MapIds, Path::new("/proc").join(path), errno))?;
+/// The maps by which a template gives all its ids to an init: of users, and of groups.
+pub(super) struct Maps([String; 2]);
+
+impl Maps {
+    /// Those of this process, a template. Each range of ids that it has takes a line of its own. `proc` is a directory `/proc`.
+    pub(super) fn of_template(proc: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let own = |kind: &Kind| {
+            let failed = |error| Failure::new(Step::MapIds, Path::new("/proc/self").join(kind.map), error);
+            let path = format!("self/{}", kind.map);
+            let file =
+                openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+            let own = io::read_to_string(File::from(file)).map_err(|error| failed(errno_of(&error)))?;
+            let line = |line: &str| {
+                let mut fields = line.split_ascii_whitespace();
+                Some(format!("{0} {0} {1}\n", fields.next()?, fields.nth(1)?))
+            };
+            Ok::<_, Failure>(own.lines().filter_map(line).collect())
+        };
+        let [uids, gids] = &KINDS;
+        Ok(Self([own(uids)?, own(gids)?]))
     }
-    Ok(())
+
+    /// Gives the ids to `init`.
+    pub(super) fn give(&self, proc: BorrowedFd<'_>, init: Pid) -> Result<(), Failure> {
+        for (kind, map) in KINDS.iter().zip(&self.0) {
+            let path = format!("{init}/{}", kind.map);
+            let file = openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+            let written = file.and_then(|file| write(&file, map.as_bytes()));
+            written.map_err(|errno| Failure::new(Step::MapIds, Path::new("/proc").join(path), errno))?;
+        }
+        Ok(())
+    }
 }
 
 /// The name of the user who runs the tests, or the number if there is no name.

@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::facts::Facts;
-use super::ids;
+use super::ids::{self, Maps};
 use super::plan::{self, Host};
 use super::request::{REQUEST_SIZE, Request};
 use super::stage::{self, Stage};
@@ -147,6 +147,8 @@ fn give_up(requests: &OwnedFd, failure: &Failure) -> ! {
 struct Template<'i> {
     facts: Facts,
     inherited: &'i Inherited,
+    /// How it gives its ids to inits, if there are more than one.
+    maps: Option<Maps>,
     /// Where init begins, if sandboxes have roots of their own.
     stage: Option<Stage>,
     /// What the host had mounted.
@@ -184,6 +186,7 @@ impl<'i> Template<'i> {
             (Ids::Range(_), Some(mapper)) => ids::wait_for(mapper)?,
             (Ids::Range(_), None) | (Ids::Host, _) => {}
         }
+        let maps = if matches!(kind.ids, Ids::Range(_)) { Some(Maps::of_template(proc.as_fd())?) } else { None };
         let (stage, mounts) = if kind.mount {
             let (stage, mounts) = Stage::enter(facts.profiles.iter().chain(&kind.given))?;
             (Some(stage), mounts)
@@ -191,7 +194,7 @@ impl<'i> Template<'i> {
             (None, stage::keep_host()?)
         };
         let has_no_keyring = sys::join_new_session_keyring().and_then(|()| sys::revoke_session_keyring()).is_ok();
-        Ok(Self { facts, inherited, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new() })
+        Ok(Self { facts, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new() })
     }
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
@@ -207,9 +210,8 @@ impl<'i> Template<'i> {
         let Request { spec, channel, joining } = request;
         let plan = self.plan(spec)?;
         // Init waits for it to be set.
-        let mapped =
-            if matches!(spec.ids, Ids::Range(_)) { Some(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)) } else { None };
-        let mapped = mapped.transpose().map_err(|errno| Failure::new(Step::MapIds, "", errno))?;
+        let mapped = self.maps.as_ref().map(|_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC)).transpose();
+        let mapped = mapped.map_err(|errno| Failure::new(Step::MapIds, "", errno))?;
         let user = if spec.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let clone = |cgroup| sys::clone_into(proof, user | libc::CLONE_NEWPID, cgroup);
         // Where it can't be born in its cgroup, it joins by itself.
@@ -221,20 +223,13 @@ impl<'i> Template<'i> {
         let born_in_cgroup = unified.is_some();
         match cloned {
             Err(errno) => Err(Failure::new(Step::Clone, "", errno)),
-            Ok(Cloned::Parent(init)) => match (spec.ids, mapped) {
-                (Ids::Range(count), Some(mapped)) => {
-                    let handed_on = ids::hand_on(self.proc.as_fd(), init, count);
-                    if handed_on.is_err() {
-                        // It waits, and has not been waited for.
-                        let _ = kill(init, Signal::SIGKILL);
-                    }
-                    handed_on.map(|()| {
-                        // There is room for it.
-                        let _ = mapped.write(1);
-                    })
-                }
-                _ => Ok(()),
-            },
+            Ok(Cloned::Parent(init)) => {
+                let Some((maps, mapped)) = self.maps.as_ref().zip(mapped) else { return Ok(()) };
+                let given = maps.give(self.proc.as_fd(), init);
+                // There is room for it. Where it fails, init waits; it has not been waited for.
+                let _ = if given.is_ok() { mapped.write(1).map(drop) } else { kill(init, Signal::SIGKILL) };
+                given
+            }
             Ok(Cloned::Child(proof)) => {
                 let birth = sandbox::Birth {
                     spec,
