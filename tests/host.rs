@@ -44,7 +44,8 @@ fn snapshot(mark: &str, cgroups: &Path) -> Snapshot {
                 .filter(|path| is_foreign(path))
                 .collect(),
         ),
-        ("tmp", names("/tmp")),
+        // Others use it too.
+        ("tmp", names("/tmp").into_iter().filter(|name| name.contains("vandal")).collect()),
         ("descriptors", vec![names("/proc/self/fd").len().to_string()]),
     ])
 }

@@ -240,7 +240,7 @@ const KINDS: [Kind; 38] = [
         MAKERS,
         Some(1),
         &[EPERM, ENOSYS, EACCES, EINVAL, ENOMEM],
-        &["read-only"],
+        &["read-only", "mount a file system in the sandbox: /proc/sys"],
     ),
     kind(
         (libc::SYS_open_tree, "open_tree"),
@@ -272,7 +272,12 @@ const KINDS: [Kind; 38] = [
         MAKERS,
         Some(MKDIR.1),
         &[EACCES, ENOSPC, EROFS, EEXIST, ENOENT],
-        &["make a directory", "mount a tmpfs for the root", "lay a private copy"],
+        &[
+            "make a directory",
+            "mount a tmpfs for the root",
+            "lay a private copy",
+            "mount a file system in the sandbox: /proc/sys",
+        ],
     ),
     kind((libc::SYS_symlinkat, "symlinkat"), INIT, Some(2), &[EPERM, EACCES, ENOSPC, EROFS], &["make a symbolic link"]),
     kind((libc::SYS_mknodat, "mknodat"), INIT, Some(1), &[EPERM, EACCES, ENOSPC, EROFS], &["write a file"]),
@@ -515,7 +520,7 @@ fn check(call: &Call, errno: Errno, run: &Run, whole: &[&str]) -> Result<(), Str
     let is_named = |path: &str| step.contains(path.trim_start_matches("root/").trim_start_matches('/'));
     match (call.path.as_deref(), call.source.as_deref()) {
         // Where a root is put together, nobody looks.
-        (Some("root" | "layers" | "host" | "given" | "new" | "/.."), _) => Ok(()),
+        (Some("root" | "layers" | "host" | "given" | "new" | "settings" | "/.."), _) => Ok(()),
         (Some(path), source) if !path.starts_with('.') && !is_named(path) && !source.is_some_and(is_named) => {
             Err(format!("{path} is not named"))
         }

@@ -1,13 +1,15 @@
 //! The network of a sandbox: a loopback, and nothing of the host's.
 
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::{env, fs, process, thread};
+use std::path::{Path, PathBuf};
+use std::{env, process, thread};
 
 use belljar::isolated;
-use belljar_tests::this_binary;
+use belljar_tests::{run_ignored, this_binary};
 use nix::ifaddrs::getifaddrs;
 
 fn interfaces() -> Vec<String> {
@@ -124,4 +126,67 @@ fn sockets_of_the_host() {
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{test}: {}", run.output);
     }
+}
+
+// ---- What belongs to a network in `/run` ----
+
+/// What there is in a directory, and below.
+fn names_below(directory: &Path) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).expect("read_dir") {
+        let entry = entry.expect("an entry");
+        names.push(entry.path());
+        if entry.file_type().expect("a type").is_dir() {
+            names.extend(names_below(&entry.path()));
+        }
+    }
+    names.sort();
+    names
+}
+
+#[isolated(net)]
+#[ignore = "run by run_is_private_where_there_is_a_network"]
+fn writes_to_run() {
+    for server in ["/run/server", "/run/service/server", "/run/host/server"] {
+        UnixStream::connect(server).unwrap_or_else(|error| panic!("{server}: {error}"));
+    }
+    assert_eq!(fs::read_to_string("/run/service/file").expect("the host's"), "text");
+    // What programs write there by habit.
+    fs::create_dir("/run/netns").expect("the host's is not there");
+    fs::write("/run/netns/one", "").expect("write");
+    File::create_new("/run/xtables.lock").expect("the host's is not there");
+    fs::write("/run/lock/lock", "").expect("write");
+    fs::write("/run/pid", "").expect("write");
+    fs::remove_file("/run/file").expect("a link");
+    assert_eq!(fs::read_to_string("/run/host/file").expect("the host's"), "text");
+}
+
+/// In a sandbox that stands for the host.
+#[isolated]
+fn run_is_private_where_there_is_a_network() {
+    for directory in ["/run/service", "/run/netns", "/run/lock"] {
+        fs::create_dir(directory).expect("mkdir");
+    }
+    for file in ["/run/file", "/run/service/file", "/run/netns/theirs", "/run/xtables.lock"] {
+        fs::write(file, "text").expect("write");
+    }
+    let _servers = ["/run/server", "/run/service/server"].map(|path| UnixListener::bind(path).expect("bind"));
+    let before = names_below(Path::new("/run"));
+    let run = run_ignored("writes_to_run");
+    assert!(run.passed(), "{}", run.output);
+    assert_eq!(names_below(Path::new("/run")), before);
+}
+
+#[isolated(uts)]
+#[ignore = "run by run_is_the_hosts_where_there_is_none"]
+fn finds_the_hosts_run() {
+    fs::write("/run/file", "").expect("write");
+}
+
+/// The twin.
+#[isolated]
+fn run_is_the_hosts_where_there_is_none() {
+    let run = run_ignored("finds_the_hosts_run");
+    assert!(run.passed(), "{}", run.output);
+    assert!(Path::new("/run/file").exists());
 }

@@ -433,6 +433,14 @@ fn writable_below(directory: &Path, found: &mut Vec<PathBuf>) {
                 writable_below(&path, found)
             }
             Ok(kind) if kind.is_file() && can_be_written(&path) => found.push(path),
+            // Of root's settings, some are links.
+            Ok(kind) if kind.is_symlink() && path.starts_with("/proc/sys") => {
+                if path.is_dir() {
+                    writable_below(&path, found);
+                } else if can_be_written(&path) {
+                    found.push(path);
+                }
+            }
             _ => {}
         }
     }

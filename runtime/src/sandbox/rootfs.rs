@@ -65,6 +65,11 @@ pub(crate) enum Operation {
     Copy { lower: CString, to: CString, options: CString, or_show: bool },
     /// Shows `from`, with all that is mounted below it, at `to`, which is there.
     Bind { from: CString, to: CString, access: Access },
+    /// Makes a link in the directory `to` for each entry of the directory `from`, but for those that are there and those that are named
+    /// here. It leads to `prefix`, followed by the name.
+    Links { from: CString, to: CString, prefix: &'static [u8], but: &'static [&'static CStr] },
+    /// Moves a mount, with all that is mounted below it.
+    Move { from: CString, to: CString },
     /// Makes the mount at `path` read-only, but not those below it.
     ReadOnly { path: CString },
     /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
@@ -210,6 +215,10 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
                 Access::ReadOnly { below } => set_read_only(to, below),
             }
         }
+        Operation::Links { from, to, prefix, but } => link_all(from, to, prefix, but).or_refuse(Step::Symlink, to),
+        Operation::Move { from, to } => {
+            mount(Some(from.as_c_str()), to.as_c_str(), NONE, MsFlags::MS_MOVE, NONE).or_refuse(Step::Mount, to)
+        }
         Operation::ReadOnly { path } => remount_read_only(path).or_refuse(Step::ReadOnly, path),
         Operation::Mount { kind, path, flags, options, kept } => {
             let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
@@ -237,6 +246,26 @@ fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), Refused<'p>> {
     let is_there = || nix::unistd::access(from, AccessFlags::F_OK).is_ok();
     let named = if bound == Err(Errno::ENOENT) && is_there() { to } else { from };
     bound.or_refuse(Step::Bind, named)
+}
+
+fn link_all(from: &CStr, to: &CStr, prefix: &[u8], but: &[&CStr]) -> nix::Result<()> {
+    let open = |path| open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let (from, to) = (open(from)?, open(to)?);
+    sys::entries(&from, |name| {
+        // A name has up to 255 bytes.
+        let mut target = [0; 512];
+        let name_begins = prefix.len();
+        target[..name_begins].copy_from_slice(prefix);
+        target[name_begins..][..name.count_bytes()].copy_from_slice(name.to_bytes());
+        let target = CStr::from_bytes_until_nul(&target).map_err(|_| Errno::ENAMETOOLONG)?;
+        if but.contains(&name) {
+            return Ok(());
+        }
+        match symlinkat(target, &to, name) {
+            Err(Errno::EEXIST) => Ok(()),
+            result => result,
+        }
+    })
 }
 
 fn write_file(path: &CStr, content: &[u8], mode: Mode) -> nix::Result<()> {

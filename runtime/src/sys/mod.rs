@@ -505,6 +505,50 @@ pub(crate) fn set_read_only(path: &CStr, recursive: bool) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Makes a tmpfs that is attached nowhere: see fsopen(2), fsconfig(2) and fsmount(2). [`attach_mounts`] attaches it.
+pub(crate) fn new_tmpfs(mode: &CStr) -> nix::Result<OwnedFd> {
+    const NONE: c_long = 0;
+    let owned = |result: c_long| {
+        let fd = Errno::result(result)?;
+        // SAFETY: the kernel has just made the descriptor.
+        Ok::<_, Errno>(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    };
+    // SAFETY: the name outlives the call.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+    let (fd, key, value) = (context.as_raw_fd(), c"mode".as_ptr(), mode.as_ptr());
+    // SAFETY: key and value outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, fd, libc::FSCONFIG_SET_STRING, key, value, NONE) })?;
+    // SAFETY: this command takes neither key nor value.
+    Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, fd, libc::FSCONFIG_CMD_CREATE, NONE, NONE, NONE) })?;
+    let flags = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    // SAFETY: fsmount takes integers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, flags) })
+}
+
+/// Calls `each` with the name of each entry of a directory, `.` and `..` aside. See getdents64(2). It allocates nothing.
+pub(crate) fn entries(directory: &OwnedFd, mut each: impl FnMut(&CStr) -> nix::Result<()>) -> nix::Result<()> {
+    /// What stands before the name: inode, offset, length and kind.
+    const HEAD: usize = 8 + 8 + 2 + 1;
+    let mut buffer = [0_u8; 4096];
+    loop {
+        let (pointer, size) = (buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: the buffer has this size, and outlives the call.
+        let read = unsafe { libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), pointer, size) };
+        let mut rest = buffer.get(..Errno::result(read)? as usize).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        while let Some(length) = rest.get(16..18).map(|bytes| usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]))) {
+            let name =
+                rest.get(HEAD..length).and_then(|name| CStr::from_bytes_until_nul(name).ok()).ok_or(Errno::EIO)?;
+            if name != c"." && name != c".." {
+                each(name)?;
+            }
+            rest = &rest[length..];
+        }
+    }
+}
+
 /// Copies what is mounted at `path` and below it, attached nowhere. See open_tree(2).
 pub(crate) fn clone_mounts(path: &CStr) -> nix::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;

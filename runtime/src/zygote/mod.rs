@@ -19,6 +19,7 @@ mod plan;
 pub(crate) mod request;
 mod server;
 mod stage;
+mod sysctl;
 mod template;
 
 use std::ffi::{c_char, c_int};

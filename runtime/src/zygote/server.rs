@@ -12,9 +12,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::facts::Facts;
-use super::ids;
 use super::request::{REQUEST_SIZE, Request};
 use super::template::{self, Birth, Failure, Inherited, Kind};
+use super::{ids, sysctl};
 use crate::proc::MountWatch;
 use crate::report::Step;
 use crate::sandbox::mark;
@@ -135,7 +135,7 @@ impl Server {
             let known = self.templates.iter().position(|template| template.kind == kind);
             let at = match known.map_or_else(|| self.make_template(kind.clone(), proof), Ok) {
                 Ok(at) => at,
-                Err(errno) => return Failure::new(Step::Template, "", errno).tell(request),
+                Err(failure) => return failure.tell(request),
             };
             match sys::send_with_fds(self.templates[at].requests.as_fd(), message, &request.descriptors()) {
                 // It has ended: it was killed, or could not be made ready, and has told those who asked. The next may fare better.
@@ -147,22 +147,27 @@ impl Server {
     }
 
     /// Clones a template, and returns its number.
-    fn make_template(&mut self, kind: Kind, proof: &SingleThreaded) -> nix::Result<usize> {
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let mapper = if matches!(kind.ids, Ids::Range(_)) { Some(pipe2(OFlag::O_CLOEXEC)?) } else { None };
+    fn make_template(&mut self, kind: Kind, proof: &SingleThreaded) -> Result<usize, Failure> {
+        let failed = |errno| Failure::new(Step::Template, "", errno);
+        let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+        let (ours, theirs) = sockets.map_err(failed)?;
+        let mapper = matches!(kind.ids, Ids::Range(_)).then(|| pipe2(OFlag::O_CLOEXEC)).transpose().map_err(failed)?;
+        let owns_settings = self.host.as_ref().is_some_and(|host| host.facts.owns_kernel_files);
+        // Who has the rights of root makes it better than the template could.
+        let settings = owns_settings.then(|| sysctl::tree(kind.net).ok()).flatten();
         let user = if kind.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let zygote = getpid();
-        match sys::clone_into(proof, user | libc::CLONE_NEWNS, None)? {
+        match sys::clone_into(proof, user | libc::CLONE_NEWNS, None).map_err(failed)? {
             Cloned::Child(proof) => {
                 let Self { inherited, host, .. } = self;
                 let facts = host.take().map_or_else(Facts::gather, |host| host.facts);
                 let mapper = mapper.map(|(told, _)| told);
-                template::run(Birth { kind: &kind, facts, inherited, zygote, mapper }, &theirs, &proof)
+                template::run(Birth { kind: &kind, facts, inherited, zygote, mapper, settings }, &theirs, &proof)
             }
             Cloned::Parent(template) => {
                 self.children.push(template);
                 if let (Ids::Range(count), Some((_, tell))) = (kind.ids, mapper) {
-                    ids::map_in_other_process(template, count, &tell, proof)?;
+                    ids::map_in_other_process(template, count, &tell, proof).map_err(failed)?;
                 }
                 self.templates.push(Template { kind, requests: ours });
                 Ok(self.templates.len() - 1)

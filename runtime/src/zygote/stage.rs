@@ -1,15 +1,18 @@
 //! The mount table that inits begin with. A template makes it once.
 //!
-//! Its root is the stage, a tmpfs. See [`rootfs`](crate::sandbox::rootfs) for what is in it.
+//! Sandboxes with roots of their own begin in a tmpfs, the stage. See [`rootfs`](crate::sandbox::rootfs) for what is in it.
 //!
 //! 1. The host's mounts become private: what is mounted later, here or there, does not show up on the other side.
 //! 2. What tests are given to write is set aside.
 //! 3. The host's mounts become read-only, but those of proc and sysfs: the kernel lets nobody mount a new one that may do more than those
 //!    that are there.
 //! 4. The stage becomes the root, with the host's tree below it.
+//!
+//! The others begin in the host's tree as it is. If they need something, the stage lies over `/proc`, with the host's `/proc` in it:
+//! that is where each sandbox mounts its own in any case.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,65 +27,131 @@ use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root}
 use super::template::Failure;
 use crate::proc::{MOUNTINFO, Mount, mounts_in};
 use crate::report::Step;
-use crate::sandbox::rootfs::{GIVEN, HOST, NEW, may_be_unknown, remount_read_only_with};
+use crate::sandbox::rootfs::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
 use crate::sys;
 
 const NONE: Option<&str> = None;
 
+/// What the stage lies over in the host's tree.
+const PROC: &CStr = c"/proc";
+
+/// Where a sandbox puts together its `/proc` there, and where it mounts one that stays whole.
+const NEW_PROC: &CStr = c"new-proc";
+const WHOLE_PROC: &CStr = c"whole-proc";
+
+/// Where the stage has the host's `/sys`, read-only.
+const SYSFS: &str = "sys";
+
+/// Where the stage has what is to be `/proc/sys`.
+const SETTINGS: &str = "settings";
+
+/// What a stage is to hold.
+pub(super) struct Props<'k> {
+    /// The paths of the host that tests may write to. Those that can't be given are left out.
+    pub(super) given: Vec<&'k Path>,
+    /// What is to be `/proc/sys`, if that is not the kernel's own directory.
+    pub(super) settings: Option<OwnedFd>,
+    /// Whether sandboxes have networks of their own. Otherwise they have the host's `/sys`.
+    pub(super) net: bool,
+}
+
 /// The stage of a template.
 pub(super) struct Stage {
+    /// The stage itself.
     root: OwnedFd,
+    /// Where inits find it.
+    place: &'static str,
     /// The paths of the host that tests may write to. Each is in [`GIVEN`], by its number.
     given: Vec<PathBuf>,
 }
 
 impl Stage {
-    /// Makes the stage, and goes there. Paths that can't be given are left out. Returns what the host has mounted, too.
-    pub(super) fn enter<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<(Self, Vec<Mount>), Failure> {
-        let mounts = keep_host()?;
-        let set_aside = |path: &'p PathBuf| Some((path, sys::clone_mounts(&c_string(path)).ok()?));
-        let set_aside: Vec<_> = paths.filter_map(set_aside).collect();
-        make_read_only(&mounts)?;
-        let directory = Mode::from_bits_truncate(0o755);
-        let root = || {
-            mount(Some("tmpfs"), "/", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
-            // At the root, `..` stays where it is, and then follows what is mounted there.
-            chdir("/..")?;
-            for name in [HOST, GIVEN, NEW] {
-                mkdir(name, directory)?;
-            }
-            open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        };
-        let root = root().map_err(|errno| Failure::new(Step::Root, "/", errno))?;
+    /// Makes the stage of sandboxes that have roots of their own, out of what the host has mounted, and goes there.
+    pub(super) fn enter(mounts: &[Mount], props: &Props<'_>) -> Result<Self, Failure> {
+        let set_aside = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
+        let set_aside: Vec<_> = props.given.iter().filter_map(set_aside).collect();
+        make_read_only(mounts)?;
+        // At the root, `..` stays where it is, and then follows what is mounted there.
+        let root = mount_stage(c"/", c"/..").map_err(|errno| Failure::new(Step::Root, "/", errno))?;
         pivot_root(c".", HOST).map_err(|errno| Failure::new(Step::Pivot, "/", errno))?;
-        let mut stage = Self { root, given: Vec::new() };
+        let mut given = Vec::new();
         for (path, mounts) in set_aside {
-            stage.give(path, &mounts).map_err(|errno| Failure::new(Step::Bind, path, errno))?;
+            let attached = attach(&mounts, &given_as(given.len()));
+            attached.map_err(|errno| Failure::new(Step::Bind, &path, errno))?;
+            given.push(path);
         }
-        Ok((stage, mounts))
+        if let (Some(sysfs), false) = (mounts.iter().rfind(|mount| mount.point == Path::new("/sys")), props.net) {
+            show_sysfs(sysfs).map_err(|errno| Failure::new(Step::Bind, "/sys", errno))?;
+        }
+        hang_settings(props.settings.as_ref())?;
+        Ok(Self { root, place: "..", given })
     }
 
-    /// Mounts what is to be given as `path` below [`GIVEN`].
-    fn give(&mut self, path: &Path, mounts: &OwnedFd) -> nix::Result<()> {
-        let place = given_as(self.given.len());
-        if SFlag::from_bits_truncate(fstat(mounts)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
-            mkdir(&place, Mode::from_bits_truncate(0o755))?;
-        } else {
-            mknod(&place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
+    /// Makes the stage of sandboxes that have the host's tree, if they need one.
+    pub(super) fn lay_over_proc(props: &Props<'_>) -> Result<Option<Self>, Failure> {
+        if !props.net && props.settings.is_none() {
+            return Ok(None);
         }
-        sys::attach_mounts(mounts, &c_string(&place))?;
-        self.given.push(path.to_path_buf());
-        Ok(())
+        let lay = || {
+            let host = sys::clone_mounts(PROC)?;
+            let working_directory = open(c".", O_PATH, Mode::empty())?;
+            let root = mount_stage(PROC, PROC)?;
+            [NEW_PROC, WHOLE_PROC].iter().try_for_each(|name| mkdir(*name, Mode::from_bits_truncate(0o755)))?;
+            sys::attach_mounts(&host, HOST)?;
+            Ok((root, working_directory))
+        };
+        let failed = |errno| Failure::new(Step::Mount, "/proc", errno);
+        let (root, working_directory) = lay().map_err(failed)?;
+        hang_settings(props.settings.as_ref())?;
+        fchdir(&working_directory).map_err(failed)?;
+        Ok(Some(Self { root, place: "/proc", given: Vec::new() }))
     }
 
-    /// Where the stage has `path`, if tests may write to it: relative to a new root.
+    /// Where inits find what the stage has by this name.
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        Path::new(self.place).join(name)
+    }
+
+    /// Where inits find what the host has at `path`, if tests may write to it.
     pub(super) fn given(&self, path: &Path) -> Option<PathBuf> {
-        let number = self.given.iter().position(|given| given == path)?;
-        Some(Path::new("..").join(given_as(number)))
+        self.given.iter().position(|given| given == path).map(|number| self.path(given_as(number)))
+    }
+
+    /// Where the host's `/proc` is while sandboxes are planned.
+    pub(super) fn host_proc(&self) -> PathBuf {
+        if self.is_root() { "/proc".into() } else { self.path(as_path(HOST)) }
+    }
+
+    /// Whether it is the root of the mount table. Otherwise it lies over `/proc`.
+    fn is_root(&self) -> bool {
+        self.place == ".."
+    }
+
+    /// Where inits that have the host's tree put together their `/proc`, and where they mount one that stays whole.
+    pub(super) fn procs(&self) -> [PathBuf; 2] {
+        [NEW_PROC, WHOLE_PROC].map(|name| self.path(as_path(name)))
+    }
+
+    /// Where inits can mount something new.
+    pub(super) fn new_root(&self) -> PathBuf {
+        self.path(as_path(NEW))
+    }
+
+    /// Where inits find the host's `/sys`.
+    pub(super) fn sysfs(&self) -> PathBuf {
+        self.path(SYSFS)
+    }
+
+    /// Where inits find what is to be `/proc/sys`.
+    pub(super) fn settings(&self) -> PathBuf {
+        self.path(SETTINGS)
     }
 
     /// Runs `plan` with the host's tree as the root directory, so that paths lead where they lead on the host.
     pub(super) fn on_host<T>(&self, plan: impl FnOnce() -> T) -> nix::Result<T> {
+        if !self.is_root() {
+            return Ok(plan());
+        }
         chroot(HOST)?;
         chdir("/")?;
         let planned = plan();
@@ -92,9 +161,47 @@ impl Stage {
     }
 }
 
+const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+/// Mounts an empty stage at `point`, goes there by the path `there`, and returns it.
+fn mount_stage(point: &CStr, there: &CStr) -> nix::Result<OwnedFd> {
+    mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    chdir(there)?;
+    for name in [HOST, GIVEN, NEW] {
+        mkdir(name, Mode::from_bits_truncate(0o755))?;
+    }
+    open(".", O_PATH, Mode::empty())
+}
+
 /// Where the stage has what it gives by this number.
 fn given_as(number: usize) -> PathBuf {
-    Path::new(OsStr::from_bytes(GIVEN.to_bytes())).join(number.to_string())
+    as_path(GIVEN).join(number.to_string())
+}
+
+/// Attaches mounts at a new place.
+fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
+    if SFlag::from_bits_truncate(fstat(mounts)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+        mkdir(place, Mode::from_bits_truncate(0o755))?;
+    } else {
+        mknod(place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
+    }
+    sys::attach_mounts(mounts, &c_string(place))
+}
+
+/// Shows the host's `/sys` in the stage, read-only. What is mounted below it is so already.
+fn show_sysfs(sysfs: &Mount) -> nix::Result<()> {
+    let (host, place) = (as_path(HOST).join("sys"), c_string(Path::new(SYSFS)));
+    mkdir(SYSFS, Mode::from_bits_truncate(0o755))?;
+    mount(Some(&host), SYSFS, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+    set_one_read_only(&place, sysfs.flags)
+}
+
+/// Attaches what is to be `/proc/sys` in the stage, if there is something.
+fn hang_settings(settings: Option<&OwnedFd>) -> Result<(), Failure> {
+    let Some(settings) = settings else { return Ok(()) };
+    let hung = attach(settings, Path::new(SETTINGS));
+    let hung = hung.and_then(|()| set_one_read_only(&c_string(Path::new(SETTINGS)), KERNEL_FLAGS));
+    hung.map_err(|errno| Failure::new(Step::Mount, "/proc/sys", errno))
 }
 
 /// Makes the mounts of the host private, and returns them.
@@ -113,33 +220,36 @@ fn make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
     let table = Table::new(mounts);
     let mut pending: Vec<&Mount> = table.root.into_iter().collect();
     while let Some(mount) = pending.pop() {
-        let is_reached = table.reached_by(&mount.point).is_some_and(|reached| reached.id == mount.id);
-        if is_reached && !table.has_kernels(mount) && set_read_only(mount, true)? {
-            continue;
-        }
-        if is_reached && !is_kernels(mount) {
-            set_read_only(mount, false)?;
+        if table.reached_by(&mount.point).is_some_and(|reached| reached.id == mount.id) {
+            let path = c_string(&mount.point);
+            let set = match (table.has_kernels(mount), is_kernels(mount)) {
+                // With all that lies on it.
+                (false, _) => match sys::set_read_only(&path, true) {
+                    Err(errno) if may_be_unknown(errno) => set_one_read_only(&path, mount.flags).map(|()| false),
+                    set => set.map(|()| true),
+                },
+                (true, false) => set_one_read_only(&path, mount.flags).map(|()| false),
+                (true, true) => Ok(false),
+            };
+            match set {
+                Ok(true) => continue,
+                Ok(false) => {}
+                // This process can't get there, or the place is gone.
+                Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR)
+                    if access(path.as_c_str(), AccessFlags::F_OK).is_err() => {}
+                Err(errno) => return Err(Failure::new(Step::ReadOnly, &mount.point, errno)),
+            }
         }
         pending.extend(table.on(mount));
     }
     Ok(())
 }
 
-/// Makes a mount read-only, and, if `recursive`, all below it. Returns false if the kernel or a filter knows no way to do it recursively.
-fn set_read_only(mount: &Mount, recursive: bool) -> Result<bool, Failure> {
-    let path = c_string(&mount.point);
-    let set = match sys::set_read_only(&path, recursive) {
-        Err(errno) if may_be_unknown(errno) && recursive => return Ok(false),
-        Err(errno) if may_be_unknown(errno) => remount_read_only_with(&path, mount.flags),
-        result => result,
-    };
-    match set {
-        Ok(()) => Ok(true),
-        // This process can't get there, or the place is gone.
-        Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR) if access(path.as_c_str(), AccessFlags::F_OK).is_err() => {
-            Ok(true)
-        }
-        Err(errno) => Err(Failure::new(Step::ReadOnly, &mount.point, errno)),
+/// Makes the mount at `path` read-only, but not those below it. `flags` are those that it has.
+fn set_one_read_only(path: &CStr, flags: MsFlags) -> nix::Result<()> {
+    match sys::set_read_only(path, false) {
+        Err(errno) if may_be_unknown(errno) => remount_read_only_with(path, flags),
+        set => set,
     }
 }
 
@@ -190,6 +300,10 @@ impl<'m> Table<'m> {
     fn has_kernels(&self, mount: &Mount) -> bool {
         is_kernels(mount) || self.on(mount).iter().any(|mount| self.has_kernels(mount))
     }
+}
+
+fn as_path(name: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(name.to_bytes()))
 }
 
 /// `path` for the kernel. Paths of the system hold no NUL, nor do those of the environment and of the attribute.

@@ -28,7 +28,8 @@ use super::facts::Facts;
 use super::ids::{self, Maps};
 use super::plan::{self, Host};
 use super::request::{REQUEST_SIZE, Request};
-use super::stage::{self, Stage};
+use super::stage::{self, Props, Stage};
+use super::sysctl;
 use crate::proc::Mount;
 use crate::report::{Frame, Moment, Refusal, Step};
 use crate::sandbox::rootfs::Plan;
@@ -40,6 +41,8 @@ use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kind {
     pub(super) ids: Ids,
+    /// Whether its sandboxes have networks of their own.
+    pub(super) net: bool,
     /// Whether its sandboxes have roots of their own. Otherwise they have the host's tree as it is.
     pub(super) mount: bool,
     /// The paths of the host that they may write to.
@@ -49,7 +52,8 @@ pub(super) struct Kind {
 impl Kind {
     pub(super) fn of(spec: &Spec, facts: &Facts) -> Self {
         let given = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
-        Self { ids: spec.ids, mount: spec.mount, given: given.map(|bind| facts.absolute(spec, bind.from)).collect() }
+        let Spec { ids, net, mount, .. } = *spec;
+        Self { ids, net, mount, given: given.map(|bind| facts.absolute(spec, bind.from)).collect() }
     }
 }
 
@@ -113,6 +117,8 @@ pub(super) struct Birth<'i> {
     pub(super) zygote: Pid,
     /// Tells when the ids are mapped, if another process does that.
     pub(super) mapper: Option<OwnedFd>,
+    /// What is to be `/proc/sys`, if the zygote could make that.
+    pub(super) settings: Option<OwnedFd>,
 }
 
 /// What a template does from its birth to its end. It never returns.
@@ -149,7 +155,7 @@ struct Template<'i> {
     inherited: &'i Inherited,
     /// How it gives its ids to inits, if there are more than one.
     maps: Option<Maps>,
-    /// Where init begins, if sandboxes have roots of their own.
+    /// What inits find besides the host's tree.
     stage: Option<Stage>,
     /// What the host had mounted.
     mounts: Vec<Mount>,
@@ -164,7 +170,7 @@ struct Template<'i> {
 
 impl<'i> Template<'i> {
     fn prepare(birth: Birth<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Failure> {
-        let Birth { kind, facts, inherited, zygote, mapper } = birth;
+        let Birth { kind, facts, inherited, zygote, mapper, settings } = birth;
         let failed = |errno| Failure::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != zygote {
@@ -172,7 +178,8 @@ impl<'i> Template<'i> {
             sys::exit_now(1);
         }
         set_name(c"belljar-tmpl").map_err(failed)?;
-        let mut kept = [requests.as_raw_fd(), mapper.as_ref().map_or(0, |mapper| mapper.as_raw_fd())];
+        let number = |fd: &Option<OwnedFd>| fd.as_ref().map_or(0, |fd| fd.as_raw_fd());
+        let mut kept = [requests.as_raw_fd(), number(&mapper), number(&settings)];
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
         let pidfd = sys::pidfd_of(getpid()).map_err(failed)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -187,12 +194,14 @@ impl<'i> Template<'i> {
             (Ids::Range(_), None) | (Ids::Host, _) => {}
         }
         let maps = if matches!(kind.ids, Ids::Range(_)) { Some(Maps::of_template(proc.as_fd())?) } else { None };
-        let (stage, mounts) = if kind.mount {
-            let (stage, mounts) = Stage::enter(facts.profiles.iter().chain(&kind.given))?;
-            (Some(stage), mounts)
-        } else {
-            (None, stage::keep_host()?)
+        let settings = match settings {
+            None if facts.owns_kernel_files => Some(sysctl::tree(kind.net)?),
+            settings => settings,
         };
+        let mounts = stage::keep_host()?;
+        let given = facts.profiles.iter().chain(&kind.given).map(PathBuf::as_path).collect();
+        let props = Props { given, settings, net: kind.net };
+        let stage = if kind.mount { Some(Stage::enter(&mounts, &props)?) } else { Stage::lay_over_proc(&props)? };
         let has_no_keyring = sys::join_new_session_keyring().and_then(|()| sys::revoke_session_keyring()).is_ok();
         Ok(Self { facts, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new() })
     }

@@ -144,7 +144,7 @@ impl Builder<'_> {
             return;
         }
         self.file_with(to, Vec::new(), 0o644);
-        self.bind_host(from, to);
+        self.bind(from, to);
     }
 
     /// Gives a copy of `from`, which root inside has made, to the owner of that, if there is one inside by the same number; and the bits

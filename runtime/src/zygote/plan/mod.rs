@@ -21,6 +21,7 @@ use nix::unistd::{AccessFlags, access};
 use self::copy::copied_root;
 use super::facts::{Facts, as_field, repository_of, workspace_of};
 use super::stage::Stage;
+use super::sysctl::{MACHINE, OWN};
 use crate::proc::Mount;
 use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
 use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
@@ -65,25 +66,14 @@ const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random"
 /// Devices that belong to the sandbox only where the host lets this user open them.
 const OPTIONAL_DEVICES: [&str; 2] = ["/dev/fuse", "/dev/net/tun"];
 
-/// Kernel settings of a namespace that its owner may change, below `/proc/sys`; with `net`, those of
-/// the network come on top.
-const OWN_SETTINGS: [&str; 12] = [
-    "user",
-    "fs/mqueue",
-    "kernel/auto_msgmni",
-    "kernel/msgmax",
-    "kernel/msgmnb",
-    "kernel/msgmni",
-    "kernel/ns_last_pid",
-    "kernel/sem",
-    "kernel/shm_rmid_forced",
-    "kernel/shmall",
-    "kernel/shmmax",
-    "kernel/shmmni",
-];
-
 /// Parts of `/proc` by which root changes the machine, besides the settings.
 const KERNEL_FILES: [&str; 7] = ["acpi", "bus", "fs", "irq", "mtrr", "scsi", "sysrq-trigger"];
+
+/// Where the host's `/run` is in one of the sandbox's own.
+const RUN_HOST: &str = "host";
+
+/// What belongs to a network in `/run`, so that the host's is not shown: the namespaces of ip-netns(8), and the lock of iptables(8).
+const OWN_IN_RUN: [&CStr; 2] = [c"netns", c"xtables.lock"];
 
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n\
                         protocols: files\nservices: files\n";
@@ -124,27 +114,35 @@ pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Plan {
 
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
 fn hosts_root(host: &Host<'_>, spec: &Spec) -> Plan {
-    let facts = host.facts;
     let mut builder = Builder::new(host, spec, "/");
-    if facts.owns_kernel_files {
-        // A whole one, as in a root of its own. What comes to lie on `/proc` hides it.
-        builder.mount_twice(c"proc", "/proc/sys", "/proc");
-    } else {
-        builder.mount(c"proc", "/proc");
+    match host.stage {
+        Some(stage) if host.facts.owns_kernel_files => {
+            let [new, whole] = stage.procs();
+            builder.mount(c"proc", &whole);
+            builder.bind(&whole, &new);
+            builder.shield_proc(stage, &new, &whole);
+            builder.run(stage, spec.net);
+            builder.move_to(&new, Path::new("/proc"));
+        }
+        Some(stage) => {
+            builder.run(stage, spec.net);
+            builder.mount(c"proc", Path::new("/proc"));
+        }
+        None => builder.mount(c"proc", Path::new("/proc")),
     }
     // Interfaces show in a sysfs of their own network only. The cgroups that are mounted in the host's stay.
     let cgroups = Some(Path::new("/sys/fs/cgroup")).filter(|path| spec.net && host.is_mount_point(path));
     if spec.net {
-        builder.mount_keeping(c"sysfs", "/sys", cgroups);
+        builder.mount_keeping(c"sysfs", Path::new("/sys"), cgroups);
     }
     if Path::new("/dev/mqueue").is_dir() {
-        builder.mount(c"mqueue", "/dev/mqueue");
+        builder.mount(c"mqueue", Path::new("/dev/mqueue"));
     }
-    if facts.owns_kernel_files {
-        builder.shield(spec.net);
+    if host.facts.owns_kernel_files && spec.net {
+        builder.shield_sys();
         if let Some(path) = cgroups {
             let below = host.mounts_below(path).map(|mount| builder.inside(mount)).collect();
-            builder.bind_to_itself(path, Access::ReadOnly { below });
+            builder.bind_to_itself(path, path, Access::ReadOnly { below });
         }
     }
     builder.binds(spec);
@@ -405,22 +403,26 @@ impl<'f> Builder<'f> {
     }
 
     /// Mounts a file system of the kernel's: no devices, no programs.
-    fn mount(&mut self, kind: &'static CStr, path: &str) {
+    fn mount(&mut self, kind: &'static CStr, path: &Path) {
         self.mount_keeping(kind, path, None);
     }
 
-    /// Mounts a file system of the kernel's at `hidden`, and shows it at `path` as well.
-    fn mount_twice(&mut self, kind: &'static CStr, hidden: &str, path: &str) {
-        self.mount(kind, hidden);
-        let [from, to] = [hidden, path].map(|path| self.inside(Path::new(path)));
-        self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
+    /// Mounts a file system of the kernel's, and puts back what is mounted at `kept`, which lies below it.
+    fn mount_keeping(&mut self, kind: &'static CStr, path: &Path, kept: Option<&Path>) {
+        let kept = kept.map(|path| self.inside(path));
+        let path = self.inside(path);
+        self.operations.push(Operation::Mount { kind, path, flags: KERNEL_FLAGS, options: None, kept });
     }
 
-    /// Mounts a file system of the kernel's, and puts back what is mounted at `kept`, which lies below it.
-    fn mount_keeping(&mut self, kind: &'static CStr, path: &str, kept: Option<&Path>) {
-        let kept = kept.map(|path| self.inside(path));
-        let path = self.inside(Path::new(path));
-        self.operations.push(Operation::Mount { kind, path, flags: KERNEL_FLAGS, options: None, kept });
+    /// Shows what the sandbox has at `from` at `to`, too.
+    fn bind_inside(&mut self, from: &Path, to: &Path, access: Access) {
+        let [from, to] = [from, to].map(|path| self.inside(path));
+        self.operations.push(Operation::Bind { from, to, access });
+    }
+
+    fn move_to(&mut self, from: &Path, to: &Path) {
+        let [from, to] = [from, to].map(|path| self.inside(path));
+        self.operations.push(Operation::Move { from, to });
     }
 
     /// Shows a directory of the system. Where the host has a link, such as `/bin` to `usr/bin`, so has the sandbox.
@@ -442,12 +444,12 @@ impl<'f> Builder<'f> {
             return;
         }
         self.mount_point(path, path.is_dir());
-        self.bind_host(path, path);
+        self.bind(path, path);
         self.shown.insert(path.to_path_buf());
     }
 
-    /// Shows what the host has at `from`, which its mounts make read-only, at `to`.
-    fn bind_host(&mut self, from: &Path, to: &Path) {
+    /// Shows what is at `from`, on the host or in the stage, at `to`. If it is not to be written to, it is mounted read-only there.
+    fn bind(&mut self, from: &Path, to: &Path) {
         let (from, to) = (c_string(from.as_os_str()), self.inside(to));
         self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
     }
@@ -460,10 +462,9 @@ impl<'f> Builder<'f> {
         directories.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
         directories.sort();
         let Some(given) = self.host.stage.and_then(|stage| stage.given(path)) else { return };
-        let (from, to) = (c_string(given.as_os_str()), self.inside(path));
-        self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
+        self.bind(&given, path);
         for path in directories {
-            self.bind_host(&path, &path);
+            self.bind(&path, &path);
         }
         self.shown.insert(path.to_path_buf());
     }
@@ -569,7 +570,7 @@ impl<'f> Builder<'f> {
             self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
             self.file(path, Vec::new());
             // Read-only, or whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
-            self.bind_host(Path::new(path), Path::new(path));
+            self.bind(Path::new(path), Path::new(path));
         }
         for path in ["/dev/pts", "/dev/mqueue"] {
             self.directory(Path::new(path), 0o755);
@@ -581,75 +582,94 @@ impl<'f> Builder<'f> {
             options: Some(c"newinstance,ptmxmode=0666,mode=0620".to_owned()),
             kept: None,
         });
-        self.mount(c"mqueue", "/dev/mqueue");
+        self.mount(c"mqueue", Path::new("/dev/mqueue"));
     }
 
     /// Mounts `/proc` and `/sys`.
+    ///
+    /// The kernel lets nobody mount a new one but where it finds one that nothing covers in part. So there is a whole one of each under
+    /// what comes to lie on `/sys`. Whoever unmounts `/proc` or `/sys` can mount it anew, and so can a sandbox within this one.
     fn kernel_file_systems(&mut self, net: bool) {
-        let shielded = self.host.facts.owns_kernel_files;
-        // The kernel lets a sandbox within this one mount a `/proc` only where it finds one that nothing covers in part. So there is
-        // a whole one, and one of sysfs, under what comes to lie on `/sys`.
-        if shielded {
-            self.directory(Path::new("/sys/proc"), 0o555);
-            self.mount_twice(c"proc", "/sys/proc", "/proc");
-        } else {
-            self.mount(c"proc", "/proc");
+        let [proc, whole_proc, sys, whole_sys] = ["/proc", "/sys/proc", "/sys", "/sys/sys"].map(Path::new);
+        self.directory(whole_proc, 0o555);
+        self.mount(c"proc", whole_proc);
+        self.bind_inside(whole_proc, proc, Access::AsIs);
+        let Some(stage) = self.host.stage else { return };
+        if self.host.facts.owns_kernel_files {
+            self.shield_proc(stage, proc, whole_proc);
         }
-        if !net {
+        self.directory(whole_sys, 0o555);
+        if net {
+            self.mount(c"sysfs", whole_sys);
+            self.bind_inside(whole_sys, sys, Access::AsIs);
+            if self.host.facts.owns_kernel_files {
+                self.shield_sys();
+            }
+        } else {
             // A sysfs belongs to a network: with the host's, there is only the host's.
-            let path = Path::new("/sys");
-            let below = self.host.mounts_below(path).map(|mount| self.inside(mount)).collect();
-            // The host's mount of it is writable: see the stage.
-            let (from, to) = (c_string(path.as_os_str()), self.inside(path));
-            self.operations.push(Operation::Bind { from, to, access: Access::ReadOnly { below } });
-        } else if shielded {
-            self.directory(Path::new("/sys/sys"), 0o555);
-            self.mount_twice(c"sysfs", "/sys/sys", "/sys");
-        } else {
-            self.mount(c"sysfs", "/sys");
-        }
-        if shielded {
-            self.shield(net);
+            self.bind(sys, whole_sys);
+            self.bind(&stage.sysfs(), sys);
         }
         // Only the kernel makes what is there.
-        self.shown.extend(["/proc", "/sys"].map(PathBuf::from));
+        self.shown.extend([proc, sys].map(Path::to_path_buf));
     }
 
-    /// Keeps real root from changing the machine through `/proc` and `/sys`.
+    /// Keeps real root from changing the machine through `proc` by accident. The one that is `whole` stays as it is.
     ///
     /// The kernel's files belong to root, and are writable for their owner, in whatever user namespace that is. An
     /// ordinary user can't write to them, nor can root here: all are read-only but the settings of the sandbox's own
     /// namespaces.
-    fn shield(&mut self, net: bool) {
+    fn shield_proc(&mut self, stage: &Stage, proc: &Path, whole: &Path) {
         for name in KERNEL_FILES {
-            self.bind_to_itself(&Path::new("/proc").join(name), Access::ReadOnly { below: Vec::new() });
+            self.bind_to_itself(&proc.join(name), &stage.host_proc().join(name), read_only());
         }
-        let settings = OWN_SETTINGS.into_iter().chain(net.then_some("net"));
-        self.leave_writable("/proc/sys", settings);
-        if net {
-            self.leave_writable("/sys", ["devices/virtual/net"]);
+        let (sys, settings) = (proc.join("sys"), stage.settings());
+        self.bind(&settings, &sys);
+        for (part, access) in [(OWN, Access::AsIs), (MACHINE, read_only())] {
+            self.bind_inside(&whole.join("sys"), &sys.join(part), access);
         }
     }
 
-    /// Makes what is mounted at `path` read-only, but for these parts of it. They become mounts of their own before, and stay as they are.
-    fn leave_writable(&mut self, path: &str, parts: impl IntoIterator<Item = &'static str>) {
-        if !Path::new(path).exists() {
+    /// The same for `/sys`, of which interfaces are the sandbox's own.
+    fn shield_sys(&mut self) {
+        let [sys, interfaces] = ["/sys", "/sys/devices/virtual/net"].map(Path::new);
+        self.bind_to_itself(sys, sys, Access::AsIs);
+        // It becomes a mount of its own before, and stays as it is.
+        self.bind_to_itself(interfaces, interfaces, Access::AsIs);
+        self.operations.push(Operation::ReadOnly { path: self.inside(sys) });
+    }
+
+    /// Gives a sandbox with the host's tree and a network of its own a `/run` of its own, where programs put what belongs to a network:
+    /// `ip netns` and iptables, for example. What the host has there is shown by links, so that its sockets can be used.
+    fn run(&mut self, stage: &Stage, net: bool) {
+        let (run, new) = (Path::new("/run"), stage.new_root());
+        if !net || !run.is_dir() {
             return;
         }
-        self.bind_to_itself(Path::new(path), Access::AsIs);
-        for part in parts {
-            self.bind_to_itself(&Path::new(path).join(part), Access::AsIs);
+        let path = self.inside(&new);
+        let options = Some(c"mode=755".to_owned());
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        self.operations.push(Operation::Mount { kind: c"tmpfs", path: path.clone(), flags, options, kept: None });
+        for (name, mode) in [(RUN_HOST, 0o755), ("lock", 0o1777)] {
+            let path = self.inside(&new.join(name));
+            self.operations.push(Operation::Directory { path, mode: Mode::from_bits_truncate(mode) });
         }
-        self.operations.push(Operation::ReadOnly { path: self.inside(Path::new(path)) });
+        self.bind(run, &new.join(RUN_HOST));
+        let from = self.inside(&new.join(RUN_HOST));
+        self.operations.push(Operation::Links { from, to: path, prefix: b"host/", but: &OWN_IN_RUN });
+        self.move_to(&new, run);
     }
 
-    /// Makes a mount of its own of a path that is there already, if the host has it too.
-    fn bind_to_itself(&mut self, path: &Path, access: Access) {
-        if path.exists() {
-            let path = self.inside(path);
-            self.operations.push(Operation::Bind { from: path.clone(), to: path, access });
+    /// Makes a mount of its own of a path that is there already, if the host has something `on_host`.
+    fn bind_to_itself(&mut self, path: &Path, on_host: &Path, access: Access) {
+        if on_host.exists() {
+            self.bind_inside(path, path, access);
         }
     }
+}
+
+fn read_only() -> Access {
+    Access::ReadOnly { below: Vec::new() }
 }
 
 /// The names that a path consists of, the last first. `.` is none.
