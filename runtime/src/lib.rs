@@ -72,6 +72,8 @@ mod changes;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(target_os = "linux")]
+mod json;
+#[cfg(target_os = "linux")]
 mod message;
 #[cfg(target_os = "linux")]
 pub mod ns;

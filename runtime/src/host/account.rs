@@ -11,9 +11,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use serde_json::json;
 
 use super::judge::{Evidence, Verdict};
+use crate::json::Json;
 use crate::message;
 use crate::settings::settings;
 use crate::spec::Test;
@@ -74,15 +74,16 @@ impl Account {
     /// One line.
     fn to_json(&self) -> String {
         let Self { test, verdict, wall, cpu, memory_peak, pids_peak, left } = self;
-        let line = json!({
-            "test": test,
-            "verdict": verdict,
-            "wall_seconds": wall.as_secs_f64(),
-            "cpu_seconds": cpu.map(|cpu| cpu.as_secs_f64()),
-            "memory_peak_bytes": memory_peak,
-            "pids_peak": pids_peak,
-            "left_over": left,
-        });
+        let names = |left: &Vec<String>| left.iter().map(|name| Json::from(name.as_str())).collect::<Json>();
+        let line = Json::object([
+            ("test", (*test).into()),
+            ("verdict", (*verdict).into()),
+            ("wall_seconds", wall.as_secs_f64().into()),
+            ("cpu_seconds", cpu.map(|cpu| cpu.as_secs_f64()).into()),
+            ("memory_peak_bytes", (*memory_peak).into()),
+            ("pids_peak", (*pids_peak).into()),
+            ("left_over", left.as_ref().map(names).into()),
+        ]);
         format!("{line}\n")
     }
 }

@@ -4,11 +4,10 @@ use std::fmt::{self, Display, Formatter};
 use std::process;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::explain::unknown;
 use super::judge::{Obstacle, Verdict};
 use super::run_and_judge;
+use crate::json::Json;
 use crate::message::{self, Page};
 use crate::settings::settings;
 use crate::spec::{Ids, Root, Spec, Test};
@@ -138,14 +137,13 @@ impl Diagnosis {
     /// ```
     pub fn to_json(&self) -> String {
         let found = |Found { probe, fault }: &Found| {
-            let mut found = json!({"name": probe.name, "written": probe.written, "works": fault.is_none()});
-            for (key, text) in fault.iter().flat_map(Page::fields) {
-                found[key] = json!(text);
-            }
-            found
+            let kind =
+                [("name", probe.name.into()), ("written", probe.written.into()), ("works", fault.is_none().into())];
+            let why = fault.iter().flat_map(Page::fields).map(|(key, text)| (key, text.into()));
+            Json::object(kind.into_iter().chain(why))
         };
-        let found: Vec<Value> = self.found.iter().map(found).collect();
-        json!({"is_well": self.is_well(), "found": found}).to_string()
+        let found: Json = self.found.iter().map(found).collect();
+        Json::object([("is_well", self.is_well().into()), ("found", found)]).to_string()
     }
 }
 

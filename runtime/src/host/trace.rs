@@ -16,9 +16,9 @@ use std::{env, process, thread};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use serde_json::{Value, json};
 
 use super::account::is_full;
+use crate::json::Json;
 use crate::message;
 use crate::report::{Moment, Step};
 use crate::settings::settings;
@@ -45,8 +45,7 @@ fn find_path() -> Result<Option<PathBuf>, BadTrace> {
         return Ok(None);
     };
     let name = format!("{} ({})", env::args().next().unwrap_or_default(), process::id());
-    let belongs_to = json!({"ph": "M", "name": "process_name", "pid": run_id(), "args": {"name": name}});
-    match append(&path, &[belongs_to]) {
+    match append(&path, &[Json::object(metadata("process_name", &name))]) {
         Ok(()) => Ok(Some(path)),
         Err(error) if is_full(&error) => {
             let _ = LOST.set(error);
@@ -57,10 +56,16 @@ fn find_path() -> Result<Option<PathBuf>, BadTrace> {
 }
 
 /// Tells this process from all others that write to the file: their ids may be of different pid namespaces.
-fn run_id() -> u32 {
-    static ID: OnceLock<u32> = OnceLock::new();
+fn run_id() -> u64 {
+    static ID: OnceLock<u64> = OnceLock::new();
     // Each `RandomState` has other keys, chosen at random.
-    *ID.get_or_init(|| (RandomState::new().hash_one(process::id()) >> 33) as u32)
+    *ID.get_or_init(|| RandomState::new().hash_one(process::id()) >> 33)
+}
+
+/// An event that names the process or a row.
+fn metadata(kind: &str, name: &str) -> [(&'static str, Json); 4] {
+    let name = Json::object([("name", name.into())]);
+    [("ph", "M".into()), ("name", kind.into()), ("pid", run_id().into()), ("args", name)]
 }
 
 /// Fails if a trace is asked for that can't be had.
@@ -86,7 +91,7 @@ const END: &str = "\n]\n";
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Adds events to the file, an array in JSON, which stays one. Several test binaries may do so at once.
-fn append(path: &Path, events: &[Value]) -> io::Result<()> {
+fn append(path: &Path, events: &[Json]) -> io::Result<()> {
     let file = File::options().read(true).write(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let file = lock(file)?;
     let kept = end_of_events(&file)?;
@@ -142,7 +147,7 @@ fn end_of_events(file: &File) -> io::Result<u64> {
     Ok(end)
 }
 
-fn write(events: &[Value]) {
+fn write(events: &[Json]) {
     if let Ok(Some(path)) = path() {
         if let Err(error) = append(path, events) {
             let _ = LOST.set(error);
@@ -190,14 +195,15 @@ impl Rows {
 }
 
 impl Row {
-    fn number(&self) -> usize {
-        self.rows.first + self.at
+    fn number(&self) -> u64 {
+        (self.rows.first + self.at) as u64
     }
 
     /// What names it.
-    fn title(&self) -> Value {
+    fn title(&self) -> Json {
         let name = format!("{} {}", self.rows.name, self.at + 1);
-        json!({"ph": "M", "name": "thread_name", "pid": run_id(), "tid": self.number(), "args": {"name": name}})
+        let row = ("tid", self.number().into());
+        Json::object(metadata("thread_name", &name).into_iter().chain([row]))
     }
 }
 
@@ -211,22 +217,23 @@ impl Drop for Row {
 }
 
 /// What was done from `begin` to `end`, in nanoseconds of the monotonic clock.
-fn event(row: usize, name: &str, path: &str, begin: u64, end: u64) -> Value {
+fn event(row: u64, name: &str, path: &str, begin: u64, end: u64) -> Json {
     let (begin, end) = (micros(begin), micros(end.max(begin)));
-    let mut event = json!({"ph": "X", "name": name, "pid": run_id(), "tid": row, "ts": begin, "dur": end - begin});
-    if !path.is_empty() {
-        event["args"] = json!({"path": path});
-    }
-    event
+    let what = [("ph", "X".into()), ("name", name.into()), ("pid", run_id().into()), ("tid", row.into())];
+    let when = [("ts", begin.into()), ("dur", (end - begin).into())];
+    let path = (!path.is_empty()).then(|| ("args", Json::object([("path", path.into())])));
+    Json::object(what.into_iter().chain(when).chain(path))
 }
 
 /// An arrow from what was done at one time in one row to what was done because of that.
-fn arrow(name: &str, from: (usize, u64), to: (usize, u64)) -> [Value; 2] {
+fn arrow(name: &str, from: (u64, u64), to: (u64, u64)) -> [Json; 2] {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let id = format!("{}-{}", run_id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let half = |kind: &str, (row, at): (usize, u64)| {
-        json!({"ph": kind, "bp": "e", "cat": "belljar", "name": name, "id": id, "pid": run_id(), "tid": row,
-               "ts": micros(at)})
+    let half = |kind: &str, (row, at): (u64, u64)| {
+        let what = [("ph", kind.into()), ("bp", "e".into()), ("cat", "belljar".into()), ("name", name.into())];
+        let ends =
+            [("id", id.as_str().into()), ("pid", run_id().into()), ("tid", row.into()), ("ts", micros(at).into())];
+        Json::object(what.into_iter().chain(ends))
     };
     [half("s", from), half("f", to)]
 }
@@ -240,7 +247,7 @@ fn micros(nanoseconds: u64) -> f64 {
 /// What this thread has done for the test that it runs.
 struct Record {
     row: Row,
-    events: Vec<Value>,
+    events: Vec<Json>,
 }
 
 thread_local! {
@@ -295,7 +302,7 @@ impl Drop for Span {
 }
 
 /// A time at which this thread does something, for an arrow from there.
-fn here() -> Option<(usize, u64)> {
+fn here() -> Option<(u64, u64)> {
     RECORD.with_borrow(|record| record.as_ref().map(|record| (record.row.number(), now())))
 }
 
@@ -305,8 +312,8 @@ fn here() -> Option<(usize, u64)> {
 pub(super) struct Life {
     row: Row,
     /// Where it was asked for, and where the test was handed over.
-    asked: Option<(usize, u64)>,
-    told: Option<(usize, u64)>,
+    asked: Option<(u64, u64)>,
+    told: Option<(u64, u64)>,
     test: Option<&'static Test>,
     moments: Vec<(Moment, u64, String)>,
     /// How many bytes it has told.
@@ -351,7 +358,7 @@ impl Drop for Life {
         let mut events = vec![self.row.title()];
         // They come from three processes, of which each keeps its order.
         self.moments.sort_by_key(|(_, at, _)| *at);
-        let arrow_to = |moment: Moment, from: Option<(usize, u64)>, name| {
+        let arrow_to = |moment: Moment, from: Option<(u64, u64)>, name| {
             let found = self.moments.iter().find(|(other, ..)| *other == moment);
             found.zip(from).into_iter().flat_map(move |((_, at, _), from)| arrow(name, from, (row, *at)))
         };
