@@ -26,6 +26,7 @@ use nix::errno::Errno;
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::message::{self, Page};
 use crate::report::Step;
+use crate::sandbox::must_be_outside;
 use crate::spec::Test;
 use crate::zygote::{Zygote, is_ending, zygote};
 use judge::{Evidence, Obstacle, Verdict, judge};
@@ -36,6 +37,7 @@ use sandbox::{NoSandbox, Sandbox};
 /// The panic has the body's message, and is not printed again. Where `#[should_panic]` would take *any* panic for a
 /// pass, a failure that is none of the body's returns: the harness then says that the test did not panic.
 pub fn run(test: &'static Test) {
+    must_be_outside(test.short_name());
     let verdict = repeats::once(test, || {
         let started = Instant::now();
         let _span = trace::test(test);

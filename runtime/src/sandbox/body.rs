@@ -166,6 +166,15 @@ pub fn must_be_inside(test: &str) {
     }
 }
 
+/// Ends the process if it is a sandbox's: the body has called an isolated test, which can't have a sandbox of its own. That is no panic,
+/// so that no test may expect it.
+pub(crate) fn must_be_outside(test: &str) {
+    if let Some(outer) = TEST.get() {
+        let _ = io::stderr().write_all(message::called_inside(test, outer.short_name()).as_bytes());
+        process::exit(PANICKED)
+    }
+}
+
 /// Fails if the body has closed the socket.
 fn check(report: &Report) -> nix::Result<()> {
     let inode = fstat(&report.0)?.st_ino;
