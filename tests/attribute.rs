@@ -73,6 +73,17 @@ fn by_cfg_attr_with_test() {
     assert_isolated();
 }
 
+#[cfg_attr(all(), cfg_attr(all(), test, isolated))]
+fn by_two_cfg_attrs() {
+    assert_isolated();
+}
+
+#[r#test]
+#[isolated]
+fn below_a_raw_test() {
+    assert_isolated();
+}
+
 #[cfg_attr(all(), isolated(net))]
 fn by_cfg_attr() {
     assert_isolated();
@@ -183,6 +194,21 @@ fn r#match() {
     assert_isolated();
 }
 
+/// The harness writes `r#` before keywords alone, and so does belljar.
+#[isolated]
+fn r#union() {
+    assert_eq!(belljar::whereabouts().expect("a sandbox").test, concat!(module_path!(), "::union"));
+    assert_eq!(std::thread::current().name(), Some("union"));
+}
+
+mod r#mod {
+    #[belljar::isolated]
+    fn r#type() {
+        assert_eq!(belljar::whereabouts().expect("a sandbox").test, concat!(module_path!(), "::r#type"));
+        assert_eq!(std::thread::current().name(), Some("r#mod::r#type"));
+    }
+}
+
 #[isolated]
 fn calls_itself() {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -278,6 +304,34 @@ macro_rules! made {
 
 made!(by_a_macro => 1 + 1, by_the_same_macro => 4 / 2);
 
+macro_rules! made_of_values {
+    ($name:ident: $timeout:literal $pids:expr, $user:expr, $path:expr, $variable:literal, $krate:path, $body:block) => {
+        #[isolated(
+            timeout = $timeout, pids = $pids, user = $user, bind = [$path], env = [$variable, "B=c"], crate = $krate
+        )]
+        #[cfg_attr(any(), ignore)]
+        fn $name() $body
+    };
+}
+
+made_of_values!(by_a_macro_with_values: "1m" 1024, "7:8", "Cargo.toml:/manifest", "A=b", belljar, {
+    assert_eq!(std::env::var("A").as_deref(), Ok("b"));
+    assert_eq!(nix::unistd::getgid().as_raw(), 8);
+    assert_isolated();
+});
+
+macro_rules! made_of_lists {
+    ($name:ident $binds:expr, $env:expr, $tmpfs:literal) => {
+        #[isolated(bind = $binds, env = $env, tmpfs = $tmpfs)]
+        fn $name() {
+            assert_eq!(std::env::var("A").as_deref(), Ok("b"));
+            assert_isolated();
+        }
+    };
+}
+
+made_of_lists!(by_a_macro_with_lists["Cargo.toml:/manifest"], ["A=b"], "8MiB");
+
 macro_rules! made_below_test {
     ($name:ident) => {
         #[test]
@@ -350,6 +404,7 @@ fn each_test_is_listed_once() {
         "above_test",
         "above_test_in_a_macro",
         "bare",
+        "below_a_raw_test",
         "below_a_runtime",
         "below_a_runtime_with_arguments",
         "below_a_test_by_cfg_attr",
@@ -358,11 +413,14 @@ fn each_test_is_listed_once() {
         "below_test",
         "below_test_in_a_macro",
         "by_a_macro",
+        "by_a_macro_with_lists",
         "by_a_macro_with_test",
+        "by_a_macro_with_values",
         "by_cfg_attr",
         "by_cfg_attr_with_test",
         "by_its_path",
         "by_the_same_macro",
+        "by_two_cfg_attrs",
         "calls_itself",
         "each_test_is_listed_once",
         "each_test_is_run_once",
@@ -372,10 +430,12 @@ fn each_test_is_listed_once() {
         "module::hostile_names::with_shadowed_names",
         "module::in_a_module",
         "r#match",
+        "r#mod::r#type",
         "renamed::by_another_name",
         "renamed::through_another_crate",
         "renamed::through_another_crate_above_a_runtime",
         "that_is_public",
+        "union",
         "that_never_returns",
         "with_a_result",
         "with_a_return",

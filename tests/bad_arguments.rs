@@ -95,6 +95,33 @@ fn no_policy() {}
 #[isolated(uids = 70000u8, user = "+5", pids = 32u8, tmpfs = "16EiB")]
 fn numbers_of_other_kinds() {}
 
+#[isolated(moutn, mem = "1GiB", hots = "jar", frobnicate)]
+fn near_and_far() {}
+
+#[isolated(root = "overlayfs", unsupported = "skipped", user = "hsot")]
+fn near_values() {}
+
+#[isolated(root = "debian", tmpfs = "1GiB")]
+fn a_relative_path() {}
+
+#[isolated("net, mount")]
+fn in_quotation_marks() {}
+
+#[isolated(timeout =, memory = )]
+fn no_values() {}
+
+#[isolated(timeout = "5s"x, cpu = 0.5f32, pids = 32usize, bind = ["/usr"z])]
+fn suffixes() {}
+
+macro_rules! made {
+    ($name:ident $literal:literal $expression:expr) => {
+        #[isolated(timeout = $literal, bind = [$expression])]
+        fn $name() {}
+    };
+}
+
+made!(by_a_macro "soon" 5);
+
 fn main() {
     unknown_word();
     unknown_key();

@@ -26,6 +26,32 @@ fn locks_inside() {
     serial_test::local_serial_core(vec![""], None, || {});
 }
 
+#[isolated = "net"]
+fn key_and_value() {}
+
+struct WithMethods;
+
+impl WithMethods {
+    #[isolated]
+    fn with_self(&self, _number: u32) {}
+}
+
+trait WithoutBodies {
+    #[isolated]
+    fn without_a_body();
+}
+
+#[isolated]
+fn with_an_error_in_its_body() {
+    let number = ;
+}
+
+#[isolated]
+#[test]
+fn with_an_error_in_its_body_too() {
+    if let Some(_) = { }
+}
+
 #[isolated]
 struct NoFunction;
 
@@ -35,4 +61,5 @@ mod no_function {}
 fn main() {
     with_parameters(1, "");
     let _ = NoFunction;
+    WithMethods.with_self(1);
 }

@@ -126,3 +126,36 @@ fn under_miri_all_are_ignored() {
     let Run { status, output, .. } = miri(&["--include-ignored"]);
     assert!(!status.success() && output.contains("test result: FAILED. 0 passed; 11 failed; 0 ignored"), "{output}");
 }
+
+#[test]
+fn under_miri_nothing_is_unused() {
+    let mut cargo = cargo(&["check", "--tests", "--features=panics"], &target("miri-strict"), true, None);
+    let Run { status, output, .. } = run(cargo.env("RUSTFLAGS", "--cfg miri --deny warnings"));
+    assert!(status.success(), "{output}");
+}
+
+/// The verdicts on bodies that panic, where that aborts, in the order of their names; and what was printed.
+fn verdicts_of_panics(is_isolated: bool, runner: Option<&str>) -> (Vec<String>, String) {
+    let subcommand = ["test", "--test=panics", "--features=panics", "-Zpanic-abort-tests"];
+    let mut cargo = cargo(&subcommand, &target("panic-abort"), is_isolated, runner);
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_PROFILE_DEV_PANIC", "abort").args(["--", "--test-threads=1"]);
+    let output = run(&mut cargo).output;
+    let verdicts = output.lines().filter(|line| line.starts_with("test ") && line.contains(" ... "));
+    let mut verdicts: Vec<_> = verdicts.map(str::to_owned).collect();
+    verdicts.sort();
+    (verdicts, output)
+}
+
+#[test]
+fn panics_that_abort_are_as_without() {
+    for runner in runners() {
+        let (without, output) = verdicts_of_panics(false, *runner);
+        let ends = |end: &str| without.iter().filter(|verdict| verdict.ends_with(end)).count();
+        assert_eq!([ends(" ... ok"), ends(" ... FAILED")], [6, 5], "{output}");
+        let (with, output) = verdicts_of_panics(true, *runner);
+        assert_eq!(with, without, "{output}");
+        for told in ["panics.rs:", "by accident", "killed by SIGABRT"] {
+            assert!(output.contains(told), "{output}");
+        }
+    }
+}

@@ -6,3 +6,5 @@ mod above;
 mod args;
 #[path = "../macros/src/expand.rs"]
 mod expand;
+#[path = "../macros/src/function.rs"]
+mod function;

@@ -229,6 +229,26 @@ fn exits_0_although_it_should_panic() {
 
 #[isolated]
 #[ignore = "run by verdicts"]
+fn calls_another_test() {
+    returns();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn calls_another_test_although_it_should_panic() {
+    returns();
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn calls_another_test_that_should_panic() {
+    panics_as_it_should();
+    println!("and goes on");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
 #[should_panic]
 fn exits_1_although_it_should_panic() {
     process::exit(1);

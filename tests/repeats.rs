@@ -34,6 +34,16 @@ made!(
 made!(#[test] #[ignore = "run by the others"] victim_that_fails panic!("on purpose"));
 made!(#[test] #[ignore = "run by the others"] #[should_panic(expected = "purpose")] victim_that_panics panic!("on purpose"));
 made!(
+    #[test]
+    #[ignore = "run by the others"]
+    r#union {}
+);
+made!(
+    #[test]
+    #[ignore = "run by the others"]
+    r#match {}
+);
+made!(
     #[ignore = "run by the others"]
     victim_that_is_there_once {}
 );
@@ -60,6 +70,8 @@ fn a_test_that_is_there_twice_is_run_once() {
     for threads in ["1", "2"] {
         for (victim, verdict) in [
             ("victim", "ok. 2 passed; 0 failed"),
+            ("union", "ok. 2 passed; 0 failed"),
+            ("r#match", "ok. 2 passed; 0 failed"),
             ("victim_that_fails", "FAILED. 0 passed; 2 failed"),
             ("victim_that_panics", "ok. 2 passed; 0 failed"),
         ] {

@@ -90,6 +90,9 @@ table! {
     exits_0_although_it_should_panic: Fails ["called exit(0)", "test did not panic as expected"];
     exits_1_although_it_should_panic: Fails ["called exit(1)", "test did not panic as expected"];
     exits_0_at_once_although_it_should_panic: Fails ["called _exit(0)", "test did not panic as expected"];
+    calls_another_test: Fails ["has called `hostile::returns`", "called exit(101)"] without ["--list"];
+    calls_another_test_although_it_should_panic: Fails ["has called `hostile::returns`", "test did not panic as expected"];
+    calls_another_test_that_should_panic: Fails ["has called `hostile::panics_as_it_should`"] without ["and goes on"];
     aborts_although_it_should_panic: Fails ["killed by SIGABRT", "test did not panic as expected"];
     exits_after_a_panic_that_was_caught: Fails ["called exit(0)", "test did not panic as expected"];
     dies_in_an_exit_handler: Fails ["the body returned, but then its process was killed by SIGKILL"];

@@ -17,14 +17,23 @@ use std::str::FromStr as _;
 use proc_macro2::{Span, TokenStream};
 
 /// The attributes that make a test of the function that they stand on, by the last name of their paths.
-pub(crate) const MAKERS: [&str; 7] =
-    ["gtest", "property_test", "proptest", "rstest", "test", "test_case", "test_matrix"];
+const MAKERS: [&str; 9] =
+    ["gtest", "parameterized", "property_test", "proptest", "quickcheck", "rstest", "test", "test_case", "test_matrix"];
 
-/// The attributes of serial_test that take a lock for the time in which the function runs.
-pub(crate) const LOCKS: [&str; 2] = ["parallel", "serial"];
+/// Whether an attribute makes a test of the function that it stands on, by the first and the last name of its path.
+pub(crate) fn is_maker(first: &str, last: &str) -> bool {
+    MAKERS.contains(&last) || (first == "test_with" && !is_file_lock(first, last))
+}
 
-/// Those that take it by a file.
-pub(crate) const FILE_LOCKS: [&str; 2] = ["file_parallel", "file_serial"];
+/// Whether an attribute of serial_test takes a lock for the time in which the function runs.
+pub(crate) fn is_lock(last: &str) -> bool {
+    ["parallel", "serial"].contains(&last)
+}
+
+/// Whether an attribute takes such a lock by a file.
+pub(crate) fn is_file_lock(first: &str, last: &str) -> bool {
+    ["file_parallel", "file_serial"].contains(&last) || (first == "test_with" && last == "lock")
+}
 
 /// What stands above our attribute.
 #[derive(Debug, Default)]
@@ -37,6 +46,8 @@ pub(crate) struct Above {
     pub(crate) has_file_lock: bool,
     /// Whether ours is for one of several cases of rstest's: one of them stands below it.
     pub(crate) is_for_one_case: bool,
+    /// Whether ours does not stand below each `#[test_case]`, before the next one.
+    pub(crate) lacks_some_cases: bool,
 }
 
 /// When an attribute is there. `None` stands for always.
@@ -110,7 +121,17 @@ impl Source {
         let mut above = self.collect(&before);
         let cases = |attributes: &[Range<usize>]| attributes.iter().filter(|attribute| self.is_case(attribute)).count();
         let below = cases(&behind);
-        above.is_for_one_case = !above.makers.is_empty() && below > 0 && below + cases(&before) > 1;
+        // What rstest_reuse applies has cases that stand elsewhere.
+        let has_more = !above.makers.is_empty() && below + cases(&before) > 1;
+        above.is_for_one_case =
+            below > 0 && (has_more || before.iter().any(|attribute| self.name(attribute) == "apply"));
+        let mut has_ours = true;
+        for attribute in before.iter().chain(&behind) {
+            let is_case = self.name(attribute) == "test_case";
+            above.lacks_some_cases |= is_case && !has_ours;
+            has_ours = (has_ours && !is_case) || self.has_ours(attribute);
+        }
+        above.lacks_some_cases |= !has_ours;
         Some(above)
     }
 
@@ -132,11 +153,21 @@ impl Source {
         let last = attributes[ours].clone();
         attributes.truncate(ours);
         let mut above = self.collect(&attributes);
-        if self.token(last.start) == "cfg_attr" {
-            let before = self.arguments(&last).into_iter().skip(1).take_while(|argument| !self.has_ours(argument));
-            before.for_each(|argument| self.add(&argument, &[], &mut above));
-        }
+        self.add_before_ours(&last, &mut above);
         Some(above)
+    }
+
+    /// Adds what stands before ours in a `cfg_attr`. Both are there under the same condition.
+    fn add_before_ours(&self, attribute: &Range<usize>, above: &mut Above) {
+        if self.name(attribute) != "cfg_attr" {
+            return;
+        }
+        for argument in self.arguments(attribute).iter().skip(1) {
+            if self.has_ours(argument) {
+                return self.add_before_ours(argument, above);
+            }
+            self.add(argument, &[], above);
+        }
     }
 
     /// Whether a token may stand between a function's attributes and its `fn`.
@@ -196,10 +227,19 @@ impl Source {
         })
     }
 
-    /// The last name of an attribute's path.
-    fn name(&self, attribute: &Range<usize>) -> &str {
+    /// The first and the last name of an attribute's path.
+    fn names(&self, attribute: &Range<usize>) -> [&str; 2] {
         let is_path = |index: &usize| self.token(*index) == ":" || self.token(*index).starts_with(is_in_name);
-        attribute.clone().take_while(is_path).last().map_or("", |index| self.token(index))
+        let mut names =
+            attribute.clone().take_while(is_path).map(|index| self.token(index)).filter(|name| *name != ":");
+        let first = names.next().unwrap_or_default();
+        [first, names.last().unwrap_or(first)].map(|name| name.trim_start_matches("r#"))
+    }
+
+    /// The last one.
+    fn name(&self, attribute: &Range<usize>) -> &str {
+        let [_, last] = self.names(attribute);
+        last
     }
 
     fn has_ours(&self, attribute: &Range<usize>) -> bool {
@@ -239,7 +279,7 @@ impl Source {
 
     /// Adds an attribute that is there if all `conditions` hold.
     fn add(&self, attribute: &Range<usize>, conditions: &[&str], above: &mut Above) {
-        let name = self.name(attribute);
+        let [first, name] = self.names(attribute);
         if name == "cfg_attr" {
             let arguments = self.arguments(attribute);
             let Some((condition, attributes)) = arguments.split_first() else { return };
@@ -252,14 +292,13 @@ impl Source {
             [one] => (*one).to_owned(),
             several => format!("all({})", several.join(", ")),
         };
-        if MAKERS.contains(&name) {
+        if is_maker(first, name) {
             let read = TokenStream::from_str(&condition);
             // What can't be read is taken for what is not there.
             above.makers.extend(read.ok().map(|condition| (!condition.is_empty()).then_some(condition)));
         }
-        let has_file_lock = FILE_LOCKS.contains(&name);
-        above.has_file_lock |= has_file_lock;
-        if LOCKS.contains(&name) {
+        above.has_file_lock |= is_file_lock(first, name);
+        if is_lock(name) {
             let text = self.text(attribute);
             let text = if condition.is_empty() { text.to_owned() } else { format!("cfg_attr({condition}, {text})") };
             above.locks.extend(TokenStream::from_str(&text));
@@ -385,6 +424,15 @@ mod tests {
             ("#[cfg_attr(unix, cfg_attr(not(x), allow(b), test))] #[isolated] fn name() {}", &["all(unix,not(x))"]),
             ("#[rstest] #[case(1)] #[case(2)] #[isolated] fn name() {}", &["always"]),
             ("#[cfg_attr(unix, test, isolated)] fn name() {}", &["always"]),
+            ("#[cfg_attr(unix, cfg_attr(x, test, isolated, allow(a)))] fn name() {}", &["always"]),
+            ("#[cfg_attr(unix, cfg_attr(y, test), cfg_attr(x, a, isolated), test)] fn name() {}", &["y"]),
+            ("#[r#test] #[r#isolated] fn name() {}", &["always"]),
+            ("#[parameterized(a = {1})] #[quickcheck_macros::quickcheck] #[isolated] fn name() {}", &["always"; 2]),
+            (
+                "#[test_with::env(A)] #[cfg_attr(unix, test_with::path(/))] #[isolated] fn name() {}",
+                &["always", "unix"],
+            ),
+            ("#[env(A)] #[test_with::lock(a)] #[isolated] fn name() {}", &[]),
             ("#[cfg_attr(unix, isolated, test)] fn name() {}", &[]),
             ("#[test] #[cfg_attr(unix, isolated(net))] fn name() {}", &["always"]),
             ("fn a<'a>(x: &'a u8) -> char { '\\'' } #[tokio::test] #[isolated] fn name() {}", &["always"]),
@@ -398,6 +446,15 @@ mod tests {
     fn locks_are_found() {
         let text = "#[serial(a, b)] #[cfg_attr(unix, serial_test::parallel)] #[isolated] fn name() {}";
         assert_eq!(above(text)[1], ["serial(a,b)", "cfg_attr(unix,serial_test::parallel)"]);
+        for (text, has_file_lock) in [
+            ("#[file_serial] #[isolated] fn name() {}", true),
+            ("#[test_with::lock(a)] #[isolated] fn name() {}", true),
+            ("#[lock(a)] #[test_with::env(A)] #[isolated] fn name() {}", false),
+        ] {
+            let source = Source::new(text.to_owned());
+            let above = source.above_attribute(text.find("#[isolated").expect("ours")).expect("ours");
+            assert_eq!(above.has_file_lock, has_file_lock, "{text}");
+        }
     }
 
     #[test]
@@ -409,11 +466,29 @@ mod tests {
             ("#[rstest] #[case(1)] #[case(2)] #[isolated] fn name(#[case] a: u8) {}", false),
             ("#[isolated] #[rstest] #[case(1)] #[case(2)] fn name() {}", false),
             ("#[rstest] #[isolated] #[case(1)] fn name() {}", false),
+            ("#[apply(a)] #[isolated] #[case(1)] fn name() {}", true),
+            ("#[apply(a)] #[case(1)] #[isolated] fn name() {}", false),
             ("#[rstest] #[case(1)] #[isolated] fn name() {} #[rstest] #[case(1)] fn other() {}", false),
         ] {
             let source = Source::new(text.to_owned());
             let above = source.above_attribute(text.find("#[isolated").expect("ours")).expect("ours");
             assert_eq!(above.is_for_one_case, is_for_one, "{text}");
+        }
+    }
+
+    #[test]
+    fn ours_may_be_for_some_cases() {
+        for (text, lacks_some) in [
+            ("#[test_case(1)] #[test_case(2)] #[isolated] fn name() {}", true),
+            ("#[test_case(1)] #[isolated] #[a] #[ntest::test_case(2)] fn name() {}", true),
+            ("#[isolated] #[test_case(1)] fn name() {}", true),
+            ("#[test_case(1)] #[a] #[isolated] #[test_case(2)] #[isolated(net)] fn name() {}", false),
+            ("#[test_case(1)] #[isolated] fn name() {}", false),
+            ("#[test] #[isolated] fn name() {}", false),
+        ] {
+            let source = Source::new(text.to_owned());
+            let above = source.above_attribute(text.find("#[isolated").expect("ours")).expect("ours");
+            assert_eq!(above.lacks_some_cases, lacks_some, "{text}");
         }
     }
 

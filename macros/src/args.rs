@@ -4,11 +4,12 @@
 //! on the token that caused it.
 
 use std::env;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
-use quote::ToTokens as _;
+use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::{Error, Expr, ExprArray, ExprLit, Lit, LitInt, LitStr, Path, Token};
@@ -157,6 +158,10 @@ impl Args {
             reader.add(error);
         }
         let ids = reader.ids();
+        if let (None, Some(name)) = (&reader.krate, other_name(env::args_os())) {
+            let hint = format!("belljar has the name `{name}` in this crate: write `crate = {name}`");
+            reader.add(Error::new(Span::call_site(), hint));
+        }
         let has_clocks = reader.has("time") || reader.monotonic.is_some() || reader.boottime.is_some();
         let args = Self {
             net: everything || reader.has("net"),
@@ -248,7 +253,7 @@ impl Reader {
             return Err(Error::new(span, "expected an argument before this comma"));
         }
         let Ok(name) = input.call(Ident::parse_any) else {
-            return Err(input.error(format!("expected a name; {}", valid_arguments())));
+            return Err(no_name(input));
         };
         let text = name.to_string();
         // `user` is a word, and with a value a key.
@@ -263,7 +268,9 @@ impl Reader {
             return Ok(());
         }
         let Some((_, example)) = KEYS.iter().find(|(key, _)| *key == text) else {
-            return Err(Error::new(name.span(), format!("unknown argument `{text}`; {}", valid_arguments())));
+            let near = nearest(&text, names()).map_or(String::new(), |near| format!(": did you mean `{near}`?"));
+            let text = format!("unknown argument `{text}`{near}\n\n{}", valid_arguments());
+            return Err(Error::new(name.span(), text));
         };
         if self.keys.contains(&text) {
             return Err(twice(&name));
@@ -279,21 +286,22 @@ impl Reader {
         if input.is_empty() {
             return Err(Error::new(name.span(), format!("`{text}` takes a value: write `{example}`")));
         }
-        if input.parse::<Token![=]>().is_err() || input.is_empty() {
+        let Ok(equals) = input.parse::<Token![=]>() else {
             return Err(input.error(format!("expected a value: write `{example}`")));
+        };
+        if input.is_empty() {
+            return Err(Error::new(equals.span, format!("expected a value: write `{example}`")));
         }
         match text.as_str() {
             "timeout" => self.timeout = Some(timeout(&string(input, example)?)?),
             "memory" => self.memory = Some(memory(&string(input, example)?)?),
-            "pids" => self.pids = Some(pids(&input.parse().map_err(expected("a whole number", example))?)?),
-            "cpu" => self.cpu = Some(cpu(&input.parse().map_err(expected("a number", example))?)?),
+            "pids" => self.pids = Some(pids(&integer(input, example)?)?),
+            "cpu" => self.cpu = Some(cpu(&literal(input, "a number", example)?)?),
             "root" => self.root = Some((root(&string(input, example)?)?, name.span())),
             "tmpfs" => self.tmpfs = Some((memory(&string(input, example)?)?, name.span())),
             "hostname" => self.hostname = Some(hostname(&string(input, example)?)?),
-            "user" => self.user = Some(user(&input.parse().map_err(expected("a number or a string", example))?)?),
-            "uids" => {
-                self.uids = Some((uids(&input.parse().map_err(expected("a whole number", example))?)?, name.span()));
-            }
+            "user" => self.user = Some(user(&literal(input, "a number or a string", example)?)?),
+            "uids" => self.uids = Some((uids(&integer(input, example)?)?, name.span())),
             "bind" => self.binds = self.list(input, example, bind, |bind| &bind.to)?,
             "env" => self.env = self.list(input, example, variable, |(name, _)| name)?,
             "boottime" => self.boottime = Some(offset(&string(input, example)?)?),
@@ -321,11 +329,11 @@ impl Reader {
         let strings: ExprArray = input.parse().map_err(expected("a list of strings", example))?;
         let mut values: Vec<T> = Vec::new();
         for element in &strings.elems {
-            let read = match element {
-                Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) => read(literal),
+            let string = match without_groups(element) {
+                Expr::Lit(ExprLit { lit: Lit::Str(string), .. }) => without_suffix(string.suffix(), string),
                 other => Err(Error::new_spanned(other, format!("expected a string: write `{example}`"))),
             };
-            match read {
+            match string.and_then(&read) {
                 Ok(value) if values.iter().any(|other| about(other) == about(&value)) => {
                     let text = format!("`{}` is there twice: remove one", about(&value));
                     self.add(Error::new_spanned(element, text));
@@ -338,17 +346,93 @@ impl Reader {
     }
 }
 
+/// The name that the crate which is compiled has for belljar, if it is another than `belljar`. The compiler's `arguments` tell.
+fn other_name(arguments: impl Iterator<Item = OsString>) -> Option<String> {
+    let mut names = Vec::new();
+    for argument in arguments {
+        // `--extern NAME=PATH`, in one argument or in two. Options may stand before the name.
+        let text = argument.to_string_lossy();
+        let text = text.strip_prefix("--extern=").unwrap_or(&text);
+        let Some((name, path)) = text.split_once('=') else { continue };
+        let file = path.rsplit('/').next().unwrap_or_default();
+        if file.starts_with("libbelljar-") || file.starts_with("libbelljar.") {
+            names.extend(name.rsplit(':').next().map(str::to_owned));
+        }
+    }
+    let is_usual = names.iter().any(|name| name == "belljar");
+    names.into_iter().next().filter(|_| !is_usual)
+}
+
 fn twice(name: &Ident) -> Error {
     Error::new(name.span(), format!("`{name}` is written twice: remove one"))
 }
 
+/// All that can be written, below each other.
 fn valid_arguments() -> String {
-    let keys: Vec<_> = KEYS.iter().map(|(_, example)| format!("`{example}`")).collect();
-    format!(
-        "the words are {}, and the options are {}",
-        WORDS.map(|word| format!("`{word}`")).join(", "),
-        keys.join(", ")
-    )
+    let options = KEYS.chunks(4).map(|keys| keys.iter().map(|(_, example)| *example).collect::<Vec<_>>().join(", "));
+    format!("words:   {}\noptions: {}", WORDS.join(", "), options.collect::<Vec<_>>().join(",\n         "))
+}
+
+/// The names of all arguments.
+fn names() -> impl Iterator<Item = &'static str> {
+    WORDS.into_iter().chain(KEYS.iter().map(|(key, _)| *key))
+}
+
+/// `what` is no value here. If another is near, the error says that first, and the rule for all values below.
+fn no_value(span: Span, what: &str, near: Option<String>, rule: &str) -> Error {
+    let text = match near {
+        Some(near) => format!("{what}: did you mean {near:?}?\n\n{rule}"),
+        None => format!("{what}: {rule}"),
+    };
+    Error::new(span, text)
+}
+
+/// An argument begins with something else than a name, such as a string.
+fn no_name(input: ParseStream<'_>) -> Error {
+    let span = input.span();
+    let example = match input.parse::<LitStr>().map(|string| string.value()) {
+        Ok(text) if text.parse().is_ok_and(|tokens| Args::parse(tokens).1.is_none()) => text,
+        _ => "net, timeout = \"5s\"".to_owned(),
+    };
+    Error::new(span, format!("expected a word or an option: write `#[isolated({example})]`\n\n{}", valid_arguments()))
+}
+
+/// The one of `names` that `text` may be meant for: it differs by few letters, or one of them begins with the other.
+fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let far = usize::MAX;
+    let rank = |name: &str| {
+        let distance = distance(text, name);
+        let is_near = distance <= (name.len() / 3).max(1);
+        let is_prefix = text.len() > 2 && (text.starts_with(name) || name.starts_with(text));
+        (is_near || is_prefix).then_some((if is_near { distance } else { far }, !is_prefix, distance))
+    };
+    let ranked = names.into_iter().filter_map(|name| rank(name).map(|rank| (rank, name)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, name)| name)
+}
+
+/// How many letters must be added, removed, replaced or swapped with the next one to come from one text to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<_>, Vec<_>) = (from.chars().collect(), to.chars().collect());
+    // In row `i` and column `j`: the distance between the first `i` and the first `j` letters.
+    let mut rows: Vec<Vec<usize>> = Vec::new();
+    for i in 0..=from.len() {
+        let mut row: Vec<usize> = Vec::new();
+        for j in 0..=to.len() {
+            row.push(match (i.checked_sub(1), j.checked_sub(1)) {
+                (None, _) => j,
+                (_, None) => i,
+                (Some(a), Some(b)) => {
+                    let is_swap = a > 0 && b > 0 && from[a] == to[b - 1] && from[a - 1] == to[b];
+                    let swapped = if is_swap { rows[a - 1][b - 1] } else { usize::MAX - 1 };
+                    let added_or_removed = rows[a][j].min(row[b]);
+                    let replaced = rows[a][b] + usize::from(from[a] != to[b]);
+                    replaced.min(added_or_removed.min(swapped) + 1)
+                }
+            });
+        }
+        rows.push(row);
+    }
+    rows.last().and_then(|row| row.last()).copied().unwrap_or_default()
 }
 
 /// The tokens of one argument, and a place to point at when there are none.
@@ -376,8 +460,40 @@ fn split_at_commas(tokens: TokenStream) -> Vec<Argument> {
     arguments
 }
 
+/// Reads a literal, also one that a macro was given.
+fn literal(input: ParseStream<'_>, kind: &str, example: &str) -> syn::Result<Lit> {
+    let literal: Lit = input.parse().map_err(expected(kind, example))?;
+    without_suffix(literal.suffix(), &literal).cloned()
+}
+
+/// The literal, if it has no suffix.
+fn without_suffix<'l, L: ToTokens>(suffix: &str, literal: &'l L) -> syn::Result<&'l L> {
+    if suffix.is_empty() {
+        return Ok(literal);
+    }
+    Err(Error::new_spanned(literal, format!("a value has no suffix: remove `{suffix}`")))
+}
+
+/// What a macro was given as an expression stands in a group that can't be seen.
+fn without_groups(expression: &Expr) -> &Expr {
+    match expression {
+        Expr::Group(group) => without_groups(&group.expr),
+        other => other,
+    }
+}
+
 fn string(input: ParseStream<'_>, example: &str) -> syn::Result<LitStr> {
-    input.parse().map_err(expected("a string", example))
+    match literal(input, "a string", example)? {
+        Lit::Str(string) => Ok(string),
+        other => Err(expected("a string", example)(Error::new(other.span(), ""))),
+    }
+}
+
+fn integer(input: ParseStream<'_>, example: &str) -> syn::Result<LitInt> {
+    match literal(input, "a whole number", example)? {
+        Lit::Int(integer) => Ok(integer),
+        other => Err(expected("a whole number", example)(Error::new(other.span(), ""))),
+    }
 }
 
 /// Says what was expected where an error is.
@@ -431,20 +547,17 @@ fn root(literal: &LitStr) -> syn::Result<Root> {
         }
         _ => {
             let rule = "write \"tmpfs\", \"overlay\", or the path of a directory that begins with `/` or `./`";
-            Err(Error::new(literal.span(), format!("`{text}` is no root: {rule}")))
+            let path = || (!text.is_empty()).then(|| format!("./{text}"));
+            let near = nearest(&text, ["tmpfs", "overlay"]).map(str::to_owned).or_else(path);
+            Err(no_value(literal.span(), &format!("`{text}` is no root"), near, rule))
         }
     }
 }
 
-/// Reads a number, which has no type of its own.
-fn number(literal: &LitInt) -> Option<u32> {
-    literal.base10_parse().ok().filter(|_| literal.suffix().is_empty())
-}
-
 /// Reads how many ids there are.
 fn uids(literal: &LitInt) -> syn::Result<u32> {
-    match number(literal) {
-        Some(uids @ 1..) => Ok(uids),
+    match literal.base10_parse() {
+        Ok(uids @ 1..) => Ok(uids),
         _ => {
             let rule = "write a number from 1 to 4294967295";
             Err(Error::new(literal.span(), format!("`{literal}` is no number of ids: {rule}")))
@@ -458,8 +571,9 @@ fn unsupported(literal: &LitStr) -> syn::Result<bool> {
         "skip" => Ok(true),
         "fail" => Ok(false),
         other => {
-            let rule = "write \"skip\" or \"fail\", which is what becomes of the test where the host can't run it";
-            Err(Error::new(literal.span(), format!("`{other}` is neither: {rule}")))
+            let rule = "these say what becomes of the test where the host can't run it";
+            let near = nearest(other, ["skip", "fail"]).map(str::to_owned);
+            Err(no_value(literal.span(), &format!("`{other}` is neither \"skip\" nor \"fail\""), near, rule))
         }
     }
 }
@@ -470,7 +584,7 @@ fn user(literal: &Lit) -> syn::Result<User> {
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let id = |text: &str| text.parse().ok().filter(|id| *id < u32::MAX && is_number(text));
     let ids = match literal {
-        Lit::Int(literal) => number(literal).filter(|id| *id < u32::MAX).map(|id| (id, id)),
+        Lit::Int(literal) => literal.base10_parse().ok().filter(|id| *id < u32::MAX).map(|id| (id, id)),
         Lit::Str(text) if text.value() == "host" => return Ok(User::Host),
         Lit::Str(text) => {
             let text = text.value();
@@ -479,11 +593,13 @@ fn user(literal: &Lit) -> syn::Result<User> {
         }
         _ => None,
     };
-    let literal_text = literal.to_token_stream();
-    let rule =
-        "write the number of a user, one of a user and one of a group, or `host`: `1000`, `\"1000:100\"` or `\"host\"`";
-    ids.map(|(uid, gid)| User::Inside(uid, gid))
-        .ok_or_else(|| Error::new(literal.span(), format!("`{literal_text}` is no user: {rule}")))
+    ids.map(|(uid, gid)| User::Inside(uid, gid)).ok_or_else(|| {
+        let text = literal.to_token_stream().to_string();
+        let near = nearest(text.trim_matches('"'), ["host"]).map(str::to_owned);
+        let rule =
+            "write the number of a user, one of a user and one of a group, or `host`: `1000`, `\"1000:100\"` or `\"host\"`";
+        no_value(literal.span(), &format!("`{text}` is no user"), near, rule)
+    })
 }
 
 /// Reads `/src`, `/src:rw`, `/src:/dst` or `/src:/dst:rw`.
@@ -561,8 +677,8 @@ fn memory(literal: &LitStr) -> syn::Result<u64> {
 }
 
 fn pids(literal: &LitInt) -> syn::Result<u32> {
-    match number(literal) {
-        Some(pids @ PIDS_MIN..=PIDS_MAX) => Ok(pids),
+    match literal.base10_parse() {
+        Ok(pids @ PIDS_MIN..=PIDS_MAX) => Ok(pids),
         _ => Err(Error::new(
             literal.span(),
             format!(
@@ -719,6 +835,41 @@ mod tests {
             assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
             assert!(errors(good.clone()).is_empty(), "{good}");
         }
+    }
+
+    #[test]
+    fn what_is_near_is_found() {
+        for (text, near) in [
+            ("tiemout", Some("timeout")),
+            ("time_out", Some("timeout")),
+            ("nett", Some("net")),
+            ("ent", Some("net")),
+            ("network", Some("net")),
+            ("moutn", Some("mount")),
+            ("mounts", Some("mount")),
+            ("mem", Some("memory")),
+            ("uid", Some("uids")),
+            ("cpus", Some("cpu")),
+            ("binds", Some("bind")),
+            ("clearenv", Some("clear_env")),
+            ("boot_time", Some("boottime")),
+            ("n", None),
+            ("", None),
+            ("frobnicate", None),
+            ("capabilities", None),
+        ] {
+            assert_eq!(nearest(text, names()), near, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_name_is_found() {
+        let found = |arguments: &str| other_name(arguments.split(' ').map(OsString::from));
+        assert_eq!(found("rustc --extern glass=/a/libbelljar-0.rlib --extern b=/b.rlib").as_deref(), Some("glass"));
+        assert_eq!(found("rustc --extern=priv:glass=/a=b/libbelljar.rmeta").as_deref(), Some("glass"));
+        assert_eq!(found("rustc --extern glass=/a/libbelljar-0.rlib --extern belljar=/a/libbelljar-0.rlib"), None);
+        assert_eq!(found("rustc --extern glass=/a/libglass-0.rlib --extern m=/a/libbelljar_macros-0.so"), None);
+        assert_eq!(found("rust-analyzer-proc-macro-srv"), None);
     }
 
     #[test]

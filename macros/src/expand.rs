@@ -17,16 +17,17 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Span, TokenStream, TokenTree};
-use quote::{ToTokens, TokenStreamExt as _, quote, quote_spanned};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{
-    AttrStyle, Attribute, Error, Expr, ExprLit, GenericParam, ItemFn, Lit, LitStr, Meta, MetaNameValue, Path, Safety,
-    Stmt,
+    Attribute, Error, Expr, ExprLit, FnArg, GenericParam, Lit, LitStr, Meta, MetaNameValue, Path, ReturnType, Safety,
 };
 
-use crate::above::{Above, FILE_LOCKS, LOCKS, MAKERS, above};
+use crate::above::{Above, above, is_file_lock, is_lock, is_maker};
 use crate::args::{Args, Bind, Ids, Root};
+use crate::function::Function;
 
 /// Why a test is ignored, and fails if it is run nevertheless.
 const ELSEWHERE: &str =
@@ -50,16 +51,22 @@ pub(crate) fn isolated_case(arguments: TokenStream, item: TokenStream) -> TokenS
     expand(arguments, item, |_| Above { makers: vec![None], ..Above::default() })
 }
 
-fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&ItemFn) -> Above) -> TokenStream {
+fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&Function) -> Above) -> TokenStream {
     let (args, mut error) = Args::parse(arguments.clone());
     let mut add = |new: Error| match &mut error {
         Some(error) => error.combine(new),
         none => *none = Some(new),
     };
-    let mut function = match syn::parse2::<ItemFn>(item.clone()) {
+    let mut function = match syn::parse2::<Function>(item.clone()) {
         Ok(function) => function,
-        Err(_) => {
-            add(Error::new_spanned(&item, "`#[isolated]` goes on a test function: `#[isolated] fn name() { .. }`"));
+        Err(unread) => {
+            let is_function =
+                item.clone().into_iter().any(|token| matches!(token, TokenTree::Ident(word) if word == "fn"));
+            add(if is_function {
+                Error::new(unread.span(), format!("`#[isolated]` can't read this function: {unread}"))
+            } else {
+                Error::new_spanned(&item, "`#[isolated]` goes on a test function: `#[isolated] fn name() { .. }`")
+            });
             let errors = error.map(Error::into_compile_error);
             return quote!(#errors #item);
         }
@@ -72,6 +79,12 @@ fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&ItemFn)
     }
     if let Some(twin) = function.attrs.iter().find(|attribute| last_name(attribute.path()) == "isolated") {
         add(Error::new_spanned(twin, "`#[isolated]` is there twice: remove one"));
+    }
+    outside(&function).into_iter().for_each(&mut add);
+    if above.lacks_some_cases && is_case_of_ntest(&function) {
+        let hint = "ntest gives what stands below a case to that one alone, and the others would run on the host: write `#[isolated]` \
+                    below each `#[test_case]`";
+        add(Error::new(Span::call_site(), hint));
     }
     if above.is_for_one_case {
         let hint = "before one of several cases, `#[isolated]` is for that case alone, and the others would run on the host: \
@@ -96,14 +109,17 @@ fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&ItemFn)
 }
 
 /// What keeps `function` from being a test.
-fn unfit(function: &ItemFn) -> Vec<Error> {
+fn unfit(function: &Function) -> Vec<Error> {
     let signature = &function.sig;
     let mut errors = Vec::new();
     if let Some(asyncness) = &signature.asyncness {
         let hint = "an async test needs a runtime: write `#[tokio::test]` below `#[isolated]`";
         errors.push(Error::new(asyncness.span(), hint));
     }
-    if !signature.inputs.is_empty() {
+    if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
+        let hint = "a test is no method: write `fn` without `self`, outside of the `impl`";
+        errors.push(Error::new_spanned(receiver, hint));
+    } else if !signature.inputs.is_empty() {
         let hint =
             "a test takes no parameters: remove them, or write `#[isolated]` below the attribute that supplies them";
         errors.push(Error::new_spanned(&signature.inputs, hint));
@@ -118,10 +134,29 @@ fn unfit(function: &ItemFn) -> Vec<Error> {
     errors
 }
 
+/// Attributes that must not stand below ours: there they work outside of the sandbox, or make no test.
+fn outside(function: &Function) -> Vec<Error> {
+    let hint = |attribute: &Attribute| match last_name(attribute.path()).as_str() {
+        "traced_test" => Some("below `#[isolated]`, this would look for logs outside of the sandbox: write it above"),
+        "template" => Some("a template is no test: write `#[isolated]` on each function that applies it"),
+        _ => None,
+    };
+    let error = |attribute| hint(attribute).map(|hint| Error::new_spanned(attribute, hint));
+    function.attrs.iter().filter_map(error).collect()
+}
+
+/// Whether ntest has made this function, of a case: it begins with the parameters, as variables that have a type. test-case has such
+/// functions call the one with the parameters.
+fn is_case_of_ntest(function: &Function) -> bool {
+    let mut tokens = function.body.stream().into_iter();
+    let begins = matches!(tokens.next(), Some(TokenTree::Ident(word)) if word == "let");
+    begins && matches!(tokens.nth(1), Some(TokenTree::Punct(colon)) if colon.as_char() == ':')
+}
+
 /// Why a lock that an attribute above takes would keep nobody out, if it would not.
-fn lock_inside(function: &ItemFn, above: &Above) -> Option<&'static str> {
-    let is_taken_outside = !above.locks.is_empty() || function.attrs.iter().any(is_lock);
-    let is_taken_inside = |prefix| calls(function.block.to_token_stream(), prefix);
+fn lock_inside(function: &Function, above: &Above) -> Option<&'static str> {
+    let is_taken_outside = !above.locks.is_empty() || function.attrs.iter().any(locks);
+    let is_taken_inside = |prefix| calls(function.body.stream(), prefix);
     let takes_file = above.has_file_lock || is_taken_inside("fs_");
     (takes_file || (!is_taken_outside && is_taken_inside("local_"))).then_some(
         "what locks above `#[isolated]` does so inside the sandbox, where it is alone: write it below `#[isolated]`",
@@ -143,28 +178,35 @@ fn calls(tokens: TokenStream, prefix: &str) -> bool {
 /// Whether this attribute makes tests of the function that it is given, and may give it another shape. `#[test]` by a path into the
 /// standard library does not: so it is written by macros that have done that.
 fn makes_tests(attribute: &Attribute) -> bool {
-    MAKERS.contains(&last_name(attribute.path()).as_str()) && !is_standard_test(attribute)
+    let [first, last] = names(attribute.path());
+    is_maker(&first, &last) && !is_standard_test(attribute)
 }
 
 /// Whether this is `#[test]`, by a path into the standard library.
 fn is_standard_test(attribute: &Attribute) -> bool {
-    let path = attribute.path();
-    let standard = path.segments.first().is_some_and(|root| root.ident == "core" || root.ident == "std");
-    standard && last_name(path) == "test"
+    let [first, last] = names(attribute.path());
+    (first == "core" || first == "std") && last == "test"
 }
 
 /// Whether this attribute keeps tests apart.
-fn is_lock(attribute: &Attribute) -> bool {
-    let name = last_name(attribute.path());
-    LOCKS.iter().chain(&FILE_LOCKS).any(|lock| *lock == name)
+fn locks(attribute: &Attribute) -> bool {
+    let [first, last] = names(attribute.path());
+    is_lock(&last) || is_file_lock(&first, &last)
+}
+
+/// The first and the last name of a path.
+fn names(path: &Path) -> [String; 2] {
+    [path.segments.first(), path.segments.last()]
+        .map(|segment| segment.map_or(String::new(), |segment| segment.ident.unraw().to_string()))
 }
 
 fn last_name(path: &Path) -> String {
-    path.segments.last().map_or(String::new(), |segment| segment.ident.to_string())
+    let [_, last] = names(path);
+    last
 }
 
 /// The attribute that makes the function a test, as far as none has done that.
-fn test_attribute(function: &ItemFn, above: &Above) -> Option<TokenStream> {
+fn test_attribute(function: &Function, above: &Above) -> Option<TokenStream> {
     if function.attrs.iter().any(is_standard_test) {
         return None;
     }
@@ -179,7 +221,7 @@ fn test_attribute(function: &ItemFn, above: &Above) -> Option<TokenStream> {
 /// The same function, with what makes tests of it first, then what isolates them, and then all else, which so stays outside of the
 /// sandbox. Where rstest has cases, what stands before one of them is for that one alone: so ours goes behind the last, and only
 /// locks change places.
-fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> TokenStream {
+fn below_the_makers(krate: &Path, args: &TokenStream, mut function: Function) -> TokenStream {
     let ours: Attribute = syn::parse_quote!(#[#krate::__private::isolated_case(#args)]);
     let has_sandboxes = has_sandboxes();
     if !function.attrs.iter().any(|attribute| attribute.path().is_ident("ignore")) {
@@ -191,17 +233,15 @@ fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> T
     let mut index = 0;
     let (first, others): (Vec<_>, Vec<_>) = function.attrs.drain(..).partition(|attribute| {
         index += 1;
-        makes_tests(attribute) || last_case.is_some_and(|last| index <= last + 1 && !is_lock(attribute))
+        makes_tests(attribute) || last_case.is_some_and(|last| index <= last + 1 && !locks(attribute))
     });
     function.attrs.extend(first.into_iter().chain([ours]).chain(others));
     // Should ours get lost on the way, the body must not run.
     let name = function.sig.ident.to_string();
-    // The braces stay the user's: of a body that begins in a macro, the compiler counts nothing for coverage.
-    let check: Stmt = syn::parse_quote!(
+    function.begin_with(&quote! {
         #[cfg(#has_sandboxes)]
         #krate::__private::must_be_inside(#name);
-    );
-    function.block.stmts.insert(0, check);
+    });
     quote!(#function)
 }
 
@@ -209,13 +249,13 @@ fn below_the_makers(krate: &Path, args: &TokenStream, mut function: ItemFn) -> T
 fn isolated_test(
     args: &Args,
     arguments: &TokenStream,
-    function: &ItemFn,
+    function: &Function,
     test_attribute: Option<TokenStream>,
 ) -> TokenStream {
     let Args {
         net, mount, timeout, memory, pids, cpu, tmpfs, hostname, user, time, binds, env, clear_env, krate, ..
     } = args;
-    let ItemFn { attrs, vis, sig, block, .. } = function;
+    let Function { attrs, vis, sig, body } = function;
     let name = &sig.ident;
     let written = arguments.to_string();
     let should_panic = option(should_panic(attrs).map(ToTokens::into_token_stream));
@@ -243,22 +283,25 @@ fn isolated_test(
         |Bind { from, to, writable }| quote!(#krate::__private::Bind { from: #from, to: #to, writable: #writable }),
     );
     let env = env.iter().map(|(name, value)| quote!((#name, #value)));
-    // Attributes that stand inside the body belong there.
-    let (inner, outer): (Vec<_>, Vec<_>) =
-        attrs.iter().partition(|attribute| matches!(attribute.style, AttrStyle::Inner(_)));
-    let mut braced = TokenStream::new();
-    block.brace_token.surround(&mut braced, |tokens| {
-        tokens.append_all(inner);
-        tokens.append_all(&block.stmts);
-    });
+    // An error in the type of what the body returns points there.
+    let place = match &sig.output {
+        ReturnType::Type(_, returned) => returned.span(),
+        ReturnType::Default => name.span(),
+    };
+    let mut function_name = name.clone();
+    function_name.set_span(name.span().located_at(place));
     // A function of another ABI is no `fn() -> T`.
-    let body = if sig.abi.is_some() { quote!(|| #name()) } else { quote!(#name) };
+    let call = match sig.abi {
+        Some(_) => quote_spanned!(Span::mixed_site().located_at(place)=> || #function_name()),
+        None => quote!(#function_name),
+    };
+    let path = function.name();
     // Errors in what we write point at the function's name, not at the whole attribute.
     let span = Span::mixed_site().located_at(name.span());
     let run = quote_spanned! {span=>
         #krate::__private::run(const {
             &#krate::__private::Test {
-                name: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(#name)),
+                name: #path,
                 arguments: #written,
                 spec: #krate::__private::Spec {
                     net: #net,
@@ -281,36 +324,46 @@ fn isolated_test(
                 clear_env: #clear_env,
                 skip_unsupported: #skip_unsupported,
                 should_panic: #should_panic,
-                body: || #krate::__private::status(#body),
+                body: || #krate::__private::status(#call),
             }
         })
     };
     let has_sandboxes = has_sandboxes();
     let elsewhere = elsewhere(function, test_attribute.as_ref());
+    // The span of this function goes from the attribute to the end of the body: so Clippy sees that the body is a test's. Its braces stay
+    // at the attribute: at the body, that would count twice for coverage.
+    let mut beginning: Vec<TokenTree> = quote!(#vis fn).into_iter().collect();
+    beginning.iter_mut().take(1).for_each(|token| token.set_span(Span::mixed_site().located_at(body.span())));
+    let mut inside = Group::new(
+        Delimiter::Brace,
+        quote! {
+            // Or Clippy would take this for one more test, outside of all modules for tests.
+            #[cfg(test)]
+            #sig #body
+            #run;
+        },
+    );
+    inside.set_span(Span::mixed_site());
     quote! {
         #[cfg(#has_sandboxes)]
-        #(#outer)*
+        #(#attrs)*
         #test_attribute
-        #vis fn #name() {
-            #sig #braced
-            #run
-        }
+        #(#beginning)* #name() #inside
         #elsewhere
     }
 }
 
 /// What stands for the test where there are no sandboxes: one that is ignored, and does not pass if it is run nevertheless. The body
 /// may not even compile there.
-fn elsewhere(ItemFn { attrs, vis, sig, .. }: &ItemFn, test_attribute: Option<&TokenStream>) -> TokenStream {
+fn elsewhere(Function { attrs, vis, sig, .. }: &Function, test_attribute: Option<&TokenStream>) -> TokenStream {
     let name = &sig.ident;
     let has_sandboxes = has_sandboxes();
     let has = |name: &str| attrs.iter().any(|attribute| attribute.path().is_ident(name));
-    let outer = attrs.iter().filter(|attribute| matches!(attribute.style, AttrStyle::Outer));
     let ignore = (!has("ignore")).then(|| quote!(#[ignore = #ELSEWHERE]));
     let fail = if has("should_panic") { quote!(::std::eprintln!) } else { quote!(::core::panic!) };
     quote! {
         #[cfg(not(#has_sandboxes))]
-        #(#outer)*
+        #(#attrs)*
         #test_attribute
         #ignore
         #vis fn #name() {
@@ -414,7 +467,7 @@ mod tests {
                     fn a() {}
                 ),
             );
-            assert!(text.starts_with(&format!("{made}fna(){{fna(){{}}")), "{text}");
+            assert!(text.starts_with(&format!("{made}fna(){{#[cfg(test)]fna(){{}}")), "{text}");
         }
         assert!(
             on_linux(&isolated_case(
@@ -510,6 +563,74 @@ mod tests {
             ),
         );
         assert_eq!(text.matches("compile_error!").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn one_case_of_ntest_is_refused() {
+        let above = || Above { makers: vec![None; 2], lacks_some_cases: true, ..Above::default() };
+        let of_ntest = quote!(
+            fn name_1() {
+                let number: u32 = 1;
+                {
+                    body();
+                }
+            }
+        );
+        assert!(expanded_below(above(), quote!(), of_ntest.clone()).contains("compile_error!"));
+        let of_test_case = quote!(
+            fn _1() {
+                let _result = super::name(1);
+                _result
+            }
+        );
+        assert!(!expanded_below(above(), quote!(), of_test_case).contains("compile_error!"));
+        let of_each = Above { lacks_some_cases: false, ..above() };
+        assert!(!expanded_below(of_each, quote!(), of_ntest).contains("compile_error!"));
+    }
+
+    #[test]
+    fn what_would_work_outside_is_refused() {
+        for item in [
+            quote!(
+                #[traced_test]
+                fn a() {}
+            ),
+            quote!(
+                #[tokio::test]
+                #[tracing_test::traced_test]
+                async fn a() {}
+            ),
+            quote!(
+                #[template]
+                #[rstest]
+                #[case(1)]
+                fn a(#[case] number: u32) {}
+            ),
+        ] {
+            let text = expanded(quote!(), item);
+            assert_eq!(text.matches("compile_error!").count(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_the_compilers() {
+        let body = quote!(#![a] let = if syntax else newer @ than 5 ours);
+        let text = body.to_string().replace(' ', "");
+        let by_itself = expanded(quote!(), quote!(fn a() { #body }));
+        assert!(by_itself.contains(&format!("fna(){{{text}}}")), "{by_itself}");
+        let below = expanded(quote!(), quote!(#[tokio::test] async fn a() { #body }));
+        assert!(below.contains(&format!("must_be_inside(\"a\");{{{text}}}")), "{below}");
+        let read = expanded(
+            quote!(),
+            quote!(
+                #[tokio::test]
+                async fn a() {
+                    #![a]
+                    b()
+                }
+            ),
+        );
+        assert!(read.contains("{#![a]#[cfg(") && read.contains("must_be_inside(\"a\");b()}"), "{read}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The `#[isolated]` attribute of [belljar](https://docs.rs/belljar), which re-exports it and documents it.
 //!
-//! This crate only turns tokens into tokens: `args` reads what stands in the parentheses, `above` what stands above, and
-//! `expand` writes the test. What the words mean is decided in the runtime.
+//! This crate only turns tokens into tokens: `args` reads what stands in the parentheses, `function` what stands below, `above`
+//! what stands above, and `expand` writes the test. What the words mean is decided in the runtime.
 
 mod above;
 mod args;
 mod expand;
+mod function;
 
 use proc_macro::TokenStream;
 

@@ -232,6 +232,9 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// cgroups(7): of version 2, which the user may divide (`systemd-run --user --scope -p Delegate=yes -- cargo test`), or of
 /// version 1 for root. For `pids` alone, ordinary users need none since Linux 5.14.
 ///
+/// It goes where `#[test]` would, or directly under it. In a module that is not for tests alone, write `#[cfg(test)]` above: a
+/// dev-dependency is there for tests alone.
+///
 /// `#[test]`, a runtime's attribute, `#[rstest]`, `#[test_case]` and the like may stand above or below: each test is there once.
 /// (What `macro_rules` puts above can't be seen, nor can anything before Rust 1.88. If that makes a test too, the harness has two, of
 /// which one is run, and the end of the run says so: write `#[isolated]` first.) Other attributes work inside the sandbox if they stand
@@ -260,8 +263,19 @@ pub mod __private {
 
     use std::process::{ExitCode, Termination};
 
+    /// What a test may return.
+    #[diagnostic::on_unimplemented(
+        message = "a test can't return `{Self}`",
+        label = "write no type, or `Result<(), E>` with an error `E` that implements `Debug`",
+        note = "a test returns what implements `std::process::Termination`"
+    )]
+    pub trait Returned: Termination {}
+
+    #[diagnostic::do_not_recommend]
+    impl<T: Termination> Returned for T {}
+
     /// Calls `body`, and returns the status that its value stands for, as the harness would.
-    pub fn status<T: Termination>(body: fn() -> T) -> u8 {
+    pub fn status<T: Returned>(body: fn() -> T) -> u8 {
         let code = __rust_begin_short_backtrace(body).report();
         // An exit code shows its number only by comparison. It has one: this is Unix.
         (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).unwrap_or(u8::MAX)

@@ -1,5 +1,5 @@
 //! The same bodies with the attribute and without it, as the feature says.
-#![cfg_attr(any(miri, not(target_os = "linux")), allow(unused_imports))] // There are no bodies then.
+#![cfg_attr(any(miri, not(target_os = "linux")), allow(dead_code, unused_imports))] // There are no bodies then.
 
 use covered::{before_the_end, collatz};
 

@@ -1,5 +1,5 @@
 //! What becomes of tests, as runners see it: with the attribute and without it, as the feature says.
-#![cfg_attr(any(miri, not(target_os = "linux")), allow(unused_imports))] // There are no bodies then.
+#![cfg_attr(any(miri, not(target_os = "linux")), allow(dead_code, unused_imports))] // There are no bodies then.
 
 use std::process::{Command, Stdio};
 use std::{env, fs, thread, time};

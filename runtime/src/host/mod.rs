@@ -17,7 +17,8 @@ pub(crate) mod spares;
 pub(crate) mod surroundings;
 pub(crate) mod trace;
 
-use std::panic::resume_unwind;
+use std::any::Any;
+use std::panic::{panic_any, resume_unwind};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -25,6 +26,7 @@ use nix::errno::Errno;
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::message::{self, Page};
 use crate::report::Step;
+use crate::sandbox::must_be_outside;
 use crate::spec::Test;
 use crate::zygote::{Zygote, is_ending, zygote};
 use judge::{Evidence, Obstacle, OwnedRefusal, Verdict, judge};
@@ -32,9 +34,11 @@ use sandbox::{NoSandbox, Sandbox};
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
 ///
-/// The panic has the body's message, and is not printed again. Where `#[should_panic]` would take *any* panic for a
+/// The panic has the body's message, and is not printed again, unless panics abort. Where `#[should_panic]` would take *any* panic for a
 /// pass, a failure that is none of the body's returns: the harness then says that the test did not panic.
+#[track_caller]
 pub fn run(test: &'static Test) {
+    must_be_outside(test.short_name());
     let verdict = repeats::once(test, || {
         let started = Instant::now();
         let _span = trace::test(test);
@@ -44,8 +48,8 @@ pub fn run(test: &'static Test) {
     });
     match verdict {
         Verdict::Passed => {}
-        Verdict::Panicked(Some(text)) => resume_unwind(Box::new(text)),
-        Verdict::Panicked(None) => resume_unwind(Box::new(NoText)),
+        Verdict::Panicked(Some(text)) => panic_with(text),
+        Verdict::Panicked(None) => panic_with(NoText),
         Verdict::Failed(text) => {
             eprintln!("{text}");
             if test.should_panic.is_none() {
@@ -56,10 +60,16 @@ pub fn run(test: &'static Test) {
             eprintln!("{text}");
             if let Some(expected) = test.should_panic {
                 // The harness takes this, and nothing else, for a pass.
-                resume_unwind(Box::new(expected));
+                panic_with(expected);
             }
         }
     }
+}
+
+/// Panics with what the harness is to know. Where a panic aborts, the harness learns of it by its hook (`-Zpanic-abort-tests`).
+#[track_caller]
+fn panic_with<P: Any + Send>(payload: P) -> ! {
+    if cfg!(panic = "abort") { panic_any(payload) } else { resume_unwind(Box::new(payload)) }
 }
 
 /// What a test panics with when its message has been printed, or can't be known.

@@ -281,6 +281,14 @@ pub(crate) fn outside(test: &str) -> String {
     )
 }
 
+/// The body of `outer` has called `test`.
+pub(crate) fn called_inside(test: &str, outer: &str) -> String {
+    format!(
+        "belljar: the body of `{outer}` has called `{test}`, which is an isolated test itself: no sandbox can be made inside of one. \
+         So the process ends here. Put what both do into a function, and call that in both.\n"
+    )
+}
+
 pub(crate) fn not_a_test_run(test: &str) -> String {
     format!(
         "{}: this process has no zygote, because it was started with `--list` or `--help`. Start it without, to run tests.",

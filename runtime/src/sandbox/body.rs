@@ -1,10 +1,11 @@
 //! The test's process: PID 2, in which the body runs on a thread that bears the test's name.
 
+use std::any::Any;
 use std::env;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::OnceLock;
 use std::thread;
@@ -90,7 +91,12 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
     // The thread is joined, so that the destructors of its locals belong to the body.
     let result = body.join().unwrap_or_else(Err);
     let _ = OVER.set(());
-    match finish(report, result) {
+    end(finish(report, result))
+}
+
+/// Ends this process, after the report.
+fn end(reported: nix::Result<()>) -> ! {
+    match reported {
         Ok(()) => process::exit(REPORTED),
         Err(_) => process::exit(UNREPORTED),
     }
@@ -145,6 +151,9 @@ fn receive(report: &Report) -> nix::Result<Option<&'static Test>> {
 fn run_body(test: &'static Test) -> thread::Result<u8> {
     // Without a signal stack, an overflow is reported less well, and as reliably.
     let _ = sys::watch_stack();
+    if cfg!(panic = "abort") {
+        report_panics();
+    }
     mark(Moment::BodyBegins, c"");
     let result = catch_unwind(AssertUnwindSafe(test.body));
     if sys::is_marked_process() {
@@ -158,12 +167,34 @@ fn run_body(test: &'static Test) -> thread::Result<u8> {
     }
 }
 
+/// Where a panic aborts, of whichever thread, only its hook runs. So that one reports it, as the harness's does in other tests.
+fn report_panics() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        print(info);
+        let Some(report) = REPORT.get().filter(|_| sys::is_marked_process()) else { return };
+        let _ = OVER.set(());
+        mark(Moment::BodyEnds, c"");
+        let reported = check(report).and_then(|()| send_text(report, info.payload()));
+        end(reported.and_then(|outcome| report.send(&Frame::Finished(outcome))))
+    }));
+}
+
 /// Ends the process unless it is a sandbox's: a body that came here by another way than ours is not to run, and is no pass, whatever
 /// its test expects.
 pub fn must_be_inside(test: &str) {
     if TEST.get().is_none() {
         // Past the harness, which could not print it any more.
         let _ = io::stderr().write_all(message::outside(test).as_bytes());
+        process::exit(PANICKED)
+    }
+}
+
+/// Ends the process if it is a sandbox's: the body has called an isolated test, which can't have a sandbox of its own. That is no panic,
+/// so that no test may expect it.
+pub(crate) fn must_be_outside(test: &str) {
+    if let Some(outer) = TEST.get() {
+        let _ = io::stderr().write_all(message::called_inside(test, outer.short_name()).as_bytes());
         process::exit(PANICKED)
     }
 }
@@ -219,17 +250,22 @@ fn finish(report: &Report, result: thread::Result<u8>) -> nix::Result<()> {
     let outcome = match result {
         Ok(status) => Outcome::Returned(status),
         Err(payload) => {
-            let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-            for piece in text.unwrap_or_default().as_bytes().chunks(PAYLOAD_MAX) {
-                report.send(&Frame::PanicText(piece))?;
-            }
-            let outcome = Outcome::Panicked { text: text.is_some() };
+            let outcome = send_text(report, &*payload)?;
             // The payload may be of a type whose destructor panics.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
             outcome
         }
     };
     report.send(&Frame::Finished(outcome))
+}
+
+/// Sends the text that a panic has, if it has one.
+fn send_text(report: &Report, payload: &(dyn Any + Send)) -> nix::Result<Outcome> {
+    let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    for piece in text.unwrap_or_default().as_bytes().chunks(PAYLOAD_MAX) {
+        report.send(&Frame::PanicText(piece))?;
+    }
+    Ok(Outcome::Panicked { text: text.is_some() })
 }
 
 extern "C" fn at_exit() {

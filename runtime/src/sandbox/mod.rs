@@ -12,7 +12,7 @@ pub(crate) mod mark;
 mod reaper;
 
 pub use body::must_be_inside;
-pub(crate) use body::{changes, usage, whereabouts};
+pub(crate) use body::{changes, must_be_outside, usage, whereabouts};
 pub use group::Group;
 
 use std::ffi::CStr;
