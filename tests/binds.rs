@@ -1,10 +1,17 @@
 //! Paths of the host that tests ask for by name.
 
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use belljar::isolated;
+use belljar_tests::{Run, as_runner, runners, this_binary};
 use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, chown, mkfifo};
 
 fn errno<T>(result: std::io::Result<T>) -> Option<Errno> {
     result.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
@@ -77,7 +84,7 @@ fn writes_where_nothing_is_bound() {
 /// What `test` writes to a file in the host's `/var/tmp`.
 fn written_by(test: &str) -> Option<String> {
     let name = format!("belljar-{}-{test}", std::process::id());
-    let mut command = belljar_tests::this_binary();
+    let mut command = this_binary();
     let run = belljar_tests::run(command.args(["--ignored", "--exact", test]).env(NAME, &name));
     assert!(run.passed(), "{}", run.output);
     let path = Path::new("/var/tmp").join(name);
@@ -118,13 +125,14 @@ fn binds_where_the_host_has_nothing() {}
 fn what_can_not_be_had_is_named() {
     for (test, path, error) in [
         ("binds_what_is_missing", "/nonexistent/belljar", "ENOENT"),
-        ("binds_where_nothing_can_be_made", "usr/nonexistent", "ENOENT"),
+        ("binds_where_nothing_can_be_made", "none can be made in a directory of the host's", "ENOENT"),
         ("binds_a_directory_on_a_file", "/lab", "ENOTDIR"),
-        ("binds_where_the_host_has_nothing", "/nonexistent/place", "ENOENT"),
+        ("binds_where_the_host_has_nothing", "/nonexistent/place is missing in a directory that is shown", "ENOENT"),
     ] {
         let run = belljar_tests::run_ignored(test);
         assert!(run.failed(), "{}", run.output);
-        for part in ["show a path of the host", path, error] {
+        assert!(!run.output.contains("this host does not let"), "{test}: {}", run.output);
+        for part in ["show a path of the host", "what it asks for can't be had", path, error] {
             assert!(run.output.contains(part), "{test} lacks {part:?}: {}", run.output);
         }
     }
@@ -158,4 +166,109 @@ fn what_is_bound_is_what_lies_there_now() {
     fs::create_dir_all(PLACE).expect("mkdir");
     let run = belljar_tests::run_ignored("replaces_a_file_before_each_of_many");
     assert!(run.passed(), "{}", run.output);
+}
+
+// ---- Every kind of file ----
+
+/// A package with a file of each kind, which belongs to whoever runs the tests.
+fn make_package(runner: Option<&str>) -> tempfile::TempDir {
+    let package = tempfile::tempdir().expect("a temporary directory");
+    let path = package.path();
+    fs::create_dir(path.join("closed")).expect("mkdir");
+    fs::write(path.join("closed/file"), "").expect("write");
+    fs::write(path.join("file"), "text").expect("write");
+    symlink("file", path.join("link")).expect("symlink");
+    mkfifo(&path.join("fifo"), Mode::from_bits_truncate(0o600)).expect("mkfifo");
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("chmod");
+    if runner.is_some() {
+        for name in ["", "closed", "closed/file", "file", "fifo"] {
+            chown(&path.join(name), Some(Uid::from_raw(65534)), None).expect("chown");
+        }
+    }
+    package
+}
+
+fn run_for(package: &Path, runner: Option<&str>, test: &str) -> Run {
+    let mut command = as_runner(runner, &this_binary());
+    command.args(["--exact", test, "--ignored", "--show-output"]).current_dir(package);
+    belljar_tests::run(command.env("CARGO_MANIFEST_DIR", package))
+}
+
+fn kind_of(path: &str) -> fs::FileType {
+    fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{path}: {error}")).file_type()
+}
+
+#[isolated(bind = [
+    "socket:/srv/socket",
+    "socket:/srv/not/there/socket:rw",
+    "fifo:/srv/fifo:rw",
+    "/dev/null:/srv/null",
+    "link:/srv/file",
+    "socket:/tmp/socket",
+])]
+#[ignore = "run by every_kind_of_file_can_be_bound"]
+fn uses_every_kind() {
+    assert!(kind_of("/srv/socket").is_socket() && kind_of("/srv/fifo").is_fifo());
+    assert!(kind_of("/srv/null").is_char_device() && kind_of("/srv/file").is_file());
+    for socket in ["/srv/socket", "/srv/not/there/socket", "/tmp/socket"] {
+        let mut answer = String::new();
+        let mut stream = UnixStream::connect(socket).unwrap_or_else(|error| panic!("{socket}: {error}"));
+        stream.read_to_string(&mut answer).expect("read");
+        assert_eq!(answer, "the host's");
+    }
+    fs::write("/srv/fifo", "inside").expect("write");
+    fs::write("/srv/null", "gone").expect("write");
+    assert_eq!(fs::read_to_string("/srv/file").expect("read"), "text");
+}
+
+#[test]
+fn every_kind_of_file_can_be_bound() {
+    for runner in runners() {
+        let package = make_package(*runner);
+        let socket = package.path().join("socket");
+        let server = UnixListener::bind(&socket).expect("bind");
+        fs::set_permissions(&socket, Permissions::from_mode(0o666)).expect("chmod");
+        let fifo = package.path().join("fifo");
+        let run = thread::scope(|scope| {
+            scope.spawn(move || {
+                for stream in server.incoming().take(3) {
+                    stream.expect("a client").write_all(b"the host's").expect("write");
+                }
+            });
+            let reader = scope.spawn(move || fs::read_to_string(fifo).expect("read"));
+            let run = run_for(package.path(), *runner, "uses_every_kind");
+            assert!(run.passed(), "{runner:?}: {}", run.output);
+            assert_eq!(reader.join().expect("join"), "inside");
+            run
+        });
+        assert!(run.left.is_empty());
+    }
+}
+
+#[isolated(bind = ["closed/file:/srv/file"])]
+#[ignore = "run by what_this_user_may_not_reach_is_told"]
+fn binds_what_is_closed() {}
+
+/// A directory that belongs to somebody else, who lets nobody in.
+#[isolated(uids = 65536)]
+#[ignore = "takes real root: .ci/run runs it"]
+fn what_this_user_may_not_reach_is_told() {
+    let package = make_package(None);
+    let closed = package.path().join("closed");
+    chown(&closed, Some(Uid::from_raw(7)), None).expect("chown");
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("chmod");
+    for (runner, remedy) in [
+        (None, "uids = 65536: root has power over"),
+        (Some("setpriv --reuid=1000 --regid=1000 --clear-groups"), "or open the directory: chmod o+x"),
+    ] {
+        let run = run_for(package.path(), runner, "binds_what_is_closed");
+        assert!(run.failed(), "{runner:?}: {}", run.output);
+        for words in ["EACCES", "may not enter the directory", "closed, which belongs to", "is 700", remedy] {
+            assert!(run.output.contains(words), "{runner:?}: {words:?}: {}", run.output);
+        }
+        fs::set_permissions(&closed, Permissions::from_mode(0o711)).expect("chmod");
+        let run = run_for(package.path(), runner, "binds_what_is_closed");
+        assert!(run.passed(), "the twin: {runner:?}: {}", run.output);
+        fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("chmod");
+    }
 }

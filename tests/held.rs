@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::{env, process};
 
 use belljar::isolated;
-use belljar_tests::{Run, fork, runners, this_binary};
+use belljar_tests::{Run, as_runner, fork, runners, this_binary};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -349,13 +349,7 @@ fn devices() -> String {
 
 /// Runs `test` for a package of its own.
 fn run_for(package: &Path, runner: Option<&str>, test: &str) -> Run {
-    let mut command = this_binary();
-    if let Some(runner) = runner {
-        let mut words = runner.split(' ');
-        let mut other = process::Command::new(words.next().expect("a program"));
-        other.args(words).arg(command.get_program()).env("RUST_BACKTRACE", "0").env_remove("KUBERNETES_SERVICE_HOST");
-        command = other;
-    }
+    let mut command = as_runner(runner, &this_binary());
     command.args(["--exact", test, "--ignored", "--show-output"]).current_dir(package);
     belljar_tests::run(command.env("CARGO_MANIFEST_DIR", package).env(DEVICES, devices()))
 }

@@ -71,6 +71,20 @@ pub fn this_binary() -> Command {
     command
 }
 
+/// The same command, to be run by one of the [`runners`].
+pub fn as_runner(runner: Option<&str>, command: &Command) -> Command {
+    let words = runner.unwrap_or("env").split(' ');
+    let mut other = Command::new("env");
+    other.args(words).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
+}
+
 /// Runs `command` to its end.
 pub fn run(command: &mut Command) -> Run {
     let mark = mark(command);

@@ -66,6 +66,8 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, reason = "hosts, users and test bodies do the unexpected")]
 
 #[cfg(target_os = "linux")]
+mod access;
+#[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod changes;

@@ -19,10 +19,6 @@ pub struct Test {
     pub spec: Spec,
     /// How long the body may run.
     pub timeout: Option<Duration>,
-    /// Environment variables that are set, names and values.
-    pub env: &'static [(&'static str, &'static str)],
-    /// Whether all others are removed.
-    pub clear_env: bool,
     /// Whether it is skipped where the host can't make its sandbox. Otherwise it then fails.
     pub skip_unsupported: bool,
     /// If `#[should_panic]` stands on it, the text that is expected; any panic has the empty one. The harness takes such a panic for a
@@ -54,6 +50,10 @@ pub struct Spec {
     pub time: Option<[Duration; 2]>,
     /// What of the host is shown besides.
     pub binds: &'static [Bind],
+    /// Environment variables that are set, names and values.
+    pub env: &'static [(&'static str, &'static str)],
+    /// Whether all others are removed.
+    pub clear_env: bool,
     /// The most memory that all processes have together, in bytes, if a limit is written.
     pub memory: Option<u64>,
     /// The most processes and threads that the test has, its own two included, if a limit is written.
@@ -103,6 +103,11 @@ impl Spec {
     /// Whether the test has written a limit, which is then a promise.
     pub(crate) fn has_limits(&self) -> bool {
         self.memory.is_some() || self.pids.is_some() || self.cpu.is_some()
+    }
+
+    /// The value that the test gives to an environment variable, if it does.
+    pub(crate) fn variable(&self, name: &str) -> Option<&'static str> {
+        self.env.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
     }
 
     /// Whether the root is a copy of a tree of the host.

@@ -55,6 +55,8 @@ const PLAIN: Spec = Spec {
     ids: Ids::One,
     time: None,
     binds: &[],
+    env: &[],
+    clear_env: false,
     memory: None,
     pids: None,
     cpu: None,
@@ -63,17 +65,8 @@ const PLAIN: Spec = Spec {
 };
 
 const fn probe(name: &'static str, written: &'static str, spec: Spec) -> Probe {
-    let test = Test {
-        name,
-        arguments: written,
-        spec,
-        timeout: None,
-        env: &[],
-        clear_env: false,
-        skip_unsupported: false,
-        should_panic: None,
-        body: || 0,
-    };
+    let test =
+        Test { name, arguments: written, spec, timeout: None, skip_unsupported: false, should_panic: None, body: || 0 };
     Probe { name, written, test }
 }
 
@@ -111,7 +104,7 @@ fn try_out(test: &'static Test) -> Result<(), Page> {
     match run_and_judge(test) {
         Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
         Ok(_) => Ok(()),
-        Err(Obstacle::Host(page) | Obstacle::Mistake(page)) => Err(page),
+        Err(Obstacle::Host(page) | Obstacle::Mistake(page) | Obstacle::Moment(page)) => Err(page),
     }
 }
 

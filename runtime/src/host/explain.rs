@@ -1,16 +1,18 @@
 //! Finds the likely cause of a refusal: in what the host says about itself, never by guessing from the errno alone.
 
+use std::env;
+use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{User, getegid, geteuid};
 
 use super::judge::OwnedRefusal;
 use super::surroundings::{Barrier, Place, Surroundings, security_context};
+use crate::access::closed_above;
 use crate::cgroup::{self, Trouble};
 use crate::message::Cause;
 use crate::proc::{self, has_capability, mount_points};
@@ -27,8 +29,26 @@ const CAP_SYS_ADMIN: u32 = 21;
 pub(super) fn explain(spec: &Spec, refusal: &OwnedRefusal) -> Cause {
     let around = Surroundings::look();
     let OwnedRefusal { step, path, errno, .. } = refusal;
-    let cause = find(*step, *errno, &Path::new("/").join(path), &around).or_else(|| explain_ids(spec.ids, refusal));
+    // What is shown is named by an absolute path, and its place in a root of the sandbox's own by a relative one.
+    let is_place = match spec.mount {
+        true => !path.starts_with('/'),
+        false => spec.binds.iter().any(|bind| path.ends_with(bind.to) && !path.ends_with(bind.from)),
+    };
+    let path = Path::new("/").join(path);
+    if *step == Step::Bind && *errno == Errno::ENOENT && is_place {
+        return Cause::no_place(&path);
+    }
+    let closed = || (*errno == Errno::EACCES).then(|| closed(&path, spec.ids)).flatten();
+    let cause = find(*step, *errno, &path, &around).or_else(|| explain_ids(spec.ids, refusal)).or_else(closed);
     cause.unwrap_or_else(|| Cause::unknown(&around))
+}
+
+/// That a directory above `path` is closed to root of the sandbox, if one is.
+fn closed(path: &Path, ids: Ids) -> Option<Cause> {
+    let (directory, metadata) = closed_above(path, ids)?;
+    let owner = User::from_uid(metadata.uid().into()).ok().flatten();
+    let owner = owner.map_or_else(|| format!("the user {}", metadata.uid()), |owner| owner.name);
+    Some(Cause::closed(&directory, metadata.mode() & 0o7777, &owner, geteuid().is_root()))
 }
 
 /// Why there are not the ids that a test asks for.

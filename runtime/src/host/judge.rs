@@ -102,23 +102,15 @@ pub(crate) enum Verdict {
     Failed(String),
 }
 
-/// Whether a refusal is about this host. Otherwise it is about the test, which names what isn't there, or about this moment, at which
-/// too much is in use: neither may be skipped.
-fn is_of_host(step: Step, errno: Errno) -> bool {
-    match errno {
-        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE => false,
-        Errno::ENOENT | Errno::ENOTDIR => !matches!(step, Step::Bind | Step::Copy),
-        _ => true,
-    }
-}
-
 /// Why a test did not run.
 #[derive(Debug)]
 pub(crate) enum Obstacle {
     /// This host can't make its sandbox.
     Host(Page),
-    /// Its sandbox can't be made, and that is not the host's nature.
+    /// It asks for what does not exist, such as a path.
     Mistake(Page),
+    /// Too much is in use at the moment.
+    Moment(Page),
     /// Anything else, with what to print.
     Other(String),
 }
@@ -143,7 +135,11 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
 pub(crate) fn refused(spec: &Spec, refusal: &OwnedRefusal) -> Obstacle {
     let OwnedRefusal { step, path, errno, .. } = refusal;
     let page = Page::new(*step, path, *errno, explain(spec, refusal));
-    if is_of_host(*step, *errno) { Obstacle::Host(page) } else { Obstacle::Mistake(page) }
+    match errno {
+        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE => Obstacle::Moment(page),
+        Errno::ENOENT | Errno::ENOTDIR if matches!(step, Step::Bind | Step::Copy) => Obstacle::Mistake(page),
+        _ => Obstacle::Host(page),
+    }
 }
 
 fn judge_run(name: &str, evidence: &Evidence) -> Verdict {

@@ -92,7 +92,8 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     kept::check().map_err(|bad| Verdict::Failed(message::bad_on_fail(name, bad)))?;
     let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => policy::verdict(test, page),
-        Obstacle::Mistake(page) => Verdict::Failed(page.in_full(name)),
+        Obstacle::Mistake(page) => Verdict::Failed(page.of_mistake(name)),
+        Obstacle::Moment(page) => Verdict::Failed(page.of_moment(name)),
         Obstacle::Other(text) => Verdict::Failed(text),
     })?;
     let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { sandbox.changes() };

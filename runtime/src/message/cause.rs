@@ -210,6 +210,31 @@ impl Cause {
         )
     }
 
+    /// There is no place for what is to be shown. It would lie in a directory of the host's.
+    pub(crate) fn no_place(path: &Path) -> Self {
+        Self::new(
+            "the place for what is to be shown does not exist, and none can be made in a directory of the host's",
+            format!("{} is missing in a directory that is shown", plain(path.display())),
+            "name another place: bind = [\"/path:/mnt/path\"]",
+        )
+    }
+
+    /// `directory` lets nobody in whom its mode keeps out. `is_root`: real root runs the tests.
+    pub(crate) fn closed(directory: &Path, mode: u32, owner: &str, is_root: bool) -> Self {
+        let directory = plain(directory.display());
+        Self::new(
+            format!("root of the sandbox may not enter the directory {directory}, which belongs to {owner}"),
+            format!("the mode of {directory} is {mode:03o}"),
+            if is_root {
+                format!(
+                    "run the tests as {owner}, or write uids = 65536: root has power over the users that a sandbox has"
+                )
+            } else {
+                format!("run the tests as {owner} or as root, or open the directory: chmod o+x {directory}")
+            },
+        )
+    }
+
     pub(crate) fn no_device(device: &str) -> Self {
         Self::new(
             "the host lacks a device that every program may count on",

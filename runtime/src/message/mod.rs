@@ -447,9 +447,19 @@ impl Page {
         [("step", step), ("error", error), ("cause", why), ("seen", seen), ("remedy", remedy)]
     }
 
-    /// All of it.
+    /// All of it, where the host is to blame.
     pub(crate) fn in_full(&self, test: &str) -> String {
         did_not_run(test, &format!("this host does not let its sandbox be set up.{}", self.list("  ")))
+    }
+
+    /// All of it, where the test asks for what is not there.
+    pub(crate) fn of_mistake(&self, test: &str) -> String {
+        did_not_run(test, &format!("what it asks for can't be had.{}", self.list("  ")))
+    }
+
+    /// All of it, where too much is in use.
+    pub(crate) fn of_moment(&self, test: &str) -> String {
+        did_not_run(test, &format!("its sandbox could not be set up at this moment.{}", self.list("  ")))
     }
 
     /// A line for each part.

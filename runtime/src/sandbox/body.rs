@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process;
 use std::sync::OnceLock;
 use std::thread;
@@ -80,7 +81,7 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
             give_up(report, refused)
         }
     }
-    sys::change_environment(proof, test.env, test.clear_env);
+    sys::change_environment(proof, birth.spec.env, birth.spec.clear_env);
     let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test)) {
         Ok(body) => body,
         Err(error) => {
@@ -124,8 +125,13 @@ fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if spec.mount && spec.root == Root::Tmpfs {
         // In that root there is nobody else whose home it could be.
-        if let Some(home) = env::var_os("HOME") {
-            chown(home.as_os_str(), Some(uid), Some(gid))?;
+        let home = spec.variable("HOME").map_or_else(|| env::var_os("HOME"), |home| Some(home.into()));
+        if let Some(home) = home.map(PathBuf::from).filter(|home| home.is_absolute()) {
+            match chown(&home, Some(uid), Some(gid)) {
+                // In what is shown of the host, it is as it is.
+                Err(Errno::EROFS) => {}
+                result => result?,
+            }
         }
     }
     setgroups(&[gid])?;

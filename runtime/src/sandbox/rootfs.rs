@@ -59,6 +59,10 @@ pub(crate) enum Operation {
     Symlink { path: CString, target: CString },
     /// Writes a file.
     File { path: CString, content: Vec<u8>, mode: Mode },
+    /// Writes a file with a number that no other sandbox has, as machine-id(5) describes it.
+    MachineId { path: CString },
+    /// Writes a setting of the kernel's, if the kernel has it.
+    Setting { path: CString, value: Vec<u8> },
     /// Gives away what lies at `path`, or only its mode, which writing and giving away have changed.
     Give { path: CString, owner: (Uid, Gid), mode: Mode },
     /// Mounts an overlay at `to` that shows `lower`; where the kernel can't, and `or_show`, shows `lower` itself, read-only.
@@ -196,6 +200,13 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
             symlinkat(target.as_c_str(), AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
         }
         Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
+        Operation::MachineId { path } => machine_id()
+            .and_then(|id| write_file(path, &id, Mode::from_bits_truncate(0o444)))
+            .or_refuse(Step::File, path),
+        Operation::Setting { path, value } => match write_setting(path, value) {
+            Err(Errno::ENOENT) => Ok(()),
+            result => result.or_refuse(Step::File, path),
+        },
         Operation::Give { path, owner: (uid, gid), mode } => {
             let given = chown(path.as_c_str(), Some(*uid), Some(*gid));
             let given = given.and_then(|()| fchmodat(AT_FDCWD, path.as_c_str(), *mode, FchmodatFlags::FollowSymlink));
@@ -280,6 +291,26 @@ fn write_file(path: &CStr, content: &[u8], mode: Mode) -> nix::Result<()> {
         rest = &rest[write(&file, rest)?..];
     }
     Ok(())
+}
+
+/// A number as machine-id(5) describes it: 32 hexadecimal digits, and the end of the line.
+fn machine_id() -> nix::Result<[u8; 33]> {
+    let mut random = sys::random()?;
+    // A UUID of version 4, as RFC 9562 describes it.
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    let mut id = [b'\n'; 33];
+    for (at, byte) in random.into_iter().enumerate() {
+        let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+        id[2 * at] = digit(byte >> 4);
+        id[2 * at + 1] = digit(byte & 0x0f);
+    }
+    Ok(id)
+}
+
+fn write_setting(path: &CStr, value: &[u8]) -> nix::Result<()> {
+    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, value).map(drop)
 }
 
 /// Makes the mount at `path` read-only, and those `below` it.

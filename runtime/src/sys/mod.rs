@@ -5,7 +5,7 @@
 pub(crate) mod namespaces;
 pub(crate) mod probe;
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_long, c_void};
 use std::io::{self, IoSlice};
 use std::mem;
 use std::ops::Range;
@@ -126,10 +126,15 @@ pub(crate) fn change_environment(_: &SingleThreaded, set: &[(&str, &str)], clear
     }
 }
 
-/// Removes a variable from the environment of this process.
-pub(crate) fn remove_variable(_: &SingleThreaded, name: &str) {
+/// Sets a variable in the environment of this process, or removes it.
+pub(crate) fn set_variable(_: &SingleThreaded, name: &str, value: Option<&OsStr>) {
     // SAFETY: the proof says that there is no other thread, which might read the environment meanwhile.
-    unsafe { std::env::remove_var(name) }
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
+    }
 }
 
 /// The monotonic clock, in nanoseconds. It is the same for all processes of one time namespace.
@@ -145,6 +150,14 @@ pub(crate) fn drop_capabilities() -> nix::Result<()> {
     let (header, sets) = ([VERSION_3, 0], [0_u32; 6]);
     // SAFETY: header and data have the layout that this version asks for, and outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+}
+
+/// Random bytes, of the kernel's generator. See getrandom(2).
+pub(crate) fn random() -> nix::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    // SAFETY: the buffer has this size, and outlives the call. So few bytes come as a whole.
+    Errno::result(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })?;
+    Ok(bytes)
 }
 
 /// Ends this process at once, with no handlers and no flushing. See _exit(2).

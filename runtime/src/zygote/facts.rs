@@ -24,8 +24,8 @@ pub(crate) struct Facts {
     pub(crate) owns_kernel_files: bool,
     /// The working directory, as the kernel spells it.
     pub(crate) cwd: Option<PathBuf>,
-    /// Directories that the environment promises to be writable, with their modes; the home directory first.
-    pub(crate) writable: Vec<(PathBuf, u32)>,
+    /// The directories that [`WRITABLE`] names, in its order, where the environment names them.
+    writable: [Option<PathBuf>; WRITABLE.len()],
     /// Where the environment says that programs and libraries are.
     pub(crate) tools: Vec<PathBuf>,
     /// The Rust toolchain.
@@ -39,6 +39,9 @@ pub(crate) struct Facts {
     /// The host's name server configuration.
     pub(crate) resolv_conf: Vec<u8>,
 }
+
+/// Variables that name directories which are to be writable, and the modes of those.
+const WRITABLE: [(&str, u32); 3] = [("HOME", 0o755), ("TMPDIR", 0o1777), ("XDG_RUNTIME_DIR", 0o700)];
 
 impl Facts {
     pub(crate) fn gather() -> Self {
@@ -60,10 +63,7 @@ impl Facts {
             profiles: env::var_os("LLVM_PROFILE_FILE").and_then(|pattern| profiles_of(Path::new(&pattern))),
             manifest_dir: directory("CARGO_MANIFEST_DIR"),
             resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default(),
-            writable: [(Some(home), 0o755), (directory("TMPDIR"), 0o1777), (directory("XDG_RUNTIME_DIR"), 0o700)]
-                .into_iter()
-                .filter_map(|(path, mode)| Some((path?, mode)))
-                .collect(),
+            writable: WRITABLE.map(|(name, _)| if name == "HOME" { Some(home.clone()) } else { directory(name) }),
         }
     }
 
@@ -77,9 +77,17 @@ impl Facts {
         self.package(spec).unwrap_or(Path::new("/")).join(path)
     }
 
-    /// The home directory.
-    pub(crate) fn home(&self) -> &Path {
-        self.writable.first().map_or(Path::new("/root"), |(path, _)| path)
+    /// The home directory that the test has.
+    pub(crate) fn home(&self, spec: &Spec) -> PathBuf {
+        self.writable(spec).next().map_or_else(|| "/root".into(), |(path, _)| path)
+    }
+
+    /// Directories that the environment of the test promises to be writable, with their modes; the home directory first.
+    pub(crate) fn writable(&self, spec: &Spec) -> impl Iterator<Item = (PathBuf, u32)> {
+        WRITABLE.iter().zip(&self.writable).filter_map(|((name, mode), path)| {
+            let own = spec.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            Some((own.or_else(|| path.clone())?, *mode))
+        })
     }
 }
 

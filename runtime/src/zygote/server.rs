@@ -1,8 +1,12 @@
 //! The zygote's process: it hands each request for a sandbox to the template that can make it.
 
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File};
-use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::{env, mem};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -14,12 +18,13 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 use super::facts::Facts;
 use super::request::{REQUEST_SIZE, Request};
 use super::template::{self, Birth, Failure, Inherited, Kind};
-use super::{ids, sysctl};
+use super::{ids, plan, sysctl};
+use crate::access::closed_above;
 use crate::proc::MountWatch;
 use crate::report::Step;
 use crate::sandbox::mark;
 use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
-use crate::spec::Ids;
+use crate::spec::{Ids, Spec};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 
 /// What the standard streams of the zygote are, and the standard input of all tests.
@@ -54,6 +59,17 @@ fn refuse_all(requests: &OwnedFd, failure: &Failure) -> ! {
     sys::exit_now(1)
 }
 
+/// Where root finds what only root runs.
+const OF_ROOT: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// The `PATH` that root needs, if there is one and it lacks something: ordinary users have no `sbin` directories in theirs.
+fn path_with_roots() -> Option<OsString> {
+    let path = env::var_os("PATH")?;
+    let is_there = |directory: &&str| env::split_paths(&path).any(|there| there == Path::new(directory));
+    let lacking: Vec<_> = OF_ROOT.iter().filter(|directory| !is_there(directory)).map(PathBuf::from).collect();
+    (!lacking.is_empty()).then(|| env::join_paths(env::split_paths(&path).chain(lacking)).ok()).flatten()
+}
+
 struct Server {
     inherited: Inherited,
     templates: Vec<Template>,
@@ -69,6 +85,8 @@ struct Host {
     facts: Facts,
     /// `None` where there is no `/proc`.
     mounts: Option<MountWatch>,
+    /// Of each package that was tested so far, the directories that root of a sandbox could not reach by itself.
+    closed: BTreeMap<PathBuf, Vec<PathBuf>>,
 }
 
 /// A template, as the zygote sees it.
@@ -96,7 +114,10 @@ impl Server {
         }
         // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
         for name in [BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE] {
-            sys::remove_variable(proof, name);
+            sys::set_variable(proof, name, None);
+        }
+        if let Some(path) = path_with_roots() {
+            sys::set_variable(proof, "PATH", Some(&path));
         }
         // The kernel is to take tests, which may have limits, before what it was told to spare.
         if fs::read_to_string(OOM_SCORE).is_ok_and(|score| score.starts_with('-')) {
@@ -127,7 +148,7 @@ impl Server {
         if host.mounts.as_ref().is_some_and(MountWatch::has_changed) || has_moved {
             self.templates.clear();
         }
-        let kind = Kind::of(request.spec, &host.facts);
+        let kind = Kind { closed: host.closed(request.spec), ..Kind::of(request.spec, &host.facts) };
         if kind.ids == Ids::Host && !host.facts.is_real_root {
             return Failure::new(Step::HostIds, "", Errno::EPERM).tell(request);
         }
@@ -155,6 +176,11 @@ impl Server {
         let owns_settings = self.host.as_ref().is_some_and(|host| host.facts.owns_kernel_files);
         // Who has the rights of root makes it better than the template could.
         let settings = owns_settings.then(|| sysctl::tree(kind.net).ok()).flatten();
+        let open = |path: &PathBuf| {
+            let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+            sys::clone_mounts(&path)
+        };
+        let opened = kind.closed.iter().map(open).collect::<Result<_, _>>().map_err(failed)?;
         let user = if kind.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let zygote = getpid();
         match sys::clone_into(proof, user | libc::CLONE_NEWNS, None).map_err(failed)? {
@@ -162,7 +188,8 @@ impl Server {
                 let Self { inherited, host, .. } = self;
                 let facts = host.take().map_or_else(Facts::gather, |host| host.facts);
                 let mapper = mapper.map(|(told, _)| told);
-                template::run(Birth { kind: &kind, facts, inherited, zygote, mapper, settings }, &theirs, &proof)
+                let birth = Birth { kind: &kind, facts, inherited, zygote, mapper, settings, opened };
+                template::run(birth, &theirs, &proof)
             }
             Cloned::Parent(template) => {
                 self.children.push(template);
@@ -189,6 +216,27 @@ impl Server {
 
 impl Host {
     fn gather() -> Self {
-        Self { facts: Facts::gather(), mounts: MountWatch::begin().ok() }
+        Self { facts: Facts::gather(), mounts: MountWatch::begin().ok(), closed: BTreeMap::new() }
+    }
+
+    /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
+    fn closed(&mut self, spec: &Spec) -> Vec<PathBuf> {
+        let Self { facts, closed, .. } = self;
+        let Some(package) = facts.package(spec).filter(|_| facts.is_real_root && spec.mount && spec.ids == Ids::One)
+        else {
+            return Vec::new();
+        };
+        let find = || {
+            let tested = plan::tested(facts, spec).into_iter().map(|path| plan::canonical(&path));
+            let mut found: Vec<PathBuf> = Vec::new();
+            for path in tested.filter(|path| closed_above(path, spec.ids).is_some()) {
+                // The outer ones come first.
+                if !found.iter().any(|outer| path.starts_with(outer)) {
+                    found.push(path);
+                }
+            }
+            found
+        };
+        closed.entry(package.to_path_buf()).or_insert_with(find).clone()
     }
 }

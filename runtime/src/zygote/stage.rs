@@ -19,9 +19,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AtFlags, OFlag, open};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, fstat, mknod};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
 use super::template::Failure;
@@ -49,6 +49,8 @@ const SETTINGS: &str = "settings";
 pub(super) struct Props<'k> {
     /// The paths of the host that tests may write to. Those that can't be given are left out.
     pub(super) given: Vec<&'k Path>,
+    /// Paths that are closed to the template, with what the host has mounted there.
+    pub(super) opened: Vec<(PathBuf, OwnedFd)>,
     /// What is to be `/proc/sys`, if that is not the kernel's own directory.
     pub(super) settings: Option<OwnedFd>,
     /// Whether sandboxes have networks of their own. Otherwise they have the host's `/sys`.
@@ -61,13 +63,16 @@ pub(super) struct Stage {
     root: OwnedFd,
     /// Where inits find it.
     place: &'static str,
-    /// The paths of the host that tests may write to. Each is in [`GIVEN`], by its number.
+    /// The paths of the host that the stage has by themselves, each in [`GIVEN`] by its number: those that tests may write to, and those
+    /// that are closed.
     given: Vec<PathBuf>,
+    /// The closed ones.
+    opened: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Stage {
     /// Makes the stage of sandboxes that have roots of their own, out of what the host has mounted, and goes there.
-    pub(super) fn enter(mounts: &[Mount], props: &Props<'_>) -> Result<Self, Failure> {
+    pub(super) fn enter(mounts: &[Mount], props: Props<'_>) -> Result<Self, Failure> {
         let set_aside = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
         let set_aside: Vec<_> = props.given.iter().filter_map(set_aside).collect();
         make_read_only(mounts)?;
@@ -80,11 +85,17 @@ impl Stage {
             attached.map_err(|errno| Failure::new(Step::Bind, &path, errno))?;
             given.push(path);
         }
+        for (path, opened) in &props.opened {
+            let place = given_as(given.len());
+            let attached = attach(opened, &place).and_then(|()| shut(&place, mounts));
+            attached.map_err(|errno| Failure::new(Step::Bind, path, errno))?;
+            given.push(path.clone());
+        }
         if let (Some(sysfs), false) = (mounts.iter().rfind(|mount| mount.point == Path::new("/sys")), props.net) {
             show_sysfs(sysfs).map_err(|errno| Failure::new(Step::Bind, "/sys", errno))?;
         }
         hang_settings(props.settings.as_ref())?;
-        Ok(Self { root, place: "..", given })
+        Ok(Self { root, place: "..", given, opened: props.opened })
     }
 
     /// Makes the stage of sandboxes that have the host's tree, if they need one.
@@ -104,7 +115,7 @@ impl Stage {
         let (root, working_directory) = lay().map_err(failed)?;
         hang_settings(props.settings.as_ref())?;
         fchdir(&working_directory).map_err(failed)?;
-        Ok(Some(Self { root, place: "/proc", given: Vec::new() }))
+        Ok(Some(Self { root, place: "/proc", given: Vec::new(), opened: Vec::new() }))
     }
 
     /// Where inits find what the stage has by this name.
@@ -112,7 +123,7 @@ impl Stage {
         Path::new(self.place).join(name)
     }
 
-    /// Where inits find what the host has at `path`, if tests may write to it.
+    /// Where inits find what the host has at `path`, if the stage has it by itself.
     pub(super) fn given(&self, path: &Path) -> Option<PathBuf> {
         self.given.iter().position(|given| given == path).map(|number| self.path(given_as(number)))
     }
@@ -135,6 +146,20 @@ impl Stage {
     /// Where inits can mount something new.
     pub(super) fn new_root(&self) -> PathBuf {
         self.path(as_path(NEW))
+    }
+
+    /// The paths that are closed to the template.
+    pub(super) fn closed(&self) -> impl Iterator<Item = &Path> {
+        self.opened.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// Whether `path` is a directory below one of those.
+    pub(super) fn has_closed_directory(&self, path: &Path) -> bool {
+        let is_directory = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let found =
+            self.opened.iter().find_map(|(closed, directory)| Some((path.strip_prefix(closed).ok()?, directory)));
+        found
+            .is_some_and(|(below, directory)| fstatat(directory, below, AtFlags::AT_EMPTY_PATH).is_ok_and(is_directory))
     }
 
     /// Where inits find the host's `/sys`.
@@ -186,6 +211,20 @@ fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
         mknod(place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
     }
     sys::attach_mounts(mounts, &c_string(place))
+}
+
+/// Makes what comes from the host private and read-only. Its mount may be any of the host's.
+fn shut(place: &Path, mounts: &[Mount]) -> nix::Result<()> {
+    mount(NONE, place, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    let path = c_string(place);
+    match sys::set_read_only(&path, true) {
+        Err(errno) if may_be_unknown(errno) => {
+            // What may be locked is repeated.
+            let flags = mounts.iter().map(|mount| mount.flags).fold(MsFlags::empty(), MsFlags::union);
+            remount_read_only_with(&path, flags)
+        }
+        result => result,
+    }
 }
 
 /// Shows the host's `/sys` in the stage, read-only. What is mounted below it is so already.

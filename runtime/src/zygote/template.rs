@@ -11,7 +11,7 @@
 //! A real root without a user namespace (`user = "host"`) has a template too. There the kernel locks nothing.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -47,13 +47,16 @@ pub(super) struct Kind {
     pub(super) mount: bool,
     /// The paths of the host that they may write to.
     pub(super) given: Vec<PathBuf>,
+    /// The paths of what is tested that its sandboxes could not reach by themselves.
+    pub(super) closed: Vec<PathBuf>,
 }
 
 impl Kind {
     pub(super) fn of(spec: &Spec, facts: &Facts) -> Self {
         let given = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
+        let given = given.map(|bind| facts.absolute(spec, bind.from)).collect();
         let Spec { ids, net, mount, .. } = *spec;
-        Self { ids, net, mount, given: given.map(|bind| facts.absolute(spec, bind.from)).collect() }
+        Self { ids, net, mount, given, closed: Vec::new() }
     }
 }
 
@@ -119,6 +122,8 @@ pub(super) struct Birth<'i> {
     pub(super) mapper: Option<OwnedFd>,
     /// What is to be `/proc/sys`, if the zygote could make that.
     pub(super) settings: Option<OwnedFd>,
+    /// What the host has mounted at the paths that are closed, in their order.
+    pub(super) opened: Vec<OwnedFd>,
 }
 
 /// What a template does from its birth to its end. It never returns.
@@ -170,7 +175,7 @@ struct Template<'i> {
 
 impl<'i> Template<'i> {
     fn prepare(birth: Birth<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Failure> {
-        let Birth { kind, facts, inherited, zygote, mapper, settings } = birth;
+        let Birth { kind, facts, inherited, zygote, mapper, settings, opened } = birth;
         let failed = |errno| Failure::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != zygote {
@@ -178,8 +183,8 @@ impl<'i> Template<'i> {
             sys::exit_now(1);
         }
         set_name(c"belljar-tmpl").map_err(failed)?;
-        let number = |fd: &Option<OwnedFd>| fd.as_ref().map_or(0, |fd| fd.as_raw_fd());
-        let mut kept = [requests.as_raw_fd(), number(&mapper), number(&settings)];
+        let mut kept: Vec<_> =
+            [requests].into_iter().chain(&mapper).chain(&settings).chain(&opened).map(AsRawFd::as_raw_fd).collect();
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
         let pidfd = sys::pidfd_of(getpid()).map_err(failed)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -187,7 +192,8 @@ impl<'i> Template<'i> {
         match (kind.ids, mapper) {
             (Ids::One, _) => {
                 let [uids, gids] = [facts.uid.as_raw(), facts.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
-                let mapped = sandbox::map_ids(proc.as_fd(), [&uids, &gids]);
+                let proc = proc.as_fd();
+                let mapped = sandbox::give_up_setgroups(proc).and_then(|()| sandbox::map_ids(proc, [&uids, &gids]));
                 mapped.map_err(|(step, path, errno)| Failure::new(step, OsStr::from_bytes(path.to_bytes()), errno))?;
             }
             (Ids::Range(_), Some(mapper)) => ids::wait_for(mapper)?,
@@ -200,8 +206,9 @@ impl<'i> Template<'i> {
         };
         let mounts = stage::keep_host()?;
         let given = facts.profiles.iter().chain(&kind.given).map(PathBuf::as_path).collect();
-        let props = Props { given, settings, net: kind.net };
-        let stage = if kind.mount { Some(Stage::enter(&mounts, &props)?) } else { Stage::lay_over_proc(&props)? };
+        let opened = kind.closed.iter().cloned().zip(opened).collect();
+        let props = Props { given, opened, settings, net: kind.net };
+        let stage = if kind.mount { Some(Stage::enter(&mounts, props)?) } else { Stage::lay_over_proc(&props)? };
         let has_no_keyring = sys::join_new_session_keyring().and_then(|()| sys::revoke_session_keyring()).is_ok();
         Ok(Self { facts, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new() })
     }
@@ -260,16 +267,14 @@ impl<'i> Template<'i> {
 
     /// The number of the plan for `spec`, which is made if there is none.
     fn plan(&mut self, spec: &'static Spec) -> Result<usize, Failure> {
-        let known = self.plans.iter().position(|(planned, _)| *planned == spec);
-        known.map_or_else(
-            || {
-                let Self { facts, mounts, stage, .. } = self;
-                let plan = || plan::plan(&Host { facts, mounts, stage: stage.as_ref() }, spec);
-                let planned = stage.as_ref().map_or_else(|| Ok(plan()), |stage| stage.on_host(plan));
-                self.plans.push((spec, planned.map_err(|errno| Failure::new(Step::Zygote, "", errno))?));
-                Ok(self.plans.len() - 1)
-            },
-            Ok,
-        )
+        if let Some(known) = self.plans.iter().position(|(planned, _)| *planned == spec) {
+            return Ok(known);
+        }
+        let Self { facts, mounts, stage, .. } = self;
+        let plan = || plan::plan(&Host { facts, mounts, stage: stage.as_ref() }, spec);
+        let planned = stage.as_ref().map_or_else(|| Ok(plan()), |stage| stage.on_host(plan));
+        let planned = planned.map_err(|errno| Failure::new(Step::Zygote, "", errno))?;
+        self.plans.push((spec, planned.map_err(|path| Failure::new(Step::Bind, path, Errno::EACCES))?));
+        Ok(self.plans.len() - 1)
     }
 }

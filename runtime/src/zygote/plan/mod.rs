@@ -11,12 +11,12 @@ mod copy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, access};
 
 use self::copy::copied_root;
 use super::facts::{Facts, as_field, repository_of, workspace_of};
@@ -30,9 +30,27 @@ use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
 const SYSTEM: [&str; 11] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec", "/opt", "/nix/store", "/gnu/store"];
 
-/// What programs look up in `/etc` and tests don't change: the loader's cache, the alternatives, certificates, names of
-/// protocols and services.
-const ETC: [&str; 6] = ["ld.so.cache", "alternatives", "ssl", "pki", "protocols", "services"];
+/// What programs look up in `/etc`, and tests rarely change.
+const ETC: [&str; 14] = [
+    "alternatives",
+    "ethertypes",
+    "iproute2",
+    "ld.so.cache",
+    "localtime",
+    "login.defs",
+    "os-release",
+    "pam.d",
+    "pki",
+    "protocols",
+    "services",
+    "shells",
+    "ssl",
+    "timezone",
+];
+
+/// Where the host's `/etc` is in a sandbox's. Links lead there, by relative paths, so that they do so in a copy of `/etc`, too. A mount for
+/// each of them would take ten times as long as a link.
+const ETC_OF_HOST: &str = ".host";
 
 /// Directories that every root has, besides those of the system. Each costs five microseconds a test.
 const PRIVATE: [(&str, u32); 13] = [
@@ -63,7 +81,7 @@ const LINKS: [(&str, &str); 7] = [
 
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
-/// Devices that belong to the sandbox only where the host lets this user open them.
+/// Devices that not every host has. Whether this user may open them is for the host to say.
 const OPTIONAL_DEVICES: [&str; 2] = ["/dev/fuse", "/dev/net/tun"];
 
 /// Parts of `/proc` by which root changes the machine, besides the settings.
@@ -86,7 +104,7 @@ pub(super) struct Host<'t> {
     pub(super) facts: &'t Facts,
     /// All that is mounted.
     pub(super) mounts: &'t [Mount],
-    /// Where the new root is mounted, if there is to be one.
+    /// What it has besides.
     pub(super) stage: Option<&'t Stage>,
 }
 
@@ -97,19 +115,43 @@ impl Host<'_> {
         points.filter(move |point| point.starts_with(path) && *point != path)
     }
 
+    /// What is tested and closed to the template, to be shown all the same.
+    fn closed(&self) -> impl Iterator<Item = Wanted> {
+        let wanted = |path: &Path| Wanted { canonical: path.into(), kind: Kind::Shown, name: path.into() };
+        self.stage.into_iter().flat_map(Stage::closed).map(wanted)
+    }
+
+    /// What is tested and closed, and not in the stage either.
+    fn closed_to_all(&self, spec: &Spec) -> Option<PathBuf> {
+        let is_opened = |path: &Path| self.stage.is_some_and(|stage| stage.closed().any(|open| path.starts_with(open)));
+        let is_closed = |path: &PathBuf| {
+            let error = fs::metadata(path).err().map(|error| error.kind());
+            error == Some(io::ErrorKind::PermissionDenied) && !is_opened(&canonical(path))
+        };
+        tested(self.facts, spec).into_iter().find(is_closed)
+    }
+
+    /// Whether the host has a directory there.
+    fn has_directory(&self, path: &Path) -> bool {
+        path.is_dir() || self.stage.is_some_and(|stage| stage.has_closed_directory(path))
+    }
+
     fn is_mount_point(&self, path: &Path) -> bool {
         self.mounts.iter().any(|mount| mount.point == path)
     }
 }
 
-/// Plans the file system of the sandbox that `spec` asks for.
-pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Plan {
-    match spec.root {
+/// Plans the file system of the sandbox that `spec` asks for. Fails with a path of what is tested that root of the sandbox may not reach.
+pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Plan, PathBuf> {
+    if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
+        return Err(closed);
+    }
+    Ok(match spec.root {
         _ if !spec.mount => hosts_root(host, spec),
         Root::Tmpfs => own_root(host, spec),
         Root::Overlay => copied_root(host, spec, Path::new("/")),
         Root::Directory(path) => copied_root(host, spec, &canonical(&host.facts.absolute(spec, path))),
-    }
+    })
 }
 
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
@@ -138,6 +180,9 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Plan {
     if Path::new("/dev/mqueue").is_dir() {
         builder.mount(c"mqueue", Path::new("/dev/mqueue"));
     }
+    if spec.net {
+        builder.let_ping();
+    }
     if host.facts.owns_kernel_files && spec.net {
         builder.shield_sys();
         if let Some(path) = cgroups {
@@ -163,7 +208,8 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Plan {
     builder.etc(spec);
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
-    builder.wanted(shown(facts, spec).into_iter().chain(profiles(facts)).chain(writable(facts, spec)).collect());
+    let shown = shown(facts, spec).into_iter().chain(host.closed());
+    builder.wanted(shown.chain(profiles(facts)).chain(writable(facts, spec)).collect());
     builder.finish(spec, false)
 }
 
@@ -189,14 +235,14 @@ enum Kind {
 }
 
 /// Where `path` leads on the host; if to nothing, the path as it stands.
-fn canonical(path: &Path) -> PathBuf {
+pub(super) fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The private directories that the environment names.
 fn writable(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
     let target_tmpdir = spec.target_tmpdir.map(|path| (PathBuf::from(path), 0o755));
-    let wanted = facts.writable.iter().cloned().chain(target_tmpdir);
+    let wanted = facts.writable(spec).chain(target_tmpdir);
     wanted.map(|(name, mode)| Wanted { canonical: canonical(&name), kind: Kind::Writable(mode), name }).collect()
 }
 
@@ -209,7 +255,7 @@ fn profiles(facts: &Facts) -> Option<Wanted> {
 
 /// The host's directories that are shown.
 fn shown(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
-    let home = canonical(facts.home());
+    let home = canonical(&facts.home(spec));
     let leaves_home_private = |path: &Path| leaves_root_private(path) && !home.starts_with(path);
     // What is tested is shown even if it is, or holds, the home directory.
     let mut paths = tested(facts, spec);
@@ -223,9 +269,9 @@ fn shown(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
 }
 
 /// The repository, the workspace, the package and the target directory.
-fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
+pub(super) fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
     let Some(package) = facts.package(spec) else { return Vec::new() };
-    let home = canonical(facts.home());
+    let home = canonical(&facts.home(spec));
     let repository = repository_of(package, &home);
     let tested = repository.into_iter().chain([workspace_of(package), package]).chain(facts.target.as_deref());
     tested.filter(|path| leaves_root_private(&canonical(path))).map(Path::to_path_buf).collect()
@@ -443,8 +489,10 @@ impl<'f> Builder<'f> {
         if self.present.iter().any(|present| present.starts_with(path)) {
             return;
         }
-        self.mount_point(path, path.is_dir());
-        self.bind(path, path);
+        self.mount_point(path, self.host.has_directory(path));
+        let closed = self.host.stage.filter(|stage| stage.closed().any(|closed| closed == path));
+        let from = closed.and_then(|stage| stage.given(path));
+        self.bind(from.as_deref().unwrap_or(path), path);
         self.shown.insert(path.to_path_buf());
     }
 
@@ -495,7 +543,8 @@ impl<'f> Builder<'f> {
             // The host's tree is as it is.
             let to = if spec.mount { self.physical(&to) } else { to };
             if spec.mount {
-                self.mount_point(&to, !from.is_file());
+                // What is missing is told of later.
+                self.mount_point(&to, from.is_dir() || !from.exists());
             }
             let given = self.host.stage.filter(|_| *writable).and_then(|stage| stage.given(&from));
             let access = if spec.mount || *writable { Access::AsIs } else { self.read_only(&from, &to) };
@@ -532,7 +581,8 @@ impl<'f> Builder<'f> {
     /// Fills `/etc`.
     fn etc(&mut self, spec: &Spec) {
         let hostname = spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
-        let home = as_field(self.host.facts.home()).unwrap_or(OsStr::new("/root")).as_bytes();
+        let home = self.host.facts.home(spec);
+        let home = as_field(&home).unwrap_or(OsStr::new("/root")).as_bytes();
         let passwd: [&[u8]; 3] =
             [b"root:x:0:0:root:", home, b":/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"];
         // Those two have their names.
@@ -552,20 +602,25 @@ impl<'f> Builder<'f> {
         self.file("/etc/hosts", hosts.into_bytes());
         self.file("/etc/nsswitch.conf", NSSWITCH.into());
         self.file("/etc/resolv.conf", resolv);
+        // All addresses of a name, so that `localhost` is both.
+        self.file("/etc/host.conf", b"multi on\n".into());
+        self.operations.push(Operation::MachineId { path: self.inside(Path::new("/etc/machine-id")) });
+        let etc = Path::new("/etc");
+        let of_host = etc.join(ETC_OF_HOST);
+        self.directory(&of_host, 0o755);
+        self.bind(etc, &of_host);
         for name in ETC {
-            let path = self.physical(&Path::new("/etc").join(name));
-            if path.exists() {
-                self.show(&path);
+            if let Some(target) = in_etc(name) {
+                self.symlink(&etc.join(name), &target);
             }
         }
+        self.shown.insert(of_host);
     }
 
     /// Fills `/dev`. Device nodes can't be made in a user namespace, so they are the host's.
     fn devices(&mut self, spec: &Spec) {
-        let readable_and_writable = AccessFlags::R_OK | AccessFlags::W_OK;
         let of_root = (spec.ids == Ids::Host).then_some("/dev/loop-control");
-        let optional =
-            OPTIONAL_DEVICES.into_iter().chain(of_root).filter(|path| access(*path, readable_and_writable).is_ok());
+        let optional = OPTIONAL_DEVICES.into_iter().chain(of_root).filter(|path| Path::new(path).exists());
         for path in DEVICES.into_iter().chain(optional) {
             self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
             self.file(path, Vec::new());
@@ -609,6 +664,9 @@ impl<'f> Builder<'f> {
             // A sysfs belongs to a network: with the host's, there is only the host's.
             self.bind(sys, whole_sys);
             self.bind(&stage.sysfs(), sys);
+        }
+        if net {
+            self.let_ping();
         }
         // Only the kernel makes what is there.
         self.shown.extend([proc, sys].map(Path::to_path_buf));
@@ -660,6 +718,16 @@ impl<'f> Builder<'f> {
         self.move_to(&new, run);
     }
 
+    /// Lets all groups make ICMP sockets, see icmp(7). In a new network, nobody may.
+    fn let_ping(&mut self) {
+        let last = match self.ids {
+            Ids::Range(count) => count - 1,
+            Ids::One | Ids::Host => 0,
+        };
+        let path = self.inside(Path::new("/proc/sys/net/ipv4/ping_group_range"));
+        self.operations.push(Operation::Setting { path, value: format!("0 {last}").into_bytes() });
+    }
+
     /// Makes a mount of its own of a path that is there already, if the host has something `on_host`.
     fn bind_to_itself(&mut self, path: &Path, on_host: &Path, access: Access) {
         if on_host.exists() {
@@ -670,6 +738,18 @@ impl<'f> Builder<'f> {
 
 fn read_only() -> Access {
     Access::ReadOnly { below: Vec::new() }
+}
+
+/// What a link in `/etc` of this name is to hold, so that it leads to what the host has there; nothing if the host has nothing.
+fn in_etc(name: &str) -> Option<PathBuf> {
+    let path = Path::new("/etc").join(name);
+    let canonical = path.canonicalize().ok()?;
+    match (fs::read_link(&path), canonical.strip_prefix("/etc")) {
+        // What lies elsewhere is shown in its place. Programs look at what the link of `localtime` holds.
+        (Ok(target), Err(_)) => Some(target),
+        (_, Ok(below)) => Some(Path::new(ETC_OF_HOST).join(below)),
+        (Err(_), Err(_)) => Some(canonical),
+    }
 }
 
 /// The names that a path consists of, the last first. `.` is none.

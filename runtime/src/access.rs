@@ -1,0 +1,36 @@
+//! Which directories are closed to root of a sandbox.
+//!
+//! Outside, it is whoever runs the tests. Real root enters every directory outside. In a user namespace it has that power only over users who
+//! have a number there, and in most sandboxes it is the only one who has.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access, geteuid};
+
+use crate::spec::Ids;
+
+/// The first directory above `path` that is closed to root of a sandbox with these ids, if one is.
+pub(crate) fn closed_above(path: &Path, ids: Ids) -> Option<(PathBuf, Metadata)> {
+    let mut above: Vec<_> = path.ancestors().skip(1).collect();
+    above.reverse();
+    above.into_iter().find_map(|directory| {
+        let metadata = fs::metadata(directory).ok()?;
+        let is_open = match ids {
+            Ids::One if geteuid().is_root() => lone_root_may_enter(&metadata),
+            _ => access(directory, AccessFlags::X_OK).is_ok(),
+        };
+        (!is_open).then(|| (directory.to_path_buf(), metadata))
+    })
+}
+
+/// Whether root may enter a directory without its powers.
+fn lone_root_may_enter(directory: &Metadata) -> bool {
+    let bit = match (directory.uid(), directory.gid()) {
+        (0, _) => 0o100,
+        (_, 0) => 0o010,
+        _ => 0o001,
+    };
+    directory.mode() & bit != 0
+}
