@@ -106,7 +106,10 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         }
         Step::Template | Step::Clone if errno == Errno::EPERM => unmapped().or_else(chroot).or_else(|| {
             let profile = around.barriers.iter().find(|barrier| matches!(barrier, Barrier::Profile(_)));
-            profile.map(|profile| Cause::barrier(profile, around))
+            // The kernel has no other reason that would not show.
+            let is_free = around.barriers.is_empty() && !around.has_filter();
+            let chroot = is_free.then(|| Cause::chroot("the kernel refuses user namespaces, and nothing else does"));
+            profile.map(|profile| Cause::barrier(profile, around)).or(chroot)
         }),
         Step::ForkZygote | Step::Template | Step::Clone | Step::Fork if errno == Errno::EAGAIN => {
             too_many_processes(around)

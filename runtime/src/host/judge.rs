@@ -29,6 +29,10 @@ pub(crate) struct Evidence {
     pub(crate) outcome: Option<Outcome>,
     /// What it panicked with.
     pub(crate) panic_text: Vec<u8>,
+    /// The last line that it has written to standard error: of one that returned an error, that is the error.
+    pub(crate) last_line: String,
+    /// Whether RLIMIT_NPROC stood in for a cgroup.
+    pub(crate) has_process_limit: bool,
     /// Whether `exit` was called before the body was over.
     pub(crate) exiting: bool,
     /// Why the test's process got SIGSEGV or SIGBUS.

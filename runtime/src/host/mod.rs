@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 mod explain;
 pub(crate) mod judge;
 mod kept;
+mod notes;
 mod output;
 pub(crate) mod policy;
 pub(crate) mod repeats;
@@ -104,7 +105,12 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
-    let is_told = has_survivors || forks_refused > 0 || changes.is_some() || matches!(verdict, Verdict::Failed(_));
+    let note = notes::note(test, &verdict, &evidence);
+    let is_told = has_survivors
+        || forks_refused > 0
+        || changes.is_some()
+        || note.is_some()
+        || matches!(verdict, Verdict::Failed(_));
     if sandbox.is_mid_line() && is_told {
         eprintln!();
     }
@@ -117,6 +123,9 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     if forks_refused > 0 {
         let limit = test.spec.pids.unwrap_or(DEFAULT_PIDS);
         eprintln!("{}", message::forks_refused(name, forks_refused, limit));
+    }
+    if let Some(note) = note {
+        eprintln!("{note}");
     }
     Ok((verdict, evidence))
 }

@@ -8,6 +8,9 @@ use nix::errno::Errno;
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4 * 1024;
 
+/// How much of what came last is kept, in bytes.
+const TAIL: usize = 1024;
+
 /// One of the standard streams of a sandbox.
 pub(super) struct Stream {
     pipe: OwnedFd,
@@ -18,6 +21,8 @@ pub(super) struct Stream {
     open: bool,
     /// Whether a line has begun and not ended.
     mid_line: bool,
+    /// The end of what has been passed on.
+    tail: String,
 }
 
 impl Stream {
@@ -32,7 +37,7 @@ impl Stream {
     }
 
     fn new(pipe: OwnedFd, print: fn(&str)) -> Self {
-        Self { pipe, print, pending: Vec::new(), open: true, mid_line: false }
+        Self { pipe, print, pending: Vec::new(), open: true, mid_line: false, tail: String::new() }
     }
 
     /// What to wait for: nothing if nothing more can come.
@@ -42,6 +47,11 @@ impl Stream {
 
     pub(super) fn is_mid_line(&self) -> bool {
         self.mid_line
+    }
+
+    /// The last line that is not empty, or its end if it is long.
+    pub(super) fn last_line(&self) -> &str {
+        self.tail.trim_end().lines().next_back().unwrap_or_default()
     }
 
     /// Passes on what is there, at most one chunk. Returns whether there was anything.
@@ -75,6 +85,10 @@ impl Stream {
         if let Some(last) = text.as_bytes().last() {
             (self.print)(text);
             self.mid_line = *last != b'\n';
+            self.tail.push_str(text);
+            let excess = self.tail.len().saturating_sub(TAIL);
+            let excess = (excess..).find(|at| self.tail.is_char_boundary(*at)).unwrap_or_default();
+            self.tail.drain(..excess);
         }
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Sandbox {
     stdout: Stream,
     stderr: Stream,
     cgroup: Cgroup,
+    /// Whether RLIMIT_NPROC stands in for a cgroup.
+    has_process_limit: bool,
     spec: &'static Spec,
     life: Option<Life>,
     /// The copy that is its root, if that is one, once it is made.
@@ -73,10 +75,11 @@ impl Sandbox {
         setsockopt(&report, PassCred, &true)?;
         let (stdout, their_stdout) = output_pipe()?;
         let (stderr, their_stderr) = output_pipe()?;
+        let has_process_limit = joining.process_limit;
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining)?;
         let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
-        Ok(Self { report, stdout, stderr, cgroup, spec, life, copy: None, waiting: None })
+        Ok(Self { report, stdout, stderr, cgroup, has_process_limit, spec, life, copy: None, waiting: None })
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
@@ -125,6 +128,8 @@ impl Sandbox {
         }
         self.stdout.finish();
         self.stderr.finish();
+        evidence.last_line = self.stderr.last_line().to_owned();
+        evidence.has_process_limit = self.has_process_limit;
         evidence.events = self.cgroup.events(self.spec);
         if account::is_wanted() {
             evidence.usage = self.cgroup.usage();

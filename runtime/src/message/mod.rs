@@ -658,6 +658,29 @@ pub(crate) fn out_of_memory(test: &str, limit: u64, peak: Option<u64>, largest: 
     format!("{}: killed: out of memory (limit {}{peak}{largest}).", failed(test), Size(limit))
 }
 
+// ---- What of its sandbox a test may have met. Each follows a colon. ----
+
+pub(crate) fn note_on_read_only() -> &'static str {
+    "what it has of the host is read-only. bind = [\"/path:rw\"] gives it a path to write to, and root = \"overlay\" a private copy of \
+     the whole tree"
+}
+
+pub(crate) fn note_on_names() -> &'static str {
+    "it has a network of its own, without name servers. Names can be written to /etc/hosts; #[isolated(mount)] has the host's network"
+}
+
+pub(crate) fn note_on_network() -> &'static str {
+    "it has a network of its own, with `lo` alone. #[isolated(mount)] has the host's network"
+}
+
+pub(crate) fn note_on_ids() -> &'static str {
+    "there is no user and no group but root. uids = 65536 has more"
+}
+
+pub(crate) fn note_on_processes(limit: u32) -> String {
+    format!("fork refused, as it has as many processes and threads as it may have: pids limit {limit}")
+}
+
 pub(crate) fn forks_refused(test: &str, times: u64, limit: u32) -> String {
     let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
     format!("belljar: `{test}` reached its limit: fork refused {times}: pids limit {limit}.")

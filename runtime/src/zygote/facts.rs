@@ -108,10 +108,21 @@ fn directories(variable: &str) -> Vec<PathBuf> {
     env::split_paths(&list).filter(|path| path.is_absolute()).collect()
 }
 
-/// The target directory that a test binary lies in: Cargo marks it as a cache. Failing that, the binary's directory.
+/// The target directory that a test binary lies in. Cargo marks one that it has made as a cache, and keeps notes in every one; in the
+/// directory of a profile, it has a lock. Failing that, the binary's directory.
 fn target_of(binary: &Path) -> Option<PathBuf> {
-    let marked = |directory: &&Path| directory.join("CACHEDIR.TAG").exists();
-    Some(binary.ancestors().skip(1).find(marked).or(binary.parent())?.to_path_buf())
+    let holds =
+        |names: &'static [&str]| move |directory: &&Path| names.iter().any(|name| directory.join(name).exists());
+    // Behind `deps` and the profile, there may be a target platform.
+    let above = || binary.ancestors().skip(1).take(4);
+    let of_profile = || above().find(holds(&[".cargo-lock"])).and_then(Path::parent);
+    Some(
+        above()
+            .find(holds(&["CACHEDIR.TAG", ".rustc_info.json"]))
+            .or_else(of_profile)
+            .or(binary.parent())?
+            .to_path_buf(),
+    )
 }
 
 /// The directory in which the files lie that this pattern of the profile runtime's stands for. It makes what is missing itself,
@@ -160,6 +171,22 @@ mod tests {
         // That of a submodule is a file.
         fs::write(package.join(".git"), "gitdir: elsewhere").expect("write");
         assert_eq!(repository_of(&package, &home), Some(&*package));
+        fs::remove_dir_all(directory).expect("remove");
+    }
+
+    #[test]
+    fn target_directories_are_found() {
+        let directory = env::temp_dir().join(format!("belljar-{}-targets", std::process::id()));
+        let binary = directory.join("target/debug/deps/tests-0123456789abcdef");
+        fs::create_dir_all(binary.parent().expect("deps")).expect("create");
+        assert_eq!(target_of(&binary), Some(directory.join("target/debug/deps")));
+        // In one that was there before Cargo, there is no mark.
+        fs::write(directory.join("target/debug/.cargo-lock"), "").expect("write");
+        assert_eq!(target_of(&binary), Some(directory.join("target")));
+        for (mark, found) in [(".rustc_info.json", ""), ("target/CACHEDIR.TAG", "target")] {
+            fs::write(directory.join(mark), "").expect("write");
+            assert_eq!(target_of(&binary), Some(directory.join(found).components().collect()));
+        }
         fs::remove_dir_all(directory).expect("remove");
     }
 

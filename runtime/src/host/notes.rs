@@ -1,0 +1,100 @@
+//! What of its sandbox a test may have met that failed: one note, by what its panic or its error says.
+//!
+//! It speaks only where the text shows an error that a sandbox gives and the host does not, and names the option that has what was missing.
+
+use nix::errno::Errno;
+
+use super::judge::{Evidence, Verdict};
+use crate::message;
+use crate::report::Outcome;
+use crate::spec::{Ids, Root, Spec, Test};
+
+/// The note on a test that has failed, if there is one.
+pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Option<String> {
+    if *verdict == Verdict::Passed || is_expected(test, verdict) {
+        return None;
+    }
+    let text = match evidence.outcome? {
+        Outcome::Panicked { .. } => String::from_utf8_lossy(&evidence.panic_text),
+        Outcome::Returned(_) => evidence.last_line.as_str().into(),
+    };
+    let reason = find(&text, &test.spec, evidence)?;
+    Some(format!("belljar: `{}` may have met its sandbox: {reason}.", test.short_name()))
+}
+
+/// Whether the panic is the one that the test should have.
+fn is_expected(test: &Test, verdict: &Verdict) -> bool {
+    let Verdict::Panicked(text) = verdict else { return false };
+    test.should_panic.is_some_and(|expected| text.as_deref().unwrap_or_default().contains(expected))
+}
+
+fn find(text: &str, spec: &Spec, evidence: &Evidence) -> Option<String> {
+    let shows = |errno| shows(text, errno);
+    let tells_of = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let has_own_root = spec.mount && spec.root == Root::Tmpfs;
+    if has_own_root && shows(Errno::EROFS) {
+        Some(message::note_on_read_only().to_owned())
+    } else if spec.net && tells_of(&NO_NAME) {
+        Some(message::note_on_names().to_owned())
+    } else if spec.net && (shows(Errno::ENETUNREACH) || shows(Errno::EHOSTUNREACH)) {
+        Some(message::note_on_network().to_owned())
+    } else if spec.ids == Ids::One && (tells_of(&["setgroups"]) && shows(Errno::EPERM) || is_of_ids(text)) {
+        Some(message::note_on_ids().to_owned())
+    } else if let (Some(limit), true, 0) = (spec.pids, evidence.has_process_limit, evidence.events.forks_refused) {
+        shows(Errno::EAGAIN).then(|| message::note_on_processes(limit))
+    } else {
+        None
+    }
+}
+
+/// How name resolution fails, in the words of the C library, the standard library and curl.
+const NO_NAME: [&str; 4] = [
+    "failed to lookup address information",
+    "Temporary failure in name resolution",
+    "Name or service not known",
+    "Could not resolve host",
+];
+
+/// Whether a text tells of a user or a group that has no number: EINVAL of a call that takes one, or of one that is not named.
+fn is_of_ids(text: &str) -> bool {
+    const CALLS: [&str; 7] = ["chown", "setuid", "setgid", "seteuid", "setegid", "setres", "setre"];
+    const UNNAMED: &str = "called `Result::unwrap()` on an `Err` value: ";
+    shows(text, Errno::EINVAL) && (CALLS.iter().any(|call| text.contains(call)) || text.starts_with(UNNAMED))
+}
+
+/// Whether a text shows an error: by its name, by its description, or by its number as the standard library writes that.
+fn shows(text: &str, errno: Errno) -> bool {
+    let (name, number) = (format!("{errno:?}"), errno as i32);
+    let is_name = |(at, _): (usize, &str)| {
+        let around = [text[..at].chars().next_back(), text[at + name.len()..].chars().next()];
+        around.into_iter().flatten().all(|char| !char.is_alphanumeric() && char != '_')
+    };
+    text.contains(errno.desc())
+        || text.match_indices(&name).any(is_name)
+        || [format!("(os error {number})"), format!("code: {number},")].iter().any(|shown| text.contains(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_recognised() {
+        let error = std::io::Error::from(Errno::EROFS);
+        for text in [format!("{error}"), format!("{error:?}"), "mkdir: EROFS".to_owned(), "EROFS".to_owned()] {
+            assert!(shows(&text, Errno::EROFS), "{text}");
+        }
+        for text in ["", "EROFSX", "NOT_EROFS", "code: 300,", "os error 30"] {
+            assert!(!shows(text, Errno::EROFS), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_are_recognised() {
+        assert!(is_of_ids("chown: EINVAL: Invalid argument"));
+        assert!(is_of_ids("called `Result::unwrap()` on an `Err` value: EINVAL"));
+        for text in ["mount: EINVAL", "chown: EPERM", "called `Result::unwrap()` on an `Err` value: EPERM"] {
+            assert!(!is_of_ids(text), "{text}");
+        }
+    }
+}
