@@ -73,7 +73,7 @@ fn has_shared_memory(number: u16) -> bool {
 }
 
 fn mount_something(number: u16) -> io::Result<()> {
-    let source = format!("belljar-{number}");
+    let source = format!("%belljar-{number}%");
     // Is there in every tree.
     mount(Some(&*source), "/sys/kernel", Some("tmpfs"), MsFlags::empty(), None::<&str>).map_err(io::Error::from)
 }
@@ -81,7 +81,7 @@ fn mount_something(number: u16) -> io::Result<()> {
 fn has_mount(number: u16) -> bool {
     ["mounts", "mountinfo", "mountstats"].iter().all(|name| {
         let table = text(&format!("/proc/self/{name}"));
-        table.contains(&format!("belljar-{number} ")) && table.matches("belljar-").count() == 1
+        table.contains(&format!("%belljar-{number}% ")) && table.matches("%belljar-").count() == 1
     })
 }
 

@@ -69,8 +69,8 @@ pub(crate) enum Operation {
     Copy { lower: CString, to: CString, options: CString, or_show: bool },
     /// Shows `from`, with all that is mounted below it, at `to`, which is there.
     Bind { from: CString, to: CString, access: Access },
-    /// Makes a link in the directory `to` for each entry of the directory `from`, but for those that are there and those that are named
-    /// here. It leads to `prefix`, followed by the name.
+    /// Makes a link in the directory `to`, which becomes `/run`, for each entry of the directory `from`, but for those that are there and
+    /// those that are named here. It leads to `prefix`, followed by the name.
     Links { from: CString, to: CString, prefix: &'static [u8], but: &'static [&'static CStr] },
     /// Moves a mount, with all that is mounted below it.
     Move { from: CString, to: CString },
@@ -226,7 +226,7 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
                 Access::ReadOnly { below } => set_read_only(to, below),
             }
         }
-        Operation::Links { from, to, prefix, but } => link_all(from, to, prefix, but).or_refuse(Step::Symlink, to),
+        Operation::Links { from, to, prefix, but } => link_all(from, to, prefix, but).or_refuse(Step::Symlink, c"/run"),
         Operation::Move { from, to } => {
             mount(Some(from.as_c_str()), to.as_c_str(), NONE, MsFlags::MS_MOVE, NONE).or_refuse(Step::Mount, to)
         }
