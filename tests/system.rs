@@ -1,11 +1,13 @@
 //! The small system that a test finds is one that programs know.
 
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
 use std::net::ToSocketAddrs as _;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs, io};
+use std::{env, io};
 
 use belljar::isolated;
 use belljar_tests::this_binary;
@@ -152,6 +154,16 @@ fn root_finds_its_programs() {
 #[isolated(env = ["PATH=/usr/bin"])]
 fn a_path_that_is_given_stays() {
     assert_eq!(env::var("PATH").as_deref(), Ok("/usr/bin"));
+}
+
+/// The recipe of the guide.
+#[isolated(env = ["PATH=/tmp/bin:/usr/sbin:/usr/bin:/sbin:/bin"])]
+fn scripts_may_call_sudo() {
+    fs::create_dir("/tmp/bin").expect("mkdir");
+    fs::write("/tmp/bin/sudo", "#!/bin/sh\nexec \"$@\"\n").expect("write");
+    fs::set_permissions("/tmp/bin/sudo", Permissions::from_mode(0o755)).expect("chmod");
+    let output = Command::new("sh").args(["-c", "sudo id -u"]).output().expect("sh");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n");
 }
 
 // ---- Home ----
