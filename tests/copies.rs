@@ -7,7 +7,7 @@ use std::{env, fs, io, iter};
 
 use belljar::ns::{Kind, Namespace};
 use belljar::{Change, isolated};
-use belljar_tests::{Run, linux_version, run, this_binary};
+use belljar_tests::{Run, linux_version, refusal_of_copies, run, this_binary};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{Gid, Uid, chown, getuid, sethostname};
@@ -109,20 +109,10 @@ fn run_in(directory: &Path, test: &str) -> Run {
     run(command.env(CWD, env::current_dir().expect("cwd")))
 }
 
-/// Why this kernel can't have copies, in the words that a user must be told.
-fn refusal() -> Option<[&'static str; 2]> {
-    let has_overlay = fs::read_to_string("/proc/filesystems").expect("filesystems").contains("\toverlay\n");
-    match linux_version() {
-        _ if !has_overlay => Some(["ENODEV", "modprobe overlay"]),
-        (..5, _) | (5, ..11) => Some(["EPERM", "Linux 5.11 or later"]),
-        _ => None,
-    }
-}
-
 /// Runs a test whose root is a copy. Where the kernel has no such, the test must fail, and say so: then there is nothing to see.
 fn run_copy(directory: &Path, test: &str) -> Option<Run> {
     let run = run_in(directory, test);
-    let Some(words) = refusal() else { return Some(run) };
+    let Some(words) = refusal_of_copies() else { return Some(run) };
     assert!(run.failed(), "{}", run.output);
     for words in ["did not run", "lay a private copy"].into_iter().chain(words) {
         assert!(run.output.contains(words), "{words:?} is not in this:\n{}", run.output);
@@ -401,7 +391,7 @@ fn copies_are_not_shared() {
     let directory = make_directory();
     let mut command = this_binary();
     let run = run(command.args(["claims", "--ignored", "--test-threads=1"]).env(DIRECTORY, directory.path()));
-    let expected = if refusal().is_none() { "3 passed; 0 failed" } else { "0 passed; 3 failed" };
+    let expected = if refusal_of_copies().is_none() { "3 passed; 0 failed" } else { "0 passed; 3 failed" };
     assert!(run.output.contains(expected), "{}", run.output);
 }
 

@@ -88,7 +88,7 @@ fn ip(arguments: &str) {
 
 /// The two commands of the guide.
 #[isolated]
-#[ignore = "needs iproute2"]
+#[ignore = "takes iproute2: .ci/run installs it"]
 fn multicast_takes_two_commands() {
     let group = Ipv4Addr::new(224, 0, 0, 251);
     let receiver = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353)).expect("bind");

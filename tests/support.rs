@@ -216,6 +216,16 @@ pub fn linux_version() -> (u32, u32) {
     (numbers.next().expect("a number"), numbers.next().expect("another"))
 }
 
+/// Why this kernel can't have copies, in the words that a user must be told.
+pub fn refusal_of_copies() -> Option<[&'static str; 2]> {
+    let has_overlay = fs::read_to_string("/proc/filesystems").expect("filesystems").contains("\toverlay\n");
+    match linux_version() {
+        _ if !has_overlay => Some(["ENODEV", "modprobe overlay"]),
+        (..5, _) | (5, ..11) => Some(["EPERM", "Linux 5.11 or later"]),
+        _ => None,
+    }
+}
+
 /// How often a test of chance is to be repeated: as often as `BELLJAR_TESTS_ROUNDS` says, or by default.
 pub fn rounds(default: usize) -> usize {
     match env::var("BELLJAR_TESTS_ROUNDS") {
