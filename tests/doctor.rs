@@ -65,8 +65,15 @@ fn unknown_values_are_errors() {
     for value in ["0", "yes", "JSON"] {
         let run = ask(value);
         assert_eq!(run.status.code(), Some(2), "{}", run.output);
-        assert!(run.output.contains(&format!("BELLJAR_DOCTOR is `{value}`")), "{}", run.output);
+        assert!(run.output.contains(&format!("BELLJAR_DOCTOR is `{value}`. Write `1`")), "{}", run.output);
     }
+}
+
+#[test]
+fn other_mistakes_are_errors_too() {
+    let run = run(this_binary().env("BELLJAR_DOCTOR", "1").env("BELLJAR_UNSUPPORTED", "ignore"));
+    assert_eq!(run.status.code(), Some(2), "{}", run.output);
+    assert!(run.output.contains("BELLJAR_UNSUPPORTED is `ignore`. Write `skip` or `fail`"), "{}", run.output);
 }
 
 /// The twin.

@@ -1,5 +1,5 @@
 //! The bodies of `bodies/` under libtest, with each of its stable options, and under nextest: what is told of each is the same as
-//! without the attribute.
+//! without the attribute. And what the environment asks of belljar, under nextest.
 //!
 //! This takes cargo-nextest, so that `.ci/run` runs it. As root, the tests run as ordinary users too.
 
@@ -7,11 +7,12 @@ mod fixture;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::BufRead as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use belljar_tests::{Run, processes, run, runners, wait_until};
+use belljar_tests::{Run, processes, run, run_in_terminal, runners, start_in_terminal, wait_until};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
@@ -210,4 +211,49 @@ fn over_four_machines_each_test_is_run_once() {
     let mut listed = listed.concat();
     listed.sort();
     assert_eq!(tests, listed);
+}
+
+// ---- Timeouts, and sandboxes that are kept ----
+
+/// nextest, on one test.
+fn nextest(test: &str, runner: Option<&str>) -> Command {
+    let mut cargo = cargo(&["nextest", "run", "--test=outcomes", "--retries=0"], &target("runners"), true, runner);
+    cargo.args(["-E", &format!("test(={test})")]).env_remove("CI");
+    cargo.env("RUST_BACKTRACE", "0").env("CARGO_TERM_COLOR", "never");
+    cargo
+}
+
+/// The twin: by itself, nextest ends the same test later, see above.
+#[test]
+fn under_nextest_a_timeout_of_the_environment_comes_first() {
+    for runner in runners() {
+        let Run { status, output, .. } = run(nextest("hangs", *runner).env("BELLJAR_TIMEOUT", "300ms"));
+        assert!(!status.success() && output.contains("1 failed") && !output.contains("timed out"), "{output}");
+        assert!(output.contains("it still ran after 300ms, the timeout that BELLJAR_TIMEOUT gives"), "{output}");
+        let Run { status, output, .. } = run(nextest("passes", *runner).env("BELLJAR_TIMEOUT", "300"));
+        assert!(!status.success() && output.contains("`passes` did not run: BELLJAR_TIMEOUT is `300`."), "{output}");
+    }
+}
+
+#[test]
+fn under_nextest_sandboxes_are_kept_where_standard_error_is_shown() {
+    for runner in runners() {
+        let fails = || {
+            let mut command = nextest("fails", *runner);
+            command.env("BELLJAR_ON_FAIL", "shell");
+            command
+        };
+        let Run { status, output, .. } = run_in_terminal(&mut fails());
+        assert!(!status.success() && output.contains("standard error is no terminal"), "{output}");
+        assert!(output.contains("under nextest, add `--no-capture`") && !output.contains("nsenter"), "{output}");
+        // As it says.
+        let mut command = fails();
+        let (mut child, terminal) = start_in_terminal(command.arg("--no-capture").stdout(Stdio::null()));
+        let mut lines = terminal.lines().map_while(Result::ok);
+        let let_go = lines.find(|line| line.trim_start().starts_with("kill -KILL ")).expect("how to let it go");
+        assert!(Command::new("sh").args(["-c", &let_go]).status().expect("sh").success());
+        let rest: Vec<_> = lines.collect();
+        assert!(!child.wait().expect("wait").success(), "{rest:?}");
+        assert!(rest.iter().any(|line| line.contains("1 failed")), "{rest:?}");
+    }
 }

@@ -9,7 +9,7 @@ use super::judge::{Obstacle, Verdict};
 use super::run_and_judge;
 use crate::json::Json;
 use crate::message::{self, Page};
-use crate::settings::settings;
+use crate::settings::{Form, Mistake, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
 
 /// What this host lets sandboxes have.
@@ -156,17 +156,18 @@ impl Display for Diagnosis {
 
 /// If the environment asks for it, prints a diagnosis in place of running tests, and ends the process.
 pub(crate) fn answer() {
-    let Some(asked) = settings().doctor.as_deref() else { return };
-    let text = match asked.to_str() {
-        Some("1") => |diagnosis: &Diagnosis| diagnosis.to_string(),
-        Some("json") => |diagnosis: &Diagnosis| format!("{}\n", diagnosis.to_json()),
-        _ => {
-            eprintln!("{}", message::bad_doctor(asked));
-            process::exit(BAD_VALUE)
-        }
-    };
+    let Settings { doctor: form, mistakes, .. } = settings();
+    let is_wrong = mistakes.iter().any(|mistake| matches!(mistake, Mistake::Value { variable: Variable::Doctor, .. }));
+    if is_wrong || form.is_some() && !mistakes.is_empty() {
+        eprintln!("{}", message::doctor_refuses(mistakes));
+        process::exit(BAD_VALUE)
+    }
+    let Some(form) = form else { return };
     let diagnosis = doctor();
-    print!("{}", text(&diagnosis));
+    match form {
+        Form::Table => print!("{diagnosis}"),
+        Form::Json => println!("{}", diagnosis.to_json()),
+    }
     process::exit(i32::from(!diagnosis.is_well()))
 }
 

@@ -18,7 +18,7 @@ use super::{ids, sysctl};
 use crate::proc::MountWatch;
 use crate::report::Step;
 use crate::sandbox::mark;
-use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
+use crate::settings::{Variable, settings};
 use crate::spec::Ids;
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 
@@ -94,9 +94,9 @@ impl Server {
         if settings().trace.is_some() {
             mark::want();
         }
-        // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
-        for name in [BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE] {
-            sys::remove_variable(proof, name);
+        // A test may start a test binary itself, which would go by them.
+        for variable in Variable::ALL.into_iter().filter(|variable| !variable.is_for_tests()) {
+            sys::remove_variable(proof, variable.name());
         }
         // The kernel is to take tests, which may have limits, before what it was told to spare.
         if fs::read_to_string(OOM_SCORE).is_ok_and(|score| score.starts_with('-')) {
