@@ -70,8 +70,16 @@
 //! that. So it is an error where nobody would answer: if standard error is no terminal, and if `CI` is set (to anything but `false`).
 //! nextest captures standard error, unless `--no-capture` is given.
 //!
-//! **`BELLJAR_DOCTOR`**: `1` is a table, `json` what [`Diagnosis::to_json`] writes. The status is 0 if `#[isolated]` tests run here.
-//! [`doctor`] tells a program the same.
+//! **`BELLJAR_DOCTOR`**: write `BELLJAR_DOCTOR=1 cargo test`. `1` is a table, `json` what [`Diagnosis::to_json`] writes.
+//! The first test binary tells; the others say on standard error that they have run no test. The status is 0 if `#[isolated]` tests run
+//! here, else 1. [`doctor`] tells a program the same.
+//!
+//! - Only test binaries of the standard harness do this. Documentation tests, programs with `harness = false`, and test binaries
+//!   without belljar run as always: what is green there has run.
+//! - Arguments that ask for tests, such as a name, `--exact`, `--ignored` and `--list`, are errors with the status 2, so that nothing
+//!   is green that did not run. Runners such as nextest use them: `BELLJAR_DOCTOR=1 cargo nextest run` fails when it lists the tests.
+//! - The test binaries of one `cargo test` know of each other by the file `belljar-doctor` in the target directory. Where there can be
+//!   none, or a runner stands between Cargo and them, each tells.
 //!
 //! **`BELLJAR_CGROUP`** is written as proc_pid_cgroup(5) has it. By default, it is the cgroup that the tests run in.
 //!

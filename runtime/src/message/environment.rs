@@ -13,6 +13,21 @@ pub(crate) fn doctor_refuses(mistakes: &[Mistake]) -> String {
     format!("belljar: {}", all(mistakes))
 }
 
+/// `BELLJAR_DOCTOR` is set, and this argument asks for tests.
+pub(crate) fn doctor_asked_for_tests(argument: &str) -> String {
+    format!(
+        "belljar: no test was run. BELLJAR_DOCTOR has a test binary tell what this host lets sandboxes have, in place of running tests, \
+         and the argument `{}` asks for tests, as nextest does. Write: BELLJAR_DOCTOR=1 cargo test",
+        plain(argument)
+    )
+}
+
+/// What this process did in place of running tests. If `is_told`, another test binary of the same `cargo test` has done it before.
+pub(crate) fn doctor_instead(is_told: bool) -> String {
+    let told = if is_told { ", and this host is described above" } else { "" };
+    format!("belljar: no test was run: BELLJAR_DOCTOR is set{told}.")
+}
+
 fn all(mistakes: &[Mistake]) -> String {
     match mistakes {
         [one] => describe(one),

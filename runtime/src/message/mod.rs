@@ -19,7 +19,7 @@ use crate::ns::{Action, Kind};
 use crate::report::{End, Step};
 use crate::spec::{Ids, Spec};
 pub(crate) use cause::Cause;
-pub(crate) use environment::{doctor_refuses, wrong_environment};
+pub(crate) use environment::{doctor_asked_for_tests, doctor_instead, doctor_refuses, wrong_environment};
 
 /// How many processes a message lists by name.
 const LISTED: usize = 10;
