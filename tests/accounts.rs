@@ -229,8 +229,8 @@ fn a_bad_value_fails_all_tests_and_is_named() {
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
     let bad = [
-        ("yes", "BELLJAR_REPORT is `yes`, which says nothing"),
-        ("json:", "BELLJAR_REPORT is `json:`, which says nothing"),
+        ("yes", "BELLJAR_REPORT is `yes`. Write `-` for a table"),
+        ("json:", "BELLJAR_REPORT is `json:`. Write `-` for a table"),
         ("json:/proc/none/report", "`/proc/none/report`, which can't be used: ENOENT"),
         // Nobody reads it.
         (&format!("json:{}", fifo.display()), "which can't be used: ENXIO"),

@@ -8,14 +8,26 @@ use serde_json::Value;
 
 /// Asks this binary, whose tests then must not run.
 fn ask(value: &str) -> Run {
-    let run = run(this_binary().env("BELLJAR_DOCTOR", value));
-    assert!(!run.output.contains("running ") && run.left.is_empty(), "{}", run.output);
+    ask_with(value, &[])
+}
+
+/// The same, with arguments.
+fn ask_with(value: &str, arguments: &[&str]) -> Run {
+    let run = run(this_binary().env("BELLJAR_DOCTOR", value).args(arguments));
+    let is_told = run.output.contains("no test was run") || run.status.code() == Some(2);
+    assert!(is_told && !run.output.contains("test result") && run.left.is_empty(), "{}", run.output);
     run
+}
+
+/// What it tells in JSON.
+fn json(run: &Run) -> Value {
+    let text = run.output.lines().find(|line| line.starts_with('{')).expect(&run.output);
+    serde_json::from_str(text).expect("JSON")
 }
 
 /// What works, by how it is written, as both forms tell it.
 fn works(written: &str) -> bool {
-    let found: Value = serde_json::from_str(&ask("json").output).expect("JSON");
+    let found = json(&ask("json"));
     let found = found["found"].as_array().expect("a list").iter().find(|found| found["written"] == written);
     let works = found.expect("what is asked for")["works"].as_bool().expect("whether it works");
     let table = ask("1").output;
@@ -51,7 +63,7 @@ fn a_host_that_lacks_all() {
     fs::write("/proc/sys/user/max_user_namespaces", "0").expect("write");
     let run = ask("json");
     assert_eq!(run.status.code(), Some(1), "{}", run.output);
-    let found: Value = serde_json::from_str(&run.output).expect("JSON");
+    let found = json(&run);
     assert_eq!(found["is_well"], false);
     for found in found["found"].as_array().expect("a list") {
         assert_eq!(found["works"], false, "{found}");
@@ -65,7 +77,48 @@ fn unknown_values_are_errors() {
     for value in ["0", "yes", "JSON"] {
         let run = ask(value);
         assert_eq!(run.status.code(), Some(2), "{}", run.output);
-        assert!(run.output.contains(&format!("BELLJAR_DOCTOR is `{value}`")), "{}", run.output);
+        assert!(run.output.contains(&format!("BELLJAR_DOCTOR is `{value}`. Write `1`")), "{}", run.output);
+    }
+}
+
+#[test]
+fn other_mistakes_are_errors_too() {
+    let run = run(this_binary().env("BELLJAR_DOCTOR", "1").env("BELLJAR_UNSUPPORTED", "ignore"));
+    assert_eq!(run.status.code(), Some(2), "{}", run.output);
+    assert!(run.output.contains("BELLJAR_UNSUPPORTED is `ignore`. Write `skip` or `fail`"), "{}", run.output);
+}
+
+/// Whoever asks for tests must not take what the doctor tells for their success.
+#[test]
+fn arguments_that_ask_for_tests_are_errors() {
+    for arguments in [
+        // As nextest does, to list tests and to run one.
+        &["--list", "--format", "terse"][..],
+        &["--list", "--format", "terse", "--ignored"],
+        &["--exact", "a_test", "--nocapture"],
+        // As people do.
+        &["a_test"],
+        &["--quiet", "a_test"],
+        &["--skip", "a_test"],
+        &["--ignored"],
+        &["--include-ignored"],
+        &["--nonsense"],
+    ] {
+        let run = ask_with("1", arguments);
+        assert_eq!(run.status.code(), Some(2), "{arguments:?}: {}", run.output);
+        let named = arguments.iter().find(|argument| **argument != "--quiet").expect("an argument");
+        assert!(run.output.contains(&format!("the argument `{named}` asks for tests")), "{}", run.output);
+        assert!(run.output.contains("Write: BELLJAR_DOCTOR=1 cargo test\n"), "{}", run.output);
+        assert!(!run.output.contains("what this host lets sandboxes have\n"), "{}", run.output);
+    }
+}
+
+/// Cargo passes the first of them itself.
+#[isolated]
+fn arguments_that_are_about_output_are_none_of_them() {
+    for argument in ["--quiet", "-q", "--nocapture", "--no-capture", "--show-output"] {
+        let run = ask_with("1", &[argument]);
+        assert!(run.status.success() && run.output.contains("#[isolated(net)]\n"), "{argument}: {}", run.output);
     }
 }
 

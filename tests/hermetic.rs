@@ -157,7 +157,7 @@ fn vandalise() {
     // SAFETY: no other thread reads the environment; ignoring a signal runs no code; the rest are system calls, whose
     // arguments outlive them.
     unsafe {
-        env::set_var("BELLJAR_VANDAL", "1");
+        env::set_var("BELLJAR_TESTS_VANDAL", "1");
         nix::sys::signal::signal(Signal::SIGUSR1, SigHandler::SigIgn).expect("signal");
         assert_eq!(libc::setdomainname(c"vandalised".as_ptr(), 10), 0);
         assert_ne!(libc::shmget(0x0be1_17a2, 4096, libc::IPC_CREAT | 0o600), -1);

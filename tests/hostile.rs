@@ -846,7 +846,7 @@ fn changes_all_it_can() {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None).expect("sigprocmask");
     setrlimit(Resource::RLIMIT_NOFILE, 16, 16).expect("setrlimit");
     // SAFETY: no other thread reads the environment.
-    unsafe { env::set_var("BELLJAR_NEIGHBOUR", "1") };
+    unsafe { env::set_var("BELLJAR_TESTS_NEIGHBOUR", "1") };
     // SAFETY: ignoring a signal runs no code.
     unsafe { nix::sys::signal::signal(Signal::SIGUSR1, nix::sys::signal::SigHandler::SigIgn) }.expect("signal");
 }
@@ -867,7 +867,7 @@ fn assert_pristine() {
     sigprocmask(SigmaskHow::SIG_SETMASK, None, Some(&mut blocked)).expect("sigprocmask");
     assert_eq!(blocked, SigSet::empty());
     assert!(getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit").0 > 16);
-    assert!(env::var_os("BELLJAR_NEIGHBOUR").is_none());
+    assert!(env::var_os("BELLJAR_TESTS_NEIGHBOUR").is_none());
     let status = fs::read_to_string("/proc/self/status").expect("status");
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("SigIgn").trim();
     let ignored = u64::from_str_radix(ignored, 16).expect("a number");

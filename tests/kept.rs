@@ -1,11 +1,11 @@
 //! `BELLJAR_ON_FAIL=shell` keeps the sandboxes of tests that fail, and tells how to enter them.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio, exit};
+use std::io::BufRead as _;
+use std::process::{Command, Stdio, exit};
 use std::{fs, iter};
 
 use belljar::isolated;
-use belljar_tests::{hang, mark, marked, run, this_binary, wait_until};
+use belljar_tests::{Run, hang, mark, marked, run, run_in_terminal, start_in_terminal, this_binary, wait_until};
 
 const EVIDENCE: &str = "/tmp/evidence";
 
@@ -62,7 +62,7 @@ fn panics_as_it_should() {
 /// This binary, to run one test.
 fn victim(name: &str, on_fail: &str) -> Command {
     let mut command = this_binary();
-    command.args(["--exact", name, "--ignored"]).env("BELLJAR_ON_FAIL", on_fail);
+    command.args(["--exact", name, "--ignored"]).env("BELLJAR_ON_FAIL", on_fail).env_remove("CI");
     command
 }
 
@@ -77,8 +77,8 @@ fn sh(line: &str) -> String {
 fn enter(name: &str) -> String {
     let mut command = victim(name, "shell");
     let mark = mark(&mut command);
-    let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("this binary");
-    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let (mut child, terminal) = start_in_terminal(command.stdout(Stdio::null()));
+    let mut lines = terminal.lines();
     let mut told = String::new();
     let mut next = |begin: &str| {
         let line = iter::from_fn(|| lines.next()).map(|line| line.expect("a line")).find(|line| {
@@ -116,15 +116,41 @@ fn whatever_fails_is_kept() {
 #[test]
 fn nothing_else_is_kept() {
     for name in ["passes", "panics_as_it_should"] {
-        let run = run(&mut victim(name, "shell"));
+        let run = run_in_terminal(&mut victim(name, "shell"));
         assert!(run.passed() && run.left.is_empty() && !run.output.contains("kept"), "{}", run.output);
     }
-    let run = run(&mut victim("victim_that_panics", ""));
+    let run = run_in_terminal(&mut victim("victim_that_panics", ""));
     assert!(run.failed() && !run.output.contains("nsenter"), "{}", run.output);
+}
+
+/// Fails at once, without having run, and says why nobody can enter a sandbox.
+fn refuses(run: &Run, why: &str) {
+    let text = format!("nobody can enter the sandboxes that it keeps: {why}");
+    assert!(run.failed() && run.left.is_empty() && run.output.contains(&text), "{}", run.output);
+    assert!(!run.output.contains("by intention") && !run.output.contains("nsenter"), "{}", run.output);
+}
+
+#[test]
+fn where_nobody_can_enter_it_nothing_is_kept() {
+    for name in ["victim_that_panics", "passes"] {
+        refuses(&run(&mut victim(name, "shell")), "standard error is no terminal");
+        refuses(&run_in_terminal(victim(name, "shell").env("CI", "true")), "CI is set");
+    }
+}
+
+#[test]
+fn ci_may_be_set_to_nothing() {
+    for value in ["", "false"] {
+        let run = run_in_terminal(victim("passes", "shell").env("CI", value));
+        assert!(run.passed(), "{}", run.output);
+    }
+    // It does not matter where nothing is to be kept.
+    let run = run(victim("passes", "").env("CI", "true"));
+    assert!(run.passed(), "{}", run.output);
 }
 
 #[test]
 fn what_nobody_knows_is_an_error() {
-    let run = run(&mut victim("passes", "bash"));
-    assert!(run.failed() && run.output.contains("BELLJAR_ON_FAIL is `bash`"), "{}", run.output);
+    let run = run_in_terminal(&mut victim("passes", "bash"));
+    assert!(run.failed() && run.output.contains("BELLJAR_ON_FAIL is `bash`. Write `shell`"), "{}", run.output);
 }

@@ -176,8 +176,9 @@ impl Cell<'_> {
         // A limit has a row of its own there.
         if test == "sandbox" {
             let Run { output, status, .. } = self.run(remedy, flags, &[], true)?;
-            let told: Value =
-                serde_json::from_str(&output).map_err(|error| format!("the doctor: {error}: {output}"))?;
+            // It also says that it has run no test.
+            let json = output.lines().find(|line| line.starts_with('{')).unwrap_or_default();
+            let told: Value = serde_json::from_str(json).map_err(|error| format!("the doctor: {error}: {output}"))?;
             let (first, works) = (&told["found"][0], matches!(seen, Seen::Works));
             let says_the_same = match &seen {
                 Seen::Works => first["works"] == true,

@@ -1,13 +1,15 @@
 //! What the integration tests share: running one test of this very binary by itself, and looking at what it left.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Seek as _};
+use std::fs::File;
+use std::io::{BufReader, Read as _, Seek as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, hint, iter, process, thread};
 
+use nix::pty::{OpenptyResult, openpty};
 use nix::unistd::{ForkResult, geteuid, pause};
 
 /// 1 MiB, in bytes.
@@ -96,6 +98,30 @@ pub fn run(command: &mut Command) -> Run {
     let mut output = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut output)).expect("read");
     Run { status, output: String::from_utf8_lossy(&output).into_owned(), left }
+}
+
+/// Starts `command` with a terminal for its standard error, and returns what reads from that.
+pub fn start_in_terminal(command: &mut Command) -> (Child, BufReader<File>) {
+    let OpenptyResult { master, slave } = openpty(None, None).expect("openpty");
+    let child = command.stderr(slave).spawn().expect("the command runs");
+    // Or `command` would hold the terminal open.
+    command.stderr(Stdio::null());
+    (child, BufReader::new(File::from(master)))
+}
+
+/// Runs `command` to its end, with a terminal for its standard error.
+pub fn run_in_terminal(command: &mut Command) -> Run {
+    let mark = mark(command);
+    let mut stdout = tempfile::tempfile().expect("a temporary file");
+    let (mut child, mut terminal) = start_in_terminal(command.stdout(stdout.try_clone().expect("dup")));
+    let mut output = Vec::new();
+    // A terminal that nobody has open any more ends with EIO.
+    let end = terminal.read_to_end(&mut output).map_err(|error| error.raw_os_error());
+    assert!(matches!(end, Ok(_) | Err(Some(libc::EIO))), "{end:?}");
+    let status = child.wait().expect("wait");
+    let left = marked(&mark);
+    stdout.rewind().and_then(|()| stdout.read_to_end(&mut output)).expect("read");
+    Run { status, output: String::from_utf8_lossy(&output).replace("\r\n", "\n"), left }
 }
 
 /// Marks the processes that `command` will start. [`marked`] finds those that are alive.

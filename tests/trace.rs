@@ -138,6 +138,21 @@ fn a_file_that_can_not_be_had_is_told() {
     assert!(run.output.contains("BELLJAR_TRACE names the file `/nowhere/trace.json`"), "{}", run.output);
 }
 
+/// These are no files, but what other variables take: a terminal, a switch, a format.
+#[test]
+fn values_of_other_variables_are_told() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    for value in ["-", "1", "json:trace.json"] {
+        let run = run(traced(Path::new(value)).arg("does_nothing").current_dir(directory.path()));
+        let told = format!("BELLJAR_TRACE is `{value}`. Write the path of a file for a trace viewer");
+        assert!(run.failed() && run.output.contains(&told), "{}", run.output);
+        assert_eq!(fs::read_dir(directory.path()).expect("read_dir").count(), 0);
+    }
+    // A file that has such a name can be written so.
+    let run = run(traced(Path::new("./1")).arg("does_nothing").current_dir(directory.path()));
+    assert!(run.passed() && !read(&directory.path().join("1")).is_empty(), "{}", run.output);
+}
+
 /// Whatever somebody has there by mistake is not lost.
 #[test]
 fn what_is_no_trace_is_left_as_it_is() {

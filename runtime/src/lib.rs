@@ -31,28 +31,57 @@
 //!
 //! # Environment
 //!
-//! `BELLJAR_CGROUP`, if it is set and not empty, is the path of the cgroup below which those of sandboxes go, as
-//! proc_pid_cgroup(5) writes it. By default it is the one that the tests run in.
+//! belljar reads these variables once, before `main`. What a test does to the environment changes nothing.
 //!
-//! `BELLJAR_REPORT` collects what each test has cost. `json:` and a path stand for a file, to which each test adds a line when it
-//! is over: an object with the keys `test`, `verdict` (`passed`, `panicked`, which `#[should_panic]` may take for a pass,
-//! `failed` or `skipped`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`, `pids_peak` (threads count, and so does init) and `left_over`
-//! (the names of the processes that were left). What is not known is `null`. `-` stands for a table at the end of the run.
+//! | variable | value | meaning |
+//! | --- | --- | --- |
+//! | `BELLJAR_TIMEOUT` | `60s`, `1m 30s` | the timeout of every isolated test that has none of its own |
+//! | `BELLJAR_REPORT` | `-`, `json:PATH` | what each test has cost: a table at the end of the run, or lines in a file |
+//! | `BELLJAR_TRACE` | a path | what was done for each test when: a file for a trace viewer |
+//! | `BELLJAR_UNSUPPORTED` | `skip`, `fail` | what becomes of all tests that this host can't run |
+//! | `BELLJAR_ON_FAIL` | `shell` | keeps the sandboxes of tests that fail |
+//! | `BELLJAR_DOCTOR` | `1`, `json` | tells what this host lets sandboxes have, in place of running tests |
+//! | `BELLJAR_CGROUP` | a path | the cgroup below which those of sandboxes go |
 //!
-//! `BELLJAR_TRACE`, if it is set and not empty, is the path of a file to which each test adds what was done for it when: by the
-//! thread that runs it, by the zygote, and in the sandbox, step by step. Trace viewers, such as `chrome://tracing` and
-//! <https://ui.perfetto.dev>, show it. To tell takes some microseconds a step.
+//! An empty value is none. With another value, and with a variable `BELLJAR_...` that is not in the table, no isolated test runs: each
+//! fails and says what to write. Names that begin with `BELLJAR_TESTS_` are for belljar's own tests. A test sees `BELLJAR_TIMEOUT` and
+//! `BELLJAR_UNSUPPORTED`, and so does a test binary that it starts; the others are removed from its environment.
 //!
-//! `BELLJAR_UNSUPPORTED` says what becomes of all tests that the host can't run: `skip` skips them, and `fail` has them fail that
-//! would be skipped otherwise (`unsupported = "skip"`). A test that was skipped passes, as far as the harness knows; it says so, and
-//! a list at the end of the run says so again. What a test asks for and does not exist, such as a path, is no reason to skip it.
+//! Paths of files begin at the working directory, which is the package's under Cargo and nextest.
 //!
-//! `BELLJAR_ON_FAIL=shell` keeps the sandbox of a test that fails, or runs out of time: with what it has mounted and written, and with
+//! **`BELLJAR_TIMEOUT`** also ends tests that hang by accident, such as one that reads from a pipe which a daemon holds open. The
+//! message says that the timeout is the environment's.
+//!
+//! **`BELLJAR_REPORT`**: to the file, each test adds a line when it is over: an object with the keys `test`, `verdict` (`passed`,
+//! `panicked`, which `#[should_panic]` may take for a pass, `failed` or `skipped`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`,
+//! `pids_peak` (threads count, and so does init) and `left_over` (the names of the processes that were left). What is not known is
+//! `null`.
+//!
+//! **`BELLJAR_TRACE`**: the thread that runs a test, the zygote and the sandbox tell each step. Trace viewers, such as
+//! `chrome://tracing` and <https://ui.perfetto.dev>, show it. To tell takes some microseconds a step. There is no `-`: nobody reads a
+//! trace in a terminal.
+//!
+//! **`BELLJAR_UNSUPPORTED`**: `fail` has those tests fail too that have `unsupported = "skip"`. A test that was skipped passes, as far as
+//! the harness knows; it says so, and a list at the end of the run says so again. What a test asks for and does not exist, such as a
+//! path, is no reason to skip it.
+//!
+//! **`BELLJAR_ON_FAIL`**: the sandbox of a test that fails, or runs out of time, stays: with what it has mounted and written, and with
 //! the processes that it has left. Standard error then says how to enter it, by nsenter(1), and how to let it go; the run waits for
-//! that. Under nextest, that is seen with `--no-capture`.
+//! that. So it is an error where nobody would answer: if standard error is no terminal, and if `CI` is set (to anything but `false`).
+//! nextest captures standard error, unless `--no-capture` is given.
 //!
-//! `BELLJAR_DOCTOR` has any test binary tell what this host lets sandboxes have, in place of running tests: `1` as a table, `json` as
-//! [`Diagnosis::to_json`] writes it. The status is 0 if `#[isolated]` tests run here. [`doctor`] tells a program the same.
+//! **`BELLJAR_DOCTOR`**: write `BELLJAR_DOCTOR=1 cargo test`. `1` is a table, `json` what [`Diagnosis::to_json`] writes.
+//! The first test binary tells; the others say on standard error that they have run no test. The status is 0 if `#[isolated]` tests run
+//! here, else 1. [`doctor`] tells a program the same.
+//!
+//! - Only test binaries of the standard harness do this. Documentation tests, programs with `harness = false`, and test binaries
+//!   without belljar run as always: what is green there has run.
+//! - Arguments that ask for tests, such as a name, `--exact`, `--ignored` and `--list`, are errors with the status 2, so that nothing
+//!   is green that did not run. Runners such as nextest use them: `BELLJAR_DOCTOR=1 cargo nextest run` fails when it lists the tests.
+//! - The test binaries of one `cargo test` know of each other by the file `belljar-doctor` in the target directory. Where there can be
+//!   none, or a runner stands between Cargo and them, each tells.
+//!
+//! **`BELLJAR_CGROUP`** is written as proc_pid_cgroup(5) has it. By default, it is the cgroup that the tests run in.
 //!
 //! # Features
 //!
@@ -197,7 +226,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 ///
 /// | option | meaning | by default |
 /// | --- | --- | --- |
-/// | `timeout = "5s"` | everything is killed after that time, and what was running is told | none |
+/// | `timeout = "5s"` | everything is killed after that time, and what was running is told | none, or what `BELLJAR_TIMEOUT` says |
 /// | `memory = "64MiB"` | the most memory of all processes together, the tmpfs included; whoever needs more has all killed | no limit |
 /// | `pids = 32` | the most processes and threads, the two of the test itself included; fork(2) then gives EAGAIN | 1024, where it can be had |
 /// | `cpu = 0.5` | the most CPU time, in cores | no limit |

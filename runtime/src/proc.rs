@@ -45,6 +45,11 @@ impl<'t> Stat<'t> {
         self.number(11)
     }
 
+    /// When it began, in clock ticks since the machine was started.
+    pub(crate) fn began(&self) -> Option<u64> {
+        self.number(22)
+    }
+
     /// How it has ended, if it has, and the reader may trace it: what wait(2) would tell. Otherwise 0.
     pub(crate) fn wait_status(&self) -> Option<i32> {
         self.number(52).and_then(|status| i32::try_from(status).ok())

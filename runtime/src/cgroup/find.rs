@@ -60,7 +60,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
 
 /// The cgroup that the environment names: below it ours go, in place of this process's own.
 pub(crate) fn chosen() -> Option<PathBuf> {
-    settings().cgroup.as_ref().map(|chosen| Path::new("/").join(chosen))
+    settings().cgroup.clone()
 }
 
 /// The files `pids.max` that hold for this process and set a limit, each with that, and with how many there are.

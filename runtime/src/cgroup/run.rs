@@ -19,8 +19,8 @@ use super::find::{Hierarchy, chosen, hierarchies};
 use super::shared::{self, Shared};
 use super::systemd;
 use super::{CGROUPS, Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Tree, Trouble};
-use crate::host::account;
 use crate::proc::pid_of;
+use crate::settings::settings;
 use crate::spec::{Ids, Spec};
 
 /// What the names of our directories begin with.
@@ -201,7 +201,7 @@ impl Run {
     ) -> Result<Joining, Trouble> {
         let name = self.next_name();
         let mut joining = Joining::default();
-        let is_measured = account::is_wanted();
+        let is_measured = settings().report.is_some();
         for hierarchy in found {
             let limits = |controller: &Controller| *controller == Controller::Pids || written.contains(controller);
             let tells = |controller: &Controller| {

@@ -1,12 +1,9 @@
 //! What tests have cost, told where `BELLJAR_REPORT` says: line by line in a file, or as a table at the end of the run.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::mem;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +12,7 @@ use nix::errno::Errno;
 use super::judge::{Evidence, Verdict};
 use crate::json::Json;
 use crate::message;
-use crate::settings::settings;
+use crate::settings::{Mistake, Report, Variable, settings};
 use crate::spec::Test;
 use crate::sys::errno_of;
 
@@ -26,15 +23,6 @@ enum Destination {
     Full,
     /// The standard error stream, at the end of the run.
     Table(Mutex<Vec<Account>>),
-}
-
-/// Why there can be no report.
-#[derive(Debug)]
-pub(crate) enum BadReport {
-    /// Nobody knows what this value means.
-    Unknown(PathBuf),
-    /// The file could not be opened.
-    File { path: PathBuf, errno: Errno },
 }
 
 /// What one test has cost. What is not known is `None`.
@@ -88,38 +76,30 @@ impl Account {
     }
 }
 
-static DESTINATION: OnceLock<Result<Option<Destination>, BadReport>> = OnceLock::new();
+static DESTINATION: OnceLock<Result<Option<Destination>, Mistake>> = OnceLock::new();
 
-/// The report that is asked for, if there is one.
-fn destination() -> Result<Option<&'static Destination>, &'static BadReport> {
+/// The report that is asked for, if there is one. The first call opens the file.
+fn destination() -> Result<Option<&'static Destination>, &'static Mistake> {
     DESTINATION.get_or_init(find_destination).as_ref().map(Option::as_ref)
 }
 
-fn find_destination() -> Result<Option<Destination>, BadReport> {
-    let Some(value) = &settings().report else { return Ok(None) };
-    if value == "-" {
-        return Ok(Some(Destination::Table(Mutex::default())));
-    }
-    let Some(path) = value.as_bytes().strip_prefix(b"json:").filter(|path| !path.is_empty()) else {
-        return Err(BadReport::Unknown(value.into()));
+fn find_destination() -> Result<Option<Destination>, Mistake> {
+    let path = match &settings().report {
+        None => return Ok(None),
+        Some(Report::Table) => return Ok(Some(Destination::Table(Mutex::default()))),
+        Some(Report::Lines(path)) => path,
     };
-    let path = settings().absolute(Path::new(OsStr::from_bytes(path)));
     // A FIFO that nobody reads is no place for it, and must not be waited for.
-    match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+    match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => Ok(Some(Destination::Lines(file))),
         Err(error) if is_full(&error) => Ok(Some(Destination::Full)),
-        Err(error) => Err(BadReport::File { path, errno: errno_of(&error) }),
+        Err(error) => Err(Mistake::File { variable: Variable::Report, path: path.clone(), errno: errno_of(&error) }),
     }
 }
 
 /// Fails if a report is asked for that can't be had.
-pub(super) fn check() -> Result<(), &'static BadReport> {
+pub(super) fn check() -> Result<(), &'static Mistake> {
     destination().map(drop)
-}
-
-/// Whether a report is asked for, so that each test is to be measured.
-pub(crate) fn is_wanted() -> bool {
-    matches!(destination(), Ok(Some(_)))
 }
 
 /// Takes down what a test that is over has cost.

@@ -1,16 +1,21 @@
 //! Finds out what this host lets sandboxes have, by making one of each kind.
 
+use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
-use std::process;
+use std::os::unix::process::parent_id;
+use std::path::PathBuf;
 use std::time::Duration;
+use std::{env, fs, process};
 
 use super::explain::unknown;
 use super::judge::{Obstacle, Verdict};
 use super::run_and_judge;
 use crate::json::Json;
 use crate::message::{self, Page};
-use crate::settings::settings;
+use crate::proc;
+use crate::settings::{Form, Mistake, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
+use crate::sys;
 
 /// What this host lets sandboxes have.
 ///
@@ -147,21 +152,120 @@ impl Display for Diagnosis {
     }
 }
 
-/// If the environment asks for it, prints a diagnosis in place of running tests, and ends the process.
-pub(crate) fn answer() {
-    let Some(asked) = settings().doctor.as_deref() else { return };
-    let text = match asked.to_str() {
-        Some("1") => |diagnosis: &Diagnosis| diagnosis.to_string(),
-        Some("json") => |diagnosis: &Diagnosis| format!("{}\n", diagnosis.to_json()),
-        _ => {
-            eprintln!("{}", message::bad_doctor(asked));
-            process::exit(BAD_VALUE)
-        }
+// ---- In place of running tests ----
+
+/// The arguments of libtest that only say how much it prints. Any other one asks for tests, or for a list of them.
+const OF_OUTPUT: [&str; 5] = ["--quiet", "-q", "--nocapture", "--no-capture", "--show-output"];
+
+/// What a process ends with that is asked for what it can't do.
+const CAN_NOT: i32 = 2;
+
+/// The form in which this process is to tell of its host, in place of running tests. `None` if it is to run `main` as always.
+///
+/// Whoever runs tests takes the status 0 for "all tests passed". So the process ends with an error if its arguments ask for tests. Those
+/// of nextest do: it lists the tests, and then starts each by itself. Only a test binary with libtest tells of its host. A program with
+/// another harness and a documentation test run as always, or they would look as if they had passed.
+///
+/// Cargo starts all test binaries, one after the other. The first tells. The others end with the same status, and say that they have run
+/// no test.
+pub(crate) fn asked() -> Option<Form> {
+    let Settings { doctor, mistakes, .. } = settings();
+    let is_wrong = mistakes.iter().any(|mistake| matches!(mistake, Mistake::Value { variable: Variable::Doctor, .. }));
+    if doctor.is_none() && !is_wrong || !is_test_binary() {
+        return None;
+    }
+    let refuse = |text: String| {
+        eprintln!("{text}");
+        process::exit(CAN_NOT)
     };
-    let diagnosis = doctor();
-    print!("{}", text(&diagnosis));
-    process::exit(i32::from(!diagnosis.is_well()))
+    if !mistakes.is_empty() {
+        refuse(message::doctor_refuses(mistakes));
+    }
+    let asks_for_tests = |argument: &OsString| !OF_OUTPUT.iter().any(|other| argument == *other);
+    if let Some(argument) = env::args_os().skip(1).find(asks_for_tests) {
+        refuse(message::doctor_asked_for_tests(&argument.to_string_lossy()));
+    }
+    if let Some(status) = CargoTest::find().and_then(|run| run.status()) {
+        eprintln!("{}", message::doctor_instead(true));
+        process::exit(status);
+    }
+    *doctor
 }
 
-/// What a process ends with that doesn't know what is asked of it.
-const BAD_VALUE: i32 = 2;
+/// Tells of the host, and ends the process: with 0 if isolated tests run here.
+pub(crate) fn answer(form: Form) -> ! {
+    let diagnosis = doctor();
+    let status = i32::from(!diagnosis.is_well());
+    match form {
+        Form::Table => print!("{diagnosis}"),
+        Form::Json => println!("{}", diagnosis.to_json()),
+    }
+    eprintln!("{}", message::doctor_instead(false));
+    if let Some(run) = CargoTest::find() {
+        run.end(status);
+    }
+    process::exit(status)
+}
+
+/// The name of a variable that libtest sets for a test which it starts in a process of its own. Each program with libtest contains it.
+/// It stands here backwards, so that a program does not contain it because of belljar.
+const IN_LIBTEST: &[u8] = b"EKOVNI_TSET_TSUR__";
+
+/// What rustdoc calls the program of a documentation test.
+const DOCTEST: &str = "rust_out";
+
+/// Whether this program has libtest for a harness, and is no documentation test. A program that can't be read is taken for another.
+fn is_test_binary() -> bool {
+    let path = env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if path.file_name().is_some_and(|name| name == DOCTEST) {
+        return false;
+    }
+    let wanted: Vec<u8> = IN_LIBTEST.iter().rev().copied().collect();
+    let program = fs::read("/proc/self/exe").or_else(|_| fs::read(path));
+    program.is_ok_and(|program| sys::contains(&program, &wanted))
+}
+
+/// One `cargo test`, which runs this test binary and others, one after the other.
+///
+/// The first test binary leaves a file in the target directory, with the number of Cargo's process and its own status. The next
+/// `cargo test` overwrites that file. Where there can be no such file, each test binary tells of the host.
+struct CargoTest {
+    file: PathBuf,
+    /// Tells the process of Cargo from all others: its number, and when it began.
+    cargo: String,
+}
+
+impl CargoTest {
+    fn find() -> Option<Self> {
+        let parent = parent_id();
+        let cargo = proc::stat(&proc::directory(parent), |stat| {
+            (stat.name == b"cargo").then_some(())?;
+            Some(format!("cargo {parent} began at {}, status ", stat.began()?))
+        })?;
+        let binary = env::current_exe().ok()?;
+        // Cargo marks the target directory as a cache.
+        let target = binary.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists())?;
+        Some(Self { file: target.join("belljar-doctor"), cargo })
+    }
+
+    /// The status of the first test binary, if this is another one.
+    fn status(&self) -> Option<i32> {
+        fs::read_to_string(&self.file).ok()?.strip_prefix(&self.cargo)?.trim_end().parse().ok()
+    }
+
+    /// This is the first test binary, and ends with `status`.
+    fn end(&self, status: i32) {
+        let _ = fs::write(&self.file, format!("{}{status}\n", self.cargo));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_is_a_test_binary() {
+        assert!(is_test_binary());
+        assert!(!sys::contains(IN_LIBTEST, b"__RUST"));
+    }
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::explain::explain;
+use super::timeout_of;
 use crate::cgroup::Events;
 use crate::host::census::Process;
 use crate::message::{self, Page};
@@ -126,8 +127,8 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
         let text = message::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref());
         return Ok(Verdict::Failed(text));
     }
-    if let (Some(running), Some(timeout)) = (&evidence.timed_out, test.timeout) {
-        return Ok(Verdict::Failed(message::timed_out(name, timeout, running)));
+    if let (Some(running), Some(timeout)) = (&evidence.timed_out, timeout_of(test)) {
+        return Ok(Verdict::Failed(message::timed_out(name, timeout, test.timeout.is_some(), running)));
     }
     if let Some(refusal) = &evidence.refused {
         return Err(refused(&test.spec, refusal));

@@ -1,34 +1,24 @@
 //! Sandboxes of tests that have failed, which are kept for somebody to look round in, if the environment asks for that.
 
-use std::ffi::OsStr;
 use std::io::{self, Write as _};
 
 use super::judge::{Evidence, Verdict, judge};
 use crate::message;
-use crate::settings::settings;
+use crate::settings::{OnFail, settings};
 use crate::spec::{Spec, Test};
 
-fn is_wanted() -> Result<bool, &'static OsStr> {
-    match settings().on_fail.as_deref() {
-        None => Ok(false),
-        Some(value) if value == "shell" => Ok(true),
-        Some(other) => Err(other),
-    }
-}
-
-/// Fails with what the environment says, if nobody knows what that means.
-pub(super) fn check() -> Result<(), &'static OsStr> {
-    is_wanted().map(drop)
+fn is_wanted() -> bool {
+    settings().on_fail == Some(OnFail::Shell)
 }
 
 /// What is said of a test whose sandbox is kept because its time is up.
 pub(super) fn out_of_time(test: &Test) -> Option<String> {
-    is_wanted().is_ok_and(|wanted| wanted).then(|| message::out_of_time(test.short_name()))
+    is_wanted().then(|| message::out_of_time(test.short_name()))
 }
 
 /// What is said of a test whose sandbox is kept because it has failed, if it has.
 pub(super) fn failure(test: &Test, evidence: &Evidence) -> Option<String> {
-    if !is_wanted().is_ok_and(|wanted| wanted) {
+    if !is_wanted() {
         return None;
     }
     let name = test.short_name();

@@ -20,7 +20,8 @@ pub(crate) mod trace;
 
 use std::any::Any;
 use std::panic::{panic_any, resume_unwind};
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -28,6 +29,7 @@ use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::message::{self, Page};
 use crate::report::Step;
 use crate::sandbox::must_be_outside;
+use crate::settings::{Mistake, settings};
 use crate::spec::Test;
 use crate::zygote::{Zygote, is_ending, zygote};
 use judge::{Evidence, Obstacle, OwnedRefusal, Verdict, judge};
@@ -84,13 +86,27 @@ fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
     }
 }
 
+/// What is wrong in the environment, so that no test runs. The first call opens the files that the environment names.
+fn mistakes() -> &'static [Mistake] {
+    static MISTAKES: OnceLock<Vec<Mistake>> = OnceLock::new();
+    MISTAKES.get_or_init(|| {
+        let of_files = [account::check().err(), trace::check().err()];
+        settings().mistakes.iter().chain(of_files.into_iter().flatten()).cloned().collect()
+    })
+}
+
+/// How long the body of `test` may run: as it says itself, or else as the environment says.
+fn timeout_of(test: &Test) -> Option<Duration> {
+    test.timeout.or(settings().timeout)
+}
+
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
 fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     let name = test.short_name();
-    account::check().map_err(|bad| Verdict::Failed(message::bad_report(name, bad)))?;
-    trace::check().map_err(|bad| Verdict::Failed(message::bad_trace(name, bad)))?;
-    policy::check().map_err(|bad| Verdict::Failed(message::bad_policy(name, bad)))?;
-    kept::check().map_err(|bad| Verdict::Failed(message::bad_on_fail(name, bad)))?;
+    match mistakes() {
+        [] => {}
+        mistakes => return Err(Verdict::Failed(message::wrong_environment(name, mistakes))),
+    }
     let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => policy::verdict(test, page),
         Obstacle::Mistake(page) => Verdict::Failed(page.of_mistake(name)),

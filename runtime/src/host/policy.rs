@@ -1,13 +1,12 @@
 //! What becomes of tests that this host can't run: they fail, unless somebody has asked for them to be skipped.
 
-use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::judge::Verdict;
 use crate::message::{self, Page};
-use crate::settings::settings;
+use crate::settings::{Unsupported, settings};
 use crate::spec::Test;
 
 /// What this process has said so far.
@@ -24,26 +23,16 @@ fn told() -> MutexGuard<'static, Told> {
     TOLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether all tests are skipped that this host can't run, or none of them, as the environment says.
-fn of_all() -> Result<Option<bool>, &'static OsStr> {
-    match settings().unsupported.as_deref() {
-        None => Ok(None),
-        Some(value) if value == "skip" => Ok(Some(true)),
-        Some(value) if value == "fail" => Ok(Some(false)),
-        Some(other) => Err(other),
-    }
-}
-
-/// Fails with what the environment says, if nobody knows what that means.
-pub(super) fn check() -> Result<(), &'static OsStr> {
-    of_all().map(drop)
-}
-
 /// The verdict on a test that this host can't run.
 pub(super) fn verdict(test: &'static Test, page: Page) -> Verdict {
     let name = test.short_name();
     let mut told = told();
-    if of_all().ok().flatten().unwrap_or(test.skip_unsupported) {
+    let is_skipped = match settings().unsupported {
+        Some(Unsupported::Skip) => true,
+        Some(Unsupported::Fail) => false,
+        None => test.skip_unsupported,
+    };
+    if is_skipped {
         told.skipped.push((name, page.summary()));
         return Verdict::Skipped(page.skipped(name));
     }

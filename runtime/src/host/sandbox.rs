@@ -20,13 +20,13 @@ use nix::sys::socket::{
 };
 use nix::unistd::pipe2;
 
-use super::account;
 use super::census::{self, Process};
 use super::copy::Tree;
 use super::explain::explain_cgroup;
 use super::judge::{Ended, Evidence, Largest, OwnedRefusal};
 use super::kept;
 use super::output::Stream;
+use super::timeout_of;
 use super::trace::{self, Life};
 use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
 use crate::changes::{self, Change};
@@ -35,6 +35,7 @@ use crate::proc::pid_of;
 use crate::report::{FRAME_MAX, Frame, Refusal};
 use crate::sandbox::Channel;
 use crate::sandbox::rootfs::COPY;
+use crate::settings::settings;
 use crate::spec::{Spec, Test};
 use crate::sys;
 use crate::zygote::{Zygote, request};
@@ -131,7 +132,7 @@ impl Sandbox {
         evidence.last_line = self.stderr.last_line().to_owned();
         evidence.has_process_limit = self.has_process_limit;
         evidence.events = self.cgroup.events(self.spec);
-        if account::is_wanted() {
+        if settings().report.is_some() {
             evidence.usage = self.cgroup.usage();
         }
         evidence
@@ -144,7 +145,7 @@ impl Sandbox {
 
     /// Passes on output and collects reports, until the last report has come or init is dead.
     fn watch(&mut self, test: &Test, zygote: &Zygote, evidence: &mut Evidence) -> nix::Result<()> {
-        let mut deadline = test.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut deadline = timeout_of(test).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut time_is_up = false;
         let mut stays = false;
         let mut report_open = true;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,37 +21,32 @@ use super::account::is_full;
 use crate::json::Json;
 use crate::message;
 use crate::report::{Moment, Step};
-use crate::settings::settings;
+use crate::settings::{Mistake, Variable, settings};
 use crate::spec::Test;
 use crate::sys::now;
 
-/// Why there can be no trace.
-#[derive(Debug)]
-pub(crate) struct BadTrace {
-    pub(crate) path: PathBuf,
-    /// What the kernel said. Nothing if the file is there and is no trace.
-    pub(crate) errno: Option<Errno>,
+static PATH: OnceLock<Result<Option<&'static Path>, Mistake>> = OnceLock::new();
+
+/// Where the trace goes, if one is wanted. The first call opens the file.
+fn path() -> Result<Option<&'static Path>, &'static Mistake> {
+    PATH.get_or_init(find_path).as_ref().map(|path| *path)
 }
 
-static PATH: OnceLock<Result<Option<PathBuf>, BadTrace>> = OnceLock::new();
-
-/// Where the trace goes, if one is wanted.
-fn path() -> Result<Option<&'static PathBuf>, &'static BadTrace> {
-    PATH.get_or_init(find_path).as_ref().map(Option::as_ref)
-}
-
-fn find_path() -> Result<Option<PathBuf>, BadTrace> {
-    let Some(path) = settings().trace.as_ref().map(|path| settings().absolute(Path::new(path))) else {
-        return Ok(None);
-    };
+fn find_path() -> Result<Option<&'static Path>, Mistake> {
+    let Some(path) = &settings().trace else { return Ok(None) };
     let name = format!("{} ({})", env::args().next().unwrap_or_default(), process::id());
-    match append(&path, &[Json::object(metadata("process_name", &name))]) {
+    match append(path, &[Json::object(metadata("process_name", &name))]) {
         Ok(()) => Ok(Some(path)),
         Err(error) if is_full(&error) => {
             let _ = LOST.set(error);
             Ok(Some(path))
         }
-        Err(error) => Err(BadTrace { path, errno: error.raw_os_error().map(Errno::from_raw) }),
+        Err(error) => Err(match error.raw_os_error() {
+            Some(number) => {
+                Mistake::File { variable: Variable::Trace, path: path.clone(), errno: Errno::from_raw(number) }
+            }
+            None => Mistake::NoTrace(path.clone()),
+        }),
     }
 }
 
@@ -69,7 +64,7 @@ fn metadata(kind: &str, name: &str) -> [(&'static str, Json); 4] {
 }
 
 /// Fails if a trace is asked for that can't be had.
-pub(super) fn check() -> Result<(), &'static BadTrace> {
+pub(super) fn check() -> Result<(), &'static Mistake> {
     path().map(drop)
 }
 

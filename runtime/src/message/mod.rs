@@ -1,10 +1,9 @@
 //! Every sentence that a person reads: what happened, where, why, and what to do.
 
 mod cause;
+mod environment;
 
-use std::ffi::OsStr;
 use std::fmt::{self, Display, Formatter};
-use std::path::Path;
 use std::time::Duration;
 use std::{io, iter};
 
@@ -13,14 +12,14 @@ use nix::sys::signal::Signal;
 
 use crate::cgroup::Trouble;
 use crate::changes::Change;
-use crate::host::account::{Account, BadReport};
+use crate::host::account::Account;
 use crate::host::census::Process;
 use crate::host::judge::Largest;
-use crate::host::trace::BadTrace;
 use crate::ns::{Action, Kind};
 use crate::report::{End, Step};
 use crate::spec::{Ids, Spec};
 pub(crate) use cause::Cause;
+pub(crate) use environment::{doctor_asked_for_tests, doctor_instead, doctor_refuses, wrong_environment};
 
 /// How many processes a message lists by name.
 const LISTED: usize = 10;
@@ -37,39 +36,6 @@ fn plain(text: impl Display) -> String {
 }
 
 // ---- The report ----
-
-pub(crate) fn bad_report(test: &str, bad: &BadReport) -> String {
-    match bad {
-        BadReport::Unknown(value) => format!(
-            "{}: BELLJAR_REPORT is `{}`, which says nothing. Set it to `json:` and the path of a file, or to `-` for a \
-             table at the end of the run.",
-            failed(test),
-            value.display()
-        ),
-        BadReport::File { path, errno } => bad_file(test, "BELLJAR_REPORT", path, *errno),
-    }
-}
-
-pub(crate) fn bad_trace(test: &str, BadTrace { path, errno }: &BadTrace) -> String {
-    match errno {
-        Some(errno) => bad_file(test, "BELLJAR_TRACE", path, *errno),
-        None => format!(
-            "{}: BELLJAR_TRACE names the file `{}`, which is there and is no trace. It was left as it is: name another.",
-            failed(test),
-            path.display()
-        ),
-    }
-}
-
-fn bad_file(test: &str, variable: &str, path: &Path, errno: Errno) -> String {
-    format!(
-        "{}: {variable} names the file `{}`, which can't be used: {}. Name one that can be written to; a path that is not \
-         absolute begins at the directory of the package.",
-        failed(test),
-        path.display(),
-        error(errno)
-    )
-}
 
 pub(crate) fn trace_incomplete(error: &io::Error) -> String {
     format!("belljar: a part of the trace could not be written to the file that BELLJAR_TRACE names: {error}.")
@@ -353,24 +319,6 @@ pub(crate) fn watching_failed(test: &str, errno: Errno) -> String {
     format!("{}: its sandbox could not be watched: {}.", failed(test), error(errno))
 }
 
-pub(crate) fn bad_policy(test: &str, value: &OsStr) -> String {
-    format!(
-        "{}: BELLJAR_UNSUPPORTED is `{}`, which says nothing. Set it to `fail` or to `skip`, which is what becomes of tests that this \
-         host can't run.",
-        failed(test),
-        plain(value.to_string_lossy())
-    )
-}
-
-pub(crate) fn bad_on_fail(test: &str, value: &OsStr) -> String {
-    format!(
-        "{}: BELLJAR_ON_FAIL is `{}`, which says nothing. Set it to `shell` to have the sandboxes of tests that fail be kept, and be told \
-         how to enter them.",
-        failed(test),
-        plain(value.to_string_lossy())
-    )
-}
-
 /// The sandbox of a test that has failed is kept. Into namespaces that it shares with the host, not everybody is let.
 pub(crate) fn kept(failure: &str, spec: &Spec, init: u32) -> String {
     let own = [("user", spec.ids != Ids::Host), ("net", spec.net), ("time", spec.time.is_some())];
@@ -503,14 +451,6 @@ pub(crate) fn diagnosis(rows: &[(&str, &str, Option<&Page>)], is_well: bool) -> 
     }
     let sum = if is_well { "Tests with `#[isolated]` run here." } else { "Tests with `#[isolated]` can't run here." };
     text + sum + "\n"
-}
-
-pub(crate) fn bad_doctor(value: &OsStr) -> String {
-    format!(
-        "belljar: BELLJAR_DOCTOR is `{}`, which says nothing. Set it to `1` for a table of what this host lets sandboxes have, or to \
-         `json`.",
-        plain(value.to_string_lossy())
-    )
 }
 
 fn did_not_run(test: &str, why: &str) -> String {
@@ -686,12 +626,13 @@ pub(crate) fn forks_refused(test: &str, times: u64, limit: u32) -> String {
     format!("belljar: `{test}` reached its limit: fork refused {times}: pids limit {limit}.")
 }
 
-pub(crate) fn timed_out(test: &str, timeout: Duration, running: &[Process]) -> String {
-    format!(
-        "{}: it still ran after its timeout of {timeout:?}, and was killed with all it had started:{}",
-        failed(test),
-        List(running)
-    )
+/// `is_own` is whether the test has written this timeout. Otherwise the environment has.
+pub(crate) fn timed_out(test: &str, timeout: Duration, is_own: bool, running: &[Process]) -> String {
+    let timeout = match is_own {
+        true => format!("its timeout of {timeout:?}"),
+        false => format!("{timeout:?}, the timeout that BELLJAR_TIMEOUT gives to tests with none of their own"),
+    };
+    format!("{}: it still ran after {timeout}, and was killed with all it had started:{}", failed(test), List(running))
 }
 
 pub(crate) fn survivors(test: &str, left: &[Process]) -> String {

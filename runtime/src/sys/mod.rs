@@ -137,6 +137,12 @@ pub(crate) fn set_variable(_: &SingleThreaded, name: &str, value: Option<&OsStr>
     }
 }
 
+/// Whether these bytes are somewhere among those, as memmem(3) finds it: at some gigabytes a second in debug builds too.
+pub(crate) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    // SAFETY: both slices are valid for their lengths.
+    !unsafe { libc::memmem(bytes.as_ptr().cast(), bytes.len(), wanted.as_ptr().cast(), wanted.len()) }.is_null()
+}
+
 /// The monotonic clock, in nanoseconds. It is the same for all processes of one time namespace.
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);

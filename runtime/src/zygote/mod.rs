@@ -60,13 +60,16 @@ static ENDING: OnceLock<()> = OnceLock::new();
 static ENTRY: Constructor = enter;
 
 extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
+    // Before the fork, so that both processes go by the same.
+    settings();
+    let form = doctor::asked();
     if runs_tests() {
-        // Before the fork, so that both processes go by the same.
-        settings();
         let zygote = start(MainArguments(argc, argv, envp));
         // Nobody else sets it: constructors run once.
         let _ = ZYGOTE.set(zygote);
-        doctor::answer();
+        if let Some(form) = form {
+            doctor::answer(form);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::access::closed_above;
 use crate::proc::MountWatch;
 use crate::report::Step;
 use crate::sandbox::mark;
-use crate::settings::{BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE, settings};
+use crate::settings::{Variable, settings};
 use crate::spec::{Ids, Spec};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 
@@ -112,9 +112,9 @@ impl Server {
         if settings().trace.is_some() {
             mark::want();
         }
-        // Where tests of nested test binaries would look for them, there is neither that cgroup nor that file.
-        for name in [BELLJAR_CGROUP, BELLJAR_REPORT, BELLJAR_TRACE] {
-            sys::set_variable(proof, name, None);
+        // A test may start a test binary itself, which would go by them.
+        for variable in Variable::ALL.into_iter().filter(|variable| !variable.is_for_tests()) {
+            sys::set_variable(proof, variable.name(), None);
         }
         if let Some(path) = path_with_roots() {
             sys::set_variable(proof, "PATH", Some(&path));

@@ -25,7 +25,7 @@ fn the_package() {
 /// The workspace is a part of it. `run` says whether this is one: the sources may have come without it.
 #[isolated]
 fn the_repository() {
-    let is_repository = env::var_os("BELLJAR_NEIGHBOURS_REPOSITORY").is_some_and(|value| value == "yes");
+    let is_repository = env::var_os("BELLJAR_TESTS_REPOSITORY").is_some_and(|value| value == "yes");
     assert_eq!(Path::new("../../../README.md").is_file(), is_repository);
 }
 

@@ -12,7 +12,7 @@ use serial_test::{file_serial, parallel, serial};
 /// Has the name for a while. `run` tells apart runs at the same time.
 fn claim(name: &str) {
     assert_eq!(std::os::unix::process::parent_id(), 1);
-    let run = std::env::var("BELLJAR_NEIGHBOURS_RUN").unwrap_or_default();
+    let run = std::env::var("BELLJAR_TESTS_RUN").unwrap_or_default();
     let address = SocketAddr::from_abstract_name(format!("belljar-{run}-{name}")).expect("a name");
     let _listener = UnixListener::bind_addr(&address).expect("the name is free");
     thread::sleep(Duration::from_millis(50));

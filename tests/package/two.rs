@@ -1,0 +1,9 @@
+//! A test binary.
+
+#[belljar::isolated]
+fn isolated() {}
+
+#[test]
+fn plain() {
+    package::ran("two");
+}
