@@ -1,9 +1,10 @@
 //! What a test binary tells of its host, in place of running tests.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 
 use belljar::isolated;
 use belljar_tests::{Run, run, this_binary};
+use nix::mount::{MntFlags, umount2};
 use serde_json::Value;
 
 /// Asks this binary, whose tests then must not run.
@@ -70,6 +71,41 @@ fn a_host_that_lacks_all() {
     }
     // Once is enough.
     assert_eq!(ask("1").output.matches("user.max_user_namespaces is 0").count(), 1);
+}
+
+const DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
+
+/// Whoever runs the tests is told what opening them comes to.
+#[test]
+fn devices_are_as_they_are_outside() {
+    for device in DEVICES {
+        let opened = OpenOptions::new().read(true).write(true).open(device);
+        assert_eq!(works(device), opened.is_ok(), "{device}: {opened:?}");
+        let table = ask("1").output;
+        let is_told = |words: &str| table.contains(words);
+        match opened.map_err(|error| error.raw_os_error()) {
+            Err(Some(libc::EACCES)) => assert!(is_told(&format!("remedy: sudo chmod 0666 {device}")), "{table}"),
+            Err(Some(libc::EPERM)) => assert!(is_told("this one is not among them"), "{table}"),
+            Err(Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) => {
+                assert!(is_told("there is no such device"), "{table}")
+            }
+            other => assert!(other.is_ok(), "{device}: {other:?}"),
+        }
+    }
+}
+
+#[isolated]
+fn a_host_without_devices() {
+    for device in DEVICES {
+        // Where the host has none, neither has a sandbox.
+        let _ = umount2(device, MntFlags::MNT_DETACH);
+        let _ = fs::remove_file(device);
+        assert!(!works(device));
+    }
+    let table = ask("1").output;
+    for words in ["step:   open the device: /dev/net/tun", "ENOENT", "sudo modprobe tun", "sudo modprobe fuse"] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_long};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -23,7 +23,7 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Uid, chown, geteuid};
+use nix::unistd::{ForkResult, Uid, chown, geteuid, pipe};
 
 const NONE: Option<&str> = None;
 
@@ -201,15 +201,15 @@ const WAYS: [Way; 10] = [
 
 /// Runs `attack` in a process of its own, and returns what it tells.
 fn in_child(attack: impl FnOnce() -> String) -> String {
-    let (reader, writer) = io::pipe().expect("pipe");
+    let (reader, writer) = pipe().expect("pipe");
     match fork() {
         ForkResult::Child => {
-            let _ = io::Write::write_all(&mut &writer, attack().as_bytes());
+            let _ = File::from(writer).write_all(attack().as_bytes());
             process::exit(0)
         }
         ForkResult::Parent { child } => {
             drop(writer);
-            let told = io::read_to_string(reader).expect("read");
+            let told = io::read_to_string(File::from(reader)).expect("read");
             assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
             told
         }

@@ -2,20 +2,24 @@
 
 use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
+use std::fs::OpenOptions;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{env, fs, process};
 
-use super::explain::unknown;
-use super::judge::{Obstacle, Verdict};
+use nix::errno::Errno;
+
+use super::explain::{self, unknown};
+use super::judge::{Evidence, Obstacle, Verdict};
 use super::run_and_judge;
 use crate::json::Json;
 use crate::message::{self, Page};
 use crate::proc;
+use crate::report::Outcome;
 use crate::settings::{Form, Mistake, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
-use crate::sys;
+use crate::sys::{self, errno_of};
 
 /// What this host lets sandboxes have.
 ///
@@ -46,8 +50,10 @@ struct Probe {
     name: &'static str,
     /// How a test asks for it.
     written: &'static str,
-    /// An empty test that does.
+    /// A test that does. It is empty, or opens a device.
     test: Test,
+    /// The path of that device.
+    device: Option<&'static str>,
 }
 
 const PLAIN: Spec = Spec {
@@ -72,11 +78,17 @@ const PLAIN: Spec = Spec {
 const fn probe(name: &'static str, written: &'static str, spec: Spec) -> Probe {
     let test =
         Test { name, arguments: written, spec, timeout: None, skip_unsupported: false, should_panic: None, body: || 0 };
-    Probe { name, written, test }
+    Probe { name, written, test, device: None }
+}
+
+/// `open` returns the number of the error.
+const fn device(path: &'static str, open: fn() -> u8) -> Probe {
+    let probe = probe("a device", path, PLAIN);
+    Probe { test: Test { body: open, ..probe.test }, device: Some(path), ..probe }
 }
 
 /// The first of them is what nearly all tests need.
-static PROBES: [Probe; 11] = [
+static PROBES: [Probe; 13] = [
     probe("a sandbox", "#[isolated]", PLAIN),
     probe("namespaces alone", "#[isolated(uts)]", Spec { net: false, mount: false, ..PLAIN }),
     probe("a network of its own", "#[isolated(net)]", Spec { mount: false, ..PLAIN }),
@@ -88,7 +100,19 @@ static PROBES: [Probe; 11] = [
     probe("a limit on memory", "memory = \"64MiB\"", Spec { memory: Some(64 << 20), ..PLAIN }),
     probe("a limit on processes", "pids = 32", Spec { pids: Some(32), ..PLAIN }),
     probe("a limit on CPU time", "cpu = 0.5", Spec { cpu: Some(500), ..PLAIN }),
+    device(TUN, || open(TUN)),
+    device(FUSE, || open(FUSE)),
 ];
+
+/// What interfaces are made with that programs serve, and what file systems are.
+const TUN: &str = "/dev/net/tun";
+const FUSE: &str = "/dev/fuse";
+
+/// Opens a device. Returns the number of the error, or 0.
+fn open(path: &str) -> u8 {
+    let opened = OpenOptions::new().read(true).write(true).open(path).map_err(|error| errno_of(&error));
+    opened.map_or_else(|errno| u8::try_from(errno as i32).unwrap_or(u8::MAX), |_| 0)
+}
 
 /// Makes sandboxes of all kinds, and tells which this host lets be made. This takes some milliseconds.
 ///
@@ -100,13 +124,17 @@ static PROBES: [Probe; 11] = [
 /// }
 /// ```
 pub fn doctor() -> Diagnosis {
-    let found = |probe: &'static Probe| Found { probe, fault: try_out(&probe.test).err() };
+    let found = |probe: &'static Probe| Found { probe, fault: try_out(probe).err() };
     Diagnosis { found: PROBES.iter().map(found).collect() }
 }
 
-/// Runs an empty test. Fails with why it could not run.
-fn try_out(test: &'static Test) -> Result<(), Page> {
+/// Runs the test of a probe. Fails with why it could not run, or not open its device.
+fn try_out(Probe { test, device, .. }: &'static Probe) -> Result<(), Page> {
     match run_and_judge(test) {
+        Ok((_, Evidence { outcome: Some(Outcome::Returned(number @ 1..)), .. }, _)) if device.is_some() => {
+            let (path, errno) = (device.unwrap_or_default(), Errno::from_raw(number.into()));
+            Err(Page::of_device(path, errno, explain::device(path, errno)))
+        }
         Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
         Ok(_) => Ok(()),
         Err(Obstacle::Host(page) | Obstacle::Mistake(page) | Obstacle::Moment(page)) => Err(page),

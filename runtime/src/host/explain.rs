@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use nix::unistd::{User, getegid, geteuid};
+use nix::unistd::{Group, User, getegid, geteuid};
 
 use super::judge::OwnedRefusal;
 use super::surroundings::{Barrier, Place, Surroundings, security_context};
@@ -69,6 +69,23 @@ fn explain_ids(wanted: Ids, OwnedRefusal { step, path, errno, said }: &OwnedRefu
 /// A cause for which nothing was seen.
 pub(super) fn unknown() -> Cause {
     Cause::unknown(&Surroundings::look())
+}
+
+/// Why a device can't be opened, which a sandbox shows as it is.
+pub(super) fn device(path: &str, errno: Errno) -> Cause {
+    let around = Surroundings::look();
+    match (errno, fs::metadata(path)) {
+        (Errno::EACCES, Ok(metadata)) => {
+            let owner = User::from_uid(metadata.uid().into()).ok().flatten();
+            let group = Group::from_gid(metadata.gid().into()).ok().flatten();
+            let owner = owner.map_or_else(|| metadata.uid().to_string(), |owner| owner.name);
+            let group = group.map_or_else(|| metadata.gid().to_string(), |group| group.name);
+            Cause::device_is_closed(path, metadata.mode() & 0o7777, &owner, &group)
+        }
+        (Errno::EPERM, Ok(_)) => Cause::device_is_forbidden(path, &around),
+        (Errno::ENOENT | Errno::ENODEV | Errno::ENXIO, _) => Cause::device_is_missing(path, errno, &around),
+        _ => Cause::unknown(&around),
+    }
 }
 
 fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<Cause> {

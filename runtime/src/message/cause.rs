@@ -434,6 +434,43 @@ impl Cause {
             "boot with swapaccount=1, or turn swap off (sudo swapoff --all)",
         )
     }
+
+    // ---- Devices ----
+
+    pub(crate) fn device_is_closed(path: &str, mode: u32, owner: &str, group: &str) -> Self {
+        Self::new(
+            "this user may not open the device",
+            format!("it belongs to {owner}:{group}, with the mode {mode:04o}"),
+            format!("sudo chmod 0666 {path}, or a rule of udev that says so for good"),
+        )
+    }
+
+    pub(crate) fn device_is_forbidden(path: &str, around: &Surroundings) -> Self {
+        Self::new(
+            "the devices that a container, or a unit of systemd's, may open are listed, and this one is not among them",
+            "the device is there, and open(2) says EPERM",
+            match around.place {
+                Place::Docker => format!("docker run --device {path}"),
+                Place::Podman => format!("podman run --device {path}"),
+                Place::Host | Place::Kubernetes | Place::Lxc | Place::Wsl => {
+                    format!("allow it where the tests run (systemd: -p DeviceAllow={path})")
+                }
+            },
+        )
+    }
+
+    pub(crate) fn device_is_missing(path: &str, errno: Errno, around: &Surroundings) -> Self {
+        let module = path.rsplit('/').next().unwrap_or(path);
+        Self::new(
+            "there is no such device, or the kernel has nothing to serve it with",
+            format!("open(2) says {}", error(errno)),
+            match around.place {
+                Place::Docker => format!("docker run --device {path}"),
+                Place::Podman => format!("podman run --device {path}"),
+                Place::Host | Place::Kubernetes | Place::Lxc | Place::Wsl => format!("sudo modprobe {module}"),
+            },
+        )
+    }
 }
 
 fn name_of(place: Place) -> &'static str {

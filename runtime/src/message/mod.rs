@@ -389,6 +389,11 @@ impl Page {
         Self { step: "run an empty test".to_owned(), error: text.to_owned(), cause }
     }
 
+    /// The same, when a sandbox could be made, and a device could not be opened in it.
+    pub(crate) fn of_device(path: &str, errno: Errno, cause: Cause) -> Self {
+        Self { step: format!("open the device: {path}"), error: error(errno), cause }
+    }
+
     /// Each part, with its name.
     pub(crate) fn fields(&self) -> [(&'static str, &str); 5] {
         let Self { step, error, cause: Cause { why, seen, remedy } } = self;
