@@ -114,7 +114,8 @@ pub(crate) struct Mount {
     pub(crate) kind: OsString,
     /// Whether the mount or its file system is read-only.
     pub(crate) is_read_only: bool,
-    /// The flags of the mount that a remount must repeat: see mount(2).
+    /// The flags of the mount that a remount must repeat, see mount(2). How times of access are kept, it must not: what a remount says
+    /// nothing of stays as it is.
     pub(crate) flags: MsFlags,
 }
 
@@ -148,9 +149,6 @@ fn flag_of(option: &[u8]) -> MsFlags {
         b"nosuid" => MsFlags::MS_NOSUID,
         b"nodev" => MsFlags::MS_NODEV,
         b"noexec" => MsFlags::MS_NOEXEC,
-        b"noatime" => MsFlags::MS_NOATIME,
-        b"nodiratime" => MsFlags::MS_NODIRATIME,
-        b"relatime" => MsFlags::MS_RELATIME,
         _ => MsFlags::empty(),
     }
 }
@@ -222,7 +220,7 @@ mod tests {
         };
         let expected = [
             mount(22, 27, "/proc", "proc", false, MsFlags::empty()),
-            mount(40, 27, "/mnt/a b\\", "tmpfs", true, MsFlags::MS_RELATIME | MsFlags::MS_NOSUID),
+            mount(40, 27, "/mnt/a b\\", "tmpfs", true, MsFlags::MS_NOSUID),
             mount(1, 1, "/", "", false, MsFlags::empty()),
         ];
         assert_eq!(mounts_in(table), expected);
