@@ -67,6 +67,14 @@ pub(crate) fn directory(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
+/// The arguments that this process was started with. Before `main`, the standard library knows them only where the C library is glibc.
+pub(crate) fn arguments() -> Vec<OsString> {
+    let mut line = fs::read("/proc/self/cmdline").unwrap_or_default();
+    // A NUL stands behind each.
+    line.pop();
+    line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
+}
+
 /// The process that made this one, or that took it over. 0 for one from elsewhere. `None` if it has ended.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     stat(&directory(pid), |stat| stat.parent())
