@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, fstat, mknod};
+use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
 use super::template::Failure;
@@ -180,7 +180,7 @@ fn given_as(number: usize) -> PathBuf {
 
 /// Attaches mounts at a new place.
 fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
-    if SFlag::from_bits_truncate(fstat(mounts)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+    if SFlag::from_bits_truncate(sys::stat(mounts, c"")?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         mkdir(place, Mode::from_bits_truncate(0o755))?;
     } else {
         mknod(place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
