@@ -3,12 +3,16 @@
 #![expect(unsafe_code, reason = "an allocator and a constructor")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::{self, File};
 use std::hint::black_box;
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
 use belljar::isolated;
-use belljar_tests::{rounds, run, this_binary};
+use belljar_tests::{descendants, rounds, run, this_binary, wait_until};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::pipe;
 
 /// As much stack as jemalloc takes in a debug build when a thread begins, and more.
 struct Greedy;
@@ -70,4 +74,28 @@ fn each_run_ends() {
         assert!(run.output.contains("test result: ok. 3 passed; 0 failed;"), "{}", run.output);
         assert!(run.left.is_empty());
     }
+}
+
+/// Whether this binary has a zygote, if it is started with this argument. It is looked at while it waits to print.
+fn has_zygote(argument: &str) -> bool {
+    let (_reader, writer) = pipe().expect("pipe");
+    let size = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).expect("fcntl");
+    let mut full = File::from(writer);
+    full.write_all(&vec![0; size.try_into().expect("a size")]).expect("write");
+    let mut child = this_binary().arg(argument).stdout(full).spawn().expect("this binary");
+    wait_until(|| {
+        let call = fs::read_to_string(format!("/proc/{}/syscall", child.id())).expect("syscall");
+        call.starts_with(&format!("{} 0x1 ", libc::SYS_write))
+    });
+    let found = !descendants(child.id()).is_empty();
+    child.kill().and_then(|()| child.wait()).expect("kill");
+    found
+}
+
+#[test]
+fn where_no_test_runs_there_is_no_zygote() {
+    assert!(!has_zygote("--list"));
+    assert!(!has_zygote("--help"));
+    // The twin.
+    assert!(has_zygote("--quiet"));
 }

@@ -291,6 +291,30 @@ fn what_stays_the_same_is_not_listed() {
     passes("changes_nothing");
 }
 
+/// Files of sizes that 32-bit programs know by newer calls only.
+#[isolated(root = "overlay")]
+#[ignore = "run by large_files_are_listed"]
+fn changes_large_files() {
+    let (removed, created) = (directory().join("large"), directory().join("new"));
+    fs::remove_file(&removed).expect("remove");
+    fs::File::create(&created).and_then(|file| file.set_len(LARGE)).expect("create");
+    let expected = [Change::Removed(removed), Change::Created(created)];
+    assert_eq!(belljar::changes().expect("changes"), expected);
+}
+
+/// 3 GiB. No such file is written: they are holes.
+const LARGE: u64 = 3 << 30;
+
+#[test]
+fn large_files_are_listed() {
+    let directory = make_directory();
+    let large = fs::File::create(directory.path().join("large"));
+    large.and_then(|file| file.set_len(LARGE)).expect("create");
+    if let Some(run) = run_copy(directory.path(), "changes_large_files") {
+        assert!(run.passed(), "{}", run.output);
+    }
+}
+
 /// The path of the lowest of these is longer than any that the kernel takes.
 #[isolated(root = "overlay")]
 #[ignore = "run by changes_are_found_wherever_they_are"]

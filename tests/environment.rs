@@ -1,8 +1,9 @@
 //! The environment of a test: inherited, and changed as it asks.
 
 use std::collections::BTreeMap;
-use std::env;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
+use std::{env, fs};
 
 use belljar::isolated;
 
@@ -44,4 +45,13 @@ fn only_those_are_left() {
 #[isolated]
 fn variables_are_inherited() {
     assert!(env::var_os(OF_CARGO).is_some() && env::var_os("BELLJAR_TESTS_A").is_none());
+}
+
+/// With musl, the standard library learns them in `main`, which sandboxes don't run.
+#[isolated]
+fn arguments_are_those_of_the_test_binary() {
+    let told: Vec<u8> = env::args_os().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect();
+    let line = fs::read("/proc/self/cmdline").expect("the arguments");
+    assert!(String::from_utf8_lossy(&line).contains("/environment-"), "{line:?}");
+    assert_eq!(told, if cfg!(target_env = "musl") { Vec::new() } else { line });
 }

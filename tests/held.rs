@@ -5,7 +5,7 @@
 //! the way.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, c_long};
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -132,7 +132,7 @@ fn bind_elsewhere(path: &Path) -> PathBuf {
 #[expect(unsafe_code, reason = "open_tree(2) and move_mount(2) have no wrappers")]
 fn clone_elsewhere(path: &Path) -> PathBuf {
     let (place, from) = (place(path), c_string(path));
-    let flags = c_long::from(libc::OPEN_TREE_CLONE) | c_long::from(libc::AT_RECURSIVE);
+    let flags = libc::OPEN_TREE_CLONE | libc::AT_RECURSIVE as u32;
     // SAFETY: the path outlives the call.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from.as_ptr(), flags) };
     let Ok(tree) = Errno::result(tree) else { return place };

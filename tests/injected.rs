@@ -5,6 +5,7 @@
 //! process makes them, counts them, and has one of them fail. As each of the processes has one thread then, the order is always the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::c_long;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -108,7 +109,7 @@ enum Role {
 
 /// A system call of the set-up.
 struct Kind {
-    number: i64,
+    number: c_long,
     name: &'static str,
     /// Who makes it for the set-up.
     roles: &'static [Role],
@@ -120,7 +121,7 @@ struct Kind {
 }
 
 const fn kind(
-    (number, name): (i64, &'static str),
+    (number, name): (c_long, &'static str),
     roles: &'static [Role],
     path: Option<usize>,
     errors: &'static [Errno],
@@ -130,13 +131,13 @@ const fn kind(
 }
 
 #[cfg(target_arch = "x86_64")]
-const MKDIR: ((i64, &str), usize) = ((libc::SYS_mkdir, "mkdir"), 0);
+const MKDIR: ((c_long, &str), usize) = ((libc::SYS_mkdir, "mkdir"), 0);
 #[cfg(not(target_arch = "x86_64"))]
-const MKDIR: ((i64, &str), usize) = ((libc::SYS_mkdirat, "mkdirat"), 1);
+const MKDIR: ((c_long, &str), usize) = ((libc::SYS_mkdirat, "mkdirat"), 1);
 #[cfg(target_arch = "x86_64")]
-const DUP: (i64, &str) = (libc::SYS_dup2, "dup2");
+const DUP: (c_long, &str) = (libc::SYS_dup2, "dup2");
 #[cfg(not(target_arch = "x86_64"))]
-const DUP: (i64, &str) = (libc::SYS_dup3, "dup3");
+const DUP: (c_long, &str) = (libc::SYS_dup3, "dup3");
 
 const INIT: &[Role] = &[Role::Init];
 const TEST: &[Role] = &[Role::Test];
@@ -147,16 +148,23 @@ const BINARY: &[Role] = &[Role::Binary];
 const ZYGOTE_IS_PREPARED: &str = "prepare the zygote";
 const PROC_IS_MOUNTED: &str = "mount a file system in the sandbox: /proc";
 const ROOT_IS_MADE: &str = "make the new root the root";
+const STARTS_THREAD: &str = "start the thread";
 
-const KINDS: [Kind; 38] = [
+const OPEN_ERRORS: &[Errno] = &[EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOSPC];
+
+const KINDS: &[Kind] = &[
     kind(
         (libc::SYS_clone, "clone"),
-        &[Role::Binary, Role::Zygote, Role::Template, Role::Init],
+        &[Role::Binary, Role::Zygote, Role::Template, Role::Init, Role::Test],
         None,
         &[EAGAIN, ENOMEM, EPERM, ENOSPC, ENOSYS],
-        &["fork the zygote", "make the user and mount namespaces", "clone init", "fork the test"],
+        &["fork the zygote", "make the user and mount namespaces", "clone init", "fork the test", STARTS_THREAD],
     ),
-    kind((libc::SYS_clone3, "clone3"), TEST, None, &[EAGAIN, ENOMEM], &["start the thread"]),
+    kind((libc::SYS_clone3, "clone3"), TEST, None, &[EAGAIN, ENOMEM], &[STARTS_THREAD]),
+    #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+    kind((libc::SYS_fork, "fork"), INIT, None, &[EAGAIN, ENOMEM, EPERM, ENOSYS], &["fork the test"]),
+    #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+    kind((libc::SYS_open, "open"), ALL, Some(0), OPEN_ERRORS, &[]),
     kind(
         (libc::SYS_socketpair, "socketpair"),
         BINARY,
@@ -198,7 +206,7 @@ const KINDS: [Kind; 38] = [
         &[EPERM, EINVAL],
         &["limit processes", "put the standard streams"],
     ),
-    kind((libc::SYS_openat, "openat"), ALL, Some(1), &[EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOSPC], &[]),
+    kind((libc::SYS_openat, "openat"), ALL, Some(1), OPEN_ERRORS, &[]),
     kind(
         (libc::SYS_write, "write"),
         MAKERS,
@@ -295,7 +303,7 @@ const KINDS: [Kind; 38] = [
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Call {
     role: Role,
-    number: i64,
+    number: c_long,
     /// How many of this number the same process has made before.
     at: usize,
     path: Option<String>,
@@ -305,7 +313,7 @@ struct Call {
 
 impl Call {
     fn kind(&self) -> &'static Kind {
-        const { &KINDS }.iter().find(|kind| kind.number == self.number).expect("one of ours")
+        KINDS.iter().find(|kind| kind.number == self.number).expect("one of ours")
     }
 }
 
@@ -313,7 +321,7 @@ impl Call {
 
 /// From now on, what this thread starts asks about these calls whoever has what is returned.
 #[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
-fn listen(numbers: impl Iterator<Item = i64> + Clone) -> io::Result<OwnedFd> {
+fn listen(numbers: impl Iterator<Item = c_long> + Clone) -> io::Result<OwnedFd> {
     set_no_new_privs()?;
     let instruction = |code: u32, jt: usize, jf: usize, k: u32| libc::sock_filter {
         code: code as u16,
@@ -463,7 +471,7 @@ fn supervise(listener: OwnedFd, over: &OwnedFd, victim: &str, failing: Option<(&
         }
         let Ok(notification) = receive(&listener) else { continue };
         let libc::seccomp_notif { id, pid, data, .. } = notification;
-        let number = i64::from(data.nr);
+        let number = c_long::from(data.nr);
         let kind = KINDS.iter().find(|kind| kind.number == number).expect("one of ours");
         let role = family.role(pid).filter(|role| kind.roles.contains(role));
         let call = role.map(|role| {
@@ -504,7 +512,8 @@ fn check(call: &Call, errno: Errno, run: &Run, whole: &[&str]) -> Result<(), Str
     let step = output.lines().find(|line| line.starts_with("  step:   ") || line.contains("no pipes for its sandbox"));
     let step = step.ok_or("no step is named")?;
     // The C library starts threads, and has one error for them.
-    let errno = if call.kind().number == libc::SYS_clone3 { EAGAIN } else { errno };
+    let is_thread = call.role == Role::Test && call.kind().name.starts_with("clone");
+    let errno = if is_thread { EAGAIN } else { errno };
     if !output.contains(&format!("error:  {errno:?} (")) && !step.contains(&format!(": {errno:?} (")) {
         return Err("the error is not named".to_owned());
     }
@@ -572,7 +581,7 @@ fn all_with_one_error(victim: &str) {
 
 /// Whether it is told that a call fails. Of a tree, a copy has what this user can read, and shows what the kernel can't copy.
 fn is_told(victim: &str, (call, errno): &(Call, Errno)) -> bool {
-    let is_of_tree = call.role == Role::Template && call.number == libc::SYS_openat;
+    let is_of_tree = call.role == Role::Template && ["open", "openat"].contains(&call.kind().name);
     let is_layer = call.source.as_deref() == Some("overlay") && *errno == EINVAL;
     victim != "victim_with_a_copy" || !is_of_tree && !is_layer
 }

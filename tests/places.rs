@@ -11,7 +11,7 @@ use std::process::{self, Command};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, chdir, chroot, getegid, geteuid, getpid, pipe, pivot_root};
 
@@ -633,7 +633,7 @@ fn bind(from: &str, to: &str) {
 }
 
 /// Allows so many processes, or as many as can be.
-fn limit_processes(count: Option<u64>) {
+fn limit_processes(count: Option<rlim_t>) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).expect("getrlimit");
     setrlimit(Resource::RLIMIT_NPROC, count.unwrap_or(hard), hard).expect("setrlimit");
 }

@@ -102,7 +102,7 @@ table! {
     reads_an_invalid_address: Fails ["was killed by SIGSEGV", "the invalid address 0x1230"] without ["overflow"];
     sends_itself_sigsegv: Fails ["was killed by SIGSEGV"] without ["invalid address", "overflow"];
     kills_itself: Fails ["was killed by SIGKILL"];
-    dies_of_a_real_time_signal: Fails ["was killed by signal 34"];
+    dies_of_a_real_time_signal: Fails ["was killed by signal 40"];
     kills_its_process_group: Fails ["was killed by SIGKILL"];
     overflows_its_stack: Fails ["stack overflow", "the test's thread"];
     overflows_another_stack: Fails ["SIGSEGV", "stack overflow on a thread that the test started"];

@@ -29,12 +29,11 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::fstat;
 use nix::unistd::{getegid, geteuid};
 
 use crate::message;
-use crate::sys::errno_of;
 use crate::sys::namespaces::{self, Keeper};
+use crate::sys::{errno_of, stat};
 
 /// A kind of namespaces. Each has a page in the manual: network_namespaces(7), say.
 ///
@@ -272,7 +271,7 @@ impl Namespace {
     fn from_file(file: OwnedFd) -> nix::Result<Self> {
         let flag = namespaces::kind(file.as_fd())?;
         let kind = Kind::ALL.into_iter().find(|kind| kind.flag() == flag).ok_or(Errno::EINVAL)?;
-        let stat = fstat(&file)?;
+        let stat = stat(&file, c"")?;
         Ok(Self { file, kind, identity: Identity { device: stat.st_dev, inode: stat.st_ino }, _keeper: None })
     }
 

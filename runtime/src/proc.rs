@@ -72,6 +72,14 @@ pub(crate) fn directory(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
+/// The arguments that this process was started with. Before `main`, the standard library knows them only where the C library is glibc.
+pub(crate) fn arguments() -> Vec<OsString> {
+    let mut line = fs::read("/proc/self/cmdline").unwrap_or_default();
+    // A NUL stands behind each.
+    line.pop();
+    line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
+}
+
 /// The process that made this one, or that took it over. 0 for one from elsewhere. `None` if it has ended.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     stat(&directory(pid), |stat| stat.parent())
@@ -119,7 +127,8 @@ pub(crate) struct Mount {
     pub(crate) kind: OsString,
     /// Whether the mount or its file system is read-only.
     pub(crate) is_read_only: bool,
-    /// The flags of the mount that a remount must repeat: see mount(2).
+    /// The flags of the mount that a remount must repeat, see mount(2). How times of access are kept, it must not: what a remount says
+    /// nothing of stays as it is.
     pub(crate) flags: MsFlags,
 }
 
@@ -153,9 +162,6 @@ fn flag_of(option: &[u8]) -> MsFlags {
         b"nosuid" => MsFlags::MS_NOSUID,
         b"nodev" => MsFlags::MS_NODEV,
         b"noexec" => MsFlags::MS_NOEXEC,
-        b"noatime" => MsFlags::MS_NOATIME,
-        b"nodiratime" => MsFlags::MS_NODIRATIME,
-        b"relatime" => MsFlags::MS_RELATIME,
         _ => MsFlags::empty(),
     }
 }
@@ -227,7 +233,7 @@ mod tests {
         };
         let expected = [
             mount(22, 27, "/proc", "proc", false, MsFlags::empty()),
-            mount(40, 27, "/mnt/a b\\", "tmpfs", true, MsFlags::MS_RELATIME | MsFlags::MS_NOSUID),
+            mount(40, 27, "/mnt/a b\\", "tmpfs", true, MsFlags::MS_NOSUID),
             mount(1, 1, "/", "", false, MsFlags::empty()),
         ];
         assert_eq!(mounts_in(table), expected);

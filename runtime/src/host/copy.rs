@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::sys::stat::Mode;
 
 use crate::changes::Change;
 use crate::sandbox::rootfs::{COPY, LAYERS};
@@ -37,22 +37,23 @@ struct Entry {
     owner: (u32, u32),
     /// What differs after each change: inode and time of status change. Nothing for directories, whose entries stand for
     /// themselves; the same goes for the next.
-    version: Option<(libc::ino_t, i64, i64)>,
+    version: Option<(u64, i64, i64)>,
     /// What a copy has too: size and time of modification.
     content: Option<(i64, i64, i64)>,
     is_whiteout: bool,
 }
 
 impl Entry {
-    fn of(stat: &FileStat) -> Self {
+    #[expect(clippy::useless_conversion, reason = "on other targets, times have other types")]
+    fn of(stat: &libc::stat64) -> Self {
         let kind = stat.st_mode & libc::S_IFMT;
         let is_directory = kind == libc::S_IFDIR;
         Self {
             kind,
             mode: stat.st_mode & !libc::S_IFMT,
             owner: (stat.st_uid, stat.st_gid),
-            version: (!is_directory).then_some((stat.st_ino, stat.st_ctime, stat.st_ctime_nsec)),
-            content: (!is_directory).then_some((stat.st_size, stat.st_mtime, stat.st_mtime_nsec)),
+            version: (!is_directory).then_some((stat.st_ino, stat.st_ctime.into(), stat.st_ctime_nsec.into())),
+            content: (!is_directory).then_some((stat.st_size, stat.st_mtime.into(), stat.st_mtime_nsec.into())),
             is_whiteout: kind == libc::S_IFCHR && stat.st_rdev == 0,
         }
     }
@@ -132,7 +133,7 @@ impl Tree {
     fn walk(&self, root: &Path) -> nix::Result<BTreeMap<PathBuf, Entry>> {
         let mut found = BTreeMap::new();
         let mut directories = vec![root.to_path_buf()];
-        found.insert(root.to_path_buf(), Entry::of(&fstat(self.open(root, OFlag::O_PATH)?)?));
+        found.insert(root.to_path_buf(), Entry::of(&sys::stat(&self.open(root, OFlag::O_PATH)?, c"")?));
         while let Some(directory) = directories.pop() {
             for (name, entry) in self.entries(&directory)? {
                 let path = directory.join(name);
@@ -155,7 +156,7 @@ impl Tree {
         };
         let directory = self.open(directory, OFlag::O_PATH)?;
         let entry = |name: PathBuf| {
-            let stat = fstatat(&directory, &name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+            let stat = sys::stat(&directory, &name).ok()?;
             Some((name, Entry::of(&stat)))
         };
         Ok(names.into_iter().filter_map(entry).collect())
@@ -181,9 +182,9 @@ struct Layer<'t> {
 
 impl Layer<'_> {
     fn changes(mut self) -> io::Result<Vec<Change>> {
-        let root = Entry::of(&fstat(self.tree.open(&self.upper, OFlag::O_PATH)?)?);
+        let root = Entry::of(&sys::stat(&self.tree.open(&self.upper, OFlag::O_PATH)?, c"")?);
         let was = self.tree.before.get(&self.upper).copied();
-        if !root.is_like(&was.map_or_else(|| fstat(&self.lower).map(|stat| Entry::of(&stat)), Ok)?) {
+        if !root.is_like(&was.map_or_else(|| sys::stat(&self.lower, c"").map(|stat| Entry::of(&stat)), Ok)?) {
             self.changes.push(Change::Changed(self.at.clone()));
         }
         // Directories that are in both trees, and whether what is in the lower one is hidden.
@@ -195,7 +196,7 @@ impl Layer<'_> {
             let entries = self.tree.entries(&upper)?;
             for (name, entry) in &entries {
                 let path = below.join(name);
-                let was = fstatat(&lower, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|stat| Entry::of(&stat));
+                let was = sys::stat(&lower, name).ok().map(|stat| Entry::of(&stat));
                 let before = self.tree.before.get(&upper.join(name)).copied();
                 match was {
                     Some(was) if entry.is_directory() && was.is_directory() => {
@@ -292,7 +293,7 @@ fn names_in(directory: nix::Result<OwnedFd>) -> nix::Result<Vec<PathBuf>> {
 const NAMES_AT_ONCE: usize = 15;
 
 /// To read a file, and to wait for nobody: a test may put a pipe in its place.
-const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK);
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_LARGEFILE);
 
 /// Opens what lies below a directory, however deep; for an empty path, that itself. A test that puts a link in the place of a
 /// directory leads nobody elsewhere.

@@ -210,7 +210,7 @@ pub(crate) fn asked() -> Option<Form> {
         refuse(message::doctor_refuses(mistakes));
     }
     let asks_for_tests = |argument: &OsString| !OF_OUTPUT.iter().any(|other| argument == *other);
-    if let Some(argument) = env::args_os().skip(1).find(asks_for_tests) {
+    if let Some(argument) = proc::arguments().into_iter().skip(1).find(asks_for_tests) {
         refuse(message::doctor_asked_for_tests(&argument.to_string_lossy()));
     }
     if let Some(status) = CargoTest::find().and_then(|run| run.status()) {
@@ -244,7 +244,7 @@ const DOCTEST: &str = "rust_out";
 
 /// Whether this program has libtest for a harness, and is no documentation test. A program that can't be read is taken for another.
 fn is_test_binary() -> bool {
-    let path = env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let path = proc::arguments().into_iter().next().map(PathBuf::from).unwrap_or_default();
     if path.file_name().is_some_and(|name| name == DOCTEST) {
         return false;
     }

@@ -340,8 +340,9 @@ fn chroot() -> Option<Cause> {
 }
 
 /// The limit that this process has on a resource, if there is one. See getrlimit(2).
+#[expect(clippy::useless_conversion, reason = "on other targets it has another type")]
 fn limit_on(resource: Resource) -> Option<u64> {
-    getrlimit(resource).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY)
+    getrlimit(resource).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY).map(u64::from)
 }
 
 /// The limit on processes and threads that is reached, if one is.

@@ -232,7 +232,7 @@ fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
     }
     if joining.process_limit {
         // Init is one more. A limit that is lower already does as well.
-        let wanted = rlim_t::from(spec.pids.unwrap_or(cgroup::DEFAULT_PIDS)) + 1;
+        let wanted = rlim_t::from(spec.pids.unwrap_or(cgroup::DEFAULT_PIDS)).saturating_add(1);
         let set = getrlimit(Resource::RLIMIT_NPROC)
             .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NPROC, wanted.min(soft), wanted.min(hard)));
         set.or_refuse(Step::ProcessLimit, c"")?;

@@ -333,7 +333,7 @@ pub(crate) fn may_be_unknown(errno: Errno) -> bool {
 }
 
 /// Makes the mount at `path` read-only in the older way, which must repeat the flags that are there: some are locked, and leaving
-/// them out is refused.
+/// them out is refused. How times of access are kept stays as it is if nothing is said of it.
 fn remount_read_only(path: &CStr) -> nix::Result<()> {
     let mut flags = MsFlags::empty();
     let present = statvfs(path)?.flags();
@@ -341,9 +341,6 @@ fn remount_read_only(path: &CStr) -> nix::Result<()> {
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
         (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
         (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
     ] {
         if present.contains(is) {
             flags |= keep;

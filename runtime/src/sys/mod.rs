@@ -16,6 +16,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -42,6 +43,36 @@ pub(crate) struct SingleThreaded(());
 /// See clone(2). In `libc` its type is too narrow.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
+/// Clones this process by clone(2), as fork(2) does: 0 in the child, and its number in the parent. With CLONE_PIDFD the kernel writes a
+/// descriptor for the child to `pidfd`.
+///
+/// # Safety
+///
+/// `flags` has no CLONE_VM: the child gets a copy of the address space, and goes on with a copy of this stack. If this process has other
+/// threads, the child uses no lock that one of them may hold.
+unsafe fn clone(flags: c_int, pidfd: Option<&mut c_int>) -> c_long {
+    const NONE: c_long = 0;
+    let flags = c_long::from(flags);
+    // The flags and the stack are the other way round there.
+    let [first, second] = if cfg!(target_arch = "s390x") { [NONE, flags] } else { [flags, NONE] };
+    let pidfd = pidfd.map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: the caller promises it; `pidfd` outlives the call.
+    unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, NONE, NONE) }
+}
+
+/// The same by clone3(2), which can do more, and which filters refuse that are older.
+///
+/// # Safety
+///
+/// As for [`clone`].
+unsafe fn clone3(flags: u64, pidfd: Option<&mut c_int>, signal: c_int, cgroup: RawFd) -> c_long {
+    let pidfd = pidfd.map_or(0, |pidfd| ptr::from_mut(pidfd).expose_provenance() as u64);
+    // The kernel's `clone_args`, which `libc` has for some targets only. A zero stands for what is not used.
+    let arguments: [u64; 11] = [flags, pidfd, 0, 0, signal as u64, 0, 0, 0, 0, 0, cgroup as u64];
+    // SAFETY: the caller promises it; `arguments` and `pidfd` outlive the call.
+    unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) }
+}
+
 /// What [`clone_zygote`] and [`clone_into`] return, once in each process. The parent is told of the child.
 pub(crate) enum Cloned<C> {
     Parent(C),
@@ -56,11 +87,8 @@ pub(crate) enum Cloned<C> {
 /// No other thread may run, as before `main`.
 pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned<OwnedFd>> {
     let mut pidfd: c_int = -1;
-    const NONE: c_long = 0;
-    let flags = c_long::from(libc::CLONE_PIDFD);
-    // SAFETY: without CLONE_VM the child has a copy of the address space and goes on with the stack it has. The
-    // kernel writes the pidfd where the third argument points, which outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, NONE, &raw mut pidfd, NONE, NONE) };
+    // SAFETY: the caller promises that there is no other thread.
+    let result = unsafe { clone(libc::CLONE_PIDFD, Some(&mut pidfd)) };
     Ok(match Errno::result(result)? {
         0 => Cloned::Child(SingleThreaded(())),
         // SAFETY: the kernel has just made the descriptor.
@@ -88,19 +116,11 @@ pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
 /// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
 /// right for its children.
 pub(crate) fn clone_into(_: &SingleThreaded, flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned<Pid>> {
-    const NONE: c_long = 0;
-    let result = match cgroup {
-        // SAFETY: without a stack of its own the child goes on with a copy of this one, as after fork(2). The proof says that
-        // there is one thread, so that no lock can be held by one that is missing in the child.
-        None => unsafe { libc::syscall(libc::SYS_clone, c_long::from(flags | libc::SIGCHLD), NONE, NONE, NONE, NONE) },
-        Some(cgroup) => {
-            // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
-            let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
-            arguments.flags = flags as u64 | CLONE_INTO_CGROUP;
-            arguments.exit_signal = libc::SIGCHLD as u64;
-            arguments.cgroup = cgroup.as_raw_fd() as u64;
-            // SAFETY: as above; `arguments` outlives the call.
-            unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) }
+    // SAFETY: the proof says that there is one thread, so that no lock can be held by one that is missing in the child.
+    let result = unsafe {
+        match cgroup {
+            None => clone(flags | libc::SIGCHLD, None),
+            Some(cgroup) => clone3(flags as u64 | CLONE_INTO_CGROUP, None, libc::SIGCHLD, cgroup.as_raw_fd()),
         }
     };
     Ok(match Errno::result(result)? {
@@ -206,8 +226,9 @@ pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
 fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<Option<Waited>> {
     // SAFETY: `siginfo_t` is integers and pointers, for which zero is a value. If no child has ended, it stays zero.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-    // SAFETY: `rusage` is integers.
-    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // The kernel's `rusage`: two times, of two words each, and fourteen figures. C libraries may have larger times.
+    let mut usage: [c_long; 18] = [0; 18];
+    const MAXRSS: usize = 4;
     let flags = flags | libc::WEXITED | libc::__WALL;
     loop {
         // The C library's has no place for the usage.
@@ -230,7 +251,7 @@ fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<O
         libc::CLD_EXITED => End::Exited(status),
         code => End::Killed { signal: status, core: code == libc::CLD_DUMPED },
     };
-    let peak = u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024;
+    let peak = u64::try_from(usage[MAXRSS]).unwrap_or_default() * 1024;
     Ok(Some(Waited { pid: Pid::from_raw(pid), end, peak }))
 }
 
@@ -401,7 +422,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags
         while !next.is_null() {
             is_message = true;
             // SAFETY: it is a control message, of the length that it says, in `control`.
-            let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type } = unsafe { next.read() };
+            let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { next.read() };
             if (cmsg_level, cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
                 // SAFETY: CMSG_LEN computes, and CMSG_DATA points to what follows the head of the message.
                 let (head, data) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_DATA(next).cast::<RawFd>()) };
@@ -422,6 +443,18 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags
         // still there, and after the end no other comes.
         has_ended = true;
     }
+}
+
+/// What there is at `path` in a directory, a link itself if it is one; for an empty path, the directory, or whatever file it is. Unlike nix's,
+/// it knows large files and file systems on 32-bit targets. See fstatat(2).
+pub(crate) fn stat<P: NixPath + ?Sized>(directory: &OwnedFd, path: &P) -> nix::Result<libc::stat64> {
+    // SAFETY: `stat64` is integers, for which zero is a value.
+    let mut stat: libc::stat64 = unsafe { mem::zeroed() };
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    // SAFETY: the path and the result outlive the call.
+    let call = |path: &CStr| unsafe { libc::fstatat64(directory.as_raw_fd(), path.as_ptr(), &raw mut stat, flags) };
+    Errno::result(path.with_nix_path(call)?)?;
+    Ok(stat)
 }
 
 /// Makes the standard stream `number` another name of `fd`. See dup2(2).

@@ -1,7 +1,6 @@
 //! Namespaces: the ioctls of ioctl_ns(2), and processes that keep a namespace alive.
 
-use std::ffi::{c_int, c_long};
-use std::mem;
+use std::ffi::c_int;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::thread;
 
@@ -10,7 +9,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 
-use super::{close_from_but, exit_now, kill, pidfd_of, wait_pidfd};
+use super::{clone, clone3, close_from_but, exit_now, kill, pidfd_of, wait_pidfd};
 
 /// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {
@@ -79,23 +78,16 @@ impl Keeper {
         let starter = pidfd_of(Pid::this())?;
         let (told, tell) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let mut pidfd: c_int = -1;
-        // SAFETY: all fields of `clone_args` are integers, for which zero means "not used".
-        let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
-        arguments.flags = (flags as u32 | libc::CLONE_PIDFD as u32).into();
-        arguments.pidfd = (&raw mut pidfd).expose_provenance() as u64;
-        const NONE: c_long = 0;
-        // SAFETY: without CLONE_VM the child has a copy of the address space, and goes on with the stack it has. Locks that other
-        // threads hold stay locked there for ever: it takes none, since `keep` makes system calls only, and never returns. The
-        // kernel writes the pidfd where it is told to, which outlives the call.
-        let mut cloned =
-            Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) });
+        let new = (flags as u32 | libc::CLONE_PIDFD as u32).into();
+        // SAFETY: locks that other threads hold stay locked for ever in the child. It takes none, since `keep` makes system calls only, and
+        // never returns.
+        let mut cloned = Errno::result(unsafe { clone3(new, Some(&mut pidfd), 0, 0) });
         // A filter may know but the older call, which can do all but time namespaces: these, the new process enters by itself.
         let mut unshared = 0;
         if cloned.is_err() {
             unshared = flags & libc::CLONE_NEWTIME;
-            let flags = c_long::from((flags & !unshared) | libc::CLONE_PIDFD);
-            // SAFETY: as for clone3 above, whose flags these are; without a stack of its own the child has a copy of this one.
-            cloned = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, NONE, &raw mut pidfd, NONE, NONE) });
+            // SAFETY: as above.
+            cloned = Errno::result(unsafe { clone((flags & !unshared) | libc::CLONE_PIDFD, Some(&mut pidfd)) });
         }
         let pid = match cloned? {
             0 => keep(starter.as_fd(), tell.as_fd(), unshared, entered),

@@ -7,7 +7,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use super::exit_now;
+use super::{clone, exit_now};
 
 /// What a call was answered that no kernel grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,9 @@ impl Answer {
 /// Whether a filter refuses to clone processes into new user namespaces. See clone(2): CLONE_FS excludes these.
 pub(crate) fn clone_is_filtered() -> Option<Answer> {
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_FS | libc::SIGCHLD;
-    const NONE: c_long = 0;
     let own = process::id();
     // SAFETY: nothing is cloned: the flags exclude each other. Should there be a child all the same, it ends at once.
-    let result = unsafe { libc::syscall(libc::SYS_clone, c_long::from(flags), NONE, NONE, NONE, NONE) };
+    let result = unsafe { clone(flags, None) };
     if process::id() != own {
         exit_now(0);
     }

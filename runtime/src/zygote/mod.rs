@@ -23,16 +23,17 @@ mod sysctl;
 mod template;
 
 use std::ffi::{c_char, c_int};
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
-use std::{env, fs};
 
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid};
 
 use crate::cgroup::{self, Joining};
 use crate::host::{account, doctor, policy, repeats, spares, trace};
+use crate::proc::arguments;
 use crate::sandbox::Channel;
 use crate::settings::settings;
 use crate::spec::Spec;
@@ -54,6 +55,7 @@ static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
 static ENDING: OnceLock<()> = OnceLock::new();
 
 /// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
+/// glibc passes it the arguments of `main`. musl passes nothing, and constructors there expect nothing.
 /// Miri can't fork.
 #[used]
 #[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
@@ -75,7 +77,7 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
 
 /// Whether the arguments leave a libtest harness anything to run.
 fn runs_tests() -> bool {
-    !env::args_os().skip(1).any(|argument| argument == "--list" || argument == "--help" || argument == "-h")
+    !arguments().iter().skip(1).any(|argument| argument == "--list" || argument == "--help" || argument == "-h")
 }
 
 fn start(arguments: MainArguments) -> nix::Result<Zygote> {

@@ -19,9 +19,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mknod};
+use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
 use super::template::Failure;
@@ -155,11 +155,11 @@ impl Stage {
 
     /// Whether `path` is a directory below one of those.
     pub(super) fn has_closed_directory(&self, path: &Path) -> bool {
-        let is_directory = |stat: FileStat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let found =
             self.opened.iter().find_map(|(closed, directory)| Some((path.strip_prefix(closed).ok()?, directory)));
-        found
-            .is_some_and(|(below, directory)| fstatat(directory, below, AtFlags::AT_EMPTY_PATH).is_ok_and(is_directory))
+        found.is_some_and(|(below, directory)| {
+            openat(directory, &Path::new(".").join(below), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).is_ok()
+        })
     }
 
     /// Where inits find the host's `/sys`.
@@ -205,7 +205,7 @@ fn given_as(number: usize) -> PathBuf {
 
 /// Attaches mounts at a new place.
 fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
-    if SFlag::from_bits_truncate(fstat(mounts)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+    if SFlag::from_bits_truncate(sys::stat(mounts, c"")?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         mkdir(place, Mode::from_bits_truncate(0o755))?;
     } else {
         mknod(place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
