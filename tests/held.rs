@@ -491,12 +491,15 @@ fn look_at_host(package: &Path) -> Vec<String> {
     let binary = env::current_exe().expect("current_exe");
     let binary = binary.to_str().expect("UTF-8");
     let others = ["/", "/usr", "/etc", "/etc/passwd", binary].map(times);
-    // What tests are shown besides, where it is there: tools and the toolchain.
+    // What tests are shown besides, where it is there: tools, the toolchain among them.
     let tools = env::var_os("PATH").unwrap_or_default();
-    let tools: Vec<_> = env::split_paths(&tools).chain(env::home_dir().map(|home| home.join(".cargo"))).collect();
-    let tools = tools.iter().map(PathBuf::as_path).chain(["/usr/bin/env", tested].map(Path::new));
-    let tools = tools.filter(|path| path.exists()).map(|path| times(path.to_str().expect("UTF-8")));
-    let others = others.into_iter().chain(tools.collect::<Vec<_>>());
+    let tools: Vec<_> = env::split_paths(&tools).chain([PathBuf::from("/usr/bin/env")]).collect();
+    let tools = tools.iter().filter(|path| path.exists()).map(|path| times(path.to_str().expect("UTF-8")));
+    let names =
+        || fs::read_dir(tested).expect("read").map(|entry| entry.expect("an entry").path().display().to_string());
+    // Whoever works on the tests changes times there.
+    let names: BTreeSet<_> = names().chain([format!("{:o}", fs::metadata(tested).expect("stat").mode())]).collect();
+    let others = others.into_iter().chain(tools.collect::<Vec<_>>()).chain(names);
     look_at(package).into_iter().chain(modes.into_iter().flatten()).chain(others).collect()
 }
 

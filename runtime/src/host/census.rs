@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::proc::{self, Stat, parent_of, pid_of};
@@ -28,9 +31,54 @@ pub(crate) struct Process {
     pub(crate) waits_in: Option<String>,
 }
 
+/// A descriptor whose place is free while `/proc` is read, so that other files can't keep this process from that.
+static RESERVE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+fn lock() -> MutexGuard<'static, Option<OwnedFd>> {
+    RESERVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has a descriptor to spare, or fails.
+pub(crate) fn reserve() -> nix::Result<()> {
+    let mut reserve = lock();
+    if reserve.is_none() {
+        *reserve = Some(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
+    }
+    Ok(())
+}
+
+/// Looks at what takes one descriptor at a time.
+fn look<T>(look: impl FnOnce() -> T) -> T {
+    let mut reserve = lock();
+    *reserve = None;
+    let seen = look();
+    drop(reserve);
+    // Where there is none any more, the next sandbox is not asked for.
+    let _ = self::reserve();
+    seen
+}
+
 /// All processes below the init that `init` refers to, by their ids in the sandbox.
 pub(crate) fn below(init: BorrowedFd<'_>) -> Vec<Process> {
-    let Some(init) = pid_of(init) else { return Vec::new() };
+    look(|| pid_of(init).map(descendants).unwrap_or_default())
+}
+
+/// The same; or init, if it has made none.
+pub(crate) fn below_or_init(init: BorrowedFd<'_>) -> Vec<Process> {
+    let below = below(init);
+    if below.is_empty() { look(|| pid_of(init).and_then(describe).into_iter().collect()) } else { below }
+}
+
+/// The zygote that `zygote` refers to, and the templates, which make sandboxes.
+pub(crate) fn makers(zygote: BorrowedFd<'_>) -> Vec<Process> {
+    look(|| {
+        let Some(zygote) = pid_of(zygote) else { return Vec::new() };
+        let templates = proc::all().into_iter().filter(|pid| parent_of(*pid) == Some(zygote));
+        [zygote].into_iter().chain(templates).filter_map(describe).collect()
+    })
+}
+
+fn descendants(init: u32) -> Vec<Process> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for pid in proc::all() {
         if let Some(parent) = parent_of(pid) {
@@ -51,12 +99,14 @@ pub(crate) fn below(init: BorrowedFd<'_>) -> Vec<Process> {
 
 /// Kills the process that runs the body, below the init that `init` refers to.
 pub(crate) fn kill_test(init: BorrowedFd<'_>) -> nix::Result<()> {
-    let init = pid_of(init).ok_or(Errno::ESRCH)?;
-    let is_test = |pid: &u32| parent_of(*pid) == Some(init) && inner_id(*pid) == Some(TEST);
-    let test = proc::all().into_iter().find(is_test).ok_or(Errno::ESRCH)?;
-    let pidfd = sys::pidfd_of(Pid::from_raw(test as i32))?;
-    // If it had ended before the descriptor was made, the number might be another's by now.
-    if is_test(&test) { sys::kill(pidfd.as_fd()) } else { Err(Errno::ESRCH) }
+    look(|| {
+        let init = pid_of(init).ok_or(Errno::ESRCH)?;
+        let is_test = |pid: &u32| parent_of(*pid) == Some(init) && inner_id(*pid) == Some(TEST);
+        let test = proc::all().into_iter().find(is_test).ok_or(Errno::ESRCH)?;
+        let pidfd = sys::pidfd_of(Pid::from_raw(test as i32))?;
+        // If it had ended before the descriptor was made, the number might be another's by now.
+        if is_test(&test) { sys::kill(pidfd.as_fd()) } else { Err(Errno::ESRCH) }
+    })
 }
 
 /// The id of a process in the innermost pid namespace that it is in.
@@ -71,7 +121,7 @@ fn inner_id(pid: u32) -> Option<u32> {
 /// seen first. The mark PF_EXITING comes before both.
 pub(crate) fn is_dying(pidfd: BorrowedFd<'_>) -> bool {
     const PF_EXITING: u64 = 0x4;
-    let flags = pid_of(pidfd).and_then(|pid| proc::stat(&proc::directory(pid), |stat| stat.flags()));
+    let flags = look(|| pid_of(pidfd).and_then(|pid| proc::stat(&proc::directory(pid), |stat| stat.flags())));
     flags.is_none_or(|flags| flags & PF_EXITING != 0)
 }
 

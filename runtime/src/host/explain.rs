@@ -98,7 +98,9 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         return Some(Cause::no_proc());
     }
     match step {
-        _ if errno == Errno::EMFILE => limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors),
+        _ if matches!(errno, Errno::EMFILE | Errno::ETOOMANYREFS) => {
+            limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors)
+        }
         _ if errno == Errno::EFBIG => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
         Step::Template if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "mnt"], around)),
         Step::Clone if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "pid"], around)),

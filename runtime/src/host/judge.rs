@@ -14,6 +14,7 @@ use crate::host::census::Process;
 use crate::message::{self, Page};
 use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::{Spec, Test};
+use crate::sys;
 use crate::usage::Usage;
 use crate::zygote::is_ending;
 
@@ -52,6 +53,8 @@ pub(crate) struct Evidence {
     pub(crate) rubbish: usize,
     /// What was running when the time was up.
     pub(crate) timed_out: Option<Vec<Process>>,
+    /// The processes that make sandboxes, if there was none when the time was up.
+    pub(crate) unanswered: Option<Vec<Process>>,
     /// How init ended, if it has not told how the test did, and that is known.
     pub(crate) init_ended: Option<End>,
     /// Whether the zygote is dead.
@@ -130,6 +133,9 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
     if let (Some(running), Some(timeout)) = (&evidence.timed_out, timeout_of(test)) {
         return Ok(Verdict::Failed(message::timed_out(name, timeout, test.timeout.is_some(), running)));
     }
+    if let (Some(makers), Some(timeout)) = (&evidence.unanswered, timeout_of(test)) {
+        return Ok(Verdict::Failed(message::unanswered(name, timeout, test.timeout.is_some(), makers)));
+    }
     if let Some(refusal) = &evidence.refused {
         return Err(refused(&test.spec, refusal));
     }
@@ -141,7 +147,8 @@ pub(crate) fn refused(spec: &Spec, refusal: &OwnedRefusal) -> Obstacle {
     let OwnedRefusal { step, path, errno, .. } = refusal;
     let page = Page::new(*step, path, *errno, explain(spec, refusal));
     match errno {
-        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE => Obstacle::Moment(page),
+        Errno::EAGAIN | Errno::ENOMEM => Obstacle::Moment(page),
+        errno if sys::is_of_descriptors(*errno) => Obstacle::Moment(page),
         Errno::ENOENT | Errno::ENOTDIR if matches!(step, Step::Bind | Step::Copy) => Obstacle::Mistake(page),
         _ => Obstacle::Host(page),
     }

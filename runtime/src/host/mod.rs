@@ -17,6 +17,7 @@ mod sandbox;
 pub(crate) mod spares;
 pub(crate) mod surroundings;
 pub(crate) mod trace;
+mod turns;
 
 use std::any::Any;
 use std::panic::{panic_any, resume_unwind};
@@ -31,9 +32,11 @@ use crate::report::Step;
 use crate::sandbox::must_be_outside;
 use crate::settings::{Mistake, settings};
 use crate::spec::Test;
+use crate::sys;
 use crate::zygote::{Zygote, is_ending, zygote};
 use judge::{Evidence, Obstacle, OwnedRefusal, Verdict, judge};
 use sandbox::{NoSandbox, Sandbox};
+use turns::Turn;
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
 ///
@@ -172,12 +175,38 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
     Ok((sandbox, evidence, verdict))
 }
 
-/// Runs `test` in a spare sandbox, or else in one that is made for it.
+/// Runs `test` in a sandbox. If there are no descriptors for that, it waits until fewer tests are in sandboxes.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
+    let mut turn = Turn::take();
+    loop {
+        let ran = run_in_one(test, zygote);
+        let errno = match &ran {
+            Ok((_, evidence)) => evidence.refused.as_ref().map(|refusal| refusal.errno),
+            Err(NoSandbox::Channel(errno)) => Some(*errno),
+            Err(NoSandbox::Cgroup(_)) => None,
+        };
+        if errno.is_some_and(sys::is_of_descriptors) {
+            spares::drop_all();
+            match turn.take_another() {
+                Ok(another) => {
+                    turn = another;
+                    continue;
+                }
+                Err(last) => turn = last,
+            }
+        }
+        let (mut sandbox, evidence) = ran?;
+        sandbox.hold(turn);
+        return Ok((sandbox, evidence));
+    }
+}
+
+/// Runs `test` in a spare sandbox, or else in one that is made for it.
+fn run_in_one(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
     if let Some(mut spare) = spares::take(zygote, &test.spec) {
         // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if spare.begin(test).is_ok() {
-            let evidence = follow(&mut spare, test, zygote);
+            let evidence = follow(&mut spare, test, zygote)?;
             if evidence.refused.is_none() && !evidence.unborn {
                 return Ok((spare, evidence));
             }
@@ -189,12 +218,14 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evid
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let evidence = follow(&mut sandbox, test, zygote);
+    let evidence = follow(&mut sandbox, test, zygote)?;
     Ok((sandbox, evidence))
 }
 
 /// Follows a test that has begun to its end, and prepares sandboxes for others meanwhile.
-fn follow(sandbox: &mut Sandbox, test: &'static Test, zygote: &Zygote) -> Evidence {
-    spares::replenish(zygote, &test.spec);
+fn follow(sandbox: &mut Sandbox, test: &'static Test, zygote: &Zygote) -> Result<Evidence, NoSandbox> {
+    if !turns::are_short() {
+        spares::replenish(zygote, &test.spec);
+    }
     sandbox.follow(test, zygote)
 }

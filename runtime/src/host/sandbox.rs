@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
+use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -28,6 +29,7 @@ use super::kept;
 use super::output::Stream;
 use super::timeout_of;
 use super::trace::{self, Life};
+use super::turns::Turn;
 use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
 use crate::changes::{self, Change};
 use crate::message;
@@ -55,10 +57,15 @@ pub(super) struct Sandbox {
     has_process_limit: bool,
     spec: &'static Spec,
     life: Option<Life>,
+    /// Its init, once that is born.
+    init: Option<OwnedFd>,
     /// The copy that is its root, if that is one, once it is made.
     copy: Option<nix::Result<Tree>>,
     /// The test that it is to run when it is ready for it.
     waiting: Option<&'static Test>,
+    evidence: Evidence,
+    /// Its test's turn, which ends when the descriptors are closed.
+    turn: Option<Turn>,
 }
 
 impl Sandbox {
@@ -66,6 +73,7 @@ impl Sandbox {
     pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
+        census::reserve()?;
         let (cgroup, joining) = {
             let _span = trace::span("make a cgroup");
             cgroup::make(spec, zygote.as_fd())?
@@ -80,7 +88,13 @@ impl Sandbox {
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining)?;
         let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
-        Ok(Self { report, stdout, stderr, cgroup, has_process_limit, spec, life, copy: None, waiting: None })
+        let (init, copy, waiting, evidence, turn) = (None, None, None, Evidence::default(), None);
+        Ok(Self { report, stdout, stderr, cgroup, has_process_limit, spec, life, init, copy, waiting, evidence, turn })
+    }
+
+    /// Holds the turn of its test to its end.
+    pub(super) fn hold(&mut self, turn: Turn) {
+        self.turn = Some(turn);
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
@@ -90,13 +104,15 @@ impl Sandbox {
             life.begin(test);
         }
         self.waiting = Some(test);
+        // A sandbox that was prepared has been born.
+        while matches!(self.receive()?, Received::Report) {}
         self.hand_over()
     }
 
-    /// Hands over the test that waits, if the sandbox is ready for it. What changes in a copy is known only if the test begins after
-    /// this process has seen it.
+    /// Hands over the test that waits, if the sandbox is ready for it. No body begins before this process can end it; and what changes in a
+    /// copy is known only if the test begins after this process has seen it.
     fn hand_over(&mut self) -> nix::Result<()> {
-        if self.spec.has_copy() && self.copy.is_none() {
+        if self.init.is_none() || self.spec.has_copy() && self.copy.is_none() {
             return Ok(());
         }
         match self.waiting.take() {
@@ -114,16 +130,18 @@ impl Sandbox {
         }
     }
 
-    /// Follows the test to its end, and returns all that became known.
-    pub(super) fn follow(&mut self, test: &Test, zygote: &Zygote) -> Evidence {
+    /// Follows the test to its end, and returns all that became known. Fails if no test was handed over.
+    pub(super) fn follow(&mut self, test: &Test, zygote: &Zygote) -> Result<Evidence, NoSandbox> {
         let _span = trace::span("follow the test");
-        let mut evidence = Evidence::default();
-        if let Err(errno) = self.watch(test, zygote, &mut evidence) {
-            evidence.watching_failed = Some(errno);
+        match self.watch(test, zygote) {
+            Err(errno) if self.init.is_none() => return Err(errno.into()),
+            Err(errno) => self.evidence.watching_failed = Some(errno),
+            Ok(()) => {}
         }
         if let Some(life) = &mut self.life {
             life.end();
         }
+        let mut evidence = mem::take(&mut self.evidence);
         if evidence.ended.is_none() {
             evidence.zygote_gone = census::is_dying(zygote.as_fd());
         }
@@ -135,7 +153,7 @@ impl Sandbox {
         if settings().report.is_some() {
             evidence.usage = self.cgroup.usage();
         }
-        evidence
+        Ok(evidence)
     }
 
     /// Whether the sandbox's output ended in the middle of a line.
@@ -143,125 +161,155 @@ impl Sandbox {
         self.stdout.is_mid_line() || self.stderr.is_mid_line()
     }
 
-    /// Passes on output and collects reports, until the last report has come or init is dead.
-    fn watch(&mut self, test: &Test, zygote: &Zygote, evidence: &mut Evidence) -> nix::Result<()> {
-        let mut deadline = timeout_of(test).and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut time_is_up = false;
-        let mut stays = false;
-        let mut report_open = true;
+    /// Passes on output and collects reports, until the last report has come, init is dead, or the time is up.
+    fn watch(&mut self, test: &Test, zygote: &Zygote) -> nix::Result<()> {
+        let deadline = timeout_of(test).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
-        // What is to be killed is waited for until it is born: the zygote never takes long.
-        let mut init: Option<OwnedFd> = None;
+        let mut report_open = true;
         loop {
-            match &init {
-                Some(init) if time_is_up => {
-                    self.keep(init, kept::out_of_time(test))?;
-                    evidence.timed_out = Some(kill_all(init)?);
-                    return Ok(());
-                }
-                Some(init) if stays && self.spec.memory.is_some() => {
-                    self.keep(init, kept::failure(test, evidence))?;
-                    evidence.survivors = census::below(init.as_fd());
-                    // Init kills them, and tells if one of them was the largest.
-                    shutdown(self.report.as_raw_fd(), Shutdown::Write)?;
-                    wait([Some(init.as_fd())], None)?;
-                    while matches!(self.receive(evidence, &mut None)?, Received::Report) {}
-                    return Ok(());
-                }
-                Some(init) if stays => {
-                    self.keep(init, kept::failure(test, evidence))?;
-                    evidence.survivors = kill_all(init)?;
-                    return Ok(());
-                }
-                _ => {}
-            }
-            let life = init.as_ref().map_or(zygote.as_fd(), |init| init.as_fd());
+            let life = self.init.as_ref().map_or(zygote.as_fd(), |init| init.as_fd());
             let report = report_open.then(|| self.report.as_fd());
             let fds = [report, Some(life), self.stdout.pipe(), self.stderr.pipe()];
             let [report, dead, stdout, stderr] = wait(fds, [deadline, check].into_iter().flatten().min())?;
-            if stdout {
-                self.stdout.pump()?;
-            }
-            if stderr {
-                self.stderr.pump()?;
-            }
+            self.pump(stdout, stderr)?;
             if check.is_some_and(|check| check <= Instant::now()) {
                 check = Some(Instant::now() + MEMORY_CHECK);
-                if let (Some(init), 1..) = (&init, self.cgroup.oom_kills()) {
+                if let (Some(init), 1..) = (&self.init, self.cgroup.oom_kills()) {
                     check = None;
                     // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was.
                     // If it was the test, init is about to say so.
                     if !matches!(census::kill_test(init.as_fd()), Ok(()) | Err(Errno::ESRCH)) {
-                        kill_all(init)?;
+                        self.kill_all()?;
                         return Ok(());
                     }
                 }
             }
+            let was_born = self.init.is_some();
+            let heard = if report || dead { self.take_reports()? } else { Heard::More };
+            match heard {
+                Heard::Ended { stays: false } => return Ok(()),
+                Heard::Ended { stays: true } => return self.end_survivors(test, deadline),
+                // There may be more to read of what was sent before a death.
+                Heard::More => {}
+                // If it was the zygote's death, init may have been born before.
+                Heard::Silent | Heard::Closed if dead && was_born == self.init.is_some() => {
+                    self.evidence.init_ended = self.init.as_ref().and_then(|init| census::end_of(init.as_fd()));
+                    return Ok(());
+                }
+                Heard::Silent => {}
+                Heard::Closed => match &self.init {
+                    // The zygote lets go of the socket when init, which tells of its birth, has it, or when there is none.
+                    None => {
+                        self.evidence.unborn = true;
+                        return Ok(());
+                    }
+                    // Init holds it to its end, but what is in the sandbox can shut it down for all.
+                    Some(init) if !dead => {
+                        self.evidence.shut_down = !census::is_dying(init.as_fd());
+                        self.kill_all()?;
+                        self.evidence.init_ended = census::end_of(init.as_fd());
+                        return Ok(());
+                    }
+                    // It was born in this turn.
+                    Some(_) => report_open = false,
+                },
+            }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                time_is_up = true;
-                deadline = None;
-            }
-            if !report && !dead {
-                continue;
-            }
-            let was_known = init.is_some();
-            let mut turn = 0..FRAMES_A_TURN;
-            while report_open && turn.next().is_some() {
-                match self.receive(evidence, &mut init)? {
-                    Received::Report => {}
-                    Received::LastReport { stays: false } => return Ok(()),
-                    Received::LastReport { stays: true } => stays = true,
-                    Received::Nothing => break,
-                    Received::End => report_open = false,
-                }
-            }
-            if turn.is_empty() {
-                // There is more, and the time may be up.
-                continue;
-            }
-            // What was sent before a death has been read by now. If it was the zygote's, init may have been born before.
-            if dead && was_known == init.is_some() {
-                evidence.init_ended = init.as_ref().and_then(|init| census::end_of(init.as_fd()));
-                return Ok(());
-            }
-            match &init {
-                // The zygote lets go of the socket when init, which tells of its birth, has it, or when there is none.
-                None if !report_open => {
-                    evidence.unborn = true;
-                    return Ok(());
-                }
-                // Init holds it to its end, but what is in the sandbox can shut it down for all.
-                Some(init) if !report_open && !dead => {
-                    evidence.shut_down = !census::is_dying(init.as_fd());
-                    kill_all(init)?;
-                    evidence.init_ended = census::end_of(init.as_fd());
-                    return Ok(());
-                }
-                _ => {}
+                return self.end_late(test, zygote);
             }
         }
     }
 
+    /// Takes the reports that have come, and hands the test over if the sandbox has become ready for it.
+    fn take_reports(&mut self) -> nix::Result<Heard> {
+        for _ in 0..FRAMES_A_TURN {
+            match self.receive()? {
+                Received::Report => {}
+                Received::LastReport { stays } => return Ok(Heard::Ended { stays }),
+                Received::Nothing => {
+                    // If it has ended meanwhile, it says why, or its end shows.
+                    let _ = self.hand_over();
+                    return Ok(Heard::Silent);
+                }
+                Received::End => return Ok(Heard::Closed),
+            }
+        }
+        Ok(Heard::More)
+    }
+
+    /// Ends a test whose time is up. A sandbox that has not been born by now ends by itself when it finds the report socket closed.
+    fn end_late(&mut self, test: &Test, zygote: &Zygote) -> nix::Result<()> {
+        if self.init.is_none() {
+            self.evidence.unanswered = Some(census::makers(zygote.as_fd()));
+            return Ok(());
+        }
+        self.keep(kept::out_of_time(test))?;
+        self.evidence.timed_out = Some(self.census(census::below_or_init));
+        self.kill_all()
+    }
+
+    /// Ends what the test has left.
+    fn end_survivors(&mut self, test: &Test, deadline: Option<Instant>) -> nix::Result<()> {
+        self.keep(kept::failure(test, &self.evidence))?;
+        self.evidence.survivors = self.census(census::below);
+        let Some(init) = self.init.as_ref().filter(|_| self.spec.memory.is_some()) else { return self.kill_all() };
+        // Init kills them, and tells if one of them was the largest.
+        shutdown(self.report.as_raw_fd(), Shutdown::Write)?;
+        let [is_dead] = wait([Some(init.as_fd())], deadline)?;
+        if !is_dead {
+            self.kill_all()?;
+        }
+        while matches!(self.receive()?, Received::Report) {}
+        Ok(())
+    }
+
+    /// Passes on what standard output and standard error have, if they have something.
+    fn pump(&mut self, stdout: bool, stderr: bool) -> nix::Result<()> {
+        if stdout {
+            self.stdout.pump()?;
+        }
+        if stderr {
+            self.stderr.pump()?;
+        }
+        Ok(())
+    }
+
     /// Lets the sandbox be until somebody ends its init, if there is a failure and failures are to be looked at.
-    fn keep(&mut self, init: &OwnedFd, failure: Option<String>) -> nix::Result<()> {
-        let Some((failure, pid)) = failure.zip(pid_of(init.as_fd())) else { return Ok(()) };
+    fn keep(&mut self, failure: Option<String>) -> nix::Result<()> {
+        let Some((failure, pid)) = failure.zip(self.init_pid()) else { return Ok(()) };
         kept::tell(&failure, self.spec, pid);
         loop {
-            let [dead, stdout, stderr] = wait([Some(init.as_fd()), self.stdout.pipe(), self.stderr.pipe()], None)?;
-            if stdout {
-                self.stdout.pump()?;
-            }
-            if stderr {
-                self.stderr.pump()?;
-            }
+            let init = self.init.as_ref().map(|init| init.as_fd());
+            let [dead, stdout, stderr] = wait([init, self.stdout.pipe(), self.stderr.pipe()], None)?;
+            self.pump(stdout, stderr)?;
             if dead {
                 return Ok(());
             }
         }
     }
 
+    /// Kills init, and so all processes below it. When this returns, they are dead.
+    fn kill_all(&self) -> nix::Result<()> {
+        let Some(init) = &self.init else { return Ok(()) };
+        match sys::kill(init.as_fd()) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno),
+        }
+        wait([Some(init.as_fd())], None).map(drop)
+    }
+
+    /// Looks at the processes of the sandbox.
+    fn census(&self, look: fn(BorrowedFd<'_>) -> Vec<Process>) -> Vec<Process> {
+        self.init.as_ref().map(|init| look(init.as_fd())).unwrap_or_default()
+    }
+
+    /// The number that init has in the pid namespace of this process.
+    fn init_pid(&self) -> Option<u32> {
+        self.init.as_ref().and_then(|init| pid_of(init.as_fd()))
+    }
+
     /// Takes one report, if there is one.
-    fn receive(&mut self, evidence: &mut Evidence, init: &mut Option<OwnedFd>) -> nix::Result<Received> {
+    fn receive(&mut self) -> nix::Result<Received> {
         let mut buffer = [0; FRAME_MAX];
         let message = match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(message)) => message,
@@ -271,12 +319,12 @@ impl Sandbox {
         };
         let mut fds = message.fds.into_iter();
         match buffer.get(..message.length).and_then(Frame::decode) {
-            Some(Frame::Born) if init.is_none() => {
-                *init = fds.next();
+            // Without the descriptor, this process could not end the sandbox. So no test is handed over.
+            Some(Frame::Born) if self.init.is_none() => {
+                self.init = Some(fds.next().ok_or(Errno::EMFILE)?);
             }
             Some(Frame::Copied) if self.copy.is_none() && self.spec.has_copy() => {
                 self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
-                let _ = self.hand_over();
             }
             Some(Frame::Changes) => {
                 if let Some(answer) = fds.next() {
@@ -286,8 +334,7 @@ impl Sandbox {
             }
             Some(Frame::Init) => {
                 if let Some(answer) = fds.next() {
-                    let pid = init.as_ref().and_then(|init| pid_of(init.as_fd()));
-                    reply(&answer, &pid.unwrap_or_default().to_ne_bytes(), &[]);
+                    reply(&answer, &self.init_pid().unwrap_or_default().to_ne_bytes(), &[]);
                     discard(answer);
                 }
             }
@@ -296,12 +343,12 @@ impl Sandbox {
                 let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
                 let path = path.to_string_lossy().into_owned();
                 let said = String::from_utf8_lossy(said).into_owned();
-                evidence.refused = Some(OwnedRefusal { step, path, errno, said });
+                self.evidence.refused = Some(OwnedRefusal { step, path, errno, said });
             }
-            Some(Frame::PanicText(text)) => evidence.panic_text.extend_from_slice(text),
-            Some(Frame::Finished(outcome)) => evidence.outcome = Some(outcome),
-            Some(Frame::Exiting) => evidence.exiting = true,
-            Some(Frame::Fault(fault)) => evidence.fault = Some(fault),
+            Some(Frame::PanicText(text)) => self.evidence.panic_text.extend_from_slice(text),
+            Some(Frame::Finished(outcome)) => self.evidence.outcome = Some(outcome),
+            Some(Frame::Exiting) => self.evidence.exiting = true,
+            Some(Frame::Fault(fault)) => self.evidence.fault = Some(fault),
             Some(Frame::Usage) => {
                 if let Some(answer) = fds.next() {
                     self.tell_usage(&answer);
@@ -316,20 +363,20 @@ impl Sandbox {
             }
             Some(Frame::Largest { bytes, had_children, name }) => {
                 let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
-                evidence.largest = Some(Largest { bytes, name, had_children });
+                self.evidence.largest = Some(Largest { bytes, name, had_children });
             }
             Some(Frame::Ended { end, execed, stays, cpu }) => {
                 // What is left has a part in it that will never be known.
                 let cpu = (!stays).then(|| Duration::from_micros(cpu));
-                evidence.ended = Some(Ended { end, execed, cpu });
+                self.evidence.ended = Some(Ended { end, execed, cpu });
                 return Ok(Received::LastReport { stays });
             }
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
-                    evidence.rubbish += message.length;
+                    self.evidence.rubbish += message.length;
                 }
             }
-            Some(Frame::Born | Frame::Copied) | None => evidence.rubbish += message.length.max(1),
+            Some(Frame::Born | Frame::Copied) | None => self.evidence.rubbish += message.length.max(1),
         }
         fds.for_each(discard);
         Ok(Received::Report)
@@ -408,7 +455,19 @@ impl From<Errno> for NoSandbox {
     }
 }
 
-/// What came over the report socket.
+/// What came over the report socket in one turn.
+enum Heard {
+    /// The last report. `stays`: processes are left, or what is left is wanted.
+    Ended { stays: bool },
+    /// So much that there may be more.
+    More,
+    /// No more for now.
+    Silent,
+    /// No more at all.
+    Closed,
+}
+
+/// What came over the report socket at a time.
 enum Received {
     Report,
     LastReport { stays: bool },
@@ -440,15 +499,4 @@ fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N], deadline: Option<Insta
     }
     let mut polled = polled.iter();
     Ok(fds.map(|fd| fd.is_some() && polled.next().and_then(PollFd::any).unwrap_or(false)))
-}
-
-/// Kills init, and so all processes below it, which are returned. When this returns, they are dead.
-fn kill_all(init: &OwnedFd) -> nix::Result<Vec<Process>> {
-    let processes = census::below(init.as_fd());
-    match sys::kill(init.as_fd()) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(errno) => return Err(errno),
-    }
-    wait([Some(init.as_fd())], None)?;
-    Ok(processes)
 }

@@ -63,6 +63,12 @@ pub(super) fn take(zygote: &Zygote, spec: &'static Spec) -> Option<Sandbox> {
     Some(spares.ready.remove(found).1)
 }
 
+/// Gives up what is prepared.
+pub(super) fn drop_all() {
+    let spare = mem::take(&mut spares().ready);
+    drop(spare);
+}
+
 /// Prepares for tests like one that has just begun. A process that runs a single test, as under nextest, prepares none, and one that
 /// has run few prepares few: what nobody takes has been made in vain.
 pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {

@@ -264,7 +264,7 @@ pub(crate) fn not_a_test_run(test: &str) -> String {
 
 pub(crate) fn no_channel(test: &str, errno: Errno) -> String {
     format!(
-        "{}: no pipes for its sandbox: {}. Raise the limit on open files (`ulimit -n`), or run fewer tests at once \
+        "{}: no descriptors for its sandbox: {}. Raise the limit on open files (`ulimit -n`), or run fewer tests at once \
          (`--test-threads`).",
         failed(test),
         error(errno)
@@ -633,11 +633,21 @@ pub(crate) fn forks_refused(test: &str, times: u64, limit: u32) -> String {
 
 /// `is_own` is whether the test has written this timeout. Otherwise the environment has.
 pub(crate) fn timed_out(test: &str, timeout: Duration, is_own: bool, running: &[Process]) -> String {
-    let timeout = match is_own {
+    let timeout = written_timeout(timeout, is_own);
+    format!("{}: it still ran after {timeout}, and was killed with all it had started:{}", failed(test), List(running))
+}
+
+/// `makers` are the processes that make sandboxes.
+pub(crate) fn unanswered(test: &str, timeout: Duration, is_own: bool, makers: &[Process]) -> String {
+    let timeout = written_timeout(timeout, is_own);
+    format!("{}: it did not begin. After {timeout}, these had made no sandbox for it:{}", failed(test), List(makers))
+}
+
+fn written_timeout(timeout: Duration, is_own: bool) -> String {
+    match is_own {
         true => format!("its timeout of {timeout:?}"),
         false => format!("{timeout:?}, the timeout that BELLJAR_TIMEOUT gives to tests with none of their own"),
-    };
-    format!("{}: it still ran after {timeout}, and was killed with all it had started:{}", failed(test), List(running))
+    }
 }
 
 pub(crate) fn survivors(test: &str, left: &[Process]) -> String {

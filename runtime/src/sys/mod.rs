@@ -6,7 +6,7 @@ pub(crate) mod namespaces;
 pub(crate) mod probe;
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_long, c_void};
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -20,7 +20,7 @@ use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::socket::MsgFlags;
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
@@ -32,6 +32,11 @@ use crate::report::{End, Fault};
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
     let other = if error.kind() == io::ErrorKind::InvalidInput { Errno::EINVAL } else { Errno::EIO };
     error.raw_os_error().map_or(other, Errno::from_raw)
+}
+
+/// Whether a call has failed because there are too many descriptors: in a process, on the machine, or on their way through sockets.
+pub(crate) fn is_of_descriptors(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ETOOMANYREFS)
 }
 
 // ---- Processes ----
@@ -263,11 +268,21 @@ pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Kills the process that `pidfd` refers to, however little it likes that. See pidfd_send_signal(2).
+/// Kills the process that `pidfd` refers to, however little it likes that.
 pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+    signal(pidfd, libc::SIGKILL)
+}
+
+/// Has the process that `pidfd` refers to go on, if it is stopped.
+pub(crate) fn go_on(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+    signal(pidfd, libc::SIGCONT)
+}
+
+/// See pidfd_send_signal(2).
+fn signal(pidfd: BorrowedFd<'_>, signal: c_int) -> nix::Result<()> {
     let info = ptr::null::<libc::siginfo_t>();
     // SAFETY: with no siginfo, all arguments are integers.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, info, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
     Errno::result(result).map(drop)
 }
 
@@ -345,12 +360,32 @@ pub(crate) fn join_before_exec(command: &mut Command, procs: Vec<OwnedFd>) {
 
 // ---- Descriptors ----
 
-/// Sends `bytes` with `fds` as one message. See unix(7) on SCM_RIGHTS.
+/// Sends `bytes` with at most [`FDS_MAX`] `fds` as one message. See unix(7) on SCM_RIGHTS. Unlike nix's, it does not allocate.
 pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> nix::Result<()> {
-    let rights = [ControlMessage::ScmRights(fds)];
+    if fds.len() > FDS_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let size = size_of_val(fds) as u32;
+    let mut control = Control([0; CONTROL_SIZE]);
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: `msghdr` is integers and pointers, for which zero is a value.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = (&raw mut control).cast();
+    // SAFETY: CMSG_SPACE computes.
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as _;
+    // SAFETY: `control` is aligned for a control message, and has room for this one; `fds` are as many as are copied.
+    unsafe {
+        let rights = libc::CMSG_FIRSTHDR(&raw const header);
+        (*rights).cmsg_level = libc::SOL_SOCKET;
+        (*rights).cmsg_type = libc::SCM_RIGHTS;
+        (*rights).cmsg_len = libc::CMSG_LEN(size) as _;
+        ptr::copy_nonoverlapping(fds.as_ptr().cast(), libc::CMSG_DATA(rights), size_of_val(fds));
+    }
     loop {
-        let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None);
-        match sent {
+        // SAFETY: `header` refers to `bytes` and `control`, with their lengths, and they outlive the call, which writes to neither.
+        match Errno::result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) }) {
             Err(Errno::EINTR) => {}
             result => return result.map(drop),
         }

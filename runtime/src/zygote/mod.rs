@@ -118,6 +118,8 @@ extern "C" fn end_zygote() {
         if zygote.is_own() {
             let _ = ENDING.set(());
             let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
+            // Somebody may have stopped it.
+            let _ = sys::go_on(zygote.pidfd.as_fd());
             let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
             cgroup::clean_up();
             account::print();

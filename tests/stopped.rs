@@ -1,0 +1,188 @@
+//! Processes of belljar's that are stopped, as by a debugger, or by a machine that is short of memory: time runs for tests all the same.
+
+use std::fs;
+use std::process::{self, Command};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use belljar::isolated;
+use belljar_tests::{descendants, describe, marked, rounds, run, this_binary, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+// ---- Stopped by a test of the same process, which runs before ----
+
+/// The processes of this name below this one.
+fn below(name: &str) -> Vec<Pid> {
+    let is_named =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
+    descendants(process::id()).into_iter().filter(is_named).map(|pid| Pid::from_raw(pid as i32)).collect()
+}
+
+/// Stops all of them.
+fn stop(name: &str) {
+    let pids = below(name);
+    assert!(!pids.is_empty(), "there is no {name}");
+    for pid in pids {
+        kill(pid, Signal::SIGSTOP).expect("kill");
+        wait_until(|| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T ")));
+    }
+}
+
+#[test]
+#[ignore = "run by a_zygote_that_is_stopped"]
+fn zygote_1_stops_it() {
+    stop("belljar-zygote");
+}
+
+#[isolated(timeout = "300ms")]
+#[ignore = "run by a_zygote_that_is_stopped"]
+fn zygote_2_is_late() {}
+
+#[isolated]
+#[ignore = "run by a_template_that_is_stopped"]
+fn template_1_has_it_made() {}
+
+#[test]
+#[ignore = "run by a_template_that_is_stopped"]
+fn template_2_stops_it() {
+    stop("belljar-tmpl");
+}
+
+/// It has another name, so that no sandbox has been prepared for it.
+#[isolated(timeout = "300ms", hostname = "late")]
+#[ignore = "run by a_template_that_is_stopped"]
+fn template_3_is_late() {}
+
+#[isolated(timeout = "300ms")]
+#[ignore = "run by an_init_that_is_stopped"]
+fn init_1_is_late() {
+    thread::sleep(Duration::from_secs(1000));
+}
+
+#[test]
+#[ignore = "run by an_init_that_is_stopped"]
+fn init_2_stops_it() {
+    wait_until(|| !below("belljar-init").is_empty());
+    stop("belljar-init");
+}
+
+/// Runs these tests, and returns what was written. Nothing is left.
+fn run_all(tests: &str, threads: usize) -> String {
+    let mut command = this_binary();
+    command.args([tests, "--ignored", &format!("--test-threads={threads}")]);
+    let run = run(&mut command);
+    assert!(run.left.is_empty(), "{:?} is left: {}", run.left, run.output);
+    run.output
+}
+
+#[test]
+fn a_zygote_that_is_stopped() {
+    let output = run_all("zygote_", 1);
+    assert!(output.contains("test zygote_1_stops_it ... ok"), "{output}");
+    assert!(output.contains("test zygote_2_is_late ... FAILED"), "{output}");
+    assert!(
+        output.contains("it did not begin. After its timeout of 300ms, these had made no sandbox for it:"),
+        "{output}"
+    );
+    assert!(output.contains("`belljar-zygote`, stopped"), "{output}");
+}
+
+#[test]
+fn a_template_that_is_stopped() {
+    let output = run_all("template_", 1);
+    assert!(output.contains("test template_1_has_it_made ... ok"), "{output}");
+    assert!(output.contains("test template_3_is_late ... FAILED"), "{output}");
+    assert!(
+        output.contains("it did not begin. After its timeout of 300ms, these had made no sandbox for it:"),
+        "{output}"
+    );
+    assert!(output.contains("`belljar-tmpl`, stopped"), "{output}");
+}
+
+#[test]
+fn an_init_that_is_stopped() {
+    let output = run_all("init_", 2);
+    assert!(output.contains("test init_2_stops_it ... ok"), "{output}");
+    assert!(output.contains("test init_1_is_late ... FAILED"), "{output}");
+    assert!(output.contains("it still ran after its timeout of 300ms, and was killed"), "{output}");
+}
+
+// ---- Stopped from outside, at any moment, and let go on ----
+
+macro_rules! victims {
+    ($($name:ident)*) => {
+        mod victims {
+            $(
+                #[belljar::isolated]
+                #[ignore = "run by any_of_them_at_any_moment"]
+                fn $name() {
+                    let output = std::process::Command::new("echo").arg("ran").output().expect("echo");
+                    assert_eq!(output.stdout, b"ran\n");
+                }
+            )*
+
+            #[belljar::isolated(timeout = "300ms")]
+            #[ignore = "run by any_of_them_at_any_moment"]
+            fn is_late() {
+                std::thread::sleep(std::time::Duration::from_secs(1000));
+            }
+        }
+    };
+}
+
+victims!(a b c d e f g h);
+
+/// How many runs are looked at at once. They mostly wait.
+const RUNS: usize = 5;
+
+/// How long something is stopped: longer than the timeout.
+const STOP: Duration = Duration::from_secs(3);
+
+/// Runs the victims, and stops one of the processes after `delay`: the binary, the zygote, a template, an init, or a body.
+fn stop_after(delay: Duration, choice: usize) {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--signal=KILL", "60"]).arg(this_binary().get_program());
+    command.args(["victims::", "--ignored", "--test-threads=2"]).env("RUST_BACKTRACE", "0");
+    let mark = belljar_tests::mark(&mut command);
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let stream =
+        || file.reopen().map(|_| fs::OpenOptions::new().append(true).open(file.path()).expect("open")).expect("open");
+    let mut child = command.stdout(stream()).stderr(stream()).spawn().expect("timeout");
+    thread::sleep(delay);
+    let processes: Vec<u32> = marked(&mark).into_iter().filter(|pid| *pid != child.id()).collect();
+    let stopped = processes.get(choice % processes.len().max(1)).map(|pid| Pid::from_raw(*pid as i32));
+    let name = stopped.map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")));
+    if let Some(pid) = stopped {
+        let _ = kill(pid, Signal::SIGSTOP);
+        thread::sleep(STOP);
+        let _ = kill(pid, Signal::SIGCONT);
+    }
+    let status = child.wait().expect("wait");
+    let output = fs::read_to_string(file.path()).expect("the output");
+    let told = format!("{name:?} stopped after {delay:?}, {}:\n{output}", describe(status));
+    assert_eq!(status.code(), Some(101), "{told}");
+    assert!(output.contains("test result: FAILED. 8 passed; 1 failed;"), "{told}");
+    let is_late = output.contains("it still ran after its timeout of 300ms")
+        || output.contains("it did not begin. After its timeout");
+    assert!(is_late, "{told}");
+    assert!(marked(&mark).is_empty(), "{told}");
+}
+
+#[test]
+fn any_of_them_at_any_moment() {
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").subsec_nanos() as usize;
+    thread::scope(|scope| {
+        for number in 0..RUNS {
+            scope.spawn(move || {
+                for round in 0..rounds(2) {
+                    let random = (seed + number)
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(round * 1_442_695_040_888_963_407)
+                        >> 16;
+                    stop_after(Duration::from_micros((random % 60_000) as u64), random >> 8);
+                }
+            });
+        }
+    });
+}
