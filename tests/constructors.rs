@@ -97,12 +97,13 @@ mod kinds {
     #[ignore = "run by init_allocates_nothing"]
     fn with_limits() {}
 
-    #[isolated(mount)]
+    #[isolated(uts)]
     #[ignore = "run by init_allocates_nothing"]
     fn with_the_hosts_tree() {}
 
     #[isolated]
     #[ignore = "run by init_allocates_nothing"]
+    #[expect(clippy::zombie_processes, reason = "it is to be left")]
     fn with_survivors() {
         let _ = std::process::Command::new("sleep").arg("1000").spawn().expect("spawn");
     }

@@ -379,6 +379,10 @@ fn devices_work() {
     assert_eq!(read("/dev/zero"), [0; 16]);
     assert_ne!(read("/dev/random"), read("/dev/urandom"));
     assert_eq!(File::open("/dev/null").expect("open").read(&mut [0]).expect("read"), 0);
+    // Who lists the directory is told so too.
+    let null = fs::read_dir("/dev").expect("read").map(|entry| entry.expect("an entry"));
+    let null = null.into_iter().find(|entry| entry.file_name() == "null").expect("null");
+    assert!(null.file_type().expect("a type").is_char_device());
     let full = OpenOptions::new().write(true).open("/dev/full").expect("open").write_all(b"x");
     assert_eq!(full.expect_err("full").kind(), io::ErrorKind::StorageFull);
     assert!(fs::metadata("/dev/tty").expect("stat").file_type().is_char_device());

@@ -123,10 +123,10 @@ impl Tree {
         directory.is_ok_and(|directory| sys::hides_lower(directory.as_fd()))
     }
 
-    /// The directories of the layers.
+    /// The directories of the layers, without those for what had gone when the copy was made.
     fn layers(&self) -> nix::Result<Vec<PathBuf>> {
-        let layers = names_in(self.open(Path::new(LAYERS), READ))?;
-        Ok(layers.into_iter().map(|name| Path::new(LAYERS).join(name)).collect())
+        let layers = names_in(self.open(Path::new(LAYERS), READ))?.into_iter().map(|name| Path::new(LAYERS).join(name));
+        Ok(layers.filter(|layer| readlinkat(&self.tmpfs, &layer.join("at")).is_ok()).collect())
     }
 
     /// All that there is at `root`, which is a directory, and below.

@@ -41,9 +41,9 @@ fn spares() -> MutexGuard<'static, Spares> {
 }
 
 /// Whether spares can stand for sandboxes that are made when they are asked for: not in a process that was forked by a test binary, which
-/// has those too; and what a test names is to be what lies there when it begins.
+/// has those too; and what a test names, or has a copy of, is to be what lies there when it begins.
 fn may_be_used(zygote: &Zygote, spec: &Spec) -> bool {
-    zygote.is_own() && spec.binds.is_empty() && !matches!(spec.root, Root::Directory(_))
+    zygote.is_own() && spec.binds.is_empty() && spec.root == Root::Tmpfs
 }
 
 /// Counts a test that begins, and takes a spare of its kind, if there is one.

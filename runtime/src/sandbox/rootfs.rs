@@ -21,9 +21,11 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, mknod, umask};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknod, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, Gid, Uid, chdir, chown, chroot, mkdir, pivot_root, symlinkat, write};
+use nix::unistd::{
+    AccessFlags, Gid, Uid, UnlinkatFlags, chdir, chown, chroot, mkdir, pivot_root, symlinkat, unlinkat, write,
+};
 
 use super::{OrRefuse as _, Refused};
 use crate::cgroup::Joining;
@@ -59,16 +61,20 @@ pub(crate) enum Operation {
     Symlink { path: CString, target: CString },
     /// Writes a file.
     File { path: CString, content: Vec<u8>, mode: Mode },
+    /// Makes a device node that leads nowhere, for a device to be shown there: who lists the directory sees what is there, not what lies on it.
+    Node { path: CString },
     /// Writes a file with a number that no other sandbox has, as machine-id(5) describes it.
     MachineId { path: CString },
     /// Writes a setting of the kernel's, if the kernel has it.
     Setting { path: CString, value: Vec<u8> },
     /// Gives away what lies at `path`, or only its mode, which writing and giving away have changed.
     Give { path: CString, owner: (Uid, Gid), mode: Mode },
-    /// Mounts an overlay at `to` that shows `lower`; where the kernel can't, and `or_show`, shows `lower` itself, read-only.
-    Copy { lower: CString, to: CString, options: CString, or_show: bool },
-    /// Shows `from`, with all that is mounted below it, at `to`, which is there.
-    Bind { from: CString, to: CString, access: Access },
+    /// Mounts an overlay at `to` that shows `lower`; where the kernel can't, and `or_show`, shows `lower` itself, read-only. `if_there` is the
+    /// link `at` of its layer: if `lower` has gone since it was planned, both it and `to` go too.
+    Copy { lower: CString, to: CString, options: CString, or_show: bool, if_there: Option<CString> },
+    /// Shows `from`, with all that is mounted below it, at `to`, which is there. `if_there`: if `from` has gone since it was planned, `to` goes
+    /// too.
+    Bind { from: CString, to: CString, access: Access, if_there: bool },
     /// Makes a link in the directory `to`, which becomes `/run`, for each entry of the directory `from`, but for those that are there and
     /// those that are named here. It leads to `prefix`, followed by the name.
     Links { from: CString, to: CString, prefix: &'static [u8], but: &'static [&'static CStr] },
@@ -200,6 +206,10 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
             symlinkat(target.as_c_str(), AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
         }
         Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
+        // Who has no rights outside may make but this one, see overlayfs.rst in the kernel's documentation on whiteouts.
+        Operation::Node { path } => {
+            mknod(path.as_c_str(), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).or_refuse(Step::File, path)
+        }
         Operation::MachineId { path } => machine_id()
             .and_then(|id| write_file(path, &id, Mode::from_bits_truncate(0o444)))
             .or_refuse(Step::File, path),
@@ -212,15 +222,23 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
             let given = given.and_then(|()| fchmodat(AT_FDCWD, path.as_c_str(), *mode, FchmodatFlags::FollowSymlink));
             given.or_refuse(Step::File, path)
         }
-        Operation::Copy { lower, to, options, or_show } => {
+        Operation::Copy { lower, to, options, or_show, if_there } => {
             let (overlay, flags) = (c"overlay", MsFlags::empty());
-            match mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str())) {
-                Err(Errno::EINVAL) if *or_show => bind(lower, to),
-                result => result.or_refuse(Step::Copy, lower),
+            let mounted = mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str()));
+            match (mounted, if_there) {
+                (Err(_), Some(at)) if has_gone(lower) => {
+                    unlinkat(AT_FDCWD, at.as_c_str(), UnlinkatFlags::NoRemoveDir).or_refuse(Step::Copy, at)?;
+                    remove(to)
+                }
+                (Err(Errno::EINVAL), _) if *or_show => bind(lower, to),
+                (result, _) => result.or_refuse(Step::Copy, lower),
             }
         }
-        Operation::Bind { from, to, access } => {
-            bind(from, to)?;
+        Operation::Bind { from, to, access, if_there } => {
+            match bind(from, to) {
+                Err(_) if *if_there && has_gone(from) => return remove(to),
+                result => result?,
+            }
             match access {
                 Access::AsIs => Ok(()),
                 Access::ReadOnly { below } => set_read_only(to, below),
@@ -257,6 +275,17 @@ fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), Refused<'p>> {
     let is_there = || nix::unistd::access(from, AccessFlags::F_OK).is_ok();
     let named = if bound == Err(Errno::ENOENT) && is_there() { to } else { from };
     bound.or_refuse(Step::Bind, named)
+}
+
+/// Whether there is nothing at `path` of the host.
+fn has_gone(path: &CStr) -> bool {
+    matches!(nix::unistd::access(path, AccessFlags::F_OK), Err(Errno::ENOENT | Errno::ENOTDIR))
+}
+
+/// Removes an empty directory or a file.
+fn remove(path: &CStr) -> Result<(), Refused<'_>> {
+    let remove = |flags| unlinkat(AT_FDCWD, path, flags);
+    remove(UnlinkatFlags::RemoveDir).or_else(|_| remove(UnlinkatFlags::NoRemoveDir)).or_refuse(Step::Directory, path)
 }
 
 fn link_all(from: &CStr, to: &CStr, prefix: &[u8], but: &[&CStr]) -> nix::Result<()> {

@@ -25,7 +25,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
 use super::template::Failure;
-use crate::proc::{MOUNTINFO, Mount, mounts_in};
+use crate::proc::{self, MOUNTINFO, Mount, mounts_in};
 use crate::report::Step;
 use crate::sandbox::rootfs::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
 use crate::sys;
@@ -245,9 +245,10 @@ fn hang_settings(settings: Option<&OwnedFd>) -> Result<(), Failure> {
 
 /// Makes the mounts of the host private, and returns them.
 pub(super) fn keep_host() -> Result<Vec<Mount>, Failure> {
-    let table = fs::read(MOUNTINFO).map_err(|error| Failure::new(Step::Zygote, MOUNTINFO, sys::errno_of(&error)))?;
     let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
     private.map_err(|errno| Failure::new(Step::Propagation, "/", errno))?;
+    // From now on, nothing new is mounted here.
+    let table = fs::read(MOUNTINFO).map_err(|error| Failure::new(Step::Zygote, MOUNTINFO, sys::errno_of(&error)))?;
     Ok(mounts_in(&table))
 }
 
@@ -276,6 +277,8 @@ fn make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
                 // This process can't get there, or the place is gone.
                 Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR)
                     if access(path.as_c_str(), AccessFlags::F_OK).is_err() => {}
+                // Who removes a mount point elsewhere unmounts what lies on it here, see mount_namespaces(7).
+                Err(Errno::EINVAL) if proc::mounts().iter().all(|left| left.id != mount.id) => {}
                 Err(errno) => return Err(Failure::new(Step::ReadOnly, &mount.point, errno)),
             }
         }

@@ -26,13 +26,12 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::facts::Facts;
 use super::ids::{self, Maps};
-use super::plan::{self, Host};
+use super::plan::{self, Host, Planned};
 use super::request::{REQUEST_SIZE, Request};
 use super::stage::{self, Props, Stage};
 use super::sysctl;
 use crate::proc::Mount;
 use crate::report::{Frame, Moment, Refusal, Step};
-use crate::sandbox::rootfs::Plan;
 use crate::sandbox::{self, mark};
 use crate::spec::{Ids, Spec};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
@@ -170,7 +169,7 @@ struct Template<'i> {
     pidfd: OwnedFd,
     /// Whether what it hands on as a session keyring is one that nobody can use.
     has_no_keyring: bool,
-    plans: Vec<(&'static Spec, Plan)>,
+    plans: Vec<(&'static Spec, Planned)>,
 }
 
 impl<'i> Template<'i> {
@@ -249,7 +248,7 @@ impl<'i> Template<'i> {
             Ok(Cloned::Child(proof)) => {
                 let birth = sandbox::Birth {
                     spec,
-                    plan: &self.plans[plan].1,
+                    plan: &self.plans[plan].1.plan,
                     proc: self.proc.as_fd(),
                     template: self.pidfd.as_fd(),
                     mapped: mapped.as_ref().map(|mapped| mapped.as_fd()),
@@ -265,16 +264,24 @@ impl<'i> Template<'i> {
         }
     }
 
-    /// The number of the plan for `spec`, which is made if there is none.
+    /// The number of the plan for `spec`, which is made if there is none that holds.
     fn plan(&mut self, spec: &'static Spec) -> Result<usize, Failure> {
         if let Some(known) = self.plans.iter().position(|(planned, _)| *planned == spec) {
-            return Ok(known);
+            let basis = &self.plans[known].1.basis;
+            if basis.is_empty() || self.on_host(|| basis.holds())? {
+                return Ok(known);
+            }
+            self.plans.swap_remove(known);
         }
-        let Self { facts, mounts, stage, .. } = self;
-        let plan = || plan::plan(&Host { facts, mounts, stage: stage.as_ref() }, spec);
-        let planned = stage.as_ref().map_or_else(|| Ok(plan()), |stage| stage.on_host(plan));
-        let planned = planned.map_err(|errno| Failure::new(Step::Zygote, "", errno))?;
+        let Self { facts, mounts, stage, .. } = &*self;
+        let planned = self.on_host(|| plan::plan(&Host { facts, mounts, stage: stage.as_ref() }, spec))?;
         self.plans.push((spec, planned.map_err(|path| Failure::new(Step::Bind, path, Errno::EACCES))?));
         Ok(self.plans.len() - 1)
+    }
+
+    /// Looks at the host's tree.
+    fn on_host<T>(&self, look: impl FnOnce() -> T) -> Result<T, Failure> {
+        let Some(stage) = &self.stage else { return Ok(look()) };
+        stage.on_host(look).map_err(|errno| Failure::new(Step::Zygote, "", errno))
     }
 }

@@ -1,7 +1,7 @@
 //! Plans a root that is a copy of a tree of the host: overlays, whose changes go to a tmpfs.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::Mode;
 
-use super::{Builder, Host, LINKS, as_wanted, c_string, canonical, profiles, tested, writable};
-use crate::sandbox::rootfs::{COPY, LAYERS, Operation, Plan};
+use super::{Builder, Host, LINKS, Planned, as_wanted, c_string, canonical, profiles, tested, writable};
+use crate::sandbox::rootfs::{COPY, LAYERS, Operation};
 use crate::spec::{Ids, Spec};
 use crate::zygote::facts::Facts;
 
@@ -64,7 +64,7 @@ const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
 const COPIED_MAX: u64 = 1 << 20;
 
 /// A copy of the tree below `base`, in which what is written goes to a tmpfs.
-pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Plan {
+pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Planned {
     let facts = host.facts;
     let mut builder = Builder::new(host, spec, COPY);
     if base == Path::new("/") {
@@ -108,11 +108,22 @@ impl Builder<'_> {
     ///
     /// The kernel lays a copy over a tree only if nothing is mounted in it: mounts that came from the host can't be looked
     /// under. So a directory with mounts below it becomes one of the tmpfs, and its entries are copied one by one.
+    ///
+    /// What is mounted is not looked at before its type is known.
     fn copy(&mut self, from: &Path, to: &Path) {
+        let mounted = self.host.mounted_at(from).filter(|_| to != Path::new("/"));
+        if let Some(mounted) = mounted.filter(|mounted| may_wait(&mounted.kind)) {
+            self.directory(to, 0o755);
+            if mounted.kind != "autofs" {
+                self.bind_if_there(from, to);
+            }
+            return;
+        }
         if self.host.mounts_below(from).next().is_none() {
             self.layer(from, to);
             return;
         }
+        self.basis.add(from.to_path_buf());
         self.directory(to, mode_of(from));
         self.give(from, self.inside(to));
         // What this user can't list, it could not see outside either.
@@ -121,10 +132,16 @@ impl Builder<'_> {
         entries.sort();
         for from in entries {
             let to = to.join(from.file_name().unwrap_or_default());
-            let Ok(metadata) = fs::symlink_metadata(&from) else { continue };
             if KERNELS.iter().any(|path| to == Path::new(path)) {
                 self.directory(&to, 0o755);
-            } else if metadata.is_dir() {
+                continue;
+            }
+            if self.host.mounted_at(&from).is_some_and(|mounted| may_wait(&mounted.kind)) {
+                self.copy(&from, &to);
+                continue;
+            }
+            let Ok(metadata) = fs::symlink_metadata(&from) else { continue };
+            if metadata.is_dir() {
                 self.copy(&from, &to);
             } else if let Ok(target) = fs::read_link(&from) {
                 self.symlink(&to, &target);
@@ -138,13 +155,14 @@ impl Builder<'_> {
     /// Has the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
     /// itself, read-only.
     fn copy_file(&mut self, from: &Path, to: &Path) {
+        self.basis.add(from.to_path_buf());
         if let Some(content) = content_of(from, to) {
             self.file_with(to, content, mode_of(from));
             self.give(from, self.inside(to));
             return;
         }
         self.file_with(to, Vec::new(), 0o644);
-        self.bind(from, to);
+        self.bind_if_there(from, to);
     }
 
     /// Gives a copy of `from`, which root inside has made, to the owner of that, if there is one inside by the same number; and the bits
@@ -197,6 +215,7 @@ impl Builder<'_> {
             options: CString::new(options).unwrap_or_default(),
             // Some file systems can't lie below, and they are mounted somewhere in the tree.
             or_show: self.host.is_mount_point(from) && to != Path::new("/"),
+            if_there: (to != Path::new("/")).then(|| c_string(at.as_os_str())),
         };
         self.operations.push(operation);
     }
@@ -222,6 +241,7 @@ impl Builder<'_> {
             }
         }
         for (original, path, metadata) in OWNED_FILES.into_iter().map(Path::new).filter_map(place) {
+            self.basis.add(original.clone());
             let content = if metadata.is_file() { content_of(&original, &original) } else { None };
             let (Some(content), Some(directory), Some(parent)) = (content, original.parent(), path.parent()) else {
                 continue;
@@ -256,6 +276,36 @@ fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
     Some(text.lines().filter_map(line).collect::<String>().into_bytes())
 }
 
+/// Whether a file system may keep whoever looks at it waiting for another process, another machine or a device that is not there; or is the
+/// kernel's own, in which reading can wait too. In a copy, such mounts are the host's, read-only. An automount point is an empty directory.
+fn may_wait(kind: &OsStr) -> bool {
+    const KINDS: [&str; 22] = [
+        "9p",
+        "afs",
+        "autofs",
+        "binfmt_misc",
+        "bpf",
+        "ceph",
+        "cgroup",
+        "cgroup2",
+        "cifs",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "fuse",
+        "mqueue",
+        "nfs",
+        "nfs4",
+        "proc",
+        "pstore",
+        "securityfs",
+        "smb3",
+        "sysfs",
+        "tracefs",
+    ];
+    KINDS.iter().any(|known| kind == *known) || kind.as_bytes().starts_with(b"fuse.")
+}
+
 /// The mode of a file or directory of the host.
 fn mode_of(path: &Path) -> u32 {
     fs::symlink_metadata(path).map_or(0o755, |metadata| metadata.mode() & 0o7777)
@@ -263,8 +313,8 @@ fn mode_of(path: &Path) -> u32 {
 
 /// What a copy of `file` is to hold, which has the name `name` in its system.
 fn content_of(file: &Path, name: &Path) -> Option<Vec<u8>> {
-    let is_small = fs::metadata(file).is_ok_and(|metadata| metadata.len() <= COPIED_MAX);
-    let content = fs::read(file).ok().filter(|_| is_small);
+    let is_small = fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= COPIED_MAX);
+    let content = if is_small { fs::read(file).ok() } else { None };
     let beside = |name: &str| file.with_file_name(name).to_string_lossy().into_owned();
     content.or_else(|| match name.file_name()?.to_str()? {
         "shadow" | "shadow-" => locked(&beside("passwd"), 8),

@@ -6,6 +6,7 @@
 //! - private and writable ones, empty at first: `/tmp`, `/run`, `/var`, `$HOME` and all else in the tmpfs;
 //! - what the kernel makes: `/proc`, `/sys`, `/dev/pts`, `/dev/mqueue`.
 
+mod basis;
 mod copy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
+use self::basis::Basis;
 use self::copy::copied_root;
 use super::facts::{Facts, as_field, repository_of, workspace_of};
 use super::stage::Stage;
@@ -137,12 +139,23 @@ impl Host<'_> {
     }
 
     fn is_mount_point(&self, path: &Path) -> bool {
-        self.mounts.iter().any(|mount| mount.point == path)
+        self.mounted_at(path).is_some()
+    }
+
+    /// What lies on top of what is mounted there.
+    fn mounted_at(&self, path: &Path) -> Option<&Mount> {
+        self.mounts.iter().rfind(|mount| mount.point == path)
     }
 }
 
+/// A plan, and what it holds for.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    pub(super) basis: Basis,
+}
+
 /// Plans the file system of the sandbox that `spec` asks for. Fails with a path of what is tested that root of the sandbox may not reach.
-pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Plan, PathBuf> {
+pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, PathBuf> {
     if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
         return Err(closed);
     }
@@ -155,7 +168,7 @@ pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Plan, PathBuf> {
 }
 
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
-fn hosts_root(host: &Host<'_>, spec: &Spec) -> Plan {
+fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
     let mut builder = Builder::new(host, spec, "/");
     match host.stage {
         Some(stage) if host.facts.owns_kernel_files => {
@@ -191,11 +204,12 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Plan {
         }
     }
     builder.binds(spec);
-    Plan { root: None, is_copy: false, operations: builder.operations, working_directory: None }
+    let plan = Plan { root: None, is_copy: false, operations: builder.operations, working_directory: None };
+    Planned { plan, basis: builder.basis }
 }
 
 /// A tmpfs with what tests and host tools need.
-fn own_root(host: &Host<'_>, spec: &Spec) -> Plan {
+fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     let facts = host.facts;
     let mut builder = Builder::new(host, spec, "");
     for path in SYSTEM {
@@ -318,6 +332,7 @@ struct Builder<'f> {
     layers: usize,
     /// Directories that root inside is to own in the copy, besides those that it has in every system.
     owned: Vec<PathBuf>,
+    basis: Basis,
 }
 
 impl<'f> Builder<'f> {
@@ -327,8 +342,8 @@ impl<'f> Builder<'f> {
         let present = BTreeSet::from([PathBuf::from("/")]);
         let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
-        let ids = spec.ids;
-        Self { host, prefix, tmpfs, ids, operations, present, links, shown, covered, base, layers, owned }
+        let (ids, basis) = (spec.ids, Basis::default());
+        Self { host, prefix, tmpfs, ids, operations, present, links, shown, covered, base, layers, owned, basis }
     }
 
     /// `path` as operations name it, which are about the sandbox.
@@ -440,12 +455,13 @@ impl<'f> Builder<'f> {
     }
 
     /// Shows what the test asks for by name, and goes where it begins.
-    fn finish(mut self, spec: &Spec, is_copy: bool) -> Plan {
+    fn finish(mut self, spec: &Spec, is_copy: bool) -> Planned {
         self.binds(spec);
         let working_directory = self.host.facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         self.directory(&working_directory, 0o755);
         let working_directory = Some(c_string(working_directory.as_os_str()));
-        Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory }
+        let plan = Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory };
+        Planned { plan, basis: self.basis }
     }
 
     /// Mounts a file system of the kernel's: no devices, no programs.
@@ -463,7 +479,7 @@ impl<'f> Builder<'f> {
     /// Shows what the sandbox has at `from` at `to`, too.
     fn bind_inside(&mut self, from: &Path, to: &Path, access: Access) {
         let [from, to] = [from, to].map(|path| self.inside(path));
-        self.operations.push(Operation::Bind { from, to, access });
+        self.operations.push(Operation::Bind { from, to, access, if_there: false });
     }
 
     fn move_to(&mut self, from: &Path, to: &Path) {
@@ -492,14 +508,20 @@ impl<'f> Builder<'f> {
         self.mount_point(path, self.host.has_directory(path));
         let closed = self.host.stage.filter(|stage| stage.closed().any(|closed| closed == path));
         let from = closed.and_then(|stage| stage.given(path));
-        self.bind(from.as_deref().unwrap_or(path), path);
+        self.bind_if_there(from.as_deref().unwrap_or(path), path);
         self.shown.insert(path.to_path_buf());
     }
 
     /// Shows what is at `from`, on the host or in the stage, at `to`. If it is not to be written to, it is mounted read-only there.
     fn bind(&mut self, from: &Path, to: &Path) {
         let (from, to) = (c_string(from.as_os_str()), self.inside(to));
-        self.operations.push(Operation::Bind { from, to, access: Access::AsIs });
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: false });
+    }
+
+    /// The same, for what nobody asks for by name: it may have gone when the sandbox is made.
+    fn bind_if_there(&mut self, from: &Path, to: &Path) {
+        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: true });
     }
 
     /// Has a directory of the host's be writable, in which the target directory's others may lie: those are not.
@@ -512,7 +534,7 @@ impl<'f> Builder<'f> {
         let Some(given) = self.host.stage.and_then(|stage| stage.given(path)) else { return };
         self.bind(&given, path);
         for path in directories {
-            self.bind(&path, &path);
+            self.bind_if_there(&path, &path);
         }
         self.shown.insert(path.to_path_buf());
     }
@@ -551,7 +573,7 @@ impl<'f> Builder<'f> {
             // Where the package lies elsewhere than when it was compiled, `..` may lead to the root. No mount is made there.
             let inside = if to == Path::new("/") { CString::default() } else { self.inside(&to) };
             let from = c_string(given.as_ref().unwrap_or(&from).as_os_str());
-            self.operations.push(Operation::Bind { from, to: inside, access });
+            self.operations.push(Operation::Bind { from, to: inside, access, if_there: false });
             self.covered.remove(&to);
             self.shown.insert(to);
         }
@@ -623,7 +645,8 @@ impl<'f> Builder<'f> {
         let optional = OPTIONAL_DEVICES.into_iter().chain(of_root).filter(|path| Path::new(path).exists());
         for path in DEVICES.into_iter().chain(optional) {
             self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
-            self.file(path, Vec::new());
+            self.operations.push(Operation::Node { path: self.inside(Path::new(path)) });
+            self.present.insert(path.into());
             // Read-only, or whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
             self.bind(Path::new(path), Path::new(path));
         }

@@ -1,0 +1,152 @@
+//! A host on which something is mounted that does not answer: nobody waits for it.
+//!
+//! The host is a sandbox. In it, this binary runs again.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+
+use belljar::isolated;
+use belljar_tests::{Run, refusal_of_copies, run, run_ignored, this_binary};
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{getegid, geteuid};
+
+/// Mounts a FUSE file system at `point`, whose server is whoever reads the file that is returned. Nobody does, so that it never answers.
+fn mount_fuse(point: &str) -> File {
+    let server = File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+    let options = format!(
+        "fd={},rootmode=40000,user_id={},group_id={}",
+        server.as_raw_fd(),
+        geteuid().as_raw(),
+        getegid().as_raw()
+    );
+    fs::create_dir_all(point).expect("mkdir");
+    mount(Some("silent"), point, Some("fuse.silent"), MsFlags::empty(), Some(options.as_str())).expect("mount");
+    server
+}
+
+mod roots {
+    use std::fs;
+
+    use belljar::isolated;
+
+    #[isolated]
+    #[ignore = "run by the others"]
+    fn empty() {}
+
+    #[isolated(root = "overlay")]
+    #[ignore = "run by the others"]
+    fn copy() {
+        super::has_files();
+        fs::write("/var/lib/written", "x").expect("write");
+    }
+
+    #[isolated(root = "/srv/tree")]
+    #[ignore = "run by the others"]
+    fn copy_of_a_directory() {
+        assert_eq!(fs::read_to_string("/a").expect("read"), "a");
+    }
+
+    #[isolated(net)]
+    #[ignore = "run by the others"]
+    fn hosts_tree() {
+        super::has_files();
+    }
+
+    #[isolated(bind = ["/var/lib/kept"])]
+    #[ignore = "run by the others"]
+    fn bind() {
+        super::has_files();
+    }
+}
+
+fn has_files() {
+    assert_eq!(fs::read_to_string("/var/lib/kept").expect("read"), "kept");
+}
+
+/// Runs tests with each kind of root. Who is kept waiting is killed.
+fn run_roots() -> Run {
+    fs::create_dir_all("/var/lib").expect("mkdir");
+    fs::write("/var/lib/kept", "kept").expect("write");
+    fs::create_dir_all("/srv/tree").expect("mkdir");
+    fs::write("/srv/tree/a", "a").expect("write");
+    let mut command = Command::new("timeout");
+    command
+        .args(["--foreground", "--signal=KILL", "60"])
+        .arg(this_binary().get_program())
+        .args(["roots::", "--ignored"]);
+    run(&mut command)
+}
+
+#[track_caller]
+fn check(run: &Run) {
+    assert!(run.output.contains("test result: ok. 5 passed; 0 failed;"), "{}", run.output);
+}
+
+/// Below the home directory, where programs are, in a directory that is copied, and beside what is mounted.
+#[isolated]
+#[ignore = "run by file_systems_that_do_not_answer"]
+fn has_silent_mounts() {
+    let points = ["/root/remote", "/var/lib/silent", "/media/disk", "/srv/tree/below", "/run/user/1000/doc"];
+    let _servers = points.map(mount_fuse);
+    check(&run_roots());
+}
+
+#[isolated]
+#[ignore = "run by file_systems_that_do_not_answer"]
+fn has_dead_mounts() {
+    drop(["/root/remote", "/var/lib/dead", "/srv/tree/below"].map(mount_fuse));
+    check(&run_roots());
+}
+
+/// A proc, in which to read `kmsg` waits for the kernel to say something, as a chroot has it.
+#[isolated]
+#[ignore = "run by what_is_mounted_is_not_read"]
+fn has_a_proc_below() {
+    for tree in ["/var/lib/chroot", "/srv/tree"] {
+        let proc = format!("{tree}/proc");
+        fs::create_dir_all(&proc).expect("mkdir");
+        mount(Some("proc"), proc.as_str(), Some("proc"), MsFlags::empty(), None::<&str>).expect("mount");
+        let over = format!("{proc}/sys");
+        mount(Some("tmpfs"), over.as_str(), Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
+    }
+    check(&run_roots());
+}
+
+/// A large file beside a mount point: nobody reads it. The memory for that is not there.
+#[isolated]
+#[ignore = "run by what_is_mounted_is_not_read"]
+fn has_a_large_file() {
+    fs::create_dir_all("/var/lib/mounted").expect("mkdir");
+    mount(Some("tmpfs"), "/var/lib/mounted", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
+    let file = File::create("/var/lib/swap.img").expect("create");
+    file.set_len(1 << 44).expect("a hole");
+    check(&run_roots());
+}
+
+/// Runs these hosts.
+#[track_caller]
+fn check_hosts(hosts: &[&str]) {
+    if refusal_of_copies().is_some() {
+        return;
+    }
+    for host in hosts {
+        let run = run_ignored(host);
+        assert!(run.passed(), "{}", run.output);
+    }
+}
+
+/// On many hosts anybody may open the device; where only root may, root's run shows this.
+#[test]
+fn file_systems_that_do_not_answer() {
+    match File::open("/dev/fuse") {
+        Ok(_) => check_hosts(&["has_silent_mounts", "has_dead_mounts"]),
+        Err(error) if geteuid().is_root() => panic!("/dev/fuse: {error}"),
+        Err(error) => println!("not tried: /dev/fuse: {error}"),
+    }
+}
+
+#[test]
+fn what_is_mounted_is_not_read() {
+    check_hosts(&["has_a_proc_below", "has_a_large_file"]);
+}
