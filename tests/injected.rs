@@ -134,6 +134,10 @@ const fn kind(
 const MKDIR: ((c_long, &str), usize) = ((libc::SYS_mkdir, "mkdir"), 0);
 #[cfg(not(target_arch = "x86_64"))]
 const MKDIR: ((c_long, &str), usize) = ((libc::SYS_mkdirat, "mkdirat"), 1);
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+const POLL: (c_long, &str) = (libc::SYS_ppoll, "ppoll");
+#[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
+const POLL: (c_long, &str) = (libc::SYS_poll, "poll");
 #[cfg(target_arch = "x86_64")]
 const DUP: (c_long, &str) = (libc::SYS_dup2, "dup2");
 #[cfg(not(target_arch = "x86_64"))]
@@ -198,7 +202,7 @@ const KINDS: &[Kind] = &[
         &[ZYGOTE_IS_PREPARED, "put the standard streams"],
     ),
     kind((libc::SYS_setsid, "setsid"), INIT, None, &[EPERM], &["begin a session"]),
-    kind((libc::SYS_poll, "poll"), INIT, None, &[ENOMEM], &["begin a session"]),
+    kind(POLL, INIT, None, &[ENOMEM], &["begin a session"]),
     kind(
         (libc::SYS_prlimit64, "prlimit64"),
         INIT,

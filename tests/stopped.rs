@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{self, Command};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use belljar::isolated;
 use belljar_tests::{descendants, describe, marked, rounds, run, this_binary, wait_until};
@@ -171,16 +171,11 @@ fn stop_after(delay: Duration, choice: usize) {
 
 #[test]
 fn any_of_them_at_any_moment() {
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").subsec_nanos() as usize;
     thread::scope(|scope| {
-        for number in 0..RUNS {
-            scope.spawn(move || {
-                for round in 0..rounds(2) {
-                    let random = (seed + number)
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(round * 1_442_695_040_888_963_407)
-                        >> 16;
-                    stop_after(Duration::from_micros((random % 60_000) as u64), random >> 8);
+        for _ in 0..RUNS {
+            scope.spawn(|| {
+                for _ in 0..rounds(2) {
+                    stop_after(Duration::from_micros(fastrand::u64(0..60_000)), fastrand::usize(..));
                 }
             });
         }
