@@ -3,9 +3,13 @@
 #![expect(unsafe_code, reason = "bad things are done by hand")]
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, hint, io, process, thread};
@@ -561,6 +565,18 @@ fn leaves_a_daemon() {
     start_daemon();
 }
 
+/// A name that is no UTF-8, and one that the kernel cuts within a character, after 15 bytes.
+#[isolated]
+#[ignore = "run by verdicts"]
+#[expect(clippy::zombie_processes, reason = "they are to be left")]
+fn leaves_odd_names() {
+    for name in [&b"Z\xfcrich"[..], "fourteen-bytes\u{e9}".as_bytes()] {
+        let program = Path::new("/tmp").join(OsStr::from_bytes(name));
+        symlink(fs::canonicalize("/bin/sleep").expect("sleep"), &program).expect("symlink");
+        Command::new(program).arg("1000").spawn().expect("spawn");
+    }
+}
+
 #[isolated]
 #[ignore = "run by verdicts"]
 fn leaves_a_daemon_and_fails() {
@@ -862,7 +878,7 @@ fn finds_all_pristine() {
 
 fn assert_pristine() {
     assert_eq!(COUNTER.load(Ordering::Relaxed), 0);
-    assert_ne!(env::current_dir().expect("cwd"), std::path::Path::new("/proc"));
+    assert_ne!(env::current_dir().expect("cwd"), Path::new("/proc"));
     let mask = umask(Mode::empty());
     umask(mask);
     assert_ne!(mask, Mode::from_bits_truncate(0o777));

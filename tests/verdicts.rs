@@ -126,6 +126,7 @@ table! {
     leaves_a_thread_running: Passes [];
 
     leaves_a_daemon: Passes ["the daemon runs", "is over, and what it left running was killed:", "`hostile::leaves`, "];
+    leaves_odd_names: Passes ["what it left running was killed:", "`Z\u{fffd}rich`, ", "`fourteen-bytes\u{fffd}`, "];
     leaves_a_daemon_and_fails: Fails ["on purpose", "what it left running was killed:"];
     leaves_500_orphans: Passes ["what it left running was killed:", "\n  and 490 more"];
     leaves_500_that_have_ended: Passes [];

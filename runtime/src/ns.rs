@@ -32,6 +32,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use crate::message;
+use crate::proc::text_of;
 use crate::sys::namespaces::{self, Keeper};
 use crate::sys::{errno_of, stat};
 
@@ -418,7 +419,7 @@ impl Namespace {
             directory = format!("/proc/{}", keeper.pid());
             &directory
         };
-        let text = fs::read_to_string(Path::new(directory).join(name));
+        let text = text_of(Path::new(directory).join(name));
         let text = text.map_err(|error| Error::of(Action::Map(self.kind), &error))?;
         text.lines().map(|line| IdRange::parse(line).ok_or(refused(Errno::EPROTO))).collect()
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,19 @@ impl<'t> Stat<'t> {
     }
 }
 
+/// What a file holds in which words and numbers are looked for. What is no UTF-8, such as in the name of a process or of a directory, becomes
+/// U+FFFD, so that it can't hide the rest.
+pub(crate) fn text_of(path: impl AsRef<Path>) -> io::Result<String> {
+    File::open(path).and_then(text_in)
+}
+
+/// The same, of an open file.
+pub(crate) fn text_in(mut file: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// What `read` takes from the line of a process or thread whose `directory` this is. `None` if it has ended.
 pub(crate) fn stat<T>(directory: &Path, read: impl FnOnce(&Stat<'_>) -> Option<T>) -> Option<T> {
     let line = fs::read(directory.join("stat")).ok()?;
@@ -92,7 +105,7 @@ pub(crate) fn name_of(pid: u32) -> Option<String> {
 
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let info = text_of(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
@@ -122,9 +135,13 @@ pub(crate) struct Mount {
     pub(crate) id: u32,
     /// The mount that it lies on.
     pub(crate) parent: u32,
+    /// The directory of its file system that it shows.
+    pub(crate) root: PathBuf,
     pub(crate) point: PathBuf,
     /// The type of its file system.
     pub(crate) kind: OsString,
+    /// The options of its file system, with commas between them.
+    pub(crate) options: OsString,
     /// Whether the mount or its file system is read-only.
     pub(crate) is_read_only: bool,
     /// The flags of the mount that a remount must repeat, see mount(2). How times of access are kept, it must not: what a remount says
@@ -143,7 +160,7 @@ pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
     let mount = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b' ');
         let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
-        let point = PathBuf::from(unescaped(fields.nth(2)?));
+        let (root, point) = (PathBuf::from(unescaped(fields.nth(1)?)), PathBuf::from(unescaped(fields.next()?)));
         let options = fields.next().unwrap_or_default();
         // What follows are marks, as many as there are, and a hyphen.
         let kind = fields.find(|field| *field == b"-").and_then(|_| fields.next()).unwrap_or_default();
@@ -151,7 +168,8 @@ pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
         let words = |list: &'_ [u8]| list.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let is_read_only = [options, of_all].into_iter().flat_map(words).any(|word| word == b"ro");
         let flags = words(options).iter().map(|word| flag_of(word)).fold(MsFlags::empty(), MsFlags::union);
-        Some(Mount { id, parent, point, kind: OsString::from_vec(kind.to_vec()), is_read_only, flags })
+        let [kind, options] = [kind, of_all].map(|field| OsString::from_vec(field.to_vec()));
+        Some(Mount { id, parent, root, point, kind, options, is_read_only, flags })
     };
     mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect()
 }
@@ -191,7 +209,7 @@ impl MountWatch {
 
 /// What proc_pid_status(5) has under this name for this process.
 pub(crate) fn status(name: &str) -> Option<String> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let status = text_of("/proc/self/status").ok()?;
     status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
 }
 
@@ -202,7 +220,7 @@ pub(crate) fn has_capability(number: u32) -> Option<bool> {
 }
 
 /// Resolves the octal escapes of a mount table, which stand for white space and backslashes.
-pub(crate) fn unescaped(field: &[u8]) -> OsString {
+fn unescaped(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, after @ ..] = rest {
@@ -223,18 +241,20 @@ mod tests {
         let table = b"22 27 0:21 / /proc rw - proc proc rw\n\
                       40 27 0:9 / /mnt/a\\040b\\134 rw,relatime,nosuid shared:1 - tmpfs t\\011t ro,size=1\n\
                       1 1 0:2 / / rw";
-        let mount = |id, parent, point: &str, kind: &str, is_read_only, flags| Mount {
+        let mount = |(id, parent), [point, kind, options]: [&str; 3], is_read_only, flags| Mount {
             id,
             parent,
+            root: "/".into(),
             point: point.into(),
             kind: kind.into(),
+            options: options.into(),
             is_read_only,
             flags,
         };
         let expected = [
-            mount(22, 27, "/proc", "proc", false, MsFlags::empty()),
-            mount(40, 27, "/mnt/a b\\", "tmpfs", true, MsFlags::MS_NOSUID),
-            mount(1, 1, "/", "", false, MsFlags::empty()),
+            mount((22, 27), ["/proc", "proc", "rw"], false, MsFlags::empty()),
+            mount((40, 27), ["/mnt/a b\\", "tmpfs", "ro,size=1"], true, MsFlags::MS_NOSUID),
+            mount((1, 1), ["/", "", ""], false, MsFlags::empty()),
         ];
         assert_eq!(mounts_in(table), expected);
         assert_eq!(unescaped(b"\\9x\\04"), "\\9x\\04");

@@ -1,12 +1,14 @@
 //! Where this process stands in the cgroup hierarchies that are mounted, and so where it may make cgroups of its own.
 //! See cgroups(7), proc_pid_mountinfo(5) and proc_pid_cgroup(5).
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::shared::LEAF;
 use super::{Controller, Trouble};
-use crate::proc::unescaped;
+use crate::proc::{MOUNTINFO, Mount, mounts_in, text_of};
 use crate::settings::settings;
 
 /// A mounted hierarchy, and the cgroup in it below which ours go.
@@ -24,13 +26,13 @@ pub(super) struct Hierarchy {
 
 /// All hierarchies that have one of our controllers.
 pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
-    let read = |path: &str| fs::read_to_string(path).map_err(|error| Trouble::new(Path::new(path), &error));
+    let read = |path: &str| fs::read(path).map_err(|error| Trouble::new(Path::new(path), &error));
     let mut own = places(&read("/proc/self/cgroup")?);
     if let Some(chosen) = chosen() {
         own.iter_mut().for_each(|place| place.path.clone_from(&chosen));
     }
     let mut found = Vec::new();
-    for mount in mounts(&read("/proc/self/mountinfo")?) {
+    for mount in mounts_in(&read(MOUNTINFO)?).into_iter().filter(|mount| is_v2(mount) || mount.kind == "cgroup") {
         // A mount that was made outside our cgroup namespace shows what we have no name for.
         let Some(place) = own.iter().find(|place| place.is_in(&mount)) else { continue };
         let Ok(below) = place.path.strip_prefix(&mount.root) else { continue };
@@ -39,20 +41,21 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
             continue;
         }
         let mut parent = mount.point.join(below);
-        if mount.v2 && parent.ends_with(LEAF) {
+        let v2 = is_v2(&mount);
+        if v2 && parent.ends_with(LEAF) {
             // A test binary before us has moved this test run there.
             parent.pop();
         }
         let controllers = match &place.controllers {
             Some(controllers) => controllers.clone(),
             None => {
-                let text = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+                let text = text_of(parent.join("cgroup.controllers")).unwrap_or_default();
                 Controller::among(text.split_whitespace())
             }
         };
-        let known = found.iter().any(|known: &Hierarchy| known.v2 == mount.v2 && known.controllers == controllers);
+        let known = found.iter().any(|known: &Hierarchy| known.v2 == v2 && known.controllers == controllers);
         if !controllers.is_empty() && !known {
-            found.push(Hierarchy { v2: mount.v2, controllers, names: place.names.clone(), parent });
+            found.push(Hierarchy { v2, controllers, names: place.names.clone(), parent });
         }
     }
     Ok(found)
@@ -65,7 +68,7 @@ pub(crate) fn chosen() -> Option<PathBuf> {
 
 /// The files `pids.max` that hold for this process and set a limit, each with that, and with how many there are.
 pub(crate) fn limits_on_processes() -> Vec<(PathBuf, u64, u64)> {
-    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse().ok();
+    let number = |path: PathBuf| text_of(path).ok()?.trim().parse().ok();
     let limit = |cgroup: &Path| {
         let file = cgroup.join("pids.max");
         Some((file.clone(), number(file)?, number(cgroup.join("pids.current"))?))
@@ -87,53 +90,30 @@ struct Place {
 impl Place {
     fn is_in(&self, mount: &Mount) -> bool {
         match &self.controllers {
-            None => mount.v2,
+            None => is_v2(mount),
             Some(controllers) => {
-                let of_mount = Controller::among(mount.options.split(','));
-                !mount.v2 && !controllers.is_empty() && of_mount == *controllers
+                let options = mount.options.to_string_lossy();
+                !is_v2(mount) && !controllers.is_empty() && Controller::among(options.split(',')) == *controllers
             }
         }
     }
 }
 
+/// Whether a mount of a cgroup file system is of the unified hierarchy.
+fn is_v2(mount: &Mount) -> bool {
+    mount.kind == "cgroup2"
+}
+
 /// Reads `/proc/self/cgroup`, which has lines like `4:cpu,cpuacct:/path`, and `0::/path` for the unified hierarchy.
-fn places(text: &str) -> Vec<Place> {
-    let place = |line: &str| {
-        let mut fields = line.splitn(3, ':');
-        let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let unified = number == "0" && names.is_empty();
+fn places(table: &[u8]) -> Vec<Place> {
+    let place = |line: &[u8]| {
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let (number, names, path) = (fields.next()?, String::from_utf8_lossy(fields.next()?), fields.next()?);
+        let unified = number == b"0" && names.is_empty();
         let controllers = (!unified).then(|| Controller::among(names.split(',')));
-        Some(Place { controllers, names: names.to_owned(), path: path.into() })
+        Some(Place { controllers, names: names.into_owned(), path: OsStr::from_bytes(path).into() })
     };
-    text.lines().filter_map(place).collect()
-}
-
-/// A mount of a cgroup file system.
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    v2: bool,
-    root: PathBuf,
-    point: PathBuf,
-    options: String,
-}
-
-/// Reads the cgroup mounts in `/proc/self/mountinfo`.
-fn mounts(text: &str) -> Vec<Mount> {
-    let mount = |line: &str| {
-        let (place, kind) = line.split_once(" - ")?;
-        let mut place = place.split(' ').skip(3);
-        let (root, point) = (place.next()?, place.next()?);
-        let mut kind = kind.split(' ');
-        let (kind, _, options) = (kind.next()?, kind.next()?, kind.next()?);
-        let v2 = kind == "cgroup2";
-        (v2 || kind == "cgroup").then(|| Mount {
-            v2,
-            root: unescaped(root.as_bytes()).into(),
-            point: unescaped(point.as_bytes()).into(),
-            options: options.to_owned(),
-        })
-    };
-    text.lines().filter_map(mount).collect()
+    table.split(|byte| *byte == b'\n').filter_map(place).collect()
 }
 
 #[cfg(test)]
@@ -142,37 +122,38 @@ mod tests {
 
     #[test]
     fn places_are_read() {
-        let text = "5:cpu,cpuacct:/a\n4:memory:/b c:d\n3:freezer:/\n1:name=systemd:/x\n0::/user.slice\n";
-        let place = |controllers: Option<&[Controller]>, names: &str, path: &str| Place {
+        let table = b"5:cpu,cpuacct:/a\n4:memory:/b c:d\n3:freezer:/\n1:name=systemd:/x\n0::/Z\xfcrich\n";
+        let place = |controllers: Option<&[Controller]>, names: &str, path: &[u8]| Place {
             controllers: controllers.map(<[_]>::to_vec),
             names: names.to_owned(),
-            path: path.into(),
+            path: OsStr::from_bytes(path).into(),
         };
         let expected = [
-            place(Some(&[Controller::Cpu, Controller::Cpuacct]), "cpu,cpuacct", "/a"),
-            place(Some(&[Controller::Memory]), "memory", "/b c:d"),
-            place(Some(&[]), "freezer", "/"),
-            place(Some(&[]), "name=systemd", "/x"),
-            place(None, "", "/user.slice"),
+            place(Some(&[Controller::Cpu, Controller::Cpuacct]), "cpu,cpuacct", b"/a"),
+            place(Some(&[Controller::Memory]), "memory", b"/b c:d"),
+            place(Some(&[]), "freezer", b"/"),
+            place(Some(&[]), "name=systemd", b"/x"),
+            place(None, "", b"/Z\xfcrich"),
         ];
-        assert_eq!(places(text), expected);
+        assert_eq!(places(table), expected);
     }
 
     #[test]
     fn mounts_are_read_and_matched() {
-        let text = "29 23 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw,mode=755\n\
+        let text = b"29 23 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw,mode=755\n\
                     30 29 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:10 - cgroup cgroup rw,cpu,cpuacct\n\
                     31 29 0:28 /docker/1 /sys/fs/c\\040group/pids rw master:3 - cgroup none rw,pids\n\
                     32 29 0:29 /../.. /sys/fs/cgroup/unified ro - cgroup2 cgroup2 rw,nsdelegate\n";
-        let mounts = mounts(text);
-        let points: Vec<_> = mounts.iter().map(|mount| (mount.point.to_str(), mount.root.to_str(), mount.v2)).collect();
+        let mounts = mounts_in(text);
+        let points = mounts.iter().map(|mount| (mount.point.to_str(), mount.root.to_str(), is_v2(mount)));
+        let points: Vec<_> = points.skip(1).collect();
         let expected = [
             (Some("/sys/fs/cgroup/cpu,cpuacct"), Some("/"), false),
             (Some("/sys/fs/c group/pids"), Some("/docker/1"), false),
             (Some("/sys/fs/cgroup/unified"), Some("/../.."), true),
         ];
         assert_eq!(points, expected);
-        let places = places("3:pids:/docker/1/x\n2:cpuacct,cpu:/\n1:devices:/\n0::/\n");
+        let places = places(b"3:pids:/docker/1/x\n2:cpuacct,cpu:/\n1:devices:/\n0::/\n");
         let matches = |place: usize| mounts.iter().map(move |mount| (place, mount));
         let found: Vec<_> = (0..places.len())
             .flat_map(matches)

@@ -2,7 +2,6 @@
 //! used: in version 1, and in a sandbox that shares its cgroup with others, a test could not do that by itself.
 
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -13,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::run::run;
 use super::{Cgroup, Controller, Directory, Location, Trouble};
 use crate::message;
+use crate::proc::text_in;
 use crate::report::PAYLOAD_MAX;
 
 /// A group, as the test gets it: a directory for each hierarchy, and in the same order what is to be known of them.
@@ -152,8 +152,7 @@ impl Directory {
         loop {
             // Opened before it is read: the kernel tells of what changes after that.
             let events = self.open(EVENTS, OFlag::O_RDONLY)?;
-            let mut text = String::new();
-            (&events).read_to_string(&mut text).map_err(|error| Trouble::new(Path::new(EVENTS), &error))?;
+            let text = text_in(&events).map_err(|error| Trouble::new(Path::new(EVENTS), &error))?;
             if text.lines().any(|line| line == format!("frozen {wanted}")) {
                 return Ok(());
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::{Cgroup, Controller, Directory, Location, Trouble};
+use crate::proc::text_of;
 use crate::spec::Spec;
 use crate::usage::Usage;
 
@@ -163,7 +164,7 @@ impl Directory {
 /// Whether memory can be swapped out on this machine. See proc_swaps(5).
 fn has_swap() -> bool {
     // The first line says what the columns are.
-    fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
+    text_of("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
 }
 
 /// What has been used in a cgroup, which consists of these.

@@ -15,7 +15,7 @@ mod systemd;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
+use crate::proc::text_in;
 use crate::spec::Spec;
 use crate::sys::errno_of;
 pub(crate) use find::{chosen, limits_on_processes};
@@ -148,9 +149,7 @@ impl Directory {
     }
 
     fn read(&self, file: &str) -> Result<String, Trouble> {
-        let mut text = String::new();
-        let read = self.open(file, OFlag::O_RDONLY)?.read_to_string(&mut text);
-        read.map(|_| text).map_err(|error| Trouble::new(&self.path_of(file), &error))
+        text_in(self.open(file, OFlag::O_RDONLY)?).map_err(|error| Trouble::new(&self.path_of(file), &error))
     }
 
     pub(crate) fn open_procs(&self) -> Result<OwnedFd, Trouble> {

@@ -3,12 +3,13 @@
 //!
 //! systemd's own client busctl(1) speaks to it: wherever there is a manager to be asked, there is that.
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
+
+use crate::proc::text_of;
 
 /// How long a manager may take to do it. It answers before it has.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,6 +51,6 @@ fn state(manager: &str, name: &str) -> Option<String> {
 
 /// Whether this process is in the scope of this name.
 fn is_in(name: &str) -> bool {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = text_of("/proc/self/cgroup").unwrap_or_default();
     own.lines().any(|line| line.starts_with("0::") && line.ends_with(&format!("/{name}")))
 }

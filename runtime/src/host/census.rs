@@ -1,7 +1,6 @@
 //! Lists the processes of a sandbox, from outside, as proc(5) shows them to the test binary.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use crate::proc::{self, Stat, parent_of, pid_of};
+use crate::proc::{self, Stat, parent_of, pid_of, text_of};
 use crate::report::End;
 use crate::sys;
 
@@ -111,7 +110,7 @@ pub(crate) fn kill_test(init: BorrowedFd<'_>) -> nix::Result<()> {
 
 /// The id of a process in the innermost pid namespace that it is in.
 fn inner_id(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(proc::directory(pid).join("status")).ok()?;
+    let status = text_of(proc::directory(pid).join("status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
@@ -154,6 +153,6 @@ fn describe(pid: u32) -> Option<Process> {
         't' => "stopped by a tracer",
         _ => "idle",
     };
-    let waits_in = fs::read_to_string(directory.join("wchan")).ok().filter(|name| !name.is_empty() && name != "0");
+    let waits_in = text_of(directory.join("wchan")).ok().filter(|name| !name.is_empty() && name != "0");
     Some(Process { pid: inner, name, state, waits_in })
 }

@@ -15,7 +15,7 @@ use super::judge::{Evidence, Obstacle, Verdict};
 use super::run_and_judge;
 use crate::json::Json;
 use crate::message::{self, Page};
-use crate::proc;
+use crate::proc::{self, text_of};
 use crate::report::Outcome;
 use crate::settings::{Form, Mistake, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
@@ -278,7 +278,7 @@ impl CargoTest {
 
     /// The status of the first test binary, if this is another one.
     fn status(&self) -> Option<i32> {
-        fs::read_to_string(&self.file).ok()?.strip_prefix(&self.cargo)?.trim_end().parse().ok()
+        text_of(&self.file).ok()?.strip_prefix(&self.cargo)?.trim_end().parse().ok()
     }
 
     /// This is the first test binary, and ends with `status`.

@@ -15,7 +15,7 @@ use super::surroundings::{Barrier, Place, Surroundings, security_context};
 use crate::access::closed_above;
 use crate::cgroup::{self, Trouble};
 use crate::message::Cause;
-use crate::proc::{self, has_capability, mount_points};
+use crate::proc::{self, has_capability, mount_points, text_of};
 use crate::report::Step;
 use crate::spec::{Ids, Spec};
 use crate::sys::errno_of;
@@ -134,7 +134,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
             too_many_processes(around)
         }
         Step::Thread => {
-            let stack = env::var("RUST_MIN_STACK").ok();
+            let stack = env::var_os("RUST_MIN_STACK").map(|stack| stack.to_string_lossy().into_owned());
             stack.map(|stack| Cause::no_thread(&stack)).or_else(|| too_many_processes(around))
         }
         Step::User if errno == Errno::EINVAL => Some(Cause::has_threads()),
@@ -304,12 +304,12 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn number_in(file: &Path) -> Option<u64> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
+    text_of(file).ok()?.trim().parse().ok()
 }
 
 /// A map of this process's ids, `uid` or `gid`.
 fn map_of(kind: &str) -> Option<String> {
-    fs::read_to_string(format!("/proc/self/{kind}_map")).ok()
+    text_of(format!("/proc/self/{kind}_map")).ok()
 }
 
 /// That this process's own user or group has no number here, if that is so. It shows as one that may have none either.
@@ -369,7 +369,7 @@ fn too_many_processes(around: &Surroundings) -> Option<Cause> {
 const SPARE: u64 = 8;
 
 fn has_overlay() -> bool {
-    fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|word| word == "overlay"))
+    text_of("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|word| word == "overlay"))
 }
 
 /// Whether a kernel that calls itself `release` is older than this one.
@@ -388,7 +388,7 @@ fn kind_at(path: &Path) -> String {
 
 /// The line of /proc/key-users about this user.
 fn keys_of(uid: u32) -> String {
-    let text = fs::read_to_string("/proc/key-users").unwrap_or_default();
+    let text = text_of("/proc/key-users").unwrap_or_default();
     let is_own = |line: &&str| line.split(':').next().is_some_and(|user| user.trim() == uid.to_string());
     text.lines().find(is_own).map_or(String::new(), |line| line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -400,6 +400,6 @@ fn owner_of(path: &Path) -> String {
 
 /// The cgroup of version 2 that this process is in.
 fn own_cgroup() -> String {
-    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let text = text_of("/proc/self/cgroup").unwrap_or_default();
     text.lines().find(|line| line.starts_with("0::")).unwrap_or_default().to_owned()
 }

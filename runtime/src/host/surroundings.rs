@@ -6,7 +6,7 @@ use std::{env, fs};
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
 
-use crate::proc::{has_capability, mount_points, status};
+use crate::proc::{has_capability, mount_points, status, text_of};
 use crate::sys::probe::{self, Answer};
 
 /// See capabilities(7).
@@ -118,7 +118,7 @@ impl Surroundings {
 /// What a security module calls this process; see proc_pid_attr(5).
 pub(crate) fn security_context() -> Option<String> {
     let attributes = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
-    let text = attributes.iter().find_map(|path| fs::read_to_string(path).ok())?;
+    let text = attributes.iter().find_map(|path| text_of(path).ok())?;
     let context = text.trim_end_matches(['\0', '\n']);
     (!context.is_empty()).then(|| context.to_owned())
 }

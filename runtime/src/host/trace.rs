@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use std::{env, process, thread};
+use std::{process, thread};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -20,6 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::account::is_full;
 use crate::json::Json;
 use crate::message;
+use crate::proc;
 use crate::report::{Moment, Step};
 use crate::settings::{Mistake, Variable, settings};
 use crate::spec::Test;
@@ -34,7 +35,8 @@ fn path() -> Result<Option<&'static Path>, &'static Mistake> {
 
 fn find_path() -> Result<Option<&'static Path>, Mistake> {
     let Some(path) = &settings().trace else { return Ok(None) };
-    let name = format!("{} ({})", env::args().next().unwrap_or_default(), process::id());
+    let program = proc::arguments().into_iter().next().unwrap_or_default();
+    let name = format!("{} ({})", program.to_string_lossy(), process::id());
     match append(path, &[Json::object(metadata("process_name", &name))]) {
         Ok(()) => Ok(Some(path)),
         Err(error) if is_full(&error) => {

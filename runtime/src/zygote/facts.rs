@@ -11,6 +11,7 @@ use std::{env, fs};
 
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
+use crate::proc::text_of;
 use crate::spec::Spec;
 
 /// The host, as far as a rootfs depends on it.
@@ -93,7 +94,7 @@ impl Facts {
 
 /// Whether this is the first user namespace, which maps each id to itself. See user_namespaces(7).
 fn all_ids_are_real() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = text_of("/proc/self/uid_map").unwrap_or_default();
     map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 

@@ -5,7 +5,7 @@
 //! went. So a newuidmap that hangs keeps nobody waiting who does not need it.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, User, getegid, geteuid, write};
 
 use super::template::Failure;
+use crate::proc::text_in;
 use crate::report::{Buffer, FRAME_MAX, Frame, Step};
 use crate::sys::{self, Cloned, SingleThreaded, errno_of};
 
@@ -124,7 +125,7 @@ impl Maps {
             let path = format!("self/{}", kind.map);
             let file =
                 openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
-            let own = io::read_to_string(File::from(file)).map_err(|error| failed(errno_of(&error)))?;
+            let own = text_in(File::from(file)).map_err(|error| failed(errno_of(&error)))?;
             let line = |line: &str| {
                 let mut fields = line.split_ascii_whitespace();
                 Some(format!("{0} {0} {1}\n", fields.next()?, fields.nth(1)?))

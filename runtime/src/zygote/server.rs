@@ -20,7 +20,7 @@ use super::request::{REQUEST_SIZE, Request};
 use super::template::{self, Birth, Failure, Inherited, Kind};
 use super::{ids, plan, sysctl};
 use crate::access::closed_above;
-use crate::proc::MountWatch;
+use crate::proc::{MountWatch, text_of};
 use crate::report::Step;
 use crate::sandbox::mark;
 use crate::settings::{Variable, settings};
@@ -120,7 +120,7 @@ impl Server {
             sys::set_variable(proof, "PATH", Some(&path));
         }
         // The kernel is to take tests, which may have limits, before what it was told to spare.
-        if fs::read_to_string(OOM_SCORE).is_ok_and(|score| score.starts_with('-')) {
+        if text_of(OOM_SCORE).is_ok_and(|score| score.starts_with('-')) {
             let _ = fs::write(OOM_SCORE, "0");
         }
         let command = get_name().map_err(failed)?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::Mode;
 
 use super::{Builder, Host, LINKS, Planned, as_wanted, c_string, canonical, profiles, tested, writable};
+use crate::proc::text_of;
 use crate::sandbox::rootfs::{COPY, LAYERS, Operation};
 use crate::spec::{Ids, Spec};
 use crate::zygote::facts::Facts;
@@ -271,7 +272,7 @@ fn above_what_is_used(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
 /// The names in `/etc/passwd` or `/etc/group` with passwords that nobody has, as /etc/shadow (8 fields behind the name) or
 /// /etc/gshadow (3) write them: an ordinary user may not read those.
 fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
-    let text = fs::read_to_string(names).ok()?;
+    let text = text_of(names).ok()?;
     let line = |line: &str| Some(format!("{}:*{}\n", line.split_once(':')?.0, ":".repeat(fields - 1)));
     Some(text.lines().filter_map(line).collect::<String>().into_bytes())
 }
