@@ -3,6 +3,7 @@
 //! The host is a sandbox. In it, this binary runs again.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
 
@@ -38,6 +39,7 @@ mod roots {
     #[ignore = "run by the others"]
     fn copy() {
         super::has_files();
+        super::has_read_only_proc();
         fs::write("/var/lib/written", "x").expect("write");
     }
 
@@ -53,15 +55,28 @@ mod roots {
         super::has_files();
     }
 
-    #[isolated(bind = ["/var/lib/kept"])]
+    #[isolated(bind = ["/var/lib"])]
     #[ignore = "run by the others"]
     fn bind() {
         super::has_files();
+        super::has_read_only_proc();
     }
 }
 
+/// A proc of the host, below a directory.
+const CHROOT: &str = "/var/lib/chroot/proc";
+
 fn has_files() {
     assert_eq!(fs::read_to_string("/var/lib/kept").expect("read"), "kept");
+}
+
+/// What the kernel makes of the host's is read-only like all else of the host.
+fn has_read_only_proc() {
+    let score = format!("{CHROOT}/1/oom_score_adj");
+    if fs::exists(&score).expect("stat") {
+        let error = File::options().write(true).open(&score).expect_err("read-only");
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
 }
 
 /// Runs tests with each kind of root. Who is kept waiting is killed.
@@ -99,14 +114,16 @@ fn has_dead_mounts() {
     check(&run_roots());
 }
 
-/// A proc, in which to read `kmsg` waits for the kernel to say something, as a chroot has it.
+/// A proc, in which to read `kmsg` waits for the kernel to say something, as a chroot has it; and one file of it elsewhere.
 #[isolated]
 #[ignore = "run by what_is_mounted_is_not_read"]
 fn has_a_proc_below() {
-    for tree in ["/var/lib/chroot", "/srv/tree"] {
-        let proc = format!("{tree}/proc");
-        fs::create_dir_all(&proc).expect("mkdir");
-        mount(Some("proc"), proc.as_str(), Some("proc"), MsFlags::empty(), None::<&str>).expect("mount");
+    let file = "/var/lib/version";
+    fs::create_dir_all("/var/lib").and_then(|()| fs::write(file, "")).expect("write");
+    mount(Some("/proc/version"), file, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount");
+    for proc in [CHROOT, "/srv/tree/proc"] {
+        fs::create_dir_all(proc).expect("mkdir");
+        mount(Some("proc"), proc, Some("proc"), MsFlags::empty(), None::<&str>).expect("mount");
         let over = format!("{proc}/sys");
         mount(Some("tmpfs"), over.as_str(), Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
     }

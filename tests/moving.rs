@@ -168,12 +168,38 @@ fn new_4_sees_it() {
     }
 }
 
+/// What a plan has made, or not made, because of what was there then.
+#[isolated(root = "/srv/tree")]
+#[ignore = "run by what_is_new_is_seen"]
+fn new_5_has_its_own_devices() {}
+
+#[test]
+#[ignore = "run by what_is_new_is_seen"]
+fn new_6_makes_a_directory() {
+    fs::create_dir("/srv/tree/dev").expect("mkdir");
+}
+
+#[isolated(root = "/srv/tree")]
+#[ignore = "run by what_is_new_is_seen"]
+fn new_7_has_its_own_devices() {}
+
+#[test]
+#[ignore = "run by what_is_new_is_seen"]
+fn new_8_removes_it() {
+    fs::remove_dir("/srv/tree/dev").expect("rmdir");
+}
+
+#[isolated(root = "/srv/tree")]
+#[ignore = "run by what_is_new_is_seen"]
+fn new_9_has_its_own_devices() {}
+
 #[isolated]
 #[ignore = "run by what_is_new_is_seen"]
 fn is_a_host_with_something_new() {
     make_host();
+    fs::create_dir_all("/srv/tree").expect("mkdir");
     let run = run(this_binary().args(["new_", "--ignored", "--test-threads=1"]));
-    assert!(run.output.contains("test result: ok. 4 passed; 0 failed;"), "{}", run.output);
+    assert!(run.output.contains("test result: ok. 9 passed; 0 failed;"), "{}", run.output);
 }
 
 #[test]
@@ -182,5 +208,48 @@ fn what_is_new_is_seen() {
         return;
     }
     let run = run_ignored("is_a_host_with_something_new");
+    assert!(run.passed(), "{}", run.output);
+}
+
+// ---- What is mounted goes along with a directory that is renamed ----
+
+#[isolated(bind = ["/srv"])]
+#[ignore = "run by a_mount_that_moves_is_read_only"]
+fn renamed_is_read_only() {
+    for name in ["first", "second"] {
+        let file = Path::new("/srv").join(name).join("mounted/file");
+        if let Ok(()) = fs::write(&file, "written") {
+            panic!("{} is writable", file.display());
+        }
+    }
+}
+
+#[isolated]
+#[ignore = "run by a_mount_that_moves_is_read_only"]
+fn is_a_host_that_renames() {
+    fs::create_dir_all("/srv/first/mounted").expect("mkdir");
+    mount(Some("tmpfs"), "/srv/first/mounted", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
+    let goes_on = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while goes_on.load(Ordering::Relaxed) {
+                fs::rename("/srv/first", "/srv/second").expect("rename");
+                fs::rename("/srv/second", "/srv/first").expect("rename");
+            }
+        });
+        for _ in 0..rounds(20) {
+            let run = run(this_binary().args(["renamed_is_read_only", "--ignored"]));
+            if !run.passed() {
+                goes_on.store(false, Ordering::Relaxed);
+                panic!("{}", run.output);
+            }
+        }
+        goes_on.store(false, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_mount_that_moves_is_read_only() {
+    let run = run_ignored("is_a_host_that_renames");
     assert!(run.passed(), "{}", run.output);
 }

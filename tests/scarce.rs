@@ -5,12 +5,13 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, rounds, run, runners, this_binary};
+use belljar_tests::{Run, as_runner, must_limit, rounds, run, runners, this_binary};
 
 macro_rules! crowd {
     ($($name:ident)*) => {
@@ -52,6 +53,38 @@ fn a_hoarder() {
         drop(files);
         thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// The kernel kills a child of it, which it takes no notice of, when its neighbour has all descriptors.
+#[isolated(memory = "64MiB")]
+#[ignore = "run by an_oom_is_seen_without_descriptors"]
+fn loses_a_child() {
+    thread::sleep(Duration::from_millis(500));
+    let status = Command::new("tail").arg("/dev/zero").status().expect("tail");
+    assert_eq!(status.signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+#[ignore = "run by an_oom_is_seen_without_descriptors"]
+fn hoards_later() {
+    thread::sleep(Duration::from_millis(200));
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    thread::sleep(Duration::from_secs(2));
+}
+
+#[test]
+fn an_oom_is_seen_without_descriptors() {
+    if must_limit() != Some(true) {
+        println!("not tried: this user can't limit memory here");
+        return;
+    }
+    let run = run_limited(None, &["loses_a_child", "hoards_later"], "ulimit -n 64", 2);
+    assert!(run.output.contains("test hoards_later ... ok"), "{}", run.output);
+    assert!(run.output.contains("test loses_a_child ... FAILED"), "{}", run.output);
+    assert!(run.output.contains("killed: out of memory"), "{}", run.output);
 }
 
 /// What a test says that fails for want of something: the limit's name, or the error's.

@@ -177,6 +177,7 @@ pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
 /// The flag that an option of a mount stands for.
 fn flag_of(option: &[u8]) -> MsFlags {
     match option {
+        b"ro" => MsFlags::MS_RDONLY,
         b"nosuid" => MsFlags::MS_NOSUID,
         b"nodev" => MsFlags::MS_NODEV,
         b"noexec" => MsFlags::MS_NOEXEC,

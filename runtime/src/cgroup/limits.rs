@@ -125,33 +125,42 @@ impl Directory {
 
     /// The number that follows `name` in a file of names and numbers.
     fn find(&self, file: &str, name: &str) -> Option<u64> {
-        let text = self.read(file).ok()?;
-        let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
-        pairs.find(|(key, _)| *key == name)?.1.trim().parse().ok()
+        find_in(&self.read(file).ok()?, name)
     }
 
-    /// The same for what is counted; 0 where it lacks, as on older kernels.
-    fn count(&self, file: &str, name: &str) -> u64 {
-        self.find(file, name).unwrap_or(0)
+    /// The same for what is counted; 0 where it lacks, as on older kernels. What can't be read is not taken for 0.
+    fn count(&self, file: &str, name: &str) -> Result<u64, Trouble> {
+        match self.read(file) {
+            Err(Trouble::Refused { errno: Errno::ENOENT, .. }) => Ok(0),
+            read => Ok(find_in(&read?, name).unwrap_or(0)),
+        }
     }
+}
+
+fn find_in(text: &str, name: &str) -> Option<u64> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs.find(|(key, _)| *key == name)?.1.trim().parse().ok()
 }
 
 impl Directory {
     /// How many processes were killed, here or in a cgroup below, because this one's memory was used up. A limit of a cgroup
     /// below, which the test has set, doesn't count.
-    fn oom_kills(&self) -> u64 {
+    fn oom_kills(&self) -> Result<u64, Trouble> {
         if self.v2 {
-            let was_used_up = self.count("memory.events.local", "oom") > 0;
-            return if was_used_up { self.count("memory.events", "oom_kill") } else { 0 };
+            let was_used_up = self.count("memory.events.local", "oom")? > 0;
+            return if was_used_up { self.count("memory.events", "oom_kill") } else { Ok(0) };
         }
         // Version 1 counts each where it was killed, so that those of groups may be killed by either limit. How often a limit was
         // met it no longer counts on all kernels, but nothing is killed before the last page is used up.
-        let own = self.count("memory.oom_control", "oom_kill");
-        let (Location::Path(path), true) = (&self.location, self.was_used_up()) else { return own };
-        let groups = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-        let groups = groups.map(|path| Self::at(path, false, Vec::new()));
-        let kills = |group: Self| if group.was_used_up() { 0 } else { group.count("memory.oom_control", "oom_kill") };
-        own + groups.map(kills).sum::<u64>()
+        let own = self.count("memory.oom_control", "oom_kill")?;
+        let (Location::Path(path), true) = (&self.location, self.was_used_up()) else { return Ok(own) };
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let groups: Vec<_> = groups.map(|entry| entry.path()).collect();
+        let groups = groups.into_iter().map(|path| Self::at(path, false, Vec::new()));
+        let kills =
+            |group: Self| if group.was_used_up() { Ok(0) } else { group.count("memory.oom_control", "oom_kill") };
+        groups.map(kills).try_fold(own, |all, kills| Ok(all + kills?))
     }
 
     /// Of version 1: whether all memory that it may have was in use at a time.
@@ -190,25 +199,25 @@ pub(crate) fn usage_of(directories: &[Directory]) -> Usage {
 }
 
 impl Cgroup {
-    /// How the limits of `spec` were met. To be read before this is dropped.
-    pub(crate) fn events(&self, spec: &Spec) -> Events {
+    /// How the limits of `spec` were met. To be read before this is dropped. It takes one descriptor at a time.
+    pub(crate) fn events(&self, spec: &Spec) -> Result<Events, Trouble> {
         let mut events = Events::default();
         if let Some(directory) = self.directory_of(Controller::Pids) {
             // Refused by this limit, and by none of a cgroup above or below. Older kernels have one file for all.
             let local = directory.find("pids.events.local", "max");
-            events.forks_refused = local.unwrap_or_else(|| directory.count("pids.events", "max"));
+            events.forks_refused = local.map_or_else(|| directory.count("pids.events", "max"), Ok).unwrap_or_default();
         }
         if let (Some(directory), true) = (self.directory_of(Controller::Memory), spec.memory.is_some()) {
-            events.oom_kills = directory.oom_kills();
+            events.oom_kills = directory.oom_kills()?;
             events.memory_peak =
                 directory.number(if directory.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" });
         }
-        events
+        Ok(events)
     }
 
-    /// How many processes were killed because the memory that they may have together was used up.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        self.directory_of(Controller::Memory).map_or(0, Directory::oom_kills)
+    /// How many processes were killed because the memory that they may have together was used up. It takes one descriptor at a time.
+    pub(crate) fn oom_kills(&self) -> Result<u64, Trouble> {
+        self.directory_of(Controller::Memory).map_or(Ok(0), Directory::oom_kills)
     }
 
     fn directory_of(&self, controller: Controller) -> Option<&Directory> {

@@ -39,7 +39,8 @@ fn lock() -> MutexGuard<'static, Option<OwnedFd>> {
 
 /// Has a descriptor to spare, or fails.
 pub(crate) fn reserve() -> nix::Result<()> {
-    let mut reserve = lock();
+    // Whoever looks has it, and gives it back.
+    let Ok(mut reserve) = RESERVE.try_lock() else { return Ok(()) };
     if reserve.is_none() {
         *reserve = Some(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
     }
@@ -47,7 +48,7 @@ pub(crate) fn reserve() -> nix::Result<()> {
 }
 
 /// Looks at what takes one descriptor at a time.
-fn look<T>(look: impl FnOnce() -> T) -> T {
+pub(crate) fn look<T>(look: impl FnOnce() -> T) -> T {
     let mut reserve = lock();
     *reserve = None;
     let seen = look();

@@ -85,7 +85,11 @@ impl Tree {
     pub(crate) fn changes(&self) -> io::Result<Vec<Change>> {
         let mut changes = self.changes_of_skeleton()?;
         for layer in self.layers()? {
-            changes.extend(self.layer(&layer)?.changes()?);
+            match self.layer(&layer) {
+                // What it was a copy of has gone meanwhile.
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                layer => changes.extend(layer?.changes()?),
+            }
         }
         changes.sort_by(|a, b| a.path().cmp(b.path()));
         Ok(changes)

@@ -20,8 +20,10 @@ pub(crate) mod trace;
 mod turns;
 
 use std::any::Any;
+use std::mem;
 use std::panic::{panic_any, resume_unwind};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -162,6 +164,9 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
         // The zygote's end of the request socket is closed.
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(message::zygote_gone(name)),
         NoSandbox::Channel(errno) => Obstacle::Other(message::no_channel(name, errno)),
+        NoSandbox::Cgroup(trouble) if trouble.errno().is_some_and(sys::is_of_descriptors) => {
+            Obstacle::Other(message::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE)))
+        }
         NoSandbox::Cgroup(trouble) => {
             let cause = explain::explain_cgroup(&trouble).unwrap_or_else(explain::unknown);
             let page = Page::of_limits(&trouble, cause);
@@ -177,28 +182,50 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
 
 /// Runs `test` in a sandbox. If there are no descriptors for that, it waits until fewer tests are in sandboxes.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
-    let mut turn = Turn::take();
+    let mut turn = Turn::take(zygote);
+    let mut is_anew = false;
     loop {
         let ran = run_in_one(test, zygote);
+        let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
+        if zygote.is_own() && !mem::replace(&mut is_anew, true) && ran.as_ref().is_ok_and(is_outdated) {
+            OUTDATED.fetch_add(1, Ordering::Relaxed);
+            spares::drop_all();
+            continue;
+        }
         let errno = match &ran {
             Ok((_, evidence)) => evidence.refused.as_ref().map(|refusal| refusal.errno),
             Err(NoSandbox::Channel(errno)) => Some(*errno),
-            Err(NoSandbox::Cgroup(_)) => None,
+            Err(NoSandbox::Cgroup(trouble)) => trouble.errno(),
         };
-        if errno.is_some_and(sys::is_of_descriptors) {
-            spares::drop_all();
-            match turn.take_another() {
-                Ok(another) => {
-                    turn = another;
-                    continue;
-                }
-                Err(last) => turn = last,
-            }
+        // A process that was forked by the test binary has not the threads that would give a turn back.
+        if errno.is_some_and(sys::is_of_descriptors) && zygote.is_own() && !turn.is_alone() {
+            drop(ran);
+            turn = turn.take_another(zygote);
+            continue;
         }
         let (mut sandbox, evidence) = ran?;
         sandbox.hold(turn);
         return Ok((sandbox, evidence));
     }
+}
+
+/// How often sandboxes were planned anew because the host was no longer what they were planned from.
+static OUTDATED: AtomicU32 = AtomicU32::new(0);
+
+/// Whether a step may have failed because the host has changed since it was planned.
+fn may_be_outdated(refusal: &OwnedRefusal) -> bool {
+    let is_of_files = matches!(
+        refusal.step,
+        Step::Directory
+            | Step::Symlink
+            | Step::File
+            | Step::Bind
+            | Step::ReadOnly
+            | Step::Mount
+            | Step::Copy
+            | Step::WorkingDirectory
+    );
+    is_of_files && matches!(refusal.errno, Errno::ENOENT | Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR)
 }
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.

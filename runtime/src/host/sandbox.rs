@@ -7,6 +7,7 @@ use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::pipe2;
 
+use super::OUTDATED;
 use super::census::{self, Process};
 use super::copy::Tree;
 use super::explain::explain_cgroup;
@@ -30,7 +32,7 @@ use super::output::Stream;
 use super::timeout_of;
 use super::trace::{self, Life};
 use super::turns::Turn;
-use crate::cgroup::{self, Cgroup, Handed, NoGroup, Trouble};
+use crate::cgroup::{self, Cgroup, Handed, Joining, NoGroup, Trouble};
 use crate::changes::{self, Change};
 use crate::message;
 use crate::proc::pid_of;
@@ -78,6 +80,7 @@ impl Sandbox {
             let _span = trace::span("make a cgroup");
             cgroup::make(spec, zygote.as_fd())?
         };
+        let joining = Joining { moves: joining.moves.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
         let (report, their_report) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // By what comes with it, a message of no bytes can be told from the other side's end.
@@ -149,7 +152,10 @@ impl Sandbox {
         self.stderr.finish();
         evidence.last_line = self.stderr.last_line().to_owned();
         evidence.has_process_limit = self.has_process_limit;
-        evidence.events = self.cgroup.events(self.spec);
+        match census::look(|| self.cgroup.events(self.spec)) {
+            Ok(events) => evidence.events = events,
+            Err(trouble) => evidence.watching_failed = evidence.watching_failed.or(trouble.errno()),
+        }
         if settings().report.is_some() {
             evidence.usage = self.cgroup.usage();
         }
@@ -174,7 +180,7 @@ impl Sandbox {
             self.pump(stdout, stderr)?;
             if check.is_some_and(|check| check <= Instant::now()) {
                 check = Some(Instant::now() + MEMORY_CHECK);
-                if let (Some(init), 1..) = (&self.init, self.cgroup.oom_kills()) {
+                if let (Some(init), Ok(1..)) = (&self.init, census::look(|| self.cgroup.oom_kills())) {
                     check = None;
                     // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was.
                     // If it was the test, init is about to say so.

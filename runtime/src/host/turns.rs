@@ -5,6 +5,9 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::spares;
+use crate::zygote::Zygote;
+
 struct Turns {
     taken: usize,
     most: usize,
@@ -32,32 +35,37 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Waits for a turn.
-    pub(super) fn take() -> Self {
-        let full = |turns: &mut Turns| turns.taken >= turns.most;
+    /// Waits for a turn. In a process that was forked by the test binary, nobody would give one back, and all have one.
+    pub(super) fn take(zygote: &Zygote) -> Self {
+        let full = |turns: &mut Turns| turns.taken >= turns.most && zygote.is_own();
         let mut turns = GIVEN_BACK.wait_while(turns(), full).unwrap_or_else(PoisonError::into_inner);
         turns.taken += 1;
         Self { is_alone: turns.most == 1 }
     }
 
-    /// Gives the turn back, as descriptors have run short, and waits for another one, with fewer tests beside it. If it was alone, that is
-    /// of no use.
-    pub(super) fn take_another(self) -> Result<Self, Self> {
-        if self.is_alone {
-            return Err(self);
-        }
+    /// Whether no other test is in a sandbox meanwhile, so that another turn would be of no use.
+    pub(super) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    /// Gives the turn back, as descriptors have run short, and waits for another one, with fewer tests beside it.
+    pub(super) fn take_another(self, zygote: &Zygote) -> Self {
         {
             let mut turns = turns();
-            turns.most = turns.most.min((turns.taken - 1).max(1));
+            turns.most = turns.most.min(turns.taken.saturating_sub(1).max(1));
         }
+        // From now on, none are made.
+        spares::drop_all();
         drop(self);
-        Ok(Self::take())
+        Self::take(zygote)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        turns().taken -= 1;
+        let mut turns = turns();
+        turns.taken = turns.taken.saturating_sub(1);
+        drop(turns);
         GIVEN_BACK.notify_all();
     }
 }

@@ -28,6 +28,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid};
 
@@ -50,6 +51,9 @@ pub(crate) struct Zygote {
 }
 
 static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
+
+/// How long the zygote may take to end, in milliseconds. It kills what there is, and waits for that.
+const PATIENCE_MS: u16 = 10_000;
 
 /// Set when this process begins to end.
 static ENDING: OnceLock<()> = OnceLock::new();
@@ -120,6 +124,11 @@ extern "C" fn end_zygote() {
             let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
             // Somebody may have stopped it.
             let _ = sys::go_on(zygote.pidfd.as_fd());
+            // One that waits for a template that somebody has stopped is killed, and with it all templates.
+            let timeout = PollTimeout::from(PATIENCE_MS);
+            if poll(&mut [PollFd::new(zygote.as_fd(), PollFlags::POLLIN)], timeout) == Ok(0) {
+                let _ = sys::kill(zygote.as_fd());
+            }
             let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
             cgroup::clean_up();
             account::print();

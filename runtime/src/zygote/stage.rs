@@ -252,15 +252,33 @@ pub(super) fn keep_host() -> Result<Vec<Mount>, Failure> {
     Ok(mounts_in(&table))
 }
 
-/// Makes all mounts read-only, but those of proc and sysfs.
+/// How often what others rename meanwhile is followed.
+const ROUNDS: usize = 100;
+
+/// Makes all mounts read-only, but the proc and the sysfs that the kernel looks for where somebody mounts another.
 ///
 /// A mount is reached by its path alone. One that no path leads to, because another lies over it or a directory above it is closed to
 /// this process, is left as it is: it is locked in its place, and no sandbox reaches it either.
 fn make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
+    try_to_make_read_only(mounts)?;
+    // A mount goes along if a directory above it is renamed, on whatever path.
+    let mut writable = None;
+    for _ in 0..ROUNDS {
+        let now = proc::mounts();
+        writable = Table::new(&now).writable().map(|mount| mount.point.clone());
+        if writable.is_none() {
+            return Ok(());
+        }
+        try_to_make_read_only(&now)?;
+    }
+    Err(Failure::new(Step::ReadOnly, writable.unwrap_or_default(), Errno::EINVAL))
+}
+
+fn try_to_make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
     let table = Table::new(mounts);
     let mut pending: Vec<&Mount> = table.root.into_iter().collect();
     while let Some(mount) = pending.pop() {
-        if table.reached_by(&mount.point).is_some_and(|reached| reached.id == mount.id) {
+        if table.is_reached(mount) {
             let path = c_string(&mount.point);
             let set = match (table.has_kernels(mount), is_kernels(mount)) {
                 // With all that lies on it.
@@ -274,17 +292,23 @@ fn make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
             match set {
                 Ok(true) => continue,
                 Ok(false) => {}
-                // This process can't get there, or the place is gone.
-                Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR)
-                    if access(path.as_c_str(), AccessFlags::F_OK).is_err() => {}
-                // Who removes a mount point elsewhere unmounts what lies on it here, see mount_namespaces(7).
-                Err(Errno::EINVAL) if proc::mounts().iter().all(|left| left.id != mount.id) => {}
+                // It has gone, or lies elsewhere now: who removes a mount point elsewhere unmounts what lies on it here, see
+                // mount_namespaces(7). Or this process can't get there.
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {}
+                Err(Errno::EACCES) if is_closed(mount) => {}
                 Err(errno) => return Err(Failure::new(Step::ReadOnly, &mount.point, errno)),
             }
         }
         pending.extend(table.on(mount));
     }
     Ok(())
+}
+
+/// Whether nobody gets to a mount by its path: because this process may not, or because its place was removed, as mountinfo tells. A path
+/// that leads nowhere for the moment may be another one by now.
+fn is_closed(mount: &Mount) -> bool {
+    let is_removed = mount.point.as_os_str().as_bytes().ends_with(b"//deleted");
+    is_removed || access(&mount.point, AccessFlags::F_OK) == Err(Errno::EACCES)
 }
 
 /// Makes the mount at `path` read-only, but not those below it. `flags` are those that it has.
@@ -295,9 +319,11 @@ fn set_one_read_only(path: &CStr, flags: MsFlags) -> nix::Result<()> {
     }
 }
 
-/// Whether a mount shows the kernel's own data.
+/// Whether a mount is the kernel's own data, where it belongs. Elsewhere, such as in a chroot's tree, it is read-only like all else.
 fn is_kernels(mount: &Mount) -> bool {
-    mount.kind == "proc" || mount.kind == "sysfs"
+    [("proc", "/proc"), ("sysfs", "/sys")]
+        .iter()
+        .any(|(kind, point)| mount.kind == *kind && mount.point == Path::new(point))
 }
 
 /// Mounts, by what they are mounted on.
@@ -336,6 +362,22 @@ impl<'m> Table<'m> {
             }
         }
         Some(reached)
+    }
+
+    /// Whether its path leads to `mount`.
+    fn is_reached(&self, mount: &Mount) -> bool {
+        self.reached_by(&mount.point).is_some_and(|reached| reached.id == mount.id)
+    }
+
+    /// A mount that should be read-only, and is not.
+    fn writable(&self) -> Option<&'m Mount> {
+        let is_writable = |mount: &&&Mount| {
+            !mount.flags.contains(MsFlags::MS_RDONLY)
+                && !is_kernels(mount)
+                && self.is_reached(mount)
+                && !is_closed(mount)
+        };
+        self.on.values().flatten().chain(&self.root).find(is_writable).copied()
     }
 
     /// Whether `mount`, or what is mounted below it, shows the kernel's own data.

@@ -5,8 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// For how long a file may change again without showing it: times are those of the kernel's last clock tick.
+/// For how long a file may change again without showing it: times are those of the kernel's last clock tick, and some file systems have
+/// whole seconds.
 const TICK: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(2);
 
 /// The directories that a plan has listed, and the files that it has a copy of, each as it was before.
 #[derive(Default)]
@@ -46,10 +48,10 @@ impl Version {
 
     fn is_settled(&self) -> bool {
         let (seconds, nanoseconds) = self.changed;
-        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanoseconds).ok());
-        let changed =
-            changed.and_then(|(seconds, nanoseconds)| UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)));
-        changed.is_some_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK))
+        let parts = u64::try_from(seconds).ok().zip(u32::try_from(nanoseconds).ok());
+        let changed = parts.and_then(|(seconds, nanos)| UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)));
+        let enough = if nanoseconds == 0 { SECOND } else { TICK };
+        changed.is_some_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > enough))
     }
 }
 

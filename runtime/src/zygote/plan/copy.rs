@@ -7,10 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::{Builder, Host, LINKS, Planned, as_wanted, c_string, canonical, profiles, tested, writable};
-use crate::proc::text_of;
+use crate::proc::{Mount, text_of};
 use crate::sandbox::rootfs::{COPY, LAYERS, Operation};
 use crate::spec::{Ids, Spec};
 use crate::zygote::facts::Facts;
@@ -113,10 +115,23 @@ impl Builder<'_> {
     /// What is mounted is not looked at before its type is known.
     fn copy(&mut self, from: &Path, to: &Path) {
         let mounted = self.host.mounted_at(from).filter(|_| to != Path::new("/"));
-        if let Some(mounted) = mounted.filter(|mounted| may_wait(&mounted.kind)) {
-            self.directory(to, 0o755);
+        if let Some(mounted) = mounted.filter(|mounted| self.is_avoided(mounted)) {
             if mounted.kind != "autofs" {
+                self.mount_point(to, !is_file(from));
                 self.bind_if_there(from, to);
+                return;
+            }
+            self.directory(to, 0o755);
+            // What is mounted below is known without asking for more.
+            self.covered.insert(to.to_path_buf());
+            let is_below = |path: &&Path| path.parent() == Some(from);
+            let below: BTreeSet<PathBuf> =
+                self.host.mounts_below(from).filter(is_below).map(Path::to_path_buf).collect();
+            for from in below {
+                let to = to.join(from.file_name().unwrap_or_default());
+                self.copy(&from, &to);
+                self.covered.remove(&to);
+                self.shown.insert(to);
             }
             return;
         }
@@ -137,7 +152,7 @@ impl Builder<'_> {
                 self.directory(&to, 0o755);
                 continue;
             }
-            if self.host.mounted_at(&from).is_some_and(|mounted| may_wait(&mounted.kind)) {
+            if self.host.mounted_at(&from).is_some_and(|mounted| self.is_avoided(mounted)) {
                 self.copy(&from, &to);
                 continue;
             }
@@ -151,6 +166,11 @@ impl Builder<'_> {
             }
             // Whoever listens on a socket, or reads a pipe, does so on the host.
         }
+    }
+
+    /// Whether nobody is to look into what is mounted there. What the tests lie in, or begin in, answers.
+    fn is_avoided(&self, mounted: &Mount) -> bool {
+        may_wait(&mounted.kind) && !self.owned.contains(&mounted.point)
     }
 
     /// Has the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
@@ -277,10 +297,16 @@ fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
     Some(text.lines().filter_map(line).collect::<String>().into_bytes())
 }
 
+/// Whether something other than a directory is mounted at `path`. No server is asked for that.
+fn is_file(path: &Path) -> bool {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    matches!(open(path, flags, Mode::empty()), Err(Errno::ENOTDIR))
+}
+
 /// Whether a file system may keep whoever looks at it waiting for another process, another machine or a device that is not there; or is the
 /// kernel's own, in which reading can wait too. In a copy, such mounts are the host's, read-only. An automount point is an empty directory.
 fn may_wait(kind: &OsStr) -> bool {
-    const KINDS: [&str; 22] = [
+    const KINDS: &[&str] = &[
         "9p",
         "afs",
         "autofs",
@@ -294,15 +320,21 @@ fn may_wait(kind: &OsStr) -> bool {
         "debugfs",
         "devpts",
         "fuse",
+        "fuseblk",
+        "gfs2",
+        "lustre",
         "mqueue",
         "nfs",
         "nfs4",
+        "ocfs2",
         "proc",
         "pstore",
         "securityfs",
         "smb3",
         "sysfs",
         "tracefs",
+        "vboxsf",
+        "virtiofs",
     ];
     KINDS.iter().any(|known| kind == *known) || kind.as_bytes().starts_with(b"fuse.")
 }
