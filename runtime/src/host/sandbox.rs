@@ -152,7 +152,8 @@ impl Sandbox {
         self.stderr.finish();
         evidence.last_line = self.stderr.last_line().to_owned();
         evidence.has_process_limit = self.has_process_limit;
-        match census::look(|| self.cgroup.events(self.spec)) {
+        let events = || self.cgroup.events(self.spec);
+        match events().or_else(|_| census::look(events)) {
             Ok(events) => evidence.events = events,
             Err(trouble) => evidence.watching_failed = evidence.watching_failed.or(trouble.errno()),
         }
@@ -180,7 +181,8 @@ impl Sandbox {
             self.pump(stdout, stderr)?;
             if check.is_some_and(|check| check <= Instant::now()) {
                 check = Some(Instant::now() + MEMORY_CHECK);
-                if let (Some(init), Ok(1..)) = (&self.init, census::look(|| self.cgroup.oom_kills())) {
+                let kills = || self.cgroup.oom_kills();
+                if let (Some(init), Ok(1..)) = (&self.init, kills().or_else(|_| census::look(kills))) {
                     check = None;
                     // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was.
                     // If it was the test, init is about to say so.
