@@ -11,7 +11,7 @@
 //! The others begin in the host's tree as it is. If they need something, the stage lies over `/proc`, with the host's `/proc` in it:
 //! that is where each sandbox mounts its own in any case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -280,7 +280,7 @@ fn try_to_make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
     while let Some(mount) = pending.pop() {
         if table.is_reached(mount) {
             let path = c_string(&mount.point);
-            let set = match (table.has_kernels(mount), is_kernels(mount)) {
+            let set = match (table.has_kept(mount), table.kept.contains(&mount.id)) {
                 // With all that lies on it.
                 (false, _) => match sys::set_read_only(&path, true) {
                     Err(errno) if may_be_unknown(errno) => set_one_read_only(&path, mount.flags).map(|()| false),
@@ -319,23 +319,38 @@ fn set_one_read_only(path: &CStr, flags: MsFlags) -> nix::Result<()> {
     }
 }
 
-/// Whether a mount is the kernel's own data, where it belongs. Elsewhere, such as in a chroot's tree, it is read-only like all else.
-fn is_kernels(mount: &Mount) -> bool {
-    [("proc", "/proc"), ("sysfs", "/sys")]
-        .iter()
-        .any(|(kind, point)| mount.kind == *kind && mount.point == Path::new(point))
-}
+/// The file systems of the kernel's own data, and where they belong. See mount_namespaces(7): the kernel lets nobody mount another proc or
+/// sysfs but where there is one that is whole, and as little locked as the new one.
+const KERNELS: [(&str, &str); 2] = [("proc", "/proc"), ("sysfs", "/sys")];
+
+/// Directories in them that are always empty. What is mounted there covers nothing.
+const EMPTY: [&str; 11] = [
+    "/proc/sys/fs/binfmt_misc",
+    "/sys/firmware/efi/efivars",
+    "/sys/fs/bpf",
+    "/sys/fs/cgroup",
+    "/sys/fs/fuse/connections",
+    "/sys/fs/pstore",
+    "/sys/fs/selinux",
+    "/sys/kernel/config",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+];
 
 /// Mounts, by what they are mounted on.
 struct Table<'m> {
     root: Option<&'m Mount>,
     on: BTreeMap<u32, Vec<&'m Mount>>,
+    /// What must stay writable, or the kernel would let nobody mount a proc or a sysfs: the host's own, and what no path leads to. If none
+    /// of these is whole, as in a container, those elsewhere too, such as in a chroot's tree.
+    kept: BTreeSet<u32>,
 }
 
 impl<'m> Table<'m> {
     fn new(mounts: &'m [Mount]) -> Self {
         let is_there = |id: u32| mounts.iter().any(|mount| mount.id == id);
-        let mut table = Self { root: None, on: BTreeMap::new() };
+        let mut table = Self { root: None, on: BTreeMap::new(), kept: BTreeSet::new() };
         for mount in mounts {
             if mount.id != mount.parent && is_there(mount.parent) {
                 table.on.entry(mount.parent).or_default().push(mount);
@@ -343,7 +358,20 @@ impl<'m> Table<'m> {
                 table.root = Some(mount);
             }
         }
+        for (kind, point) in KERNELS {
+            let is_own = |mount: &&&Mount| mount.point == Path::new(point) || !table.is_reached(mount);
+            let all: Vec<_> = mounts.iter().filter(|mount| mount.kind == *kind).collect();
+            let own: Vec<_> = all.iter().filter(is_own).copied().collect();
+            let kept = if own.iter().any(|mount| table.is_whole(mount)) { own } else { all };
+            table.kept.extend(kept.into_iter().map(|mount| mount.id));
+        }
         table
+    }
+
+    /// Whether a proc or a sysfs shows all that there is in one.
+    fn is_whole(&self, mount: &Mount) -> bool {
+        let is_empty = |on: &&Mount| EMPTY.iter().any(|empty| on.point == Path::new(empty));
+        mount.root == Path::new("/") && self.on(mount).iter().all(is_empty)
     }
 
     /// What is mounted on `mount`.
@@ -373,16 +401,16 @@ impl<'m> Table<'m> {
     fn writable(&self) -> Option<&'m Mount> {
         let is_writable = |mount: &&&Mount| {
             !mount.flags.contains(MsFlags::MS_RDONLY)
-                && !is_kernels(mount)
+                && !self.kept.contains(&mount.id)
                 && self.is_reached(mount)
                 && !is_closed(mount)
         };
         self.on.values().flatten().chain(&self.root).find(is_writable).copied()
     }
 
-    /// Whether `mount`, or what is mounted below it, shows the kernel's own data.
-    fn has_kernels(&self, mount: &Mount) -> bool {
-        is_kernels(mount) || self.on(mount).iter().any(|mount| self.has_kernels(mount))
+    /// Whether `mount`, or something mounted below it, must stay writable.
+    fn has_kept(&self, mount: &Mount) -> bool {
+        self.kept.contains(&mount.id) || self.on(mount).iter().any(|mount| self.has_kept(mount))
     }
 }
 
@@ -416,7 +444,9 @@ mod tests {
         assert_eq!(reached("/dev/null"), Some(2));
         assert_eq!(reached("/dev/pts"), Some(4));
         assert_eq!(reached("/x/proc"), Some(6), "what was mounted before is covered");
-        let have_kernels = mounts.iter().filter(|mount| table.has_kernels(mount)).map(|mount| mount.id);
-        assert_eq!(have_kernels.collect::<Vec<_>>(), [1, 7], "what lies elsewhere is read-only");
+        let have_kept = |table: &Table<'_>| {
+            mounts.iter().filter(|mount| table.has_kept(mount)).map(|mount| mount.id).collect::<Vec<_>>()
+        };
+        assert_eq!(have_kept(&table), [1, 5, 7], "what lies elsewhere is read-only");
     }
 }
