@@ -21,9 +21,9 @@ fn below(name: &str) -> Vec<Pid> {
 
 /// Stops all of them.
 fn stop(name: &str) {
-    let pids = below(name);
-    assert!(!pids.is_empty(), "there is no {name}");
-    for pid in pids {
+    // A process gets its name some time after it has begun.
+    wait_until(|| !below(name).is_empty());
+    for pid in below(name) {
         kill(pid, Signal::SIGSTOP).expect("kill");
         wait_until(|| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T ")));
     }

@@ -14,6 +14,8 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -154,6 +156,22 @@ fn give_up(requests: &OwnedFd, failure: &Failure) -> ! {
     sys::exit_now(1)
 }
 
+/// How long keys of sandboxes that are over may be counted.
+const KEYS_ARE_COUNTED: Duration = Duration::from_secs(5);
+
+/// Leaves the session keyring for one that nobody can use. Returns whether that is so.
+///
+/// An ordinary user may have two hundred keys, and the kernel puts away those that nobody has any more when it finds the time.
+fn leave_session_keyring() -> bool {
+    let start = Instant::now();
+    loop {
+        match sys::join_new_session_keyring() {
+            Err(Errno::EDQUOT) if start.elapsed() < KEYS_ARE_COUNTED => thread::sleep(Duration::from_millis(2)),
+            joined => return joined.and_then(|()| sys::revoke_session_keyring()).is_ok(),
+        }
+    }
+}
+
 struct Template<'i> {
     facts: Facts,
     inherited: &'i Inherited,
@@ -208,7 +226,7 @@ impl<'i> Template<'i> {
         let opened = kind.closed.iter().cloned().zip(opened).collect();
         let props = Props { given, opened, settings, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, props)?) } else { Stage::lay_over_proc(&props)? };
-        let has_no_keyring = sys::join_new_session_keyring().and_then(|()| sys::revoke_session_keyring()).is_ok();
+        let has_no_keyring = leave_session_keyring();
         Ok(Self { facts, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new() })
     }
 
