@@ -157,8 +157,10 @@ impl Stage {
     pub(super) fn has_closed_directory(&self, path: &Path) -> bool {
         let found =
             self.opened.iter().find_map(|(closed, directory)| Some((path.strip_prefix(closed).ok()?, directory)));
-        found.is_some_and(|(below, directory)| {
-            openat(directory, &Path::new(".").join(below), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).is_ok()
+        found.is_some_and(|(below, directory)| match below.as_os_str().is_empty() {
+            // It may be closed itself.
+            true => sys::stat(directory, c"").is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR),
+            false => openat(directory, below, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).is_ok(),
         })
     }
 

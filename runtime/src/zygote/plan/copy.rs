@@ -78,8 +78,8 @@ pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Planned 
     for path in KERNELS.map(Path::new) {
         let is_laid_over = !builder.present.contains(path);
         builder.directory(path, 0o755);
-        // Device nodes that lie on a disk can't be used in a user namespace.
-        if is_laid_over && path == Path::new("/dev") {
+        // Device nodes that lie on a disk can't be used in a user namespace. In `/sys`, which may be somebody else's, a whole proc is made.
+        if is_laid_over && path != Path::new("/proc") {
             builder.mount_tmpfs(path);
         }
         builder.covered.insert(path.to_path_buf());
