@@ -1,6 +1,7 @@
 //! What proc(5) tells: of a process, from wherever it is asked, and of what is mounted.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -85,9 +86,10 @@ pub(crate) fn directory(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-/// The arguments that this process was started with. Before `main`, the standard library knows them only where the C library is glibc.
+/// The arguments that this process was started with. Before `main`, the standard library knows them only where the C library is glibc; but it
+/// does without `/proc`.
 pub(crate) fn arguments() -> Vec<OsString> {
-    let mut line = fs::read("/proc/self/cmdline").unwrap_or_default();
+    let Ok(mut line) = fs::read("/proc/self/cmdline") else { return env::args_os().collect() };
     // A NUL stands behind each.
     line.pop();
     line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()

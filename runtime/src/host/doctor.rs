@@ -20,6 +20,7 @@ use crate::report::Outcome;
 use crate::settings::{Form, Mistake, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, errno_of};
+use crate::zygote::facts::target_of;
 
 /// What this host lets sandboxes have.
 ///
@@ -271,9 +272,7 @@ impl CargoTest {
             Some(format!("cargo {parent} began at {}, status ", stat.began()?))
         })?;
         let binary = env::current_exe().ok()?;
-        // Cargo marks the target directory as a cache.
-        let target = binary.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists())?;
-        Some(Self { file: target.join("belljar-doctor"), cargo })
+        Some(Self { file: target_of(&binary)?.join("belljar-doctor"), cargo })
     }
 
     /// The status of the first test binary, if this is another one.

@@ -111,7 +111,7 @@ fn directories(variable: &str) -> Vec<PathBuf> {
 
 /// The target directory that a test binary lies in. Cargo marks one that it has made as a cache, and keeps notes in every one; in the
 /// directory of a profile, it has a lock. Failing that, the binary's directory.
-fn target_of(binary: &Path) -> Option<PathBuf> {
+pub(crate) fn target_of(binary: &Path) -> Option<PathBuf> {
     let holds =
         |names: &'static [&str]| move |directory: &&Path| names.iter().any(|name| directory.join(name).exists());
     // Behind `deps` and the profile, there may be a target platform.
