@@ -562,7 +562,7 @@ fn limit_is_kept(given: &Given) -> Expected {
 
 fn proc_is_missing(_: &Given) -> Expected {
     Expected::Refused(Refusal {
-        step: "prepare the zygote, which makes all sandboxes: /proc/self/mountinfo",
+        step: "map the ids of the user namespace: /proc/self/setgroups",
         error: ENOENT,
         cause: "there is no /proc",
         remedy: "sudo mount -t proc proc /proc",
