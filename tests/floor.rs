@@ -113,9 +113,11 @@ impl Call {
             ["mount", kind, path] => Self::Mount { kind: string(kind), path: inside(path) },
             ["again", first, path] => Self::Bind { from: inside(first), path: inside(path), set: 0, clear: 0 },
             ["bind", access, path] => {
-                // What shields the kernel's files is bound to itself.
+                // What shields the kernel's files is bound to itself, and so is what shows parts of it in another place.
+                let path = path.split("/.own/").next().unwrap_or(path);
                 let own = path.starts_with("/proc") || path.starts_with("/sys");
-                let from = if own { inside(path) } else { string(path) };
+                // The host's `/etc` has a place in the sandbox's own.
+                let from = if own { inside(path) } else { string(path.strip_suffix("/.host").unwrap_or(path)) };
                 let [set, clear] = match access {
                     "ro" => [libc::MOUNT_ATTR_RDONLY, 0],
                     _ if own => [0, libc::MOUNT_ATTR_RDONLY],
