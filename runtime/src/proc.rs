@@ -192,6 +192,26 @@ pub(crate) fn mount_points() -> BTreeSet<PathBuf> {
     mounts().into_iter().map(|mount| mount.point).collect()
 }
 
+/// Empty directories of the kernel's that other file systems are meant to be mounted on: they hide nothing.
+const MOUNT_POINTS: [&str; 11] = [
+    "/proc/fs/nfsd",
+    "/proc/sys/fs/binfmt_misc",
+    "/sys/firmware/efi/efivars",
+    "/sys/fs/bpf",
+    "/sys/fs/cgroup",
+    "/sys/fs/fuse/connections",
+    "/sys/fs/pstore",
+    "/sys/fs/resctrl",
+    "/sys/fs/selinux",
+    "/sys/fs/smackfs",
+    "/sys/kernel",
+];
+
+/// Whether what is mounted there hides nothing of a proc or a sysfs.
+pub(crate) fn hides_nothing(point: &Path) -> bool {
+    MOUNT_POINTS.iter().any(|harmless| point.starts_with(harmless))
+}
+
 /// Tells when what is mounted has changed: in the mount namespace that this process was in when it began to watch.
 pub(crate) struct MountWatch(File);
 

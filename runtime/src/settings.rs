@@ -249,7 +249,7 @@ mod tests {
     /// Reads an environment, in a terminal.
     fn read(variables: &[(&str, &str)]) -> Settings {
         let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        Settings::read(variables, Path::new("/work"), true)
+        Settings::read(variables, Path::new("/home/me"), true)
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
             cgroup: Some("/user.slice/tests".into()),
             doctor: Some(Form::Json),
             on_fail: Some(OnFail::Shell),
-            report: Some(Report::Lines("/work/re port".into())),
+            report: Some(Report::Lines("/home/me/re port".into())),
             timeout: Some(Duration::from_secs(90)),
             trace: Some("/tmp/trace.json".into()),
             unsupported: Some(Unsupported::Fail),
@@ -277,7 +277,7 @@ mod tests {
         };
         assert_eq!(settings, expected);
         assert_eq!(read(&[("BELLJAR_REPORT", "-")]).report, Some(Report::Table));
-        assert_eq!(read(&[("BELLJAR_TRACE", "./1")]).trace, Some("/work/./1".into()));
+        assert_eq!(read(&[("BELLJAR_TRACE", "./1")]).trace, Some("/home/me/./1".into()));
     }
 
     #[test]

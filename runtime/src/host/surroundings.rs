@@ -6,7 +6,7 @@ use std::{env, fs};
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
 
-use crate::proc::{has_capability, mount_points, status, text_of};
+use crate::proc::{has_capability, hides_nothing, mount_points, status, text_of};
 use crate::sys::probe::{self, Answer};
 
 /// See capabilities(7).
@@ -136,26 +136,11 @@ fn barrier_of(context: &str) -> Option<Barrier> {
     (!is_free && !is_permissive).then(|| Barrier::Label(context.to_owned()))
 }
 
-/// Empty directories of the kernel's that other file systems are meant to be mounted on: they hide nothing.
-const MOUNT_POINTS: [&str; 11] = [
-    "/proc/fs/nfsd",
-    "/proc/sys/fs/binfmt_misc",
-    "/sys/firmware/efi/efivars",
-    "/sys/fs/bpf",
-    "/sys/fs/cgroup",
-    "/sys/fs/fuse/connections",
-    "/sys/fs/pstore",
-    "/sys/fs/resctrl",
-    "/sys/fs/selinux",
-    "/sys/fs/smackfs",
-    "/sys/kernel",
-];
-
 /// What is mounted over parts of `/proc` and `/sys`.
 fn masks() -> Vec<PathBuf> {
     let covers = |point: &PathBuf| {
         ["/proc", "/sys"].iter().any(|whole| point.starts_with(whole) && point != Path::new(whole))
-            && !MOUNT_POINTS.iter().any(|harmless| point.starts_with(harmless))
+            && !hides_nothing(point)
     };
     mount_points().into_iter().filter(covers).collect()
 }

@@ -25,7 +25,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
 use super::template::Failure;
-use crate::proc::{self, MOUNTINFO, Mount, mounts_in};
+use crate::proc::{self, MOUNTINFO, Mount, hides_nothing, mounts_in};
 use crate::report::Step;
 use crate::sandbox::rootfs::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
 use crate::sys;
@@ -325,21 +325,6 @@ fn set_one_read_only(path: &CStr, flags: MsFlags) -> nix::Result<()> {
 /// sysfs but where there is one that is whole, and as little locked as the new one.
 const KERNELS: [(&str, &str); 2] = [("proc", "/proc"), ("sysfs", "/sys")];
 
-/// Directories in them that are always empty. What is mounted there covers nothing.
-const EMPTY: [&str; 11] = [
-    "/proc/sys/fs/binfmt_misc",
-    "/sys/firmware/efi/efivars",
-    "/sys/fs/bpf",
-    "/sys/fs/cgroup",
-    "/sys/fs/fuse/connections",
-    "/sys/fs/pstore",
-    "/sys/fs/selinux",
-    "/sys/kernel/config",
-    "/sys/kernel/debug",
-    "/sys/kernel/security",
-    "/sys/kernel/tracing",
-];
-
 /// Mounts, by what they are mounted on.
 struct Table<'m> {
     root: Option<&'m Mount>,
@@ -372,8 +357,7 @@ impl<'m> Table<'m> {
 
     /// Whether a proc or a sysfs shows all that there is in one.
     fn is_whole(&self, mount: &Mount) -> bool {
-        let is_empty = |on: &&Mount| EMPTY.iter().any(|empty| on.point == Path::new(empty));
-        mount.root == Path::new("/") && self.on(mount).iter().all(is_empty)
+        mount.root == Path::new("/") && self.on(mount).iter().all(|on| hides_nothing(&on.point))
     }
 
     /// What is mounted on `mount`.
