@@ -51,6 +51,9 @@ fn ignored_below() {
     unreachable!();
 }
 
+// test-with writes the path of its lock into the test. Cargo builds this file again if that path is another one now.
+const _: Option<&str> = option_env!("TMPDIR");
+
 /// The lock is a file of the host's.
 #[isolated]
 #[test_with::lock(belljar_beside_test_with)]
