@@ -2,9 +2,11 @@
 
 #[path = "../macros/src/above.rs"]
 mod above;
-#[path = "../macros/src/args.rs"]
+#[path = "../macros/src/args/mod.rs"]
 mod args;
-#[path = "../macros/src/expand.rs"]
+#[path = "../macros/src/expand/mod.rs"]
 mod expand;
 #[path = "../macros/src/function.rs"]
 mod function;
+#[path = "../macros/src/lexer.rs"]
+mod lexer;

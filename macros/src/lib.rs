@@ -1,12 +1,13 @@
 //! The `#[isolated]` attribute of [belljar](https://docs.rs/belljar), which re-exports it and documents it.
 //!
 //! This crate only turns tokens into tokens: `args` reads what stands in the parentheses, `function` what stands below, `above`
-//! what stands above, and `expand` writes the test. What the words mean is decided in the runtime.
+//! what stands above (in the file, by `lexer`), and `expand` writes the test. What the words mean is decided in the runtime.
 
 mod above;
 mod args;
 mod expand;
 mod function;
+mod lexer;
 
 use proc_macro::TokenStream;
 
