@@ -9,6 +9,8 @@
 
 use nix::errno::Errno;
 
+use crate::sys::{End, Fault};
+
 /// Begins every frame. A message without it was not written by us.
 const MAGIC: [u8; 4] = *b"\xbeJar";
 
@@ -187,22 +189,6 @@ pub(crate) struct Refusal<'a> {
 /// The most bytes of a path in a refusal. What was said has the rest of the frame.
 const PATH_MAX: usize = 512;
 
-/// How a process ended, as wait(2) has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Exited(i32),
-    Killed { signal: i32, core: bool },
-}
-
-impl End {
-    pub(crate) fn of_wait_status(status: i32) -> Self {
-        match libc::WIFEXITED(status) {
-            true => Self::Exited(libc::WEXITSTATUS(status)),
-            false => Self::Killed { signal: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) },
-        }
-    }
-}
-
 /// How the body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -210,17 +196,6 @@ pub(crate) enum Outcome {
     Returned(u8),
     /// It panicked, with a text (sent before) or with something else.
     Panicked { text: bool },
-}
-
-/// Why the test's process got SIGSEGV or SIGBUS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Somebody sent the signal.
-    Sent,
-    /// An instruction used a bad address. The kernel doesn't know each of them.
-    Access { address: Option<u64> },
-    /// The body's thread used up its stack.
-    StackOverflow,
 }
 
 /// A frame.

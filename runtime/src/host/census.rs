@@ -11,8 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::proc::{self, Stat, parent_of, pid_of, text_of};
-use crate::report::End;
-use crate::sys;
+use crate::sys::{self, End};
 
 /// The process that runs the body, by its id in the sandbox.
 const TEST: u32 = 2;

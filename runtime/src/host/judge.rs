@@ -12,9 +12,9 @@ use super::timeout_of;
 use crate::cgroup::Events;
 use crate::host::census::Process;
 use crate::message::{self, Page};
-use crate::report::{End, Fault, Outcome, REPORTED, Step, UNREPORTED};
+use crate::report::{Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::{Spec, Test};
-use crate::sys;
+use crate::sys::{self, End, Fault};
 use crate::usage::Usage;
 use crate::zygote::is_ending;
 

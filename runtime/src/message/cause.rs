@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::{error, plain};
 use crate::host::surroundings::{Barrier, Place, Surroundings};
 use crate::sys::probe::Answer;
+use crate::text::{error, plain};
 
 const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the \
                         feature `systemd`, which does that";

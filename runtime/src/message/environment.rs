@@ -1,7 +1,8 @@
 //! What belljar says of the environment: of variables and values that are wrong, and of what `BELLJAR_DOCTOR` does.
 
-use super::{did_not_run, error, plain};
+use super::did_not_run;
 use crate::settings::{Mistake, Unattended, Variable};
+use crate::text::{error, plain};
 
 /// A test did not run, because the environment is wrong.
 pub(crate) fn wrong_environment(test: &str, mistakes: &[Mistake]) -> String {

@@ -15,9 +15,10 @@ use crate::changes::Change;
 use crate::host::account::Account;
 use crate::host::census::Process;
 use crate::host::judge::Largest;
-use crate::ns::{Action, Kind};
-use crate::report::{End, Step};
+use crate::report::Step;
 use crate::spec::{Ids, Spec};
+use crate::sys::End;
+use crate::text::{Size, error, plain};
 pub(crate) use cause::Cause;
 pub(crate) use environment::{doctor_asked_for_tests, doctor_instead, doctor_refuses, wrong_environment};
 
@@ -27,12 +28,6 @@ const LISTED: usize = 10;
 /// What a message about one test begins with.
 fn failed(test: &str) -> String {
     format!("belljar: `{test}` failed")
-}
-
-/// What a test has chosen, a path or a name, so that it can neither look like another line nor control a terminal.
-fn plain(text: impl Display) -> String {
-    let escape = |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
-    text.to_string().chars().map(escape).collect()
 }
 
 // ---- The report ----
@@ -79,59 +74,6 @@ pub(crate) fn table(accounts: &[Account]) -> String {
         table.push('\n');
     }
     table
-}
-
-// ---- Namespaces ----
-
-pub(crate) fn no_namespace(action: &Action, errno: Errno) -> String {
-    let what = match action {
-        Action::Open(path) => format!("no namespace could be had from {}", plain(path.display())),
-        Action::Make(kind) => format!("a new {} namespace could not be made", kind.name()),
-        Action::Enter(kind) => format!("the {} namespace could not be entered", kind.name()),
-        Action::Parent(kind) => format!("what is above the {} namespace is not known", kind.name()),
-        Action::Owner(kind) => format!("the owner of the {} namespace is not known", kind.name()),
-        Action::OwnerUid(kind) => format!("who has made the {} namespace is not known", kind.name()),
-        Action::Map(kind) => format!("the ids of the {} namespace are not known", kind.name()),
-    };
-    let why = match (action, errno) {
-        (Action::Open(path), Errno::ENOENT) if path.starts_with("/proc") => {
-            "there is no such process, or the kernel has no namespaces of this kind"
-        }
-        (Action::Open(_), Errno::ENOENT) => "there is no such file",
-        (Action::Open(_), Errno::EINVAL) => "no path has a NUL in it",
-        (Action::Open(_), Errno::ENOTTY) => "the file stands for something else",
-        (Action::Open(_), Errno::EACCES | Errno::EPERM) => {
-            "it takes the rights to trace the process, see ptrace(2) on access modes"
-        }
-        (Action::Make(Kind::User), Errno::EPERM) => {
-            "this user may make no user namespaces here, is in a chroot, or is 0 without the rights of root"
-        }
-        (Action::Make(_), Errno::EPERM) => {
-            "it takes CAP_SYS_ADMIN, which root has in a sandbox. Make it in a test of root's"
-        }
-        (Action::Make(_), Errno::ENOSPC) => "no more namespaces of this kind are allowed (/proc/sys/user)",
-        (Action::Make(_), Errno::EINVAL | Errno::ENOSYS) => {
-            "the kernel has no namespaces of this kind, or a filter refuses them"
-        }
-        (Action::Enter(Kind::User | Kind::Time), Errno::EINVAL | Errno::EUSERS) => {
-            "the kernel lets only processes with one thread in, see setns(2). Begin a process there, by nsenter(1)"
-        }
-        (Action::Enter(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN, there and here",
-        (Action::Enter(Kind::Pid), Errno::EINVAL) => {
-            "a process may only go down in the tree of pid namespaces, and in another one starts no thread"
-        }
-        (Action::Enter(_), Errno::EINVAL) => {
-            "a thread that starts processes in another pid namespace can't start the one that this takes. Enter that one last"
-        }
-        (Action::Parent(_), Errno::EINVAL) => "only pid and user namespaces have something above",
-        (Action::OwnerUid(_) | Action::Map(_), Errno::EINVAL) => "that is asked of user namespaces only",
-        (Action::Parent(_) | Action::Owner(_), Errno::EPERM) => {
-            "it lies above the caller's own, or belongs there, of which the kernel tells nothing"
-        }
-        (Action::Map(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN there",
-        _ => return format!("belljar: {what}: {}.", error(errno)),
-    };
-    format!("belljar: {what}: {}: {why}.", error(errno))
 }
 
 // ---- Copies ----
@@ -664,28 +606,6 @@ fn ended(end: End) -> String {
     }
 }
 
-/// A number of bytes, in the largest unit that it is at least one of.
-struct Size(u64);
-
-impl Display for Size {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self(bytes) = *self;
-        if bytes < 0x400 {
-            return write!(f, "{bytes} B");
-        }
-        // Rounded.
-        let tenths = |shift: u32| (u128::from(bytes) * 10 + (1 << (shift - 1))) >> shift;
-        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)].map(|(unit, shift)| (unit, tenths(shift)));
-        let fits = units.into_iter().find(|(_, tenths)| *tenths < 10 * 1024);
-        let [.., largest] = units;
-        let (unit, tenths) = fits.unwrap_or(largest);
-        match tenths % 10 {
-            0 => write!(f, "{} {unit}", tenths / 10),
-            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),
-        }
-    }
-}
-
 /// Processes, one a line.
 struct List<'p>(&'p [Process]);
 
@@ -706,9 +626,4 @@ impl Display for List<'_> {
             more => write!(f, "\n  and {more} more"),
         }
     }
-}
-
-/// The error as the C headers name it and as a person reads it.
-fn error(errno: Errno) -> String {
-    format!("{errno:?} ({})", errno.desc())
 }

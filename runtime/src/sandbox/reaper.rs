@@ -12,9 +12,9 @@ use nix::unistd::{Pid, read};
 
 use super::{Report, give_up};
 use crate::proc::Stat;
-use crate::report::{Buffer, End, Frame, REPORTED, Step};
+use crate::report::{Buffer, Frame, REPORTED, Step};
 use crate::settings::settings;
-use crate::sys::{self, Waited};
+use crate::sys::{self, End, Waited};
 
 /// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC.
 const FORKED_WITHOUT_EXEC: u64 = 0x40;

@@ -9,7 +9,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 
-use super::{clone, clone3, close_from_but, exit_now, kill, pidfd_of, wait_pidfd};
+use super::fd::close_from_but;
+use super::process::{clone, clone3, exit_now, kill, pidfd_of, wait_pidfd};
 
 /// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {

@@ -7,7 +7,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use super::{clone, exit_now};
+use super::process::{clone, exit_now};
 
 /// What a call was answered that no kernel grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,8 @@
 //! }
 //! ```
 
+mod error;
+
 use std::fmt::{self, Debug, Display, Formatter};
 use std::fs::{self, File};
 use std::io;
@@ -31,10 +33,11 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
 
-use crate::message;
 use crate::proc::text_of;
 use crate::sys::namespaces::{self, Keeper};
-use crate::sys::{errno_of, stat};
+use crate::sys::stat;
+use error::Action;
+pub use error::Error;
 
 /// A kind of namespaces. Each has a page in the manual: network_namespaces(7), say.
 ///
@@ -509,61 +512,4 @@ fn map_own_ids(process: &Path) -> io::Result<()> {
     fs::write(process.join("setgroups"), "deny")?;
     fs::write(process.join("uid_map"), format!("0 {} 1\n", geteuid()))?;
     fs::write(process.join("gid_map"), format!("0 {} 1\n", getegid()))
-}
-
-/// What was to be done with a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Open(PathBuf),
-    Make(Kind),
-    Enter(Kind),
-    Parent(Kind),
-    Owner(Kind),
-    OwnerUid(Kind),
-    Map(Kind),
-}
-
-/// What can't be done with a namespace. It says why.
-///
-/// ```
-/// # use belljar::ns::Namespace;
-/// let error = Namespace::open("/run/netns/none").unwrap_err();
-/// assert!(error.to_string().contains("/run/netns/none"), "{error}");
-/// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::NotFound);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    action: Action,
-    errno: Errno,
-}
-
-impl Error {
-    fn of(action: Action, error: &io::Error) -> Self {
-        Self { action, errno: errno_of(error) }
-    }
-
-    /// The kernel's error number, as errno(3) lists them.
-    ///
-    /// ```
-    /// # use belljar::ns::Namespace;
-    /// let error = Namespace::open("/run/netns/none").unwrap_err();
-    /// assert_eq!(error.errno(), libc::ENOENT);
-    /// ```
-    pub fn errno(&self) -> i32 {
-        self.errno as i32
-    }
-}
-
-impl Display for Error {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&message::no_namespace(&self.action, self.errno))
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
-        Self::new(Self::from_raw_os_error(error.errno()).kind(), error)
-    }
 }

@@ -1,0 +1,270 @@
+//! Descriptors, and messages that carry them.
+
+use std::ffi::CStr;
+use std::mem;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::NixPath;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::MsgFlags;
+use nix::sys::stat::Mode;
+
+use super::SingleThreaded;
+
+/// Sends `bytes` with at most [`FDS_MAX`] `fds` as one message. See unix(7) on SCM_RIGHTS. Unlike nix's, it does not allocate.
+pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> nix::Result<()> {
+    if fds.len() > FDS_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let size = size_of_val(fds) as u32;
+    let mut control = Control([0; CONTROL_SIZE]);
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: `msghdr` is integers and pointers, for which zero is a value.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = (&raw mut control).cast();
+    // SAFETY: CMSG_SPACE computes.
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as _;
+    // SAFETY: `control` is aligned for a control message, and has room for this one; `fds` are as many as are copied.
+    unsafe {
+        let rights = libc::CMSG_FIRSTHDR(&raw const header);
+        (*rights).cmsg_level = libc::SOL_SOCKET;
+        (*rights).cmsg_type = libc::SCM_RIGHTS;
+        (*rights).cmsg_len = libc::CMSG_LEN(size) as _;
+        ptr::copy_nonoverlapping(fds.as_ptr().cast(), libc::CMSG_DATA(rights), size_of_val(fds));
+    }
+    loop {
+        // SAFETY: `header` refers to `bytes` and `control`, with their lengths, and they outlive the call, which writes to neither.
+        match Errno::result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) }) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// Sends `bytes` as one message. It waits for room even if somebody made the socket one that does not wait.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
+    loop {
+        match nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => match poll(&mut [PollFd::new(socket, PollFlags::POLLOUT)], PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                result => drop(result?),
+            },
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// The most descriptors that come with one message.
+pub(crate) const FDS_MAX: usize = 8;
+
+/// A message that was received.
+pub(crate) struct Message {
+    /// How many bytes it had; the part that exceeds the buffer is lost.
+    pub(crate) length: usize,
+    /// The descriptors that came with it.
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// Room for the descriptors and the credentials that come with a message, aligned as cmsg(3) asks for.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_SIZE]);
+
+// SAFETY: CMSG_SPACE computes.
+const CONTROL_SIZE: usize = unsafe {
+    libc::CMSG_SPACE((FDS_MAX * size_of::<RawFd>()) as u32) + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32)
+} as usize;
+
+/// Receives one message into `buffer`. `None` if the other side is gone. `flags` may be MSG_DONTWAIT.
+///
+/// A message of no bytes looks like the other side's end, unless the socket has SO_PASSCRED: then something comes with it. Unlike
+/// nix's, it also returns the descriptors of a message that had more of them than this process may have.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<Option<Message>> {
+    let flags = (flags | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_TRUNC).bits();
+    let mut has_ended = false;
+    loop {
+        let mut control = Control([0; CONTROL_SIZE]);
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: `msghdr` is integers and pointers, for which zero is a value.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = (&raw mut control).cast();
+        header.msg_controllen = CONTROL_SIZE as _;
+        // SAFETY: `header` refers to `buffer` and `control`, with their lengths, and they outlive the call.
+        let received = Errno::result(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) });
+        let length = match received {
+            // ECONNRESET says that the other side left without reading all that we had sent; what it sent itself
+            // still comes.
+            Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+            length => length? as usize,
+        };
+        let mut fds = Vec::new();
+        let mut is_message = length > 0;
+        // SAFETY: the kernel has filled in `header` and what it refers to, and both are still there.
+        let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+        while !next.is_null() {
+            is_message = true;
+            // SAFETY: it is a control message, of the length that it says, in `control`.
+            let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { next.read() };
+            if (cmsg_level, cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                // SAFETY: CMSG_LEN computes, and CMSG_DATA points to what follows the head of the message.
+                let (head, data) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_DATA(next).cast::<RawFd>()) };
+                #[expect(clippy::unnecessary_cast, reason = "other C libraries have another type")]
+                let length = cmsg_len as usize - head;
+                for at in 0..length / size_of::<RawFd>() {
+                    // SAFETY: there are so many, and the kernel has just made these descriptors for us.
+                    fds.push(unsafe { OwnedFd::from_raw_fd(data.add(at).read_unaligned()) });
+                }
+            }
+            // SAFETY: `next` is one of the control messages of `header`.
+            next = unsafe { libc::CMSG_NXTHDR(&raw const header, next) };
+        }
+        if is_message || has_ended {
+            return Ok(is_message.then_some(Message { length, fds }));
+        }
+        // The kernel looks for a message first, and then whether the other side has ended. A message that came in between is
+        // still there, and after the end no other comes.
+        has_ended = true;
+    }
+}
+
+/// What there is at `path` in a directory, a link itself if it is one; for an empty path, the directory, or whatever file it is. Unlike nix's,
+/// it knows large files and file systems on 32-bit targets. See fstatat(2).
+pub(crate) fn stat<P: NixPath + ?Sized>(directory: &OwnedFd, path: &P) -> nix::Result<libc::stat64> {
+    // SAFETY: `stat64` is integers, for which zero is a value.
+    let mut stat: libc::stat64 = unsafe { mem::zeroed() };
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    // SAFETY: the path and the result outlive the call.
+    let call = |path: &CStr| unsafe { libc::fstatat64(directory.as_raw_fd(), path.as_ptr(), &raw mut stat, flags) };
+    Errno::result(path.with_nix_path(call)?)?;
+    Ok(stat)
+}
+
+/// Makes the standard stream `number` another name of `fd`. See dup2(2).
+pub(crate) fn redirect(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    debug_assert!((0..=2).contains(&number));
+    // SAFETY: the standard streams are owned by nobody: whoever writes to them finds what is there.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// `fd`, or another name for it, with a number above those of the standard streams: if one of those is closed, its number
+/// is the next that the kernel gives.
+pub(crate) fn above_standard_streams(fd: OwnedFd) -> nix::Result<OwnedFd> {
+    if fd.as_raw_fd() > libc::STDERR_FILENO { Ok(fd) } else { duplicate_above(&fd, libc::STDERR_FILENO + 1) }
+}
+
+/// Another name for what `fd` refers to, numbered `lowest` or higher, and closed by exec. See F_DUPFD_CLOEXEC in
+/// fcntl(2).
+pub(crate) fn duplicate_above(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: the command takes an integer.
+    let fd = Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes all descriptors behind the standard streams, except those that are `kept`, which this sorts. `proc` is a directory `/proc`,
+/// if there is another than at that path.
+///
+/// Whoever owned one of them must not use it any more, as is so in a process that was just cloned and forgets what its
+/// parent was doing.
+pub(crate) fn close_all_but(_: &SingleThreaded, kept: &mut [RawFd], proc: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    kept.sort_unstable();
+    // SAFETY: that nobody misses what is closed is said above.
+    unsafe { close_from_but(libc::STDERR_FILENO + 1, kept, proc) }
+}
+
+/// Closes all descriptors from `first` on, except those that are `kept`, in ascending order: by close_range(2), or, where a filter that
+/// is older refuses that, one by one. `proc` is as for [`close_all_but`]. Async-signal-safe.
+///
+/// # Safety
+///
+/// Nobody who owns one of them may use it any more.
+pub(super) unsafe fn close_from_but(first: RawFd, kept: &[RawFd], proc: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    let mut first = first as u32;
+    // Set where they are closed one by one.
+    let mut end = None;
+    for kept in kept.iter().map(|fd| *fd as u32).chain([u32::MAX]) {
+        if first < kept {
+            // SAFETY: it takes integers; about the descriptors, the caller promises.
+            match Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) }) {
+                Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EACCES)) => {
+                    // The first time, none is closed yet.
+                    let known = end.or_else(|| descriptors_end(proc)).ok_or(errno)?;
+                    end = Some(known);
+                    for fd in first..known.min(kept) {
+                        // SAFETY: as above. What is not open needs no closing.
+                        unsafe { libc::close(fd as RawFd) };
+                    }
+                }
+                result => drop(result?),
+            }
+        }
+        first = first.max(kept.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// A number that is above those of all descriptors of this process: how many it has room for now, see proc_pid_status(5). The limit
+/// on them may be a billion.
+fn descriptors_end(proc: Option<BorrowedFd<'_>>) -> Option<u32> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let status = match proc {
+        Some(proc) => nix::fcntl::openat(proc, c"self/status", flags, Mode::empty()),
+        None => nix::fcntl::open(c"/proc/self/status", flags, Mode::empty()),
+    };
+    let mut text = [0; 4096];
+    let length = nix::unistd::read(&status.ok()?, &mut text).ok()?;
+    let mut lines = text.get(..length)?.split(|byte| *byte == b'\n');
+    let size = lines.find_map(|line| line.strip_prefix(b"FDSize:"))?;
+    std::str::from_utf8(size).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint;
+    use std::os::fd::AsFd as _;
+    use std::sync::{Barrier, Mutex};
+    use std::thread;
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+
+    /// The kernel tells of the end before the message about once in five thousand rounds.
+    #[test]
+    fn a_message_comes_before_the_end() {
+        const ROUNDS: u32 = 40_000;
+        let (turn, theirs) = (Barrier::new(2), Mutex::new(None));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0.. {
+                    turn.wait();
+                    let Some(theirs) = theirs.lock().expect("lock").take() else { break };
+                    (0..round % 400).for_each(|spin| _ = hint::black_box(spin));
+                    send(OwnedFd::as_fd(&theirs), b"x").expect("send");
+                }
+            });
+            let lost = (0..ROUNDS).find(|_| {
+                let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+                let (ours, other) = pair.expect("socketpair");
+                *theirs.lock().expect("lock") = Some(other);
+                turn.wait();
+                loop {
+                    match receive(ours.as_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+                        Err(Errno::EAGAIN) => {}
+                        received => break received.expect("receive").is_none(),
+                    }
+                }
+            });
+            // There is no socket any more.
+            turn.wait();
+            assert_eq!(lost, None);
+        });
+    }
+}

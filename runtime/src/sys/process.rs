@@ -1,0 +1,323 @@
+//! Processes: how they are cloned, waited for, ended and known again.
+
+use std::ffi::{OsStr, c_char, c_int, c_long};
+use std::mem;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nix::errno::Errno;
+use nix::unistd::{ForkResult, Pid};
+
+/// Proof that this process has one thread and that no lock is held by another. Only a process that was cloned before
+/// `main` has it, and it hands it on to its clones.
+pub(crate) struct SingleThreaded(());
+
+/// See clone(2). In `libc` its type is too narrow.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// Clones this process by clone(2), as fork(2) does: 0 in the child, and its number in the parent. With CLONE_PIDFD the kernel writes a
+/// descriptor for the child to `pidfd`.
+///
+/// # Safety
+///
+/// `flags` has no CLONE_VM: the child gets a copy of the address space, and goes on with a copy of this stack. If this process has other
+/// threads, the child uses no lock that one of them may hold.
+pub(super) unsafe fn clone(flags: c_int, pidfd: Option<&mut c_int>) -> c_long {
+    const NONE: c_long = 0;
+    let flags = c_long::from(flags);
+    // The flags and the stack are the other way round there.
+    let [first, second] = if cfg!(target_arch = "s390x") { [NONE, flags] } else { [flags, NONE] };
+    let pidfd = pidfd.map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: the caller promises it; `pidfd` outlives the call.
+    unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, NONE, NONE) }
+}
+
+/// The same by clone3(2), which can do more, and which filters refuse that are older.
+///
+/// # Safety
+///
+/// As for [`clone`].
+pub(super) unsafe fn clone3(flags: u64, pidfd: Option<&mut c_int>, signal: c_int, cgroup: RawFd) -> c_long {
+    let pidfd = pidfd.map_or(0, |pidfd| ptr::from_mut(pidfd).expose_provenance() as u64);
+    // The kernel's `clone_args`, which `libc` has for some targets only. A zero stands for what is not used.
+    let arguments: [u64; 11] = [flags, pidfd, 0, 0, signal as u64, 0, 0, 0, 0, 0, cgroup as u64];
+    // SAFETY: the caller promises it; `arguments` and `pidfd` outlive the call.
+    unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) }
+}
+
+/// What [`clone_zygote`] and [`clone_into`] return, once in each process. The parent is told of the child.
+pub(crate) enum Cloned<C> {
+    Parent(C),
+    Child(SingleThreaded),
+}
+
+/// Forks this process into one that `wait` doesn't find: with no signal at its end it is what wait(2) calls a "clone"
+/// child. A test binary whose code waits for *any* child must not meet ours. See clone(2).
+///
+/// # Safety
+///
+/// No other thread may run, as before `main`.
+pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned<OwnedFd>> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: the caller promises that there is no other thread.
+    let result = unsafe { clone(libc::CLONE_PIDFD, Some(&mut pidfd)) };
+    Ok(match Errno::result(result)? {
+        0 => Cloned::Child(SingleThreaded(())),
+        // SAFETY: the kernel has just made the descriptor.
+        _ => Cloned::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) }),
+    })
+}
+
+/// Forks this process although it may have other threads, which constructors have started. The C library sees to its own
+/// locks, and allocators to theirs, by pthread_atfork(3); `wait` finds this child.
+///
+/// # Safety
+///
+/// The child must use no lock that such a thread may have held, besides those.
+pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
+    // SAFETY: the caller promises it.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(Cloned::Child(SingleThreaded(()))),
+        ForkResult::Parent { child } => pidfd_of(child).map(Cloned::Parent),
+    }
+}
+
+/// Clones this process into new namespaces, `flags` being a set of CLONE_NEW*, and into the v2 cgroup with this directory, if there
+/// is one. That takes clone3(2), which filters refuse that are older; all else clone(2) can do as well.
+///
+/// The clone's C library still has the thread id of its parent cached. It must not use threads; [`fork`] puts that
+/// right for its children.
+pub(crate) fn clone_into(_: &SingleThreaded, flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned<Pid>> {
+    // SAFETY: the proof says that there is one thread, so that no lock can be held by one that is missing in the child.
+    let result = unsafe {
+        match cgroup {
+            None => clone(flags | libc::SIGCHLD, None),
+            Some(cgroup) => clone3(flags as u64 | CLONE_INTO_CGROUP, None, libc::SIGCHLD, cgroup.as_raw_fd()),
+        }
+    };
+    Ok(match Errno::result(result)? {
+        0 => Cloned::Child(SingleThreaded(())),
+        child => Cloned::Parent(Pid::from_raw(child as libc::pid_t)),
+    })
+}
+
+/// Forks through the C library, whose state is then right in the child: that one may start threads.
+pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
+    // SAFETY: the proof says that there is one thread, so no lock can be held by one that is missing in the child.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Changes the environment of this process: removes all variables, if `clear` says so, and sets these. See environ(7).
+pub(crate) fn change_environment(_: &SingleThreaded, set: &[(&str, &str)], clear: bool) {
+    // SAFETY: the proof says that there is no other thread, which might read the environment meanwhile.
+    unsafe {
+        if clear {
+            libc::clearenv();
+        }
+        set.iter().for_each(|(name, value)| std::env::set_var(name, value));
+    }
+}
+
+/// Sets a variable in the environment of this process, or removes it.
+pub(crate) fn set_variable(_: &SingleThreaded, name: &str, value: Option<&OsStr>) {
+    // SAFETY: the proof says that there is no other thread, which might read the environment meanwhile.
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
+    }
+}
+
+/// Gives up all capabilities of this thread. See capset(2).
+pub(crate) fn drop_capabilities() -> nix::Result<()> {
+    // `libc` has no types for it: the header is a version and a thread, 0 for this one; the data three sets in two halves.
+    const VERSION_3: u32 = 0x2008_0522;
+    let (header, sets) = ([VERSION_3, 0], [0_u32; 6]);
+    // SAFETY: header and data have the layout that this version asks for, and outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+}
+
+/// Ends this process at once, with no handlers and no flushing. See _exit(2).
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Has `handler` run by exit(3), after all handlers that are registered later.
+pub(crate) fn at_exit(handler: extern "C" fn()) -> nix::Result<()> {
+    // SAFETY: a plain function pointer is all that atexit(3) asks for.
+    let result = unsafe { libc::atexit(handler) };
+    if result == 0 { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+/// A child that has ended.
+pub(crate) struct Waited {
+    pub(crate) pid: Pid,
+    pub(crate) end: End,
+    /// The most memory that it, or one that it had waited for, had at a time, in bytes: `ru_maxrss` in getrusage(2).
+    pub(crate) peak: u64,
+}
+
+/// Waits for any child to end, "clone" children included; `flags` are WNOHANG and WNOWAIT. With WNOHANG, `None` means
+/// that no child has ended. Unlike nix's, it knows real-time signals. See waitid(2).
+pub(crate) fn wait_any(flags: c_int) -> nix::Result<Option<Waited>> {
+    wait_for(libc::P_ALL, 0, flags)
+}
+
+/// Waits for the child with this id.
+pub(crate) fn wait_pid(child: Pid) -> nix::Result<()> {
+    wait_for(libc::P_PID, child.as_raw() as libc::id_t, 0).map(drop)
+}
+
+/// Waits for the "clone" child that `pidfd` refers to.
+pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, 0).map(drop)
+}
+
+fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<Option<Waited>> {
+    // SAFETY: `siginfo_t` is integers and pointers, for which zero is a value. If no child has ended, it stays zero.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // The kernel's `rusage`: two times, of two words each, and fourteen figures. C libraries may have larger times.
+    let mut usage: [c_long; 18] = [0; 18];
+    const MAXRSS: usize = 4;
+    let flags = flags | libc::WEXITED | libc::__WALL;
+    loop {
+        // The C library's has no place for the usage.
+        // SAFETY: `info` and `usage` outlive the call.
+        let result = unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, flags, &raw mut usage) };
+        match Errno::result(result) {
+            Err(Errno::EINTR) => {}
+            result => {
+                result?;
+                break;
+            }
+        }
+    }
+    // SAFETY: waitid fills in the fields that belong to SIGCHLD, which these are.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let end = match info.si_code {
+        libc::CLD_EXITED => End::Exited(status),
+        code => End::Killed { signal: status, core: code == libc::CLD_DUMPED },
+    };
+    let peak = u64::try_from(usage[MAXRSS]).unwrap_or_default() * 1024;
+    Ok(Some(Waited { pid: Pid::from_raw(pid), end, peak }))
+}
+
+/// A descriptor for a process, which becomes readable when that ends. See pidfd_open(2).
+pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Kills the process that `pidfd` refers to, however little it likes that.
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+    signal(pidfd, libc::SIGKILL)
+}
+
+/// Has the process that `pidfd` refers to go on, if it is stopped.
+pub(crate) fn go_on(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+    signal(pidfd, libc::SIGCONT)
+}
+
+/// See pidfd_send_signal(2).
+fn signal(pidfd: BorrowedFd<'_>, signal: c_int) -> nix::Result<()> {
+    let info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: with no siginfo, all arguments are integers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Marks this process: [`is_marked_process`] is true in it, and false in everything that it forks.
+///
+/// The mark is a page that the kernel wipes in a fork (MADV_WIPEONFORK in madvise(2)). A pid alone would not do: in a
+/// pid namespace of its own, a grandchild has the test's pid again.
+pub(crate) fn mark_process() -> nix::Result<()> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new anonymous mapping disturbs nothing.
+    let page = unsafe { libc::mmap(ptr::null_mut(), 1, protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // SAFETY: the page was mapped above and is never unmapped.
+    Errno::result(unsafe { libc::madvise(page, 1, libc::MADV_WIPEONFORK) })?;
+    // SAFETY: it is writable, and nobody else knows of it yet.
+    unsafe { page.cast::<u8>().write(1) };
+    MARK.store(page.cast(), Ordering::Release);
+    Ok(())
+}
+
+/// Whether this very process called [`mark_process`]. Async-signal-safe.
+pub(crate) fn is_marked_process() -> bool {
+    let page = MARK.load(Ordering::Acquire);
+    // SAFETY: where it isn't null, it is the page that `mark_process` mapped for good, and nobody writes to it any more.
+    !page.is_null() && unsafe { page.read_volatile() } == 1
+}
+
+static MARK: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+/// An entry of `.init_array`, which the C library calls like `main`.
+pub(crate) type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
+/// The arguments of `main`, as constructors get them.
+#[derive(Clone, Copy)]
+pub(crate) struct MainArguments(pub(crate) c_int, pub(crate) *const *const c_char, pub(crate) *const *const c_char);
+
+/// Runs the constructors of this program that stand behind `own`.
+///
+/// # Safety
+///
+/// `own` must lie in `.init_array`, those before it must have run, and those behind it must not.
+pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments: MainArguments) {
+    unsafe extern "C" {
+        /// Where `.init_array` ends. The linker defines it.
+        static __init_array_end: [Constructor; 0];
+    }
+    let MainArguments(argc, argv, envp) = arguments;
+    let end = (&raw const __init_array_end).cast::<Constructor>();
+    // SAFETY: `own` is an entry of the array, so the entry behind it begins in the array or at its end.
+    let mut next = unsafe { own.add(1) };
+    while next < end {
+        // SAFETY: `next` is an entry, which the C library would call the same way.
+        unsafe { (*next)(argc, argv, envp) };
+        // SAFETY: as above.
+        next = unsafe { next.add(1) };
+    }
+}
+
+/// Has `command` join cgroups, by these files `cgroup.procs`, before it becomes the program that it is to run.
+pub(crate) fn join_before_exec(command: &mut Command, procs: Vec<OwnedFd>) {
+    let join = move || {
+        for procs in &procs {
+            // 0 stands for whoever writes it.
+            nix::unistd::write(procs, b"0")?;
+        }
+        Ok(())
+    };
+    // SAFETY: in the child, `join` makes system calls and nothing else.
+    unsafe { command.pre_exec(join) };
+}
+
+/// How a process ended, as wait(2) has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Exited(i32),
+    Killed { signal: i32, core: bool },
+}
+
+impl End {
+    pub(crate) fn of_wait_status(status: i32) -> Self {
+        match libc::WIFEXITED(status) {
+            true => Self::Exited(libc::WEXITSTATUS(status)),
+            false => Self::Killed { signal: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) },
+        }
+    }
+}

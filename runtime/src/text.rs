@@ -1,0 +1,38 @@
+//! How messages show an error, a size, and text that a test has chosen.
+
+use std::fmt::{self, Display, Formatter};
+
+use nix::errno::Errno;
+
+/// The error as the C headers name it and as a person reads it.
+pub(crate) fn error(errno: Errno) -> String {
+    format!("{errno:?} ({})", errno.desc())
+}
+
+/// What a test has chosen, a path or a name, so that it can neither look like another line nor control a terminal.
+pub(crate) fn plain(text: impl Display) -> String {
+    let escape = |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
+    text.to_string().chars().map(escape).collect()
+}
+
+/// A number of bytes, in the largest unit that it is at least one of.
+pub(crate) struct Size(pub(crate) u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = *self;
+        if bytes < 0x400 {
+            return write!(f, "{bytes} B");
+        }
+        // Rounded.
+        let tenths = |shift: u32| (u128::from(bytes) * 10 + (1 << (shift - 1))) >> shift;
+        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)].map(|(unit, shift)| (unit, tenths(shift)));
+        let fits = units.into_iter().find(|(_, tenths)| *tenths < 10 * 1024);
+        let [.., largest] = units;
+        let (unit, tenths) = fits.unwrap_or(largest);
+        match tenths % 10 {
+            0 => write!(f, "{} {unit}", tenths / 10),
+            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),
+        }
+    }
+}
