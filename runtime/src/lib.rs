@@ -99,7 +99,7 @@ mod access;
 #[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
-mod changes;
+mod frame;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(target_os = "linux")]
@@ -111,8 +111,6 @@ pub mod ns;
 #[cfg(target_os = "linux")]
 mod proc;
 #[cfg(target_os = "linux")]
-mod report;
-#[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
 mod settings;
@@ -123,20 +121,18 @@ mod sys;
 #[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]
-mod usage;
-#[cfg(target_os = "linux")]
 mod whereabouts;
 #[cfg(target_os = "linux")]
 mod zygote;
 
 #[cfg(target_os = "linux")]
-pub use changes::Change;
+pub use frame::changes::Change;
+#[cfg(target_os = "linux")]
+pub use frame::usage::Usage;
 #[cfg(target_os = "linux")]
 pub use host::doctor::{Diagnosis, doctor};
 #[cfg(target_os = "linux")]
 pub use sandbox::Group;
-#[cfg(target_os = "linux")]
-pub use usage::Usage;
 #[cfg(target_os = "linux")]
 pub use whereabouts::Whereabouts;
 

@@ -11,9 +11,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::run::run;
 use super::{Cgroup, Controller, Directory, Location, Trouble};
+use crate::frame::PAYLOAD_MAX;
 use crate::message;
 use crate::proc::text_in;
-use crate::report::PAYLOAD_MAX;
 
 /// A group, as the test gets it: a directory for each hierarchy, and in the same order what is to be known of them.
 pub(crate) struct Handed {

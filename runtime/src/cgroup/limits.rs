@@ -6,9 +6,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::{Cgroup, Controller, Directory, Location, Trouble};
+use crate::frame::usage::Usage;
 use crate::proc::text_of;
 use crate::spec::Spec;
-use crate::usage::Usage;
 
 /// How many processes and threads a test may have that writes no limit.
 pub(crate) const DEFAULT_PIDS: u32 = 1024;

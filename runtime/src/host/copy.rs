@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::Mode;
 
-use crate::changes::Change;
+use crate::frame::changes::Change;
 use crate::sandbox::rootfs::{COPY, LAYERS};
 use crate::sys;
 

@@ -10,12 +10,12 @@ use nix::errno::Errno;
 use super::explain::explain;
 use super::timeout_of;
 use crate::cgroup::Events;
+use crate::frame::usage::Usage;
+use crate::frame::{Outcome, REPORTED, Step, UNREPORTED};
 use crate::host::census::Process;
 use crate::message::{self, Page};
-use crate::report::{Outcome, REPORTED, Step, UNREPORTED};
 use crate::spec::{Spec, Test};
 use crate::sys::{self, End, Fault};
-use crate::usage::Usage;
 use crate::zygote::is_ending;
 
 /// What became known while a sandbox ran.

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::cgroup::{self, DEFAULT_PIDS};
+use crate::frame::Step;
 use crate::message::{self, Page};
-use crate::report::Step;
 use crate::sandbox::must_be_outside;
 use crate::settings::{Mistake, settings};
 use crate::spec::Test;

@@ -5,8 +5,8 @@
 use nix::errno::Errno;
 
 use super::judge::{Evidence, Verdict};
+use crate::frame::Outcome;
 use crate::message;
-use crate::report::Outcome;
 use crate::spec::{Ids, Root, Spec, Test};
 
 /// The note on a test that has failed, if there is one.

@@ -33,16 +33,17 @@ use super::timeout_of;
 use super::trace::{self, Life};
 use super::turns::Turn;
 use crate::cgroup::{self, Cgroup, Handed, Joining, NoGroup, Trouble};
-use crate::changes::{self, Change};
+use crate::frame::address;
+use crate::frame::changes::{self, Change};
+use crate::frame::{FRAME_MAX, Frame, Refusal};
 use crate::message;
 use crate::proc::pid_of;
-use crate::report::{FRAME_MAX, Frame, Refusal};
 use crate::sandbox::Channel;
 use crate::sandbox::rootfs::COPY;
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
 use crate::sys;
-use crate::zygote::{Zygote, request};
+use crate::zygote::Zygote;
 
 /// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
 const MEMORY_CHECK: Duration = Duration::from_millis(20);
@@ -119,7 +120,7 @@ impl Sandbox {
             return Ok(());
         }
         match self.waiting.take() {
-            Some(test) => sys::send(self.report.as_fd(), &request::encode(test)),
+            Some(test) => sys::send(self.report.as_fd(), &address::encode(test)),
             None => Ok(()),
         }
     }

@@ -18,10 +18,10 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::account::is_full;
+use crate::frame::{Moment, Step};
 use crate::json::Json;
 use crate::message;
 use crate::proc;
-use crate::report::{Moment, Step};
 use crate::settings::{Mistake, Variable, settings};
 use crate::spec::Test;
 use crate::sys::now;
@@ -363,11 +363,11 @@ impl Drop for Life {
         events.extend(arrow_to(Moment::Told, self.told, "run"));
         for ((before, begin, _), (moment, end, path)) in self.moments.iter().zip(self.moments.iter().skip(1)) {
             let name = match moment {
-                Moment::Begins => message::describe(Step::Clone),
-                Moment::Done(step) => message::describe(*step),
-                Moment::Waits => message::describe(Step::Fork),
+                Moment::Begins => Step::Clone.what(),
+                Moment::Done(step) => step.what(),
+                Moment::Waits => Step::Fork.what(),
                 Moment::Told => "wait for a test",
-                Moment::BodyBegins => message::describe(Step::Thread),
+                Moment::BodyBegins => Step::Thread.what(),
                 Moment::BodyEnds => test,
                 _ if *before == Moment::BodyBegins => test,
                 _ => "end the processes",

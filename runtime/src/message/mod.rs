@@ -11,11 +11,11 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::cgroup::Trouble;
-use crate::changes::Change;
+use crate::frame::Step;
+use crate::frame::changes::Change;
 use crate::host::account::Account;
 use crate::host::census::Process;
 use crate::host::judge::Largest;
-use crate::report::Step;
 use crate::spec::{Ids, Spec};
 use crate::sys::End;
 use crate::text::{Size, error, plain};
@@ -322,7 +322,7 @@ impl Page {
             // A set-up path that is not absolute leads from the sandbox's root.
             path => format!(": /{}", path.trim_start_matches('/')),
         };
-        let step = format!("{}{place}", describe(step));
+        let step = format!("{}{place}", step.what());
         Self { step, error, cause }
     }
 
@@ -421,44 +421,6 @@ impl Display for Told<'_> {
             }
             Trouble::Refused { errno, .. } => f.write_str(&error(*errno)),
         }
-    }
-}
-
-pub(crate) fn describe(step: Step) -> &'static str {
-    match step {
-        Step::Cgroup => "make a cgroup with the limits of the test",
-        Step::ForkZygote => "fork the zygote, which makes all sandboxes",
-        Step::Zygote => "prepare the zygote, which makes all sandboxes",
-        Step::Template => "make the user and mount namespaces that sandboxes begin in",
-        Step::Clone => "clone init into new user and pid namespaces",
-        Step::Birth => "tell the test binary of init",
-        Step::JoinCgroup => "join the cgroup",
-        Step::ProcessLimit => "limit processes and threads",
-        Step::Session => "begin a session that ends with the zygote",
-        Step::Descriptors => "put the standard streams in place",
-        Step::HostIds => "do without a user namespace",
-        Step::Copy => "lay a private copy over a tree of the host",
-        Step::MapIds => "map the ids of the user namespace",
-        Step::Namespaces => "enter new mount, network, ipc, uts and cgroup namespaces",
-        Step::Keyring => "begin an empty session keyring",
-        Step::Clocks => "enter a new time namespace and set its clocks",
-        Step::Hostname => "set the host name",
-        Step::Loopback => "bring up the interface lo",
-        Step::Propagation => "make the mount table private",
-        Step::Root => "mount a tmpfs for the root",
-        Step::Directory => "make a directory in the sandbox",
-        Step::Symlink => "make a symbolic link in the sandbox",
-        Step::File => "write a file in the sandbox",
-        Step::Bind => "show a path of the host in the sandbox",
-        Step::ReadOnly => "make a path read-only in the sandbox",
-        Step::Mount => "mount a file system in the sandbox",
-        Step::Pivot => "make the new root the root",
-        Step::WorkingDirectory => "enter the working directory",
-        Step::Fork => "fork the test's process",
-        Step::Process => "prepare the test's process",
-        Step::User => "become the user that the test asks for",
-        Step::Thread => "start the thread of the body",
-        Step::Wait => "wait for the test's process",
     }
 }
 

@@ -21,14 +21,14 @@ use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid
 
 use super::mark::{self, mark};
 use super::{Birth, OrRefuse as _, Refused, Report, map_ids};
-use crate::changes::{self, Change};
+use crate::frame::address::decode_test;
+use crate::frame::changes::{self, Change};
+use crate::frame::usage::{USAGE_SIZE, Usage};
+use crate::frame::{Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Step, UNREPORTED};
 use crate::message;
-use crate::report::{Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Step, UNREPORTED};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, SingleThreaded};
-use crate::usage::{USAGE_SIZE, Usage};
 use crate::whereabouts::Whereabouts;
-use crate::zygote::request;
 
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
 /// end with.
@@ -148,7 +148,7 @@ fn receive(report: &Report) -> nix::Result<Option<&'static Test>> {
         match recv(report.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
             Err(Errno::EINTR) => {}
             Err(Errno::ECONNRESET) => return Ok(None),
-            length => return Ok(message.get(..length?).and_then(request::decode_test)),
+            length => return Ok(message.get(..length?).and_then(decode_test)),
         }
     }
 }

@@ -15,12 +15,12 @@ use nix::unistd::Pid;
 
 use super::body;
 use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, usage_of};
+use crate::frame::usage::Usage;
+use crate::frame::{Frame, PAYLOAD_MAX};
 use crate::message;
 use crate::proc::{directory, stat, threads_of};
-use crate::report::{Frame, PAYLOAD_MAX};
 use crate::sys;
 use crate::sys::namespaces::own_pid_namespace;
-use crate::usage::Usage;
 
 /// A part of a test's processes, in a cgroup of its own below that of the sandbox: a server that is to run out of memory, say, or
 /// to hang while its clients wait. See cgroups(7).

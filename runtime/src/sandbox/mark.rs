@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
 
-use crate::report::{Buffer, Frame, Moment};
+use crate::frame::{Buffer, Frame, Moment};
 use crate::sys;
 
 /// Whether a trace is wanted. The zygote sets it for all that it will fork.

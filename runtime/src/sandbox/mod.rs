@@ -31,7 +31,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, getpid, read, sethostname, setsid, write};
 
 use crate::cgroup::{self, Joining};
-use crate::report::{Buffer, Frame, Moment, Refusal, Step};
+use crate::frame::{Buffer, Frame, Moment, Refusal, Step};
 use crate::spec::{DEFAULT_HOSTNAME, Ids, Spec};
 use crate::sys::{self, Disposition, Message, SingleThreaded};
 use mark::mark;

@@ -11,8 +11,8 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
 use super::{Report, give_up};
+use crate::frame::{Buffer, Frame, REPORTED, Step};
 use crate::proc::Stat;
-use crate::report::{Buffer, Frame, REPORTED, Step};
 use crate::settings::settings;
 use crate::sys::{self, End, Waited};
 

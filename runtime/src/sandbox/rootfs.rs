@@ -29,7 +29,7 @@ use nix::unistd::{
 
 use super::{OrRefuse as _, Refused};
 use crate::cgroup::Joining;
-use crate::report::Step;
+use crate::frame::Step;
 use crate::sys;
 
 /// Where the host's tree is in the stage.

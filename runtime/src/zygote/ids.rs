@@ -18,8 +18,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, User, getegid, geteuid, write};
 
 use super::template::Failure;
+use crate::frame::{Buffer, FRAME_MAX, Frame, Step};
 use crate::proc::text_in;
-use crate::report::{Buffer, FRAME_MAX, Frame, Step};
 use crate::sys::{self, Cloned, SingleThreaded, errno_of};
 
 /// A map of one kind of ids.

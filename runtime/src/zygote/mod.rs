@@ -16,7 +16,7 @@
 pub(crate) mod facts;
 pub(crate) mod ids;
 mod plan;
-pub(crate) mod request;
+mod request;
 mod server;
 mod stage;
 mod sysctl;

@@ -25,8 +25,8 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
 use super::template::Failure;
+use crate::frame::Step;
 use crate::proc::{self, MOUNTINFO, Mount, hides_nothing, mounts_in};
-use crate::report::Step;
 use crate::sandbox::rootfs::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
 use crate::sys;
 

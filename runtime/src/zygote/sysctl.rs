@@ -19,7 +19,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Uid, fchownat, symlinkat};
 
 use super::template::Failure;
-use crate::report::Step;
+use crate::frame::Step;
 use crate::sys::{self, errno_of};
 
 /// The kernel's settings.

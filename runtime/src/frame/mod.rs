@@ -7,9 +7,15 @@
 //!
 //! The reader trusts nothing: what it can't decode is counted, and a test that caused it fails.
 
+pub(crate) mod address;
+pub(crate) mod changes;
+mod step;
+pub(crate) mod usage;
+
 use nix::errno::Errno;
 
 use crate::sys::{End, Fault};
+pub(crate) use step::Step;
 
 /// Begins every frame. A message without it was not written by us.
 const MAGIC: [u8; 4] = *b"\xbeJar";
@@ -25,116 +31,6 @@ pub(crate) const REPORTED: i32 = 90;
 
 /// With this status the test's process ends if it could not report, because the body had closed the descriptor.
 pub(crate) const UNREPORTED: i32 = 91;
-
-/// A step of the set-up: what was being done when the host refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Step {
-    /// Make the cgroup.
-    Cgroup,
-    /// Fork the zygote.
-    ForkZygote,
-    /// Cut the zygote off from what it has inherited.
-    Zygote,
-    /// Clone the template of sandboxes into user and mount namespaces.
-    Template,
-    /// Clone init into user and pid namespaces.
-    Clone,
-    /// Tell the test binary of init.
-    Birth,
-    /// Join the cgroup.
-    JoinCgroup,
-    /// Limit processes and threads without a cgroup.
-    ProcessLimit,
-    /// Tie init's life to the zygote's, and begin a session.
-    Session,
-    /// Put the standard streams and the report socket in their places.
-    Descriptors,
-    /// Do without a user namespace.
-    HostIds,
-    /// Map the sandbox's user and group ids.
-    MapIds,
-    /// Enter the other namespaces.
-    Namespaces,
-    /// Let go of the session keyring of the test binary.
-    Keyring,
-    /// Make a time namespace, and set its clocks.
-    Clocks,
-    /// Set the host name.
-    Hostname,
-    /// Bring `lo` up.
-    Loopback,
-    /// Cut the mount table off from the host's.
-    Propagation,
-    /// Mount the tmpfs that becomes the root.
-    Root,
-    /// Make a directory.
-    Directory,
-    /// Make a symbolic link.
-    Symlink,
-    /// Write a file.
-    File,
-    /// Show a path of the host.
-    Bind,
-    /// Make what is shown read-only.
-    ReadOnly,
-    /// Mount a file system.
-    Mount,
-    /// Lay a private copy over a tree of the host.
-    Copy,
-    /// Make the new root the root, and let go of the old one.
-    Pivot,
-    /// Go to the working directory.
-    WorkingDirectory,
-    /// Fork the test's process.
-    Fork,
-    /// Make the test's process ready for its test.
-    Process,
-    /// Become the user that the test asks for.
-    User,
-    /// Start the thread that the body runs on.
-    Thread,
-    /// Wait for the test's process.
-    Wait,
-}
-
-impl Step {
-    const ALL: [Self; 33] = [
-        Self::Cgroup,
-        Self::ForkZygote,
-        Self::Zygote,
-        Self::Template,
-        Self::Clone,
-        Self::Birth,
-        Self::JoinCgroup,
-        Self::ProcessLimit,
-        Self::Session,
-        Self::Descriptors,
-        Self::HostIds,
-        Self::MapIds,
-        Self::Namespaces,
-        Self::Keyring,
-        Self::Clocks,
-        Self::Hostname,
-        Self::Loopback,
-        Self::Propagation,
-        Self::Root,
-        Self::Directory,
-        Self::Symlink,
-        Self::File,
-        Self::Bind,
-        Self::ReadOnly,
-        Self::Mount,
-        Self::Copy,
-        Self::Pivot,
-        Self::WorkingDirectory,
-        Self::Fork,
-        Self::Process,
-        Self::User,
-        Self::Thread,
-        Self::Wait,
-    ];
-}
 
 /// A moment in the life of a sandbox, for traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,10 +115,9 @@ pub(crate) enum Frame<'a> {
     Ended { end: End, execed: bool, stays: bool, cpu: u64 },
     /// From the test: it asks what the sandbox has used. With it comes the descriptor to write that to.
     Usage,
-    /// From the test: it asks for a group of this name. With it comes a socket for what [`Handed`](crate::cgroup::Handed) is.
+    /// From the test: it asks for a group of this name. With it comes a socket for what the cgroup is.
     Group(&'a [u8]),
     /// From init, if the root is a copy: it is made, and nothing is changed yet. With it comes the tmpfs that holds what will be;
-    /// see [`Tree`](crate::host::copy::Tree).
     Copied,
     /// From the test: it asks what has changed in the copy. With it comes a socket for the answer.
     Changes,
@@ -404,10 +299,10 @@ mod tests {
             Frame::Group(b"db"),
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
-        for step in Step::ALL {
+        for step in Step::ALL.iter().copied() {
             frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM, said: b"no" }));
         }
-        for moment in Step::ALL.map(Moment::Done).into_iter().chain(Moment::OTHERS) {
+        for moment in Step::ALL.iter().copied().map(Moment::Done).chain(Moment::OTHERS) {
             frames.push(Frame::Mark { moment, at: 7, path: b"proc" });
         }
         frames

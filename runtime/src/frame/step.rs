@@ -1,0 +1,69 @@
+//! The steps in which a sandbox is set up, each with the words that a person reads when the host refuses it.
+
+use std::fmt::{self, Display, Formatter};
+
+/// Makes an enum of the steps, and a list of all. What a step does is its documentation too.
+macro_rules! steps {
+    ($($step:ident: $what:literal,)*) => {
+        /// A step of the set-up: what was being done when the host refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Step {
+            $(#[doc = $what] $step,)*
+        }
+
+        impl Step {
+            /// All of them, by their numbers.
+            pub(crate) const ALL: &[Self] = &[$(Self::$step),*];
+
+            /// What is done, to follow "could not".
+            pub(crate) const fn what(self) -> &'static str {
+                match self {
+                    $(Self::$step => $what,)*
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    Cgroup: "make a cgroup with the limits of the test",
+    ForkZygote: "fork the zygote, which makes all sandboxes",
+    Zygote: "prepare the zygote, which makes all sandboxes",
+    Template: "make the user and mount namespaces that sandboxes begin in",
+    Clone: "clone init into new user and pid namespaces",
+    Birth: "tell the test binary of init",
+    JoinCgroup: "join the cgroup",
+    ProcessLimit: "limit processes and threads",
+    Session: "begin a session that ends with the zygote",
+    Descriptors: "put the standard streams in place",
+    HostIds: "do without a user namespace",
+    MapIds: "map the ids of the user namespace",
+    Namespaces: "enter new mount, network, ipc, uts and cgroup namespaces",
+    Keyring: "begin an empty session keyring",
+    Clocks: "enter a new time namespace and set its clocks",
+    Hostname: "set the host name",
+    Loopback: "bring up the interface lo",
+    Propagation: "make the mount table private",
+    Root: "mount a tmpfs for the root",
+    Directory: "make a directory in the sandbox",
+    Symlink: "make a symbolic link in the sandbox",
+    File: "write a file in the sandbox",
+    Bind: "show a path of the host in the sandbox",
+    ReadOnly: "make a path read-only in the sandbox",
+    Mount: "mount a file system in the sandbox",
+    Copy: "lay a private copy over a tree of the host",
+    Pivot: "make the new root the root",
+    WorkingDirectory: "enter the working directory",
+    Fork: "fork the test's process",
+    Process: "prepare the test's process",
+    User: "become the user that the test asks for",
+    Thread: "start the thread of the body",
+    Wait: "wait for the test's process",
+}
+
+impl Display for Step {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what())
+    }
+}
