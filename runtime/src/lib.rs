@@ -95,27 +95,29 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, reason = "hosts, users and test bodies do the unexpected")]
 
 #[cfg(target_os = "linux")]
-mod access;
-#[cfg(target_os = "linux")]
 mod cgroup;
+#[cfg(target_os = "linux")]
+mod diagnosis;
 #[cfg(target_os = "linux")]
 mod frame;
 #[cfg(target_os = "linux")]
-mod host;
+mod harness;
 #[cfg(target_os = "linux")]
 mod json;
-#[cfg(target_os = "linux")]
-mod message;
 #[cfg(target_os = "linux")]
 pub mod ns;
 #[cfg(target_os = "linux")]
 mod proc;
+#[cfg(target_os = "linux")]
+mod rootfs;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
 mod spec;
+#[cfg(target_os = "linux")]
+mod start;
 #[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
@@ -130,7 +132,7 @@ pub use frame::changes::Change;
 #[cfg(target_os = "linux")]
 pub use frame::usage::Usage;
 #[cfg(target_os = "linux")]
-pub use host::doctor::{Diagnosis, doctor};
+pub use harness::doctor::{Diagnosis, doctor};
 #[cfg(target_os = "linux")]
 pub use sandbox::Group;
 #[cfg(target_os = "linux")]
@@ -283,7 +285,7 @@ pub use belljar_macros::isolated;
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_os = "linux")]
-    pub use crate::host::run;
+    pub use crate::harness::run;
     #[cfg(target_os = "linux")]
     pub use crate::sandbox::must_be_inside;
     #[cfg(target_os = "linux")]

@@ -12,7 +12,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::run::run;
 use super::{Cgroup, Controller, Directory, Location, Trouble};
 use crate::frame::PAYLOAD_MAX;
-use crate::message;
 use crate::proc::text_in;
 
 /// A group, as the test gets it: a directory for each hierarchy, and in the same order what is to be known of them.
@@ -59,7 +58,7 @@ impl Handed {
         match message {
             // The kernel passes on no more than this process may have.
             [0, descriptions @ ..] if descriptions.len() != directories.len() => {
-                Some(Err(NoGroup { errno: Some(Errno::EMFILE), text: message::too_many_descriptors() }))
+                Some(Err(NoGroup { errno: Some(Errno::EMFILE), text: too_many_descriptors() }))
             }
             [0, descriptions @ ..] => Some(Ok(Self::receive(descriptions, directories))),
             [1, e0, e1, e2, e3, text @ ..] => {
@@ -172,4 +171,20 @@ const EVENTS: &str = "cgroup.events";
 fn open_new(path: &Path) -> Result<OwnedFd, Trouble> {
     let made = fs::create_dir(path).and_then(|()| File::open(path));
     made.map(OwnedFd::from).map_err(|error| Trouble::new(path, &error))
+}
+
+/// The host refuses something to a group. `cause` is why, to follow a semicolon, if that is known.
+pub(crate) fn refused(group: &str, trouble: &Trouble, cause: Option<&str>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!("; {cause}"));
+    let place = match trouble {
+        Trouble::Missing(_) => String::new(),
+        Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", path.display()),
+    };
+    format!("belljar: the host does not let the group `{group}` have this: {place}{trouble}{cause}.")
+}
+
+fn too_many_descriptors() -> String {
+    "belljar: no group: this process may have no more open files. Each group needs up to five; close some, or raise the limit \
+     (`ulimit -n`)."
+        .to_owned()
 }

@@ -7,13 +7,14 @@
 //! Limits that a test writes are promises, and what keeps them from being made is [`Trouble`]. The others are best effort.
 
 mod find;
-mod groups;
+pub(crate) mod groups;
 mod limits;
 mod run;
 mod shared;
 mod systemd;
 
 use std::ffi::{CStr, CString};
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -26,6 +27,7 @@ use nix::sys::stat::Mode;
 use crate::proc::text_in;
 use crate::spec::Spec;
 use crate::sys::errno_of;
+use crate::text::error;
 pub(crate) use find::{chosen, limits_on_processes};
 pub(crate) use groups::{Handed, NoGroup};
 pub(crate) use limits::{DEFAULT_PIDS, Events, usage_of};
@@ -90,6 +92,26 @@ impl Trouble {
 
     fn new(path: &Path, error: &io::Error) -> Self {
         Self::Refused { path: path.to_owned(), errno: errno_of(error) }
+    }
+}
+
+/// How many processes are named.
+const NAMED: usize = 10;
+
+impl Display for Trouble {
+    /// What is the matter, but for where.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(controller) => {
+                write!(f, "no hierarchy that could be reached has the controller `{}`", controller.name())
+            }
+            Self::Foreign { names, .. } => {
+                let listed: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+                let listed = if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) };
+                write!(f, "it holds processes that are not of this test run{listed}, and so can't be divided")
+            }
+            Self::Refused { errno, .. } => f.write_str(&error(*errno)),
+        }
     }
 }
 

@@ -9,12 +9,15 @@
 
 pub(crate) mod address;
 pub(crate) mod changes;
+pub(crate) mod moments;
+pub(crate) mod refusal;
 mod step;
 pub(crate) mod usage;
 
 use nix::errno::Errno;
 
 use crate::sys::{End, Fault};
+pub(crate) use refusal::Refusal;
 pub(crate) use step::Step;
 
 /// Begins every frame. A message without it was not written by us.
@@ -71,15 +74,6 @@ impl Moment {
         let step = Step::ALL.get(at).copied().map(Self::Done);
         step.or_else(|| Self::OTHERS.get(at.checked_sub(Step::ALL.len())?).copied())
     }
-}
-
-/// A step that failed: which one, on what, and why. `path` may be empty, and so may `said`, which is what a program said that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal<'a> {
-    pub(crate) step: Step,
-    pub(crate) path: &'a [u8],
-    pub(crate) errno: Errno,
-    pub(crate) said: &'a [u8],
 }
 
 /// The most bytes of a path in a refusal. What was said has the rest of the frame.

@@ -19,13 +19,13 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
-use super::mark::{self, mark};
-use super::{Birth, OrRefuse as _, Refused, Report, map_ids};
+use super::{Birth, Report, map_ids, words};
 use crate::frame::address::decode_test;
 use crate::frame::changes::{self, Change};
+use crate::frame::moments::{self, record};
+use crate::frame::refusal::{OrRefuse as _, Refused};
 use crate::frame::usage::{USAGE_SIZE, Usage};
 use crate::frame::{Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Step, UNREPORTED};
-use crate::message;
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, SingleThreaded};
 use crate::whereabouts::Whereabouts;
@@ -60,16 +60,16 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
     // What the `main` of every Rust program does.
     sys::set_disposition(libc::SIGPIPE, Disposition::Ignore);
     if let Some([monotonic, _]) = birth.spec.time {
-        mark::clock_is_ahead_by(monotonic);
+        moments::clock_is_ahead_by(monotonic);
     }
-    mark(Moment::Waits, c"");
+    record(Moment::Waits, c"");
     let test = match receive(&report) {
         Ok(Some(test)) => *TEST.get_or_init(|| test),
         // The test binary wants no test of this sandbox any more.
         Ok(None) => sys::exit_now(0),
         Err(errno) => give_up(&report, (Step::Process, c"", errno)),
     };
-    mark(Moment::Told, c"");
+    record(Moment::Told, c"");
     let report = REPORT.get_or_init(|| report);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     match ready.and_then(|()| fstat(&report.0)) {
@@ -160,7 +160,7 @@ fn run_body(test: &'static Test) -> thread::Result<u8> {
     if cfg!(panic = "abort") {
         report_panics();
     }
-    mark(Moment::BodyBegins, c"");
+    record(Moment::BodyBegins, c"");
     let result = catch_unwind(AssertUnwindSafe(test.body));
     if sys::is_marked_process() {
         return result;
@@ -180,7 +180,7 @@ fn report_panics() {
         print(info);
         let Some(report) = REPORT.get().filter(|_| sys::is_marked_process()) else { return };
         let _ = OVER.set(());
-        mark(Moment::BodyEnds, c"");
+        record(Moment::BodyEnds, c"");
         let reported = check(report).and_then(|()| send_text(report, info.payload()));
         end(reported.and_then(|outcome| report.send(&Frame::Finished(outcome))))
     }));
@@ -191,7 +191,7 @@ fn report_panics() {
 pub fn must_be_inside(test: &str) {
     if TEST.get().is_none() {
         // Past the harness, which could not print it any more.
-        let _ = io::stderr().write_all(message::outside(test).as_bytes());
+        let _ = io::stderr().write_all(words::outside(test).as_bytes());
         process::exit(PANICKED)
     }
 }
@@ -200,7 +200,7 @@ pub fn must_be_inside(test: &str) {
 /// so that no test may expect it.
 pub(crate) fn must_be_outside(test: &str) {
     if let Some(outer) = TEST.get() {
-        let _ = io::stderr().write_all(message::called_inside(test, outer.short_name()).as_bytes());
+        let _ = io::stderr().write_all(words::called_inside(test, outer.short_name()).as_bytes());
         process::exit(PANICKED)
     }
 }
@@ -219,11 +219,11 @@ pub(super) fn report() -> Option<&'static Report> {
 /// Asks the test binary, outside, what has changed in the copy that is the root.
 pub(crate) fn changes() -> io::Result<Vec<Change>> {
     let unsupported = |text| io::Error::new(io::ErrorKind::Unsupported, text);
-    let report = report().ok_or_else(|| unsupported(message::no_changes_outside()))?;
+    let report = report().ok_or_else(|| unsupported(words::no_changes()))?;
     let mut errno = [0; size_of::<i32>()];
-    let answer = report.ask(&Frame::Changes, &mut errno)?.ok_or_else(|| unsupported(message::no_changes_outside()))?;
+    let answer = report.ask(&Frame::Changes, &mut errno)?.ok_or_else(|| unsupported(words::no_changes()))?;
     match (Errno::from_raw(i32::from_ne_bytes(errno)), answer.fds.into_iter().next()) {
-        (Errno::ENODATA, _) => Err(unsupported(message::no_copy())),
+        (Errno::ENODATA, _) => Err(unsupported(words::no_copy())),
         (_, Some(file)) => {
             let (mut file, mut list) = (File::from(file), Vec::new());
             file.rewind()?;
@@ -252,7 +252,7 @@ pub(crate) fn usage() -> Option<Usage> {
 
 fn finish(report: &Report, result: thread::Result<u8>) -> nix::Result<()> {
     check(report)?;
-    mark(Moment::BodyEnds, c"");
+    record(Moment::BodyEnds, c"");
     let outcome = match result {
         Ok(status) => Outcome::Returned(status),
         Err(payload) => {

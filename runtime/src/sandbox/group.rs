@@ -13,11 +13,11 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::body;
+use super::{body, words};
+use crate::cgroup::groups::refused;
 use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, usage_of};
 use crate::frame::usage::Usage;
 use crate::frame::{Frame, PAYLOAD_MAX};
-use crate::message;
 use crate::proc::{directory, stat, threads_of};
 use crate::sys;
 use crate::sys::namespaces::own_pid_namespace;
@@ -83,9 +83,9 @@ impl Group {
     /// ```
     pub fn new(name: &str) -> io::Result<Self> {
         if !Handed::is_name(name) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message::bad_group_name(name)));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, words::bad_name(name)));
         }
-        let outside = || io::Error::new(io::ErrorKind::Unsupported, message::no_group_outside(name));
+        let outside = || io::Error::new(io::ErrorKind::Unsupported, words::no_group(name));
         let report = body::report().ok_or_else(outside)?;
         let mut buffer = [0; PAYLOAD_MAX];
         let received = report.ask(&Frame::Group(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
@@ -248,7 +248,7 @@ impl Group {
             None => pids.contains(&0),
         };
         if is_elsewhere {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, message::group_is_elsewhere(&self.name)));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, words::is_elsewhere(&self.name)));
         }
         pids.retain(|pid| *pid != 0);
         Ok(pids)
@@ -279,12 +279,12 @@ impl Group {
     /// ```
     pub fn freeze(&self) -> io::Result<()> {
         if self.pids()?.contains(&process::id()) {
-            return Err(io::Error::new(io::ErrorKind::Deadlock, message::group_has_caller(&self.name)));
+            return Err(io::Error::new(io::ErrorKind::Deadlock, words::has_caller(&self.name)));
         }
         match self.unified() {
             Some(directory) => directory.freeze(true).map_err(|trouble| self.refused(&trouble)),
             None if is_stopped(process::id()).is_none() => {
-                Err(io::Error::new(io::ErrorKind::Unsupported, message::group_needs_proc(&self.name)))
+                Err(io::Error::new(io::ErrorKind::Unsupported, words::freezing_needs_proc(&self.name)))
             }
             // One that has ended has no state.
             None => self.signal_until(Signal::SIGSTOP, |pid| is_stopped(pid) == Some(false)),
@@ -356,7 +356,7 @@ impl Group {
     }
 
     fn bad_value(&self, value: impl Display, expected: &str) -> io::Error {
-        let text = message::bad_group_value(&self.name, &value.to_string(), expected);
+        let text = words::bad_value(&self.name, &value.to_string(), expected);
         io::Error::new(io::ErrorKind::InvalidInput, text)
     }
 
@@ -394,7 +394,7 @@ impl Group {
     }
 
     fn refused(&self, trouble: &Trouble) -> io::Error {
-        io::Error::new(kind_of(trouble.errno()), message::group_refused(&self.name, trouble, None))
+        io::Error::new(kind_of(trouble.errno()), refused(&self.name, trouble, None))
     }
 }
 

@@ -4,12 +4,10 @@
 //! makes system calls, on data that the template has prepared, and allocates nothing. Each step that fails ends it with a
 //! frame that says which, on what path, and why. When all steps are done it forks the test and becomes the [`reaper`].
 
-pub(crate) mod rootfs;
-
 mod body;
 mod group;
-pub(crate) mod mark;
 mod reaper;
+mod words;
 
 pub use body::must_be_inside;
 pub(crate) use body::{changes, must_be_outside, usage, whereabouts};
@@ -31,10 +29,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, getpid, read, sethostname, setsid, write};
 
 use crate::cgroup::{self, Joining};
+use crate::frame::moments::{self, record};
+use crate::frame::refusal::{OrRefuse as _, Refused};
 use crate::frame::{Buffer, Frame, Moment, Refusal, Step};
+use crate::rootfs::build;
 use crate::spec::{DEFAULT_HOSTNAME, Ids, Spec};
 use crate::sys::{self, Disposition, Message, SingleThreaded};
-use mark::mark;
 
 /// Where the report socket goes: out of the way of tests that expect their descriptors to begin at 3.
 const REPORT_FD: RawFd = 255;
@@ -42,7 +42,7 @@ const REPORT_FD: RawFd = 255;
 /// What init is born with.
 pub(crate) struct Birth<'z> {
     pub(crate) spec: &'static Spec,
-    pub(crate) plan: &'z rootfs::Plan,
+    pub(crate) plan: &'z build::Plan,
     /// The directory `/proc` of the host.
     pub(crate) proc: BorrowedFd<'z>,
     /// The template's pidfd.
@@ -91,29 +91,9 @@ pub(crate) fn send(report: BorrowedFd<'_>, frame: &Frame<'_>) -> nix::Result<()>
     sys::send(report, frame.encode(&mut buffer))
 }
 
-/// A step that failed, as `Result` carries it. The path is one of the plan's.
-pub(crate) type Refused<'p> = (Step, &'p CStr, Errno);
-
-/// Names the step that an error belongs to, and tells of one that is done.
-pub(crate) trait OrRefuse<T> {
-    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>>;
-}
-
-impl<T> OrRefuse<T> for nix::Result<T> {
-    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>> {
-        match self {
-            Ok(value) => {
-                mark(Moment::Done(step), path);
-                Ok(value)
-            }
-            Err(errno) => Err((step, path, errno)),
-        }
-    }
-}
-
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
 pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
-    mark(Moment::Begins, c"");
+    record(Moment::Begins, c"");
     let begun = live_no_longer_than(birth.template)
         .and_then(|()| tell_of_birth(birth))
         .and_then(|()| join_cgroup(birth))
@@ -169,7 +149,7 @@ fn set_up<'b>(birth: &'b Birth<'_>) -> Result<Option<OwnedFd>, Refused<'b>> {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
     // 5. The file system.
-    rootfs::build(birth.plan, birth.joining)
+    build::build(birth.plan, birth.joining)
 }
 
 fn leave_session_keyring(has_none: bool) -> Result<(), Refused<'static>> {
@@ -257,7 +237,7 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
         // The other one may be closed.
         give_up(report.0.as_fd(), (Step::Descriptors, c"", errno));
     }
-    mark::tell(report.0.as_fd());
+    moments::tell(report.0.as_fd());
     Ok(report)
 }
 
@@ -288,7 +268,7 @@ fn map_ids_of(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
         (Ids::One, _) => map_ids(birth.proc, ["0 0 1\n", "0 0 1\n"]),
         (Ids::Range(_), Some(mapped)) => match read(mapped, &mut [0; size_of::<u64>()]) {
             Ok(_) => {
-                mark(Moment::Done(Step::MapIds), c"");
+                record(Moment::Done(Step::MapIds), c"");
                 Ok(())
             }
             Err(_) => sys::exit_now(1),

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, User, getegid, geteuid, write};
 
-use super::template::Failure;
+use crate::frame::refusal::Failure;
 use crate::frame::{Buffer, FRAME_MAX, Frame, Step};
 use crate::proc::text_in;
 use crate::sys::{self, Cloned, SingleThreaded, errno_of};

@@ -13,16 +13,11 @@
 //! This file is the test binary's side. The [server] is the zygote.
 #![expect(unsafe_code, reason = "the fork itself")]
 
-pub(crate) mod facts;
 pub(crate) mod ids;
-mod plan;
 mod request;
 mod server;
-mod stage;
-mod sysctl;
 mod template;
 
-use std::ffi::{c_char, c_int};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -32,11 +27,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid};
 
-use crate::cgroup::{self, Joining};
-use crate::host::{account, doctor, policy, repeats, spares, trace};
-use crate::proc::arguments;
+use crate::cgroup::Joining;
 use crate::sandbox::Channel;
-use crate::settings::settings;
 use crate::spec::Spec;
 use crate::sys::{self, Cloned, Constructor, MainArguments};
 use request::Request;
@@ -58,33 +50,14 @@ const PATIENCE_MS: u16 = 10_000;
 /// Set when this process begins to end.
 static ENDING: OnceLock<()> = OnceLock::new();
 
-/// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
-/// glibc passes it the arguments of `main`. musl passes nothing, and constructors there expect nothing.
-/// Miri can't fork.
-#[used]
-#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
-static ENTRY: Constructor = enter;
-
-extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
-    // Before the fork, so that both processes go by the same.
-    settings();
-    let form = doctor::asked();
-    if runs_tests() {
-        let zygote = start(MainArguments(argc, argv, envp));
-        // Nobody else sets it: constructors run once.
-        let _ = ZYGOTE.set(zygote);
-        if let Some(form) = form {
-            doctor::answer(form);
-        }
-    }
+/// Forks the zygote. `leave` is called when this process exits. Returns whether there is a zygote; if there is none, each test says why.
+pub(crate) fn start(entry: &'static Constructor, arguments: MainArguments, leave: extern "C" fn()) -> bool {
+    // Nobody else sets it: constructors run once.
+    let _ = ZYGOTE.set(fork(entry, arguments, leave));
+    matches!(ZYGOTE.get(), Some(Ok(_)))
 }
 
-/// Whether the arguments leave a libtest harness anything to run.
-fn runs_tests() -> bool {
-    !arguments().iter().skip(1).any(|argument| argument == "--list" || argument == "--help" || argument == "-h")
-}
-
-fn start(arguments: MainArguments) -> nix::Result<Zygote> {
+fn fork(entry: &'static Constructor, arguments: MainArguments, leave: extern "C" fn()) -> nix::Result<Zygote> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let (ours, theirs) = (sys::above_standard_streams(ours)?, sys::above_standard_streams(theirs)?);
     let owner = getpid();
@@ -98,14 +71,13 @@ fn start(arguments: MainArguments) -> nix::Result<Zygote> {
     };
     match cloned? {
         Cloned::Parent(pidfd) => {
-            sys::at_exit(end_zygote)?;
-            spares::watch_mounts();
+            sys::at_exit(leave)?;
             Ok(Zygote { requests: ours, pidfd: sys::above_standard_streams(pidfd)?, owner })
         }
         Cloned::Child(proof) => {
             drop(ours);
-            // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
-            let run_constructors = || unsafe { sys::run_constructors_behind(&raw const ENTRY, arguments) };
+            // SAFETY: the entry lies in `.init_array`, and it is its turn.
+            let run_constructors = || unsafe { sys::run_constructors_behind(entry, arguments) };
             server::serve(theirs, owner, run_constructors, &proof)
         }
     }
@@ -116,27 +88,23 @@ fn is_single_threaded() -> bool {
     fs::metadata("/proc/self/task").is_ok_and(|threads| threads.nlink() == 3)
 }
 
-/// Lets the zygote end, and waits until it has, so that nothing is left when the test binary is gone.
-extern "C" fn end_zygote() {
-    if let Some(Ok(zygote)) = ZYGOTE.get() {
-        if zygote.is_own() {
-            let _ = ENDING.set(());
-            let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
-            // Somebody may have stopped it.
-            let _ = sys::go_on(zygote.pidfd.as_fd());
-            // One that waits for a template that somebody has stopped is killed, and with it all templates.
-            let timeout = PollTimeout::from(PATIENCE_MS);
-            if poll(&mut [PollFd::new(zygote.as_fd(), PollFlags::POLLIN)], timeout) == Ok(0) {
-                let _ = sys::kill(zygote.as_fd());
-            }
-            let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
-            cgroup::clean_up();
-            account::print();
-            trace::print();
-            policy::print();
-            repeats::print();
-        }
+/// Lets the zygote end, and waits until it has, so that nothing is left when the test binary is gone. Returns whether this process had
+/// one of its own.
+pub(crate) fn end() -> bool {
+    let Some(Ok(zygote)) = ZYGOTE.get().filter(|zygote| zygote.as_ref().is_ok_and(Zygote::is_own)) else {
+        return false;
+    };
+    let _ = ENDING.set(());
+    let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
+    // Somebody may have stopped it.
+    let _ = sys::go_on(zygote.pidfd.as_fd());
+    // One that waits for a template that somebody has stopped is killed, and with it all templates.
+    let timeout = PollTimeout::from(PATIENCE_MS);
+    if poll(&mut [PollFd::new(zygote.as_fd(), PollFlags::POLLIN)], timeout) == Ok(0) {
+        let _ = sys::kill(zygote.as_fd());
     }
+    let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
+    true
 }
 
 /// Whether this process has begun to end, and so to end the zygote and all sandboxes.

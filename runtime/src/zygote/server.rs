@@ -15,14 +15,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
-use super::facts::Facts;
+use super::ids;
 use super::request::{REQUEST_SIZE, Request};
-use super::template::{self, Birth, Failure, Inherited, Kind};
-use super::{ids, plan, sysctl};
-use crate::access::closed_above;
+use super::template::{self, Birth, Inherited, Kind};
 use crate::frame::Step;
+use crate::frame::moments;
+use crate::frame::refusal::Failure;
 use crate::proc::{MountWatch, text_of};
-use crate::sandbox::mark;
+use crate::rootfs::access::closed_above;
+use crate::rootfs::facts::Facts;
+use crate::rootfs::{plan, sysctl};
 use crate::settings::{Variable, settings};
 use crate::spec::{Ids, Spec};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
@@ -54,7 +56,7 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, run_constructors: impl FnOnce
 fn refuse_all(requests: &OwnedFd, failure: &Failure) -> ! {
     let mut message = [0; REQUEST_SIZE];
     while let Some((_, request)) = template::next_request(requests, &mut message) {
-        request.iter().for_each(|request| failure.tell(request));
+        request.iter().for_each(|request| template::tell(request, failure));
     }
     sys::exit_now(1)
 }
@@ -110,7 +112,7 @@ impl Server {
         // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
         setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed)?;
         if settings().trace.is_some() {
-            mark::want();
+            moments::want();
         }
         // A test may start a test binary itself, which would go by them.
         for variable in Variable::ALL.into_iter().filter(|variable| !variable.is_for_tests()) {
@@ -150,13 +152,13 @@ impl Server {
         }
         let kind = Kind { closed: host.closed(request.spec), ..Kind::of(request.spec, &host.facts) };
         if kind.ids == Ids::Host && !host.facts.is_real_root {
-            return Failure::new(Step::HostIds, "", Errno::EPERM).tell(request);
+            return template::tell(request, &Failure::new(Step::HostIds, "", Errno::EPERM));
         }
         loop {
             let known = self.templates.iter().position(|template| template.kind == kind);
             let at = match known.map_or_else(|| self.make_template(kind.clone(), proof), Ok) {
                 Ok(at) => at,
-                Err(failure) => return failure.tell(request),
+                Err(failure) => return template::tell(request, &failure),
             };
             match sys::send_with_fds(self.templates[at].requests.as_fd(), message, &request.descriptors()) {
                 // It has ended: it was killed, or could not be made ready, and has told those who asked.
@@ -167,7 +169,7 @@ impl Server {
                         return;
                     }
                 }
-                Err(errno) => return Failure::new(Step::Zygote, "", errno).tell(request),
+                Err(errno) => return template::tell(request, &Failure::new(Step::Zygote, "", errno)),
                 Ok(()) => return,
             }
         }

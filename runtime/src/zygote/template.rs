@@ -26,15 +26,17 @@ use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::facts::Facts;
 use super::ids::{self, Maps};
-use super::plan::{self, Host, Planned};
 use super::request::{REQUEST_SIZE, Request};
-use super::stage::{self, Props, Stage};
-use super::sysctl;
-use crate::frame::{Frame, Moment, Refusal, Step};
+use crate::frame::moments;
+use crate::frame::refusal::Failure;
+use crate::frame::{Frame, Moment, Step};
 use crate::proc::Mount;
-use crate::sandbox::{self, mark};
+use crate::rootfs::facts::Facts;
+use crate::rootfs::plan::{self, Host, Planned};
+use crate::rootfs::stage::{self, Props, Stage};
+use crate::rootfs::sysctl;
+use crate::sandbox;
 use crate::spec::{Ids, Spec};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 
@@ -69,41 +71,10 @@ pub(super) struct Inherited {
     pub(super) command: CString,
 }
 
-/// A step that failed in the zygote or in a template.
-pub(super) struct Failure {
-    step: Step,
-    path: PathBuf,
-    errno: Errno,
-    /// What a program said that failed.
-    said: Vec<u8>,
-}
-
-impl Failure {
-    pub(super) fn new(step: Step, path: impl Into<PathBuf>, errno: Errno) -> Self {
-        Self { step, path: path.into(), errno, said: Vec::new() }
-    }
-
-    /// A program has failed, and has said this.
-    pub(super) fn of_program(step: Step, program: &str, errno: Errno, said: Vec<u8>) -> Self {
-        Self { step, path: program.into(), errno, said }
-    }
-
-    pub(super) fn as_refusal(&self) -> Refusal<'_> {
-        let Self { step, path, errno, said } = self;
-        Refusal { step: *step, path: path.as_os_str().as_bytes(), errno: *errno, said }
-    }
-
-    /// Tells the test binary why it gets no sandbox. If even this fails, the test binary is gone, or sees that all ends of the channel
-    /// are closed.
-    pub(super) fn tell(&self, request: &Request) {
-        let _ = sandbox::send(request.channel.report.as_fd(), &Frame::Refused(self.as_refusal()));
-    }
-}
-
-impl From<Refusal<'_>> for Failure {
-    fn from(Refusal { step, path, errno, said }: Refusal<'_>) -> Self {
-        Self { step, path: OsStr::from_bytes(path).into(), errno, said: said.to_vec() }
-    }
+/// Tells the test binary why it gets no sandbox. If even this fails, the test binary is gone, or sees that all ends of the channel are
+/// closed.
+pub(super) fn tell(request: &Request, failure: &Failure) {
+    let _ = sandbox::send(request.channel.report.as_fd(), &Frame::Refused(failure.as_refusal()));
 }
 
 /// The next request and how long its message is. The request may be one that can't be read. `None` if there will be no more.
@@ -149,7 +120,7 @@ pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) 
 fn give_up(requests: &OwnedFd, failure: &Failure) -> ! {
     let mut message = [0; REQUEST_SIZE];
     while let Some((_, request)) = next_request(requests, &mut message) {
-        request.iter().for_each(|request| failure.tell(request));
+        request.iter().for_each(|request| tell(request, failure));
         // From now on nobody can ask. Who has asked before is told.
         let _ = shutdown(requests.as_raw_fd(), Shutdown::Read);
     }
@@ -232,10 +203,10 @@ impl<'i> Template<'i> {
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
     fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
-        mark::tell(request.channel.report.as_fd());
-        mark::mark(Moment::Requested, c"");
+        moments::tell(request.channel.report.as_fd());
+        moments::record(Moment::Requested, c"");
         if let Err(failure) = self.try_to_clone_init(&request, proof) {
-            failure.tell(&request);
+            tell(&request, &failure);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::spares;
+use super::prepared;
 use crate::zygote::Zygote;
 
 struct Turns {
@@ -55,7 +55,7 @@ impl Turn {
             turns.most = turns.most.min(turns.taken.saturating_sub(1).max(1));
         }
         // From now on, none are made.
-        spares::drop_all();
+        prepared::drop_all();
         drop(self);
         Self::take(zygote)
     }

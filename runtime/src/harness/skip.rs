@@ -5,7 +5,8 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::judge::Verdict;
-use crate::message::{self, Page};
+use super::words;
+use crate::diagnosis::Page;
 use crate::settings::{Unsupported, settings};
 use crate::spec::Test;
 
@@ -50,6 +51,6 @@ pub(super) fn verdict(test: &'static Test, page: Page) -> Verdict {
 pub(crate) fn print() {
     let skipped = mem::take(&mut told().skipped);
     if !skipped.is_empty() {
-        let _ = io::stderr().write_all(message::skipped(&skipped).as_bytes());
+        let _ = io::stderr().write_all(words::skipped(&skipped).as_bytes());
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use super::judge::{Evidence, Verdict, judge};
-use crate::message;
+use super::words;
 use crate::settings::{OnFail, settings};
 use crate::spec::{Spec, Test};
 
@@ -13,7 +13,7 @@ fn is_wanted() -> bool {
 
 /// What is said of a test whose sandbox is kept because its time is up.
 pub(super) fn out_of_time(test: &Test) -> Option<String> {
-    is_wanted().then(|| message::out_of_time(test.short_name()))
+    is_wanted().then(|| words::out_of_time(test.short_name()))
 }
 
 /// What is said of a test whose sandbox is kept because it has failed, if it has.
@@ -25,8 +25,8 @@ pub(super) fn failure(test: &Test, evidence: &Evidence) -> Option<String> {
     match (judge(test, evidence).ok()?, test.should_panic) {
         (Verdict::Failed(text), _) => Some(text),
         (Verdict::Panicked(text), Some(expected)) if text.as_deref().unwrap_or_default().contains(expected) => None,
-        (Verdict::Panicked(text), _) => Some(message::panicked(name, text.as_deref())),
-        (Verdict::Passed, Some(_)) => Some(message::did_not_panic(name)),
+        (Verdict::Panicked(text), _) => Some(words::panicked(name, text.as_deref())),
+        (Verdict::Passed, Some(_)) => Some(words::did_not_panic(name)),
         (Verdict::Passed, None) | (Verdict::Skipped(_), _) => None,
     }
 }
@@ -34,5 +34,5 @@ pub(super) fn failure(test: &Test, evidence: &Evidence) -> Option<String> {
 /// Tells how to enter the sandbox with this init, and how to let it go. The harness keeps what tests print until they are over: it is
 /// told past the harness.
 pub(super) fn tell(failure: &str, spec: &Spec, init: u32) {
-    let _ = writeln!(io::stderr(), "{}", message::kept(failure, spec, init));
+    let _ = writeln!(io::stderr(), "{}", words::kept(failure, spec, init));
 }

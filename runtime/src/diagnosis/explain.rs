@@ -10,13 +10,13 @@ use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::{Group, User, getegid, geteuid};
 
-use super::judge::OwnedRefusal;
-use super::surroundings::{Barrier, Place, Surroundings, security_context};
-use crate::access::closed_above;
+use super::Cause;
+use super::environment::{Barrier, Place, Surroundings, security_context};
 use crate::cgroup::{self, Trouble};
 use crate::frame::Step;
-use crate::message::Cause;
+use crate::frame::refusal::OwnedRefusal;
 use crate::proc::{self, has_capability, mount_points, text_of};
+use crate::rootfs::access::closed_above;
 use crate::spec::{Ids, Spec};
 use crate::sys::errno_of;
 use crate::sys::probe::{self, Answer};
@@ -26,7 +26,7 @@ use crate::zygote::ids;
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// The most likely cause of a refusal; unknown if the host shows none.
-pub(super) fn explain(spec: &Spec, refusal: &OwnedRefusal) -> Cause {
+pub(crate) fn explain(spec: &Spec, refusal: &OwnedRefusal) -> Cause {
     let around = Surroundings::look();
     let OwnedRefusal { step, path, errno, .. } = refusal;
     // What is shown is named by an absolute path, and its place in a root of the sandbox's own by a relative one.
@@ -67,12 +67,12 @@ fn explain_ids(wanted: Ids, OwnedRefusal { step, path, errno, said }: &OwnedRefu
 }
 
 /// A cause for which nothing was seen.
-pub(super) fn unknown() -> Cause {
+pub(crate) fn unknown() -> Cause {
     Cause::unknown(&Surroundings::look())
 }
 
 /// Why a device can't be opened, which a sandbox shows as it is.
-pub(super) fn device(path: &str, errno: Errno) -> Cause {
+pub(crate) fn device(path: &str, errno: Errno) -> Cause {
     let around = Surroundings::look();
     match (errno, fs::metadata(path)) {
         (Errno::EACCES, Ok(metadata)) => {
@@ -250,7 +250,7 @@ fn hides(barrier: &Barrier, path: &Path) -> bool {
 }
 
 /// The most likely cause of there being no cgroup for the limits that a test has written.
-pub(super) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
+pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
     let around = Surroundings::look();
     if !around.has_proc {
         return Some(Cause::no_proc());

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::explain::explain;
 use super::timeout_of;
+use super::words;
 use crate::cgroup::Events;
+use crate::diagnosis::Page;
+use crate::diagnosis::explain;
+use crate::frame::refusal::OwnedRefusal;
 use crate::frame::usage::Usage;
 use crate::frame::{Outcome, REPORTED, Step, UNREPORTED};
-use crate::host::census::Process;
-use crate::message::{self, Page};
+use crate::harness::processes::Process;
 use crate::spec::{Spec, Test};
 use crate::sys::{self, End, Fault};
 use crate::zygote::is_ending;
@@ -73,22 +75,6 @@ pub(crate) struct Largest {
     pub(crate) had_children: bool,
 }
 
-/// A step of the set-up that failed.
-#[derive(Debug)]
-pub(crate) struct OwnedRefusal {
-    pub(crate) step: Step,
-    pub(crate) path: String,
-    pub(crate) errno: Errno,
-    /// What a program said that failed.
-    pub(crate) said: String,
-}
-
-impl OwnedRefusal {
-    pub(crate) fn new(step: Step, errno: Errno) -> Self {
-        Self { step, path: String::new(), errno, said: String::new() }
-    }
-}
-
 /// How the test's process ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
@@ -127,14 +113,14 @@ pub(crate) enum Obstacle {
 pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacle> {
     let name = test.short_name();
     if let (Events { oom_kills: 1.., memory_peak, .. }, Some(limit)) = (evidence.events, test.spec.memory) {
-        let text = message::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref());
+        let text = words::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref());
         return Ok(Verdict::Failed(text));
     }
     if let (Some(running), Some(timeout)) = (&evidence.timed_out, timeout_of(test)) {
-        return Ok(Verdict::Failed(message::timed_out(name, timeout, test.timeout.is_some(), running)));
+        return Ok(Verdict::Failed(words::timed_out(name, timeout, test.timeout.is_some(), running)));
     }
     if let (Some(makers), Some(timeout)) = (&evidence.unanswered, timeout_of(test)) {
-        return Ok(Verdict::Failed(message::unanswered(name, timeout, test.timeout.is_some(), makers)));
+        return Ok(Verdict::Failed(words::unanswered(name, timeout, test.timeout.is_some(), makers)));
     }
     if let Some(refusal) = &evidence.refused {
         return Err(refused(&test.spec, refusal));
@@ -156,23 +142,23 @@ pub(crate) fn refused(spec: &Spec, refusal: &OwnedRefusal) -> Obstacle {
 
 fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
     if let Some(errno) = evidence.watching_failed {
-        return Verdict::Failed(message::watching_failed(name, errno));
+        return Verdict::Failed(words::watching_failed(name, errno));
     }
     let Some(ended) = evidence.ended else {
         return Verdict::Failed(match evidence {
-            _ if is_ending() => message::binary_ends(name),
-            Evidence { zygote_gone: true, .. } => message::zygote_gone(name),
-            Evidence { unborn: true, .. } => message::unborn(name),
-            Evidence { shut_down: true, .. } => message::unreported(name),
-            _ => message::init_gone(name, evidence.init_ended),
+            _ if is_ending() => words::binary_ends(name),
+            Evidence { zygote_gone: true, .. } => words::zygote_gone(name),
+            Evidence { unborn: true, .. } => words::unborn(name),
+            Evidence { shut_down: true, .. } => words::unreported(name),
+            _ => words::init_gone(name, evidence.init_ended),
         });
     };
     match (evidence.outcome, ended.end) {
         (None, _) => Verdict::Failed(ended_early(name, evidence, ended)),
-        (Some(_), _) if evidence.rubbish > 0 => Verdict::Failed(message::rubbish(name, evidence.rubbish)),
+        (Some(_), _) if evidence.rubbish > 0 => Verdict::Failed(words::rubbish(name, evidence.rubbish)),
         (Some(outcome), End::Exited(REPORTED)) => match outcome {
             Outcome::Returned(0) => Verdict::Passed,
-            Outcome::Returned(status) => Verdict::Failed(message::returned_failure(name, status)),
+            Outcome::Returned(status) => Verdict::Failed(words::returned_failure(name, status)),
             Outcome::Panicked { text: true } => {
                 Verdict::Panicked(Some(String::from_utf8_lossy(&evidence.panic_text).into_owned()))
             }
@@ -183,7 +169,7 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
                 Outcome::Returned(_) => "returned",
                 Outcome::Panicked { .. } => "panicked",
             };
-            Verdict::Failed(message::ended_badly_after(name, what, end))
+            Verdict::Failed(words::ended_badly_after(name, what, end))
         }
     }
 }
@@ -191,12 +177,12 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
 /// The message about a process that ended with the body not over.
 fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed, .. }: Ended) -> String {
     match (end, evidence.fault) {
-        _ if execed => message::execed(name, end),
-        (End::Exited(UNREPORTED), _) if !evidence.exiting => message::unreported(name),
-        (End::Exited(_), _) => message::ended_before_return(name, end, evidence.exiting),
-        (End::Killed { .. }, Some(Fault::StackOverflow)) => message::stack_overflow(name),
-        (End::Killed { .. }, Some(Fault::Access { address: Some(address) })) => message::fault(name, end, address),
-        (End::Killed { signal: libc::SIGSEGV, .. }, None) => message::stack_overflow_elsewhere(name, end),
-        (End::Killed { .. }, _) => message::killed(name, end),
+        _ if execed => words::execed(name, end),
+        (End::Exited(UNREPORTED), _) if !evidence.exiting => words::unreported(name),
+        (End::Exited(_), _) => words::ended_before_return(name, end, evidence.exiting),
+        (End::Killed { .. }, Some(Fault::StackOverflow)) => words::stack_overflow(name),
+        (End::Killed { .. }, Some(Fault::Access { address: Some(address) })) => words::fault(name, end, address),
+        (End::Killed { signal: libc::SIGSEGV, .. }, None) => words::stack_overflow_elsewhere(name, end),
+        (End::Killed { .. }, _) => words::killed(name, end),
     }
 }

@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(2);
 
 /// The directories that a plan has listed, and the files that it has a copy of, each as it was before.
 #[derive(Default)]
-pub(in crate::zygote) struct Basis(Vec<(PathBuf, Option<Version>)>);
+pub(crate) struct Basis(Vec<(PathBuf, Option<Version>)>);
 
 /// What differs after each change: of the entries of a directory, or of a file.
 #[derive(PartialEq, Eq)]
@@ -24,17 +24,17 @@ struct Version {
 
 impl Basis {
     /// Notices how `path` is, which is about to be looked at.
-    pub(super) fn add(&mut self, path: PathBuf) {
+    pub(crate) fn add(&mut self, path: PathBuf) {
         let version = Version::of(&path).filter(Version::is_settled);
         self.0.push((path, version));
     }
 
-    pub(in crate::zygote) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether all is as it was.
-    pub(in crate::zygote) fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.0.iter().all(|(path, version)| version.is_some() && Version::of(path) == *version)
     }
 }

@@ -1,6 +1,6 @@
 //! What belljar says of the environment: of variables and values that are wrong, and of what `BELLJAR_DOCTOR` does.
 
-use super::did_not_run;
+use crate::diagnosis::did_not_run;
 use crate::settings::{Mistake, Unattended, Variable};
 use crate::text::{error, plain};
 

@@ -24,10 +24,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
-use super::template::Failure;
 use crate::frame::Step;
+use crate::frame::refusal::Failure;
 use crate::proc::{self, MOUNTINFO, Mount, hides_nothing, mounts_in};
-use crate::sandbox::rootfs::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
+use crate::rootfs::build::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
 use crate::sys;
 
 const NONE: Option<&str> = None;
@@ -46,19 +46,19 @@ const SYSFS: &str = "sys";
 const SETTINGS: &str = "settings";
 
 /// What a stage is to hold.
-pub(super) struct Props<'k> {
+pub(crate) struct Props<'k> {
     /// The paths of the host that tests may write to. Those that can't be given are left out.
-    pub(super) given: Vec<&'k Path>,
+    pub(crate) given: Vec<&'k Path>,
     /// Paths that are closed to the template, with what the host has mounted there.
-    pub(super) opened: Vec<(PathBuf, OwnedFd)>,
+    pub(crate) opened: Vec<(PathBuf, OwnedFd)>,
     /// What is to be `/proc/sys`, if that is not the kernel's own directory.
-    pub(super) settings: Option<OwnedFd>,
+    pub(crate) settings: Option<OwnedFd>,
     /// Whether sandboxes have networks of their own. Otherwise they have the host's `/sys`.
-    pub(super) net: bool,
+    pub(crate) net: bool,
 }
 
 /// The stage of a template.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     /// The stage itself.
     root: OwnedFd,
     /// Where inits find it.
@@ -72,7 +72,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Makes the stage of sandboxes that have roots of their own, out of what the host has mounted, and goes there.
-    pub(super) fn enter(mounts: &[Mount], props: Props<'_>) -> Result<Self, Failure> {
+    pub(crate) fn enter(mounts: &[Mount], props: Props<'_>) -> Result<Self, Failure> {
         let set_aside = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
         let set_aside: Vec<_> = props.given.iter().filter_map(set_aside).collect();
         make_read_only(mounts)?;
@@ -99,7 +99,7 @@ impl Stage {
     }
 
     /// Makes the stage of sandboxes that have the host's tree, if they need one.
-    pub(super) fn lay_over_proc(props: &Props<'_>) -> Result<Option<Self>, Failure> {
+    pub(crate) fn lay_over_proc(props: &Props<'_>) -> Result<Option<Self>, Failure> {
         if !props.net && props.settings.is_none() {
             return Ok(None);
         }
@@ -124,12 +124,12 @@ impl Stage {
     }
 
     /// Where inits find what the host has at `path`, if the stage has it by itself.
-    pub(super) fn given(&self, path: &Path) -> Option<PathBuf> {
+    pub(crate) fn given(&self, path: &Path) -> Option<PathBuf> {
         self.given.iter().position(|given| given == path).map(|number| self.path(given_as(number)))
     }
 
     /// Where the host's `/proc` is while sandboxes are planned.
-    pub(super) fn host_proc(&self) -> PathBuf {
+    pub(crate) fn host_proc(&self) -> PathBuf {
         if self.is_root() { "/proc".into() } else { self.path(as_path(HOST)) }
     }
 
@@ -139,22 +139,22 @@ impl Stage {
     }
 
     /// Where inits that have the host's tree put together their `/proc`, and where they mount one that stays whole.
-    pub(super) fn procs(&self) -> [PathBuf; 2] {
+    pub(crate) fn procs(&self) -> [PathBuf; 2] {
         [NEW_PROC, WHOLE_PROC].map(|name| self.path(as_path(name)))
     }
 
     /// Where inits can mount something new.
-    pub(super) fn new_root(&self) -> PathBuf {
+    pub(crate) fn new_root(&self) -> PathBuf {
         self.path(as_path(NEW))
     }
 
     /// The paths that are closed to the template.
-    pub(super) fn closed(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn closed(&self) -> impl Iterator<Item = &Path> {
         self.opened.iter().map(|(path, _)| path.as_path())
     }
 
     /// Whether `path` is a directory below one of those.
-    pub(super) fn has_closed_directory(&self, path: &Path) -> bool {
+    pub(crate) fn has_closed_directory(&self, path: &Path) -> bool {
         let found =
             self.opened.iter().find_map(|(closed, directory)| Some((path.strip_prefix(closed).ok()?, directory)));
         found.is_some_and(|(below, directory)| match below.as_os_str().is_empty() {
@@ -165,17 +165,17 @@ impl Stage {
     }
 
     /// Where inits find the host's `/sys`.
-    pub(super) fn sysfs(&self) -> PathBuf {
+    pub(crate) fn sysfs(&self) -> PathBuf {
         self.path(SYSFS)
     }
 
     /// Where inits find what is to be `/proc/sys`.
-    pub(super) fn settings(&self) -> PathBuf {
+    pub(crate) fn settings(&self) -> PathBuf {
         self.path(SETTINGS)
     }
 
     /// Runs `plan` with the host's tree as the root directory, so that paths lead where they lead on the host.
-    pub(super) fn on_host<T>(&self, plan: impl FnOnce() -> T) -> nix::Result<T> {
+    pub(crate) fn on_host<T>(&self, plan: impl FnOnce() -> T) -> nix::Result<T> {
         if !self.is_root() {
             return Ok(plan());
         }
@@ -246,7 +246,7 @@ fn hang_settings(settings: Option<&OwnedFd>) -> Result<(), Failure> {
 }
 
 /// Makes the mounts of the host private, and returns them.
-pub(super) fn keep_host() -> Result<Vec<Mount>, Failure> {
+pub(crate) fn keep_host() -> Result<Vec<Mount>, Failure> {
     let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
     private.map_err(|errno| Failure::new(Step::Propagation, "/", errno))?;
     // From now on, nothing new is mounted here.

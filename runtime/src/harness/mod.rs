@@ -1,23 +1,22 @@
 //! In the test binary, on the thread that the harness runs a test on: ask for a sandbox, tell it the test, pass on its
 //! output, judge.
 
-pub(crate) mod account;
-pub(crate) mod census;
+pub(crate) mod processes;
+pub(crate) mod report;
 
-pub(crate) mod copy;
 pub(crate) mod doctor;
-mod explain;
+mod hints;
 pub(crate) mod judge;
-mod kept;
-mod notes;
+mod keep_failed;
+pub(crate) mod listed_twice;
+mod mistakes;
 mod output;
-pub(crate) mod policy;
-pub(crate) mod repeats;
+pub(crate) mod prepared;
 mod sandbox;
-pub(crate) mod spares;
-pub(crate) mod surroundings;
+pub(crate) mod skip;
 pub(crate) mod trace;
 mod turns;
+mod words;
 
 use std::any::Any;
 use std::mem;
@@ -29,14 +28,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::cgroup::{self, DEFAULT_PIDS};
+use crate::diagnosis::{Page, explain_cgroup, unknown};
 use crate::frame::Step;
-use crate::message::{self, Page};
+use crate::frame::refusal::OwnedRefusal;
 use crate::sandbox::must_be_outside;
 use crate::settings::{Mistake, settings};
 use crate::spec::Test;
 use crate::sys;
 use crate::zygote::{Zygote, is_ending, zygote};
-use judge::{Evidence, Obstacle, OwnedRefusal, Verdict, judge};
+use judge::{Evidence, Obstacle, Verdict, judge};
 use sandbox::{NoSandbox, Sandbox};
 use turns::Turn;
 
@@ -47,11 +47,11 @@ use turns::Turn;
 #[track_caller]
 pub fn run(test: &'static Test) {
     must_be_outside(test.short_name());
-    let verdict = repeats::once(test, || {
+    let verdict = listed_twice::once(test, || {
         let started = Instant::now();
         let _span = trace::test(test);
         let (verdict, evidence) = verdict(test);
-        account::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+        report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
         verdict
     });
     match verdict {
@@ -95,7 +95,7 @@ fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
 fn mistakes() -> &'static [Mistake] {
     static MISTAKES: OnceLock<Vec<Mistake>> = OnceLock::new();
     MISTAKES.get_or_init(|| {
-        let of_files = [account::check().err(), trace::check().err()];
+        let of_files = [report::check().err(), trace::check().err()];
         settings().mistakes.iter().chain(of_files.into_iter().flatten()).cloned().collect()
     })
 }
@@ -110,10 +110,10 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     let name = test.short_name();
     match mistakes() {
         [] => {}
-        mistakes => return Err(Verdict::Failed(message::wrong_environment(name, mistakes))),
+        mistakes => return Err(Verdict::Failed(mistakes::wrong_environment(name, mistakes))),
     }
     let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
-        Obstacle::Host(page) => policy::verdict(test, page),
+        Obstacle::Host(page) => skip::verdict(test, page),
         Obstacle::Mistake(page) => Verdict::Failed(page.of_mistake(name)),
         Obstacle::Moment(page) => Verdict::Failed(page.of_moment(name)),
         Obstacle::Other(text) => Verdict::Failed(text),
@@ -121,12 +121,12 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { sandbox.changes() };
     let changes = match changes {
         Ok(changes) if changes.is_empty() => None,
-        Ok(changes) => Some(message::changes(name, &changes)),
-        Err(error) => Some(message::changes_unknown(name, &error)),
+        Ok(changes) => Some(words::changes(name, &changes)),
+        Err(error) => Some(words::changes_unknown(name, &error)),
     };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
-    let note = notes::note(test, &verdict, &evidence);
+    let note = hints::note(test, &verdict, &evidence);
     let is_told = has_survivors
         || forks_refused > 0
         || changes.is_some()
@@ -139,11 +139,11 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
         eprintln!("{changes}");
     }
     if has_survivors {
-        eprintln!("{}", message::survivors(name, &evidence.survivors));
+        eprintln!("{}", words::survivors(name, &evidence.survivors));
     }
     if forks_refused > 0 {
         let limit = test.spec.pids.unwrap_or(DEFAULT_PIDS);
-        eprintln!("{}", message::forks_refused(name, forks_refused, limit));
+        eprintln!("{}", words::forks_refused(name, forks_refused, limit));
     }
     if let Some(note) = note {
         eprintln!("{note}");
@@ -157,18 +157,18 @@ fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Ob
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
         Some(Err(errno)) => return Err(judge::refused(&test.spec, &OwnedRefusal::new(Step::ForkZygote, *errno))),
-        None => return Err(Obstacle::Other(message::not_a_test_run(name))),
+        None => return Err(Obstacle::Other(words::not_a_test_run(name))),
     };
     let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
-        NoSandbox::Channel(_) if is_ending() => Obstacle::Other(message::binary_ends(name)),
+        NoSandbox::Channel(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
         // The zygote's end of the request socket is closed.
-        NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(message::zygote_gone(name)),
-        NoSandbox::Channel(errno) => Obstacle::Other(message::no_channel(name, errno)),
+        NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(words::zygote_gone(name)),
+        NoSandbox::Channel(errno) => Obstacle::Other(words::no_channel(name, errno)),
         NoSandbox::Cgroup(trouble) if trouble.errno().is_some_and(sys::is_of_descriptors) => {
-            Obstacle::Other(message::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE)))
+            Obstacle::Other(words::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE)))
         }
         NoSandbox::Cgroup(trouble) => {
-            let cause = explain::explain_cgroup(&trouble).unwrap_or_else(explain::unknown);
+            let cause = explain_cgroup(&trouble).unwrap_or_else(unknown);
             let page = Page::of_limits(&trouble, cause);
             // Who names a cgroup means it.
             let is_of_host = cgroup::chosen().is_none();
@@ -189,7 +189,7 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evid
         let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
         if zygote.is_own() && !mem::replace(&mut is_anew, true) && ran.as_ref().is_ok_and(is_outdated) {
             OUTDATED.fetch_add(1, Ordering::Relaxed);
-            spares::drop_all();
+            prepared::drop_all();
             continue;
         }
         let errno = match &ran {
@@ -230,7 +230,7 @@ fn may_be_outdated(refusal: &OwnedRefusal) -> bool {
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.
 fn run_in_one(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
-    if let Some(mut spare) = spares::take(zygote, &test.spec) {
+    if let Some(mut spare) = prepared::take(zygote, &test.spec) {
         // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if spare.begin(test).is_ok() {
             let evidence = follow(&mut spare, test, zygote)?;
@@ -252,7 +252,7 @@ fn run_in_one(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence
 /// Follows a test that has begun to its end, and prepares sandboxes for others meanwhile.
 fn follow(sandbox: &mut Sandbox, test: &'static Test, zygote: &Zygote) -> Result<Evidence, NoSandbox> {
     if !turns::are_short() {
-        spares::replenish(zygote, &test.spec);
+        prepared::replenish(zygote, &test.spec);
     }
     sandbox.follow(test, zygote)
 }

@@ -2,19 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::mem;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use std::{iter, mem};
 
 use nix::errno::Errno;
 
 use super::judge::{Evidence, Verdict};
 use crate::json::Json;
-use crate::message;
 use crate::settings::{Mistake, Report, Variable, settings};
 use crate::spec::Test;
 use crate::sys::errno_of;
+use crate::text::Size;
 
 enum Destination {
     /// A file that gets a line for each test, as soon as it is over, in JSON.
@@ -134,12 +134,52 @@ fn lose(error: io::Error) {
 /// Prints the table, if that was asked for, and what could not be written. To be called when no test runs any more.
 pub(crate) fn print() {
     if let Some((count, error)) = LOST.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let _ = writeln!(io::stderr(), "{}", message::report_incomplete(count, &error));
+        let _ = writeln!(io::stderr(), "{}", incomplete(count, &error));
     }
     // If no test has run, nobody has looked for it yet.
     let Some(Ok(Some(Destination::Table(accounts)))) = DESTINATION.get() else { return };
     let accounts = mem::take(&mut *accounts.lock().unwrap_or_else(PoisonError::into_inner));
     if !accounts.is_empty() {
-        let _ = io::stderr().write_all(message::table(&accounts).as_bytes());
+        let _ = io::stderr().write_all(table(&accounts).as_bytes());
     }
+}
+
+/// What each test has cost. What is not known is a question mark.
+fn table(accounts: &[Account]) -> String {
+    let known = |figure: Option<String>| figure.unwrap_or_else(|| "?".to_owned());
+    let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+    let heads = ["test", "verdict", "wall", "CPU", "peak memory", "peak pids", "left over"].map(str::to_owned);
+    let row = |account: &Account| {
+        let left = |left: &Vec<String>| if left.is_empty() { "none".to_owned() } else { left.join(" ") };
+        [
+            account.test.to_owned(),
+            account.verdict.to_owned(),
+            milliseconds(account.wall),
+            known(account.cpu.map(milliseconds)),
+            known(account.memory_peak.map(|bytes| Size(bytes).to_string())),
+            known(account.pids_peak.map(|pids| pids.to_string())),
+            known(account.left.as_ref().map(left)),
+        ]
+    };
+    let rows: Vec<_> = iter::once(heads).chain(accounts.iter().map(row)).collect();
+    let mut table = String::from("\nbelljar: what the tests have cost\n");
+    for row in &rows {
+        let mut line = String::from(" ");
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+            line.push_str(&match column {
+                2..=5 => format!(" {cell:>width$} "),
+                _ => format!(" {cell:<width$} "),
+            });
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
+}
+
+/// `count` is of how many tests.
+fn incomplete(count: usize, error: &io::Error) -> String {
+    let tests = if count == 1 { "one test has".to_owned() } else { format!("{count} tests have") };
+    format!("belljar: what {tests} cost could not be written to the file that BELLJAR_REPORT names: {error}.")
 }

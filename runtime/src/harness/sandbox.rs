@@ -23,23 +23,24 @@ use nix::sys::socket::{
 use nix::unistd::pipe2;
 
 use super::OUTDATED;
-use super::census::{self, Process};
-use super::copy::Tree;
-use super::explain::explain_cgroup;
-use super::judge::{Ended, Evidence, Largest, OwnedRefusal};
-use super::kept;
+use super::judge::{Ended, Evidence, Largest};
+use super::keep_failed;
 use super::output::Stream;
+use super::processes::{self, Process};
 use super::timeout_of;
 use super::trace::{self, Life};
 use super::turns::Turn;
+use crate::cgroup::groups::refused;
 use crate::cgroup::{self, Cgroup, Handed, Joining, NoGroup, Trouble};
+use crate::diagnosis::explain_cgroup;
 use crate::frame::address;
 use crate::frame::changes::{self, Change};
+use crate::frame::refusal::OwnedRefusal;
 use crate::frame::{FRAME_MAX, Frame, Refusal};
-use crate::message;
 use crate::proc::pid_of;
+use crate::rootfs::build::COPY;
+use crate::rootfs::diff::Tree;
 use crate::sandbox::Channel;
-use crate::sandbox::rootfs::COPY;
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
 use crate::sys;
@@ -76,7 +77,7 @@ impl Sandbox {
     pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
-        census::reserve()?;
+        processes::reserve()?;
         let (cgroup, joining) = {
             let _span = trace::span("make a cgroup");
             cgroup::make(spec, zygote.as_fd())?
@@ -147,14 +148,14 @@ impl Sandbox {
         }
         let mut evidence = mem::take(&mut self.evidence);
         if evidence.ended.is_none() {
-            evidence.zygote_gone = census::is_dying(zygote.as_fd());
+            evidence.zygote_gone = processes::is_dying(zygote.as_fd());
         }
         self.stdout.finish();
         self.stderr.finish();
         evidence.last_line = self.stderr.last_line().to_owned();
         evidence.has_process_limit = self.has_process_limit;
         let events = || self.cgroup.events(self.spec);
-        match events().or_else(|_| census::look(events)) {
+        match events().or_else(|_| processes::look(events)) {
             Ok(events) => evidence.events = events,
             Err(trouble) => evidence.watching_failed = evidence.watching_failed.or(trouble.errno()),
         }
@@ -183,11 +184,11 @@ impl Sandbox {
             if check.is_some_and(|check| check <= Instant::now()) {
                 check = Some(Instant::now() + MEMORY_CHECK);
                 let kills = || self.cgroup.oom_kills();
-                if let (Some(init), Ok(1..)) = (&self.init, kills().or_else(|_| census::look(kills))) {
+                if let (Some(init), Ok(1..)) = (&self.init, kills().or_else(|_| processes::look(kills))) {
                     check = None;
                     // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was.
                     // If it was the test, init is about to say so.
-                    if !matches!(census::kill_test(init.as_fd()), Ok(()) | Err(Errno::ESRCH)) {
+                    if !matches!(processes::kill_test(init.as_fd()), Ok(()) | Err(Errno::ESRCH)) {
                         self.kill_all()?;
                         return Ok(());
                     }
@@ -202,7 +203,7 @@ impl Sandbox {
                 Heard::More => {}
                 // If it was the zygote's death, init may have been born before.
                 Heard::Silent | Heard::Closed if dead && was_born == self.init.is_some() => {
-                    self.evidence.init_ended = self.init.as_ref().and_then(|init| census::end_of(init.as_fd()));
+                    self.evidence.init_ended = self.init.as_ref().and_then(|init| processes::end_of(init.as_fd()));
                     return Ok(());
                 }
                 Heard::Silent => {}
@@ -214,9 +215,9 @@ impl Sandbox {
                     }
                     // Init holds it to its end, but what is in the sandbox can shut it down for all.
                     Some(init) if !dead => {
-                        self.evidence.shut_down = !census::is_dying(init.as_fd());
+                        self.evidence.shut_down = !processes::is_dying(init.as_fd());
                         self.kill_all()?;
-                        self.evidence.init_ended = census::end_of(init.as_fd());
+                        self.evidence.init_ended = processes::end_of(init.as_fd());
                         return Ok(());
                     }
                     // It was born in this turn.
@@ -249,18 +250,18 @@ impl Sandbox {
     /// Ends a test whose time is up. A sandbox that has not been born by now ends by itself when it finds the report socket closed.
     fn end_late(&mut self, test: &Test, zygote: &Zygote) -> nix::Result<()> {
         if self.init.is_none() {
-            self.evidence.unanswered = Some(census::makers(zygote.as_fd()));
+            self.evidence.unanswered = Some(processes::makers(zygote.as_fd()));
             return Ok(());
         }
-        self.keep(kept::out_of_time(test))?;
-        self.evidence.timed_out = Some(self.census(census::below_or_init));
+        self.keep(keep_failed::out_of_time(test))?;
+        self.evidence.timed_out = Some(self.census(processes::below_or_init));
         self.kill_all()
     }
 
     /// Ends what the test has left.
     fn end_survivors(&mut self, test: &Test, deadline: Option<Instant>) -> nix::Result<()> {
-        self.keep(kept::failure(test, &self.evidence))?;
-        self.evidence.survivors = self.census(census::below);
+        self.keep(keep_failed::failure(test, &self.evidence))?;
+        self.evidence.survivors = self.census(processes::below);
         let Some(init) = self.init.as_ref().filter(|_| self.spec.memory.is_some()) else { return self.kill_all() };
         // Init kills them, and tells if one of them was the largest.
         shutdown(self.report.as_raw_fd(), Shutdown::Write)?;
@@ -286,7 +287,7 @@ impl Sandbox {
     /// Lets the sandbox be until somebody ends its init, if there is a failure and failures are to be looked at.
     fn keep(&mut self, failure: Option<String>) -> nix::Result<()> {
         let Some((failure, pid)) = failure.zip(self.init_pid()) else { return Ok(()) };
-        kept::tell(&failure, self.spec, pid);
+        keep_failed::tell(&failure, self.spec, pid);
         loop {
             let init = self.init.as_ref().map(|init| init.as_fd());
             let [dead, stdout, stderr] = wait([init, self.stdout.pipe(), self.stderr.pipe()], None)?;
@@ -417,7 +418,7 @@ impl Sandbox {
     fn hand_group(&mut self, name: &[u8], answer: &OwnedFd) {
         let Some(name) = std::str::from_utf8(name).ok().filter(|name| Handed::is_name(name)) else { return };
         let made = self.cgroup.make_group(name).map_err(|trouble| {
-            let text = message::group_refused(name, &trouble, explain_cgroup(&trouble).as_ref());
+            let text = refused(name, &trouble, explain_cgroup(&trouble).map(|cause| cause.to_string()).as_deref());
             NoGroup { errno: trouble.errno(), text }
         });
         let fds: Vec<_> = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect();

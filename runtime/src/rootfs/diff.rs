@@ -18,7 +18,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::Mode;
 
 use crate::frame::changes::Change;
-use crate::sandbox::rootfs::{COPY, LAYERS};
+use crate::rootfs::build::{COPY, LAYERS};
 use crate::sys;
 
 /// The copy of a sandbox.

@@ -18,18 +18,18 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Uid, fchownat, symlinkat};
 
-use super::template::Failure;
 use crate::frame::Step;
+use crate::frame::refusal::Failure;
 use crate::sys::{self, errno_of};
 
 /// The kernel's settings.
 const SETTINGS: &str = "/proc/sys";
 
 /// Where the settings of namespaces are mounted in the tree.
-pub(super) const OWN: &str = ".own/sys";
+pub(crate) const OWN: &str = ".own/sys";
 
 /// Where those of the machine are.
-pub(super) const MACHINE: &str = ".own/machine";
+pub(crate) const MACHINE: &str = ".own/machine";
 
 /// A user that no sandbox has a number for: the last that there can be.
 const NOBODY: u32 = u32::MAX - 1;
@@ -52,7 +52,7 @@ const OF_IPC_AND_PID: [&str; 13] = [
 ];
 
 /// Makes the tree, attached nowhere. Only with a network of its own a sandbox may change the settings of one. This takes real root.
-pub(super) fn tree(net: bool) -> Result<OwnedFd, Failure> {
+pub(crate) fn tree(net: bool) -> Result<OwnedFd, Failure> {
     let failed = |errno| Failure::new(Step::Mount, SETTINGS, errno);
     let tree = sys::new_tmpfs(c"0755").map_err(failed)?;
     let directory = |path: &str, mode| mkdirat(&tree, path, Mode::from_bits_truncate(mode));

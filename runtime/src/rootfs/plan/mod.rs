@@ -25,7 +25,7 @@ use super::facts::{Facts, as_field, repository_of, workspace_of};
 use super::stage::Stage;
 use super::sysctl::{MACHINE, OWN};
 use crate::proc::Mount;
-use crate::sandbox::rootfs::{Access, KERNEL_FLAGS, Operation, Plan};
+use crate::rootfs::build::{Access, KERNEL_FLAGS, Operation, Plan};
 use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
 
 /// Directories of the operating system. `/usr` first: the others are links into it nearly everywhere.
@@ -102,12 +102,12 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files
 const LINKS_MAX: usize = 40;
 
 /// The host, as the template sees it, which is root of the user namespace that it is in.
-pub(super) struct Host<'t> {
-    pub(super) facts: &'t Facts,
+pub(crate) struct Host<'t> {
+    pub(crate) facts: &'t Facts,
     /// All that is mounted.
-    pub(super) mounts: &'t [Mount],
+    pub(crate) mounts: &'t [Mount],
     /// What it has besides.
-    pub(super) stage: Option<&'t Stage>,
+    pub(crate) stage: Option<&'t Stage>,
 }
 
 impl Host<'_> {
@@ -149,13 +149,13 @@ impl Host<'_> {
 }
 
 /// A plan, and what it holds for.
-pub(super) struct Planned {
-    pub(super) plan: Plan,
-    pub(super) basis: Basis,
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) basis: Basis,
 }
 
 /// Plans the file system of the sandbox that `spec` asks for. Fails with a path of what is tested that root of the sandbox may not reach.
-pub(super) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, PathBuf> {
+pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, PathBuf> {
     if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
         return Err(closed);
     }
@@ -249,7 +249,7 @@ enum Kind {
 }
 
 /// Where `path` leads on the host; if to nothing, the path as it stands.
-pub(super) fn canonical(path: &Path) -> PathBuf {
+pub(crate) fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
@@ -283,7 +283,7 @@ fn shown(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
 }
 
 /// The repository, the workspace, the package and the target directory.
-pub(super) fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
+pub(crate) fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
     let Some(package) = facts.package(spec) else { return Vec::new() };
     let home = canonical(&facts.home(spec));
     let repository = repository_of(package, &home);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{env, thread};
 
 use super::judge::Verdict;
-use crate::message;
+use super::words;
 use crate::spec::Test;
 
 /// The tests that were called so far, by their names, each with its verdict when there is one.
@@ -44,7 +44,7 @@ pub(super) fn once(test: &'static Test, run: impl FnOnce() -> Verdict) -> Verdic
     }
     // If the other call is not over yet, this waits.
     let verdict = verdict.get_or_init(run).clone();
-    eprintln!("{}", message::repeated(name));
+    eprintln!("{}", words::repeated(name));
     lock(&REPEATED).push(name);
     verdict
 }
@@ -66,6 +66,6 @@ fn is_listed_twice(name: &str) -> bool {
 pub(crate) fn print() {
     let repeated = mem::take(&mut *lock(&REPEATED));
     if !repeated.is_empty() {
-        let _ = io::stderr().write_all(message::listed_twice(&repeated).as_bytes());
+        let _ = io::stderr().write_all(words::listed_twice(&repeated).as_bytes());
     }
 }

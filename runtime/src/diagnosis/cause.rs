@@ -1,11 +1,12 @@
 //! Why hosts refuse: the cause, what of it is to be seen, and what to do about it where the tests run.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::host::surroundings::{Barrier, Place, Surroundings};
+use super::environment::{Barrier, Place, Surroundings};
 use crate::sys::probe::Answer;
 use crate::text::{error, plain};
 
@@ -24,6 +25,13 @@ pub(crate) struct Cause {
     pub(super) why: Cow<'static, str>,
     pub(super) seen: Cow<'static, str>,
     pub(super) remedy: Cow<'static, str>,
+}
+
+impl Display for Cause {
+    /// On one line, without how it shows.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "the cause: {}; the remedy: {}", self.why, self.remedy)
+    }
 }
 
 impl Cause {

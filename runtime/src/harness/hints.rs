@@ -5,8 +5,8 @@
 use nix::errno::Errno;
 
 use super::judge::{Evidence, Verdict};
+use super::words;
 use crate::frame::Outcome;
-use crate::message;
 use crate::spec::{Ids, Root, Spec, Test};
 
 /// The note on a test that has failed, if there is one.
@@ -33,15 +33,15 @@ fn find(text: &str, spec: &Spec, evidence: &Evidence) -> Option<String> {
     let tells_of = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let has_own_root = spec.mount && spec.root == Root::Tmpfs;
     if has_own_root && shows(Errno::EROFS) {
-        Some(message::note_on_read_only().to_owned())
+        Some(words::note_on_read_only().to_owned())
     } else if spec.net && tells_of(&NO_NAME) {
-        Some(message::note_on_names().to_owned())
+        Some(words::note_on_names().to_owned())
     } else if spec.net && (shows(Errno::ENETUNREACH) || shows(Errno::EHOSTUNREACH)) {
-        Some(message::note_on_network().to_owned())
+        Some(words::note_on_network().to_owned())
     } else if spec.ids == Ids::One && (tells_of(&["setgroups"]) && shows(Errno::EPERM) || is_of_ids(text)) {
-        Some(message::note_on_ids().to_owned())
+        Some(words::note_on_ids().to_owned())
     } else if let (Some(limit), true, 0) = (spec.pids, evidence.has_process_limit, evidence.events.forks_refused) {
-        shows(Errno::EAGAIN).then(|| message::note_on_processes(limit))
+        shows(Errno::EAGAIN).then(|| words::note_on_processes(limit))
     } else {
         None
     }

@@ -13,9 +13,9 @@ use nix::sys::stat::Mode;
 
 use super::{Builder, Host, LINKS, Planned, as_wanted, c_string, canonical, profiles, tested, writable};
 use crate::proc::{Mount, text_of};
-use crate::sandbox::rootfs::{COPY, LAYERS, Operation};
+use crate::rootfs::build::{COPY, LAYERS, Operation};
+use crate::rootfs::facts::Facts;
 use crate::spec::{Ids, Spec};
-use crate::zygote::facts::Facts;
 
 /// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
 /// make, replace and remove what is in them.
@@ -67,7 +67,7 @@ const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
 const COPIED_MAX: u64 = 1 << 20;
 
 /// A copy of the tree below `base`, in which what is written goes to a tmpfs.
-pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Planned {
+pub(crate) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Planned {
     let facts = host.facts;
     let mut builder = Builder::new(host, spec, COPY);
     if base == Path::new("/") {

@@ -17,10 +17,9 @@ use std::{process, thread};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::account::is_full;
+use super::report::is_full;
 use crate::frame::{Moment, Step};
 use crate::json::Json;
-use crate::message;
 use crate::proc;
 use crate::settings::{Mistake, Variable, settings};
 use crate::spec::Test;
@@ -158,7 +157,8 @@ static LOST: OnceLock<io::Error> = OnceLock::new();
 /// Tells that a part could not be written, if that is so. To be called when no test runs any more.
 pub(crate) fn print() {
     if let Some(error) = LOST.get() {
-        let _ = writeln!(io::stderr(), "{}", message::trace_incomplete(error));
+        let text = "belljar: a part of the trace could not be written to the file that BELLJAR_TRACE names";
+        let _ = writeln!(io::stderr(), "{text}: {error}.");
     }
 }
 

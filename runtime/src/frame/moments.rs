@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
 
-use crate::frame::{Buffer, Frame, Moment};
+use super::{Buffer, Frame, Moment};
 use crate::sys;
 
 /// Whether a trace is wanted. The zygote sets it for all that it will fork.
@@ -35,8 +35,8 @@ pub(crate) fn clock_is_ahead_by(offset: Duration) {
     AHEAD.store(u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// It is now that this has come.
-pub(crate) fn mark(moment: Moment, path: &CStr) {
+/// Records that `moment` is reached now.
+pub(crate) fn record(moment: Moment, path: &CStr) {
     if WANTED.load(Ordering::Relaxed) {
         let mut buffer = Buffer::new();
         let frame =

@@ -10,17 +10,18 @@ use std::{env, fs, process};
 
 use nix::errno::Errno;
 
-use super::explain::{self, unknown};
 use super::judge::{Evidence, Obstacle, Verdict};
+use super::mistakes;
 use super::run_and_judge;
+use crate::diagnosis::Page;
+use crate::diagnosis::{self, unknown};
 use crate::frame::Outcome;
 use crate::json::Json;
-use crate::message::{self, Page};
 use crate::proc::{self, text_of};
+use crate::rootfs::facts::target_of;
 use crate::settings::{Form, Mistake, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, errno_of};
-use crate::zygote::facts::target_of;
 
 /// What this host lets sandboxes have.
 ///
@@ -134,7 +135,7 @@ fn try_out(Probe { test, device, .. }: &'static Probe) -> Result<(), Page> {
     match run_and_judge(test) {
         Ok((_, Evidence { outcome: Some(Outcome::Returned(number @ 1..)), .. }, _)) if device.is_some() => {
             let (path, errno) = (device.unwrap_or_default(), Errno::from_raw(number.into()));
-            Err(Page::of_device(path, errno, explain::device(path, errno)))
+            Err(Page::of_device(path, errno, diagnosis::device(path, errno)))
         }
         Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
         Ok(_) => Ok(()),
@@ -177,7 +178,7 @@ impl Diagnosis {
 impl Display for Diagnosis {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let rows = self.found.iter().map(|Found { probe, fault }| (probe.name, probe.written, fault.as_ref()));
-        f.write_str(&message::diagnosis(&rows.collect::<Vec<_>>(), self.is_well()))
+        f.write_str(&diagnosis::table(&rows.collect::<Vec<_>>(), self.is_well()))
     }
 }
 
@@ -208,14 +209,14 @@ pub(crate) fn asked() -> Option<Form> {
         process::exit(CAN_NOT)
     };
     if !mistakes.is_empty() {
-        refuse(message::doctor_refuses(mistakes));
+        refuse(mistakes::doctor_refuses(mistakes));
     }
     let asks_for_tests = |argument: &OsString| !OF_OUTPUT.iter().any(|other| argument == *other);
     if let Some(argument) = proc::arguments().into_iter().skip(1).find(asks_for_tests) {
-        refuse(message::doctor_asked_for_tests(&argument.to_string_lossy()));
+        refuse(mistakes::doctor_asked_for_tests(&argument.to_string_lossy()));
     }
     if let Some(status) = CargoTest::find().and_then(|run| run.status()) {
-        eprintln!("{}", message::doctor_instead(true));
+        eprintln!("{}", mistakes::doctor_instead(true));
         process::exit(status);
     }
     *doctor
@@ -229,7 +230,7 @@ pub(crate) fn answer(form: Form) -> ! {
         Form::Table => print!("{diagnosis}"),
         Form::Json => println!("{}", diagnosis.to_json()),
     }
-    eprintln!("{}", message::doctor_instead(false));
+    eprintln!("{}", mistakes::doctor_instead(false));
     if let Some(run) = CargoTest::find() {
         run.end(status);
     }

@@ -1,6 +1,6 @@
 //! The file system that a sandbox sees: a list of operations that the template has planned, carried out one by one.
 //!
-//! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](crate::zygote). It has three
+//! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](super::stage). It has three
 //! directories:
 //! - [`HOST`]: the host's tree, read-only. The kernel has locked that: no sandbox can undo it.
 //! - [`GIVEN`]: what tests are given to write, by `bind = ["..:rw"]`.
@@ -27,9 +27,9 @@ use nix::unistd::{
     AccessFlags, Gid, Uid, UnlinkatFlags, chdir, chown, chroot, mkdir, pivot_root, symlinkat, unlinkat, write,
 };
 
-use super::{OrRefuse as _, Refused};
 use crate::cgroup::Joining;
 use crate::frame::Step;
+use crate::frame::refusal::{OrRefuse as _, Refused};
 use crate::sys;
 
 /// Where the host's tree is in the stage.

@@ -1,0 +1,10 @@
+//! Why a host says no: what it is like, what of that is the cause, and what to do about it.
+
+mod cause;
+mod environment;
+mod explain;
+mod page;
+
+pub(crate) use cause::Cause;
+pub(crate) use explain::{device, explain, explain_cgroup, unknown};
+pub(crate) use page::{Page, did_not_run, table};

@@ -1,0 +1,120 @@
+//! The page that a test prints when the host refuses its sandbox, and the doctor's table of such pages.
+
+use nix::errno::Errno;
+
+use super::Cause;
+use crate::cgroup::Trouble;
+use crate::frame::Step;
+use crate::text::error;
+
+/// What is printed when the host can't make a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The step of the set-up, and what it was about.
+    step: String,
+    error: String,
+    cause: Cause,
+}
+
+impl Page {
+    pub(crate) fn new(step: Step, path: &str, errno: Errno, cause: Cause) -> Self {
+        Self::of(step, path, error(errno), cause)
+    }
+
+    /// The same, when the limits that the test has written can't be kept.
+    pub(crate) fn of_limits(trouble: &Trouble, cause: Cause) -> Self {
+        let path = match trouble {
+            Trouble::Missing(_) => "".into(),
+            Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => path.to_string_lossy(),
+        };
+        Self::of(Step::Cgroup, &path, trouble.to_string(), cause)
+    }
+
+    fn of(step: Step, path: &str, error: String, cause: Cause) -> Self {
+        let place = match path {
+            "" => String::new(),
+            // A set-up path that is not absolute leads from the sandbox's root.
+            path => format!(": /{}", path.trim_start_matches('/')),
+        };
+        let step = format!("{}{place}", step.what());
+        Self { step, error, cause }
+    }
+
+    /// The same, when a sandbox could be made, and not even an empty test ran in it as it should.
+    pub(crate) fn of_failure(text: &str, cause: Cause) -> Self {
+        Self { step: "run an empty test".to_owned(), error: text.to_owned(), cause }
+    }
+
+    /// The same, when a sandbox could be made, and a device could not be opened in it.
+    pub(crate) fn of_device(path: &str, errno: Errno, cause: Cause) -> Self {
+        Self { step: format!("open the device: {path}"), error: error(errno), cause }
+    }
+
+    /// Each part, with its name.
+    pub(crate) fn fields(&self) -> [(&'static str, &str); 5] {
+        let Self { step, error, cause: Cause { why, seen, remedy } } = self;
+        [("step", step), ("error", error), ("cause", why), ("seen", seen), ("remedy", remedy)]
+    }
+
+    /// All of it, where the host is to blame.
+    pub(crate) fn in_full(&self, test: &str) -> String {
+        did_not_run(test, &format!("this host does not let its sandbox be set up.{}", self.list("  ")))
+    }
+
+    /// All of it, where the test asks for what is not there.
+    pub(crate) fn of_mistake(&self, test: &str) -> String {
+        did_not_run(test, &format!("what it asks for can't be had.{}", self.list("  ")))
+    }
+
+    /// All of it, where too much is in use.
+    pub(crate) fn of_moment(&self, test: &str) -> String {
+        did_not_run(test, &format!("its sandbox could not be set up at this moment.{}", self.list("  ")))
+    }
+
+    /// A line for each part.
+    fn list(&self, indent: &str) -> String {
+        self.fields().map(|(name, text)| format!("\n{indent}{:<8}{text}", format!("{name}:"))).concat()
+    }
+
+    /// One line, where the whole has been printed for the test `first`.
+    pub(crate) fn in_short(&self, test: &str, first: &str) -> String {
+        did_not_run(test, &format!("{}; the remedy: {} (as for `{first}`)", self.summary(), self.cause.remedy))
+    }
+
+    /// One line, for a test that was skipped.
+    pub(crate) fn skipped(&self, test: &str) -> String {
+        format!("belljar: skipped: `{test}`: {}; the remedy: {}", self.summary(), self.cause.remedy)
+    }
+
+    /// What the host refuses, and why.
+    pub(crate) fn summary(&self) -> String {
+        format!("could not {}: {}; the cause: {}", self.step, self.error, self.cause.why)
+    }
+}
+
+/// What can be had, and what can't: what it is, how it is written, and why it can't be had.
+pub(crate) fn table(rows: &[(&str, &str, Option<&Page>)], is_well: bool) -> String {
+    let width = rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
+    let mut told: Vec<(&Page, &str)> = Vec::new();
+    let mut text = String::from("belljar: what this host lets sandboxes have\n");
+    for (name, written, fault) in rows {
+        let mark = if fault.is_none() { '✓' } else { '✗' };
+        text += &format!("  {mark} {name:<width$}  {written}\n");
+        let Some(page) = fault else { continue };
+        match told.iter().find(|(known, _)| known == page) {
+            Some((_, first)) => text += &format!("      as for {first}\n"),
+            None => {
+                text += page.list("      ").trim_start_matches('\n');
+                text.push('\n');
+                told.push((page, name));
+            }
+        }
+    }
+    let sum = if is_well { "Tests with `#[isolated]` run here." } else { "Tests with `#[isolated]` can't run here." };
+    text + sum + "\n"
+}
+
+/// A test did not run, and this is why.
+pub(crate) fn did_not_run(test: &str, why: &str) -> String {
+    format!("belljar: `{test}` did not run: {why}")
+}

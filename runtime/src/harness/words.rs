@@ -1,0 +1,327 @@
+//! What a test tells of its end: every sentence that judges, and those beside it.
+
+use std::fmt::{self, Display, Formatter};
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::judge::Largest;
+use super::processes::Process;
+use crate::frame::changes::Change;
+use crate::spec::{Ids, Spec};
+use crate::sys::End;
+use crate::text::{Size, error, plain};
+
+/// How many processes a message lists by name.
+const LISTED: usize = 10;
+
+/// What a message about one test begins with.
+fn failed(test: &str) -> String {
+    format!("belljar: `{test}` failed")
+}
+
+// ---- Copies ----
+
+/// How many changes a message lists.
+const CHANGES_LISTED: usize = 20;
+
+pub(super) fn changes(test: &str, changes: &[Change]) -> String {
+    let line = |change: &Change| match change {
+        Change::Created(path) => format!("\n  created {}", plain(path.display())),
+        Change::Changed(path) => format!("\n  changed {}", plain(path.display())),
+        Change::Removed(path) => format!("\n  removed {}", plain(path.display())),
+    };
+    let more = match changes.len().saturating_sub(CHANGES_LISTED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    let listed: String = changes.iter().take(CHANGES_LISTED).map(line).collect();
+    format!("belljar: what `{test}` has changed in its copy of the tree:{listed}{more}")
+}
+
+pub(super) fn changes_unknown(test: &str, error: &io::Error) -> String {
+    format!("belljar: what `{test}` has changed in its copy of the tree could not be found out: {error}.")
+}
+
+// ---- Tests that are there twice ----
+
+pub(super) fn repeated(test: &str) -> String {
+    format!("belljar: `{test}` is listed twice, and was run once: this is the verdict of the other.")
+}
+
+/// All tests that are listed twice.
+pub(super) fn listed_twice(tests: &[&str]) -> String {
+    let lines: String = tests.iter().map(|test| format!("  {test}\n")).collect();
+    let (count, s) = (tests.len(), if tests.len() == 1 { "" } else { "s" });
+    format!(
+        "\nbelljar: ran {count} test{s} once that the harness has twice\n{lines}What makes a test of the function stands above \
+         `#[isolated]`, or has another name than `test`, so that it can't be seen: write `#[isolated]` first, and call \
+         `#[test]` by its name.\n"
+    )
+}
+
+// ---- No sandbox ----
+
+pub(super) fn not_a_test_run(test: &str) -> String {
+    format!(
+        "{}: this process has no zygote, because it was started with `--list` or `--help`. Start it without, to run tests.",
+        failed(test)
+    )
+}
+
+pub(super) fn no_channel(test: &str, errno: Errno) -> String {
+    format!(
+        "{}: no descriptors for its sandbox: {}. Raise the limit on open files (`ulimit -n`), or run fewer tests at once \
+         (`--test-threads`).",
+        failed(test),
+        error(errno)
+    )
+}
+
+pub(super) fn zygote_gone(test: &str) -> String {
+    format!(
+        "{}: the zygote of this test binary has been killed, and all sandboxes with it. If it was not you, look for \
+         the out-of-memory killer in the kernel's log (`dmesg`).",
+        failed(test)
+    )
+}
+
+pub(super) fn binary_ends(test: &str) -> String {
+    format!(
+        "{}: the test binary ends, because something in it has called `exit`, and with it end the sandboxes of all tests that \
+         still run.",
+        failed(test)
+    )
+}
+
+pub(super) fn unborn(test: &str) -> String {
+    format!(
+        "{}: its sandbox was never made. Either the process that makes sandboxes like it was killed, or the pipes for it did not reach \
+         that process: then raise the limit on open files (`ulimit -n`).",
+        failed(test)
+    )
+}
+
+/// `end` is how init has ended, if that is known.
+pub(super) fn init_gone(test: &str, end: Option<End>) -> String {
+    let of_init = format!("{}: the init of its sandbox", failed(test));
+    let look = "If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`).";
+    match end {
+        None => format!("{of_init} is gone, and all processes of the test with it. {look}"),
+        Some(End::Killed { signal: libc::SIGKILL, .. }) => {
+            format!("{of_init} has been killed from outside, and all processes of the test with it. {look}")
+        }
+        // So the kernel ends a pid namespace, see reboot(2).
+        Some(End::Killed { signal: libc::SIGHUP | libc::SIGINT, .. }) => {
+            format!("{of_init} has been ended by reboot(2), and all processes of the test with it.")
+        }
+        Some(end) => format!(
+            "{of_init} {} before it could tell how the test ended. It never should: please report this.",
+            ended(end)
+        ),
+    }
+}
+
+pub(super) fn watching_failed(test: &str, errno: Errno) -> String {
+    format!("{}: its sandbox could not be watched: {}.", failed(test), error(errno))
+}
+
+/// The sandbox of a test that has failed is kept. Into namespaces that it shares with the host, not everybody is let.
+pub(super) fn kept(failure: &str, spec: &Spec, init: u32) -> String {
+    let own = [("user", spec.ids != Ids::Host), ("net", spec.net), ("time", spec.time.is_some())];
+    let kinds: String = own.iter().filter(|(_, is_own)| *is_own).map(|(kind, _)| format!(" --{kind}")).collect();
+    format!(
+        "{failure}\nbelljar: its sandbox is kept. To enter it:\n  nsenter --target {init} --preserve-credentials --mount --pid --ipc --uts \
+         --cgroup{kinds} sh\nTo let it go:\n  kill -KILL {init}"
+    )
+}
+
+pub(super) fn panicked(test: &str, text: Option<&str>) -> String {
+    match text {
+        Some(text) => format!("{}: its body panicked: {text}", failed(test)),
+        None => format!("{}: its body panicked.", failed(test)),
+    }
+}
+
+pub(super) fn did_not_panic(test: &str) -> String {
+    format!("{}: its body returned, and should have panicked.", failed(test))
+}
+
+pub(super) fn out_of_time(test: &str) -> String {
+    format!("{}: its time is up.", failed(test))
+}
+
+/// All tests that were skipped, and why.
+pub(super) fn skipped(tests: &[(&str, String)]) -> String {
+    let lines: String = tests.iter().map(|(test, why)| format!("  {test}: {why}\n")).collect();
+    let (count, s) = (tests.len(), if tests.len() == 1 { "" } else { "s" });
+    format!("\nbelljar: skipped {count} test{s} that this host can't run\n{lines}")
+}
+
+// ---- How tests end ----
+
+pub(super) fn returned_failure(test: &str, status: u8) -> String {
+    format!("{}: it returned a value that stands for the status {status}, which means failure.", failed(test))
+}
+
+pub(super) fn ended_before_return(test: &str, end: End, exiting: bool) -> String {
+    let what = match end {
+        End::Exited(status) if exiting => format!("exit({status})"),
+        End::Exited(status) => format!("_exit({status})"),
+        End::Killed { .. } => return killed(test, end),
+    };
+    format!(
+        "{}: its process called {what} before the body returned. A test passes by returning: let a child process exit \
+         in its place.",
+        failed(test)
+    )
+}
+
+pub(super) fn execed(test: &str, end: End) -> String {
+    format!(
+        "{}: its process ran another program in its place (exec), which {}. A test passes by returning: exec in a child \
+         process.",
+        failed(test),
+        ended(end)
+    )
+}
+
+pub(super) fn unreported(test: &str) -> String {
+    format!(
+        "{}: its process could not report how the body ended, because the body closed the descriptor of the report, or \
+         shut it down. Close only descriptors that you opened, or close the others in a child process.",
+        failed(test)
+    )
+}
+
+pub(super) fn killed(test: &str, end: End) -> String {
+    format!("{}: its process {} before the body returned.", failed(test), ended(end))
+}
+
+pub(super) fn stack_overflow(test: &str) -> String {
+    format!(
+        "{}: stack overflow: the test's thread used up its stack. Recurse less, or ask for more (RUST_MIN_STACK).",
+        failed(test)
+    )
+}
+
+/// No handler ran, although one was there: it had no stack to run on.
+pub(super) fn stack_overflow_elsewhere(test: &str, end: End) -> String {
+    format!(
+        "{}: its process {}, and no handler could run: most likely a stack overflow on a thread that the test started. \
+         Recurse less there, or give the thread more (thread::Builder::stack_size).",
+        failed(test),
+        ended(end)
+    )
+}
+
+pub(super) fn fault(test: &str, end: End, address: u64) -> String {
+    format!("{}: its process {} when it used the invalid address {address:#x}.", failed(test), ended(end))
+}
+
+pub(super) fn ended_badly_after(test: &str, what: &str, end: End) -> String {
+    format!("{}: the body {what}, but then its process {} instead of ending cleanly.", failed(test), ended(end))
+}
+
+pub(super) fn rubbish(test: &str, bytes: usize) -> String {
+    format!(
+        "{}: something in its sandbox wrote {bytes} bytes to the descriptor of the report, which can't be trusted any \
+         more. Write only to descriptors that you opened.",
+        failed(test)
+    )
+}
+
+pub(super) fn out_of_memory(test: &str, limit: u64, peak: Option<u64>, largest: Option<&Largest>) -> String {
+    let peak = peak.map_or(String::new(), |peak| format!(", peak {}", Size(peak)));
+    let largest = largest.map_or(String::new(), |Largest { bytes, name, had_children }| {
+        let name = name.as_deref().unwrap_or(test);
+        let or_child = if *had_children { " or a child of it" } else { "" };
+        format!(", largest: `{}`{or_child} {}", plain(name), Size(*bytes))
+    });
+    format!("{}: killed: out of memory (limit {}{peak}{largest}).", failed(test), Size(limit))
+}
+
+// ---- What of its sandbox a test may have met. Each follows a colon. ----
+
+pub(super) fn note_on_read_only() -> &'static str {
+    "what it has of the host is read-only. bind = [\"/path:rw\"] gives it a path to write to, and root = \"overlay\" a private copy of \
+     the whole tree"
+}
+
+pub(super) fn note_on_names() -> &'static str {
+    "it has a network of its own, without name servers. Names can be written to /etc/hosts; #[isolated(mount)] has the host's network"
+}
+
+pub(super) fn note_on_network() -> &'static str {
+    "it has a network of its own, with `lo` alone. #[isolated(mount)] has the host's network"
+}
+
+pub(super) fn note_on_ids() -> &'static str {
+    "there is no user and no group but root. uids = 65536 has more"
+}
+
+pub(super) fn note_on_processes(limit: u32) -> String {
+    format!("fork refused, as it has as many processes and threads as it may have: pids limit {limit}")
+}
+
+pub(super) fn forks_refused(test: &str, times: u64, limit: u32) -> String {
+    let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
+    format!("belljar: `{test}` reached its limit: fork refused {times}: pids limit {limit}.")
+}
+
+/// `is_own` is whether the test has written this timeout. Otherwise the environment has.
+pub(super) fn timed_out(test: &str, timeout: Duration, is_own: bool, running: &[Process]) -> String {
+    let timeout = written_timeout(timeout, is_own);
+    format!("{}: it still ran after {timeout}, and was killed with all it had started:{}", failed(test), List(running))
+}
+
+/// `makers` are the processes that make sandboxes.
+pub(super) fn unanswered(test: &str, timeout: Duration, is_own: bool, makers: &[Process]) -> String {
+    let timeout = written_timeout(timeout, is_own);
+    format!("{}: it did not begin. After {timeout}, these had made no sandbox for it:{}", failed(test), List(makers))
+}
+
+fn written_timeout(timeout: Duration, is_own: bool) -> String {
+    match is_own {
+        true => format!("its timeout of {timeout:?}"),
+        false => format!("{timeout:?}, the timeout that BELLJAR_TIMEOUT gives to tests with none of their own"),
+    }
+}
+
+pub(super) fn survivors(test: &str, left: &[Process]) -> String {
+    format!("belljar: `{test}` is over, and what it left running was killed:{}", List(left))
+}
+
+fn ended(end: End) -> String {
+    match end {
+        End::Exited(status) => format!("ended with the status {status}"),
+        End::Killed { signal, core } => {
+            let name = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |name| name.to_string());
+            format!("was killed by {name}{}", if core { " (core dumped)" } else { "" })
+        }
+    }
+}
+
+/// Processes, one a line.
+struct List<'p>(&'p [Process]);
+
+impl Display for List<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(processes) = self;
+        if processes.is_empty() {
+            return write!(f, "\n  (nothing that could be listed)");
+        }
+        for Process { pid, name, state, waits_in } in processes.iter().take(LISTED) {
+            write!(f, "\n  pid {pid} `{}`, {state}", plain(name))?;
+            if let Some(function) = waits_in {
+                write!(f, " in {function}")?;
+            }
+        }
+        match processes.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The file system of a sandbox: what it is made of, how it is made, and what has changed in it.
+//!
+//! | file | which process | what |
+//! | --- | --- | --- |
+//! | [facts] | zygote, template | what the host is like |
+//! | [stage] | template | the host's tree, read-only, and what else inits find |
+//! | [sysctl] | zygote, template | what `/proc/sys` is in sandboxes |
+//! | [plan] | template | the list of operations that make a root |
+//! | [build] | init | carries them out |
+//! | [diff] | test binary | what has changed in a copy |
+//! | [access] | test binary, zygote | which directories root of a sandbox can't enter |
+
+pub(crate) mod access;
+pub(crate) mod build;
+pub(crate) mod diff;
+pub(crate) mod facts;
+pub(crate) mod plan;
+pub(crate) mod stage;
+pub(crate) mod sysctl;

@@ -1,0 +1,53 @@
+//! Where belljar begins in a process, and where it ends: a constructor before `main`, and a handler at exit.
+//!
+//! The constructor comes after all that have a priority, and before those of the test binary behind it: the zygote runs these itself.
+//! The C library hands it the arguments of `main`, which the standard library does not know yet.
+//!
+//! This is the only file that knows both the harness and the zygote's fork.
+#![expect(unsafe_code, reason = "a constructor")]
+
+use std::ffi::{c_char, c_int};
+
+use crate::cgroup;
+use crate::harness::{doctor, listed_twice, prepared, report, skip, trace};
+use crate::proc::arguments;
+use crate::settings::settings;
+use crate::sys::{Constructor, MainArguments};
+use crate::zygote;
+
+/// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
+/// glibc passes it the arguments of `main`. musl passes nothing, and constructors there expect nothing.
+/// Miri can't fork.
+#[used]
+#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
+static ENTRY: Constructor = enter;
+
+extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
+    // Before the fork, so that both processes go by the same.
+    settings();
+    let form = doctor::asked();
+    if runs_tests() {
+        if zygote::start(&ENTRY, MainArguments(argc, argv, envp), leave) {
+            prepared::watch_mounts();
+        }
+        if let Some(form) = form {
+            doctor::answer(form);
+        }
+    }
+}
+
+/// Whether the arguments leave a libtest harness anything to run.
+fn runs_tests() -> bool {
+    !arguments().iter().skip(1).any(|argument| argument == "--list" || argument == "--help" || argument == "-h")
+}
+
+/// Ends the zygote, and tells what is told when no test runs any more. A fork of the test binary leaves both to that.
+extern "C" fn leave() {
+    if zygote::end() {
+        cgroup::clean_up();
+        report::print();
+        trace::print();
+        skip::print();
+        listed_twice::print();
+    }
+}
