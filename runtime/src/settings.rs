@@ -143,6 +143,11 @@ pub(crate) fn settings() -> &'static Settings {
 }
 
 impl Settings {
+    /// How long a test may run: as it says itself, or else as the environment says.
+    pub(crate) fn timeout_of(&self, own: Option<Duration>) -> Option<Duration> {
+        own.or(self.timeout)
+    }
+
     /// Reads the settings from `variables`. Paths begin at `directory`. Standard error may be a terminal.
     fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, directory: &Path, has_terminal: bool) -> Self {
         let mut settings = Self::default();

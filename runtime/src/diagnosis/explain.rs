@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::{Group, User, getegid, geteuid};
 
-use super::Cause;
+use super::cause::Cause;
 use super::environment::{Barrier, Place, Surroundings, security_context};
 use crate::cgroup::{self, Trouble};
 use crate::frame::Step;

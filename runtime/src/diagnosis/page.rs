@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::Cause;
+use super::cause::Cause;
 use crate::cgroup::Trouble;
 use crate::frame::Step;
 use crate::text::error;

@@ -10,9 +10,10 @@ use std::{env, fs, process};
 
 use nix::errno::Errno;
 
-use super::judge::{Evidence, Obstacle, Verdict};
+use super::evidence::Evidence;
+use super::judge::{Obstacle, Verdict};
 use super::mistakes;
-use super::run_and_judge;
+use super::run::run_and_judge;
 use crate::diagnosis::Page;
 use crate::diagnosis::{self, unknown};
 use crate::frame::Outcome;

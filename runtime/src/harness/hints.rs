@@ -4,7 +4,8 @@
 
 use nix::errno::Errno;
 
-use super::judge::{Evidence, Verdict};
+use super::evidence::Evidence;
+use super::judge::Verdict;
 use super::words;
 use crate::frame::Outcome;
 use crate::spec::{Ids, Root, Spec, Test};

@@ -3,86 +3,18 @@
 //! A test passes only if its body returned, said so, and its process then ended cleanly. Nothing is inferred from
 //! silence: all that is not a pass by that rule is a failure with its own message.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
 
-use super::timeout_of;
+use super::evidence::{Ended, Evidence};
 use super::words;
 use crate::cgroup::Events;
 use crate::diagnosis::Page;
 use crate::diagnosis::explain;
 use crate::frame::refusal::OwnedRefusal;
-use crate::frame::usage::Usage;
 use crate::frame::{Outcome, REPORTED, Step, UNREPORTED};
-use crate::harness::processes::Process;
+use crate::settings::settings;
 use crate::spec::{Spec, Test};
 use crate::sys::{self, End, Fault};
-use crate::zygote::is_ending;
-
-/// What became known while a sandbox ran.
-#[derive(Debug, Default)]
-pub(crate) struct Evidence {
-    /// The step of the set-up that failed.
-    pub(crate) refused: Option<OwnedRefusal>,
-    /// Whether no init was ever born.
-    pub(crate) unborn: bool,
-    /// Whether the report socket was shut down while the sandbox lived.
-    pub(crate) shut_down: bool,
-    /// How the body ended.
-    pub(crate) outcome: Option<Outcome>,
-    /// What it panicked with.
-    pub(crate) panic_text: Vec<u8>,
-    /// The last line that it has written to standard error: of one that returned an error, that is the error.
-    pub(crate) last_line: String,
-    /// Whether RLIMIT_NPROC stood in for a cgroup.
-    pub(crate) has_process_limit: bool,
-    /// Whether `exit` was called before the body was over.
-    pub(crate) exiting: bool,
-    /// Why the test's process got SIGSEGV or SIGBUS.
-    pub(crate) fault: Option<Fault>,
-    /// How the test's process ended.
-    pub(crate) ended: Option<Ended>,
-    /// What was still running when it had ended.
-    pub(crate) survivors: Vec<Process>,
-    /// How it met its limits.
-    pub(crate) events: Events,
-    /// Who had most memory at a time.
-    pub(crate) largest: Option<Largest>,
-    /// What it had used at its end.
-    pub(crate) usage: Usage,
-    /// Bytes that came over the report socket and were no report.
-    pub(crate) rubbish: usize,
-    /// What was running when the time was up.
-    pub(crate) timed_out: Option<Vec<Process>>,
-    /// The processes that make sandboxes, if there was none when the time was up.
-    pub(crate) unanswered: Option<Vec<Process>>,
-    /// How init ended, if it has not told how the test did, and that is known.
-    pub(crate) init_ended: Option<End>,
-    /// Whether the zygote is dead.
-    pub(crate) zygote_gone: bool,
-    /// Why the sandbox could not be watched to its end.
-    pub(crate) watching_failed: Option<Errno>,
-}
-
-/// The process that had most memory at a time.
-#[derive(Debug)]
-pub(crate) struct Largest {
-    pub(crate) bytes: u64,
-    /// None for the test itself.
-    pub(crate) name: Option<String>,
-    /// Whether it may have been a child of that one.
-    pub(crate) had_children: bool,
-}
-
-/// How the test's process ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
-    pub(crate) end: End,
-    pub(crate) execed: bool,
-    /// The CPU time of all its processes, if none was left.
-    pub(crate) cpu: Option<Duration>,
-}
 
 /// What the harness is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,10 +48,10 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
         let text = words::out_of_memory(name, limit, memory_peak, evidence.largest.as_ref());
         return Ok(Verdict::Failed(text));
     }
-    if let (Some(running), Some(timeout)) = (&evidence.timed_out, timeout_of(test)) {
+    if let (Some(running), Some(timeout)) = (&evidence.timed_out, settings().timeout_of(test.timeout)) {
         return Ok(Verdict::Failed(words::timed_out(name, timeout, test.timeout.is_some(), running)));
     }
-    if let (Some(makers), Some(timeout)) = (&evidence.unanswered, timeout_of(test)) {
+    if let (Some(makers), Some(timeout)) = (&evidence.unanswered, settings().timeout_of(test.timeout)) {
         return Ok(Verdict::Failed(words::unanswered(name, timeout, test.timeout.is_some(), makers)));
     }
     if let Some(refusal) = &evidence.refused {
@@ -146,7 +78,7 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
     }
     let Some(ended) = evidence.ended else {
         return Verdict::Failed(match evidence {
-            _ if is_ending() => words::binary_ends(name),
+            Evidence { binary_ends: true, .. } => words::binary_ends(name),
             Evidence { zygote_gone: true, .. } => words::zygote_gone(name),
             Evidence { unborn: true, .. } => words::unborn(name),
             Evidence { shut_down: true, .. } => words::unreported(name),

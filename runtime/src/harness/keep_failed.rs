@@ -2,7 +2,8 @@
 
 use std::io::{self, Write as _};
 
-use super::judge::{Evidence, Verdict, judge};
+use super::evidence::Evidence;
+use super::judge::{Verdict, judge};
 use super::words;
 use crate::settings::{OnFail, settings};
 use crate::spec::{Spec, Test};

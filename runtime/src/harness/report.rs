@@ -9,7 +9,8 @@ use std::{iter, mem};
 
 use nix::errno::Errno;
 
-use super::judge::{Evidence, Verdict};
+use super::evidence::Evidence;
+use super::judge::Verdict;
 use crate::json::Json;
 use crate::settings::{Mistake, Report, Variable, settings};
 use crate::spec::Test;

@@ -7,7 +7,7 @@ use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,10 @@ use nix::sys::socket::{
 };
 use nix::unistd::pipe2;
 
-use super::OUTDATED;
-use super::judge::{Ended, Evidence, Largest};
+use super::evidence::{Ended, Evidence, Largest};
 use super::keep_failed;
 use super::output::Stream;
 use super::processes::{self, Process};
-use super::timeout_of;
 use super::trace::{self, Life};
 use super::turns::Turn;
 use crate::cgroup::groups::refused;
@@ -44,13 +42,21 @@ use crate::sandbox::Channel;
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
 use crate::sys;
-use crate::zygote::Zygote;
+use crate::zygote::{Zygote, is_ending};
 
 /// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
 const MEMORY_CHECK: Duration = Duration::from_millis(20);
 
 /// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
 const FRAMES_A_TURN: usize = 64;
+
+/// How often sandboxes were planned anew because the host was no longer what they were planned from.
+static OUTDATED: AtomicU32 = AtomicU32::new(0);
+
+/// Has the zygote plan all sandboxes to come anew.
+pub(super) fn plan_anew() {
+    OUTDATED.fetch_add(1, Ordering::Relaxed);
+}
 
 pub(super) struct Sandbox {
     report: OwnedFd,
@@ -148,6 +154,7 @@ impl Sandbox {
         }
         let mut evidence = mem::take(&mut self.evidence);
         if evidence.ended.is_none() {
+            evidence.binary_ends = is_ending();
             evidence.zygote_gone = processes::is_dying(zygote.as_fd());
         }
         self.stdout.finish();
@@ -172,7 +179,7 @@ impl Sandbox {
 
     /// Passes on output and collects reports, until the last report has come, init is dead, or the time is up.
     fn watch(&mut self, test: &Test, zygote: &Zygote) -> nix::Result<()> {
-        let deadline = timeout_of(test).and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = settings().timeout_of(test.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
         let mut report_open = true;
         loop {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::judge::Largest;
+use super::evidence::Largest;
 use super::processes::Process;
 use crate::frame::changes::Change;
 use crate::spec::{Ids, Spec};

@@ -2,7 +2,7 @@
 //!
 //! The test binary has a descriptor for the tmpfs that all changes go to, and looks at that from outside: whatever the test does to
 //! its view of the system makes no difference, nor does its end. How the tmpfs is laid out,
-//! [`rootfs`](crate::sandbox::rootfs) says.
+//! [`build`](super::build) says.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,6 +1,6 @@
 //! The mount table that inits begin with. A template makes it once.
 //!
-//! Sandboxes with roots of their own begin in a tmpfs, the stage. See [`rootfs`](crate::sandbox::rootfs) for what is in it.
+//! Sandboxes with roots of their own begin in a tmpfs, the stage. See [`build`](super::build) for what is in it.
 //!
 //! 1. The host's mounts become private: what is mounted later, here or there, does not show up on the other side.
 //! 2. What tests are given to write is set aside.

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
 use nix::sys::stat::Mode;
 
-use super::SingleThreaded;
+use super::process::SingleThreaded;
 
 /// Sends `bytes` with at most [`FDS_MAX`] `fds` as one message. See unix(7) on SCM_RIGHTS. Unlike nix's, it does not allocate.
 pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> nix::Result<()> {

@@ -1,5 +1,5 @@
-//! System calls that `nix` lacks, or wraps in a way that doesn't fit here. All `unsafe` code of the crate is in this
-//! module and in [`zygote`](crate::zygote).
+//! System calls that `nix` lacks, or wraps in a way that doesn't fit here. All `unsafe` code of the crate is in this module, but for the
+//! fork of the zygote, the constructor that calls it, and the addresses that become references again.
 #![expect(unsafe_code, reason = "raw system calls")]
 
 mod fd;

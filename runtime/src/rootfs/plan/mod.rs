@@ -311,7 +311,7 @@ fn is_prefix(home: &Path, path: &Path) -> bool {
 /// Collects operations, and knows what the tree looks like after them.
 struct Builder<'f> {
     host: &'f Host<'f>,
-    /// What the paths of the sandbox begin with, in place of `/`: see [`rootfs`](crate::sandbox::rootfs).
+    /// What the paths of the sandbox begin with, in place of `/`: see [`build`](super::build).
     prefix: &'static str,
     /// The options of each tmpfs.
     tmpfs: CString,

@@ -1,0 +1,233 @@
+//! Runs one test: asks for a sandbox, tells it the test, passes on its output, judges.
+
+use std::any::Any;
+use std::mem;
+use std::panic::{panic_any, resume_unwind};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::evidence::Evidence;
+use super::judge::{self, Obstacle, Verdict, judge};
+use super::sandbox::{NoSandbox, Sandbox, plan_anew};
+use super::turns::{self, Turn};
+use super::{hints, listed_twice, mistakes, prepared, report, skip, trace, words};
+use crate::cgroup::{self, DEFAULT_PIDS};
+use crate::diagnosis::{Page, explain_cgroup, unknown};
+use crate::frame::Step;
+use crate::frame::refusal::OwnedRefusal;
+use crate::sandbox::must_be_outside;
+use crate::settings::{Mistake, settings};
+use crate::spec::Test;
+use crate::sys;
+use crate::zygote::{Zygote, is_ending, zygote};
+
+/// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
+///
+/// The panic has the body's message, and is not printed again, unless panics abort. Where `#[should_panic]` would take *any* panic for a
+/// pass, a failure that is none of the body's returns: the harness then says that the test did not panic.
+#[track_caller]
+pub fn run(test: &'static Test) {
+    must_be_outside(test.short_name());
+    let verdict = listed_twice::once(test, || {
+        let started = Instant::now();
+        let _span = trace::test(test);
+        let (verdict, evidence) = verdict(test);
+        report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+        verdict
+    });
+    match verdict {
+        Verdict::Passed => {}
+        Verdict::Panicked(Some(text)) => panic_with(text),
+        Verdict::Panicked(None) => panic_with(NoText),
+        Verdict::Failed(text) => {
+            eprintln!("{text}");
+            if test.should_panic.is_none() {
+                resume_unwind(Box::new(NoText));
+            }
+        }
+        Verdict::Skipped(text) => {
+            eprintln!("{text}");
+            if let Some(expected) = test.should_panic {
+                // The harness takes this, and nothing else, for a pass.
+                panic_with(expected);
+            }
+        }
+    }
+}
+
+/// Panics with what the harness is to know. Where a panic aborts, the harness learns of it by its hook (`-Zpanic-abort-tests`).
+#[track_caller]
+fn panic_with<P: Any + Send>(payload: P) -> ! {
+    if cfg!(panic = "abort") { panic_any(payload) } else { resume_unwind(Box::new(payload)) }
+}
+
+/// What a test panics with when its message has been printed, or can't be known.
+struct NoText;
+
+/// The verdict on `test`, and what it rests on, if the test ran.
+fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
+    match run_and_tell(test) {
+        Ok((verdict, evidence)) => (verdict, Some(evidence)),
+        Err(verdict) => (verdict, None),
+    }
+}
+
+/// What is wrong in the environment, so that no test runs. The first call opens the files that the environment names.
+fn mistakes() -> &'static [Mistake] {
+    static MISTAKES: OnceLock<Vec<Mistake>> = OnceLock::new();
+    MISTAKES.get_or_init(|| {
+        let of_files = [report::check().err(), trace::check().err()];
+        settings().mistakes.iter().chain(of_files.into_iter().flatten()).cloned().collect()
+    })
+}
+
+/// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
+fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
+    let name = test.short_name();
+    match mistakes() {
+        [] => {}
+        mistakes => return Err(Verdict::Failed(mistakes::wrong_environment(name, mistakes))),
+    }
+    let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
+        Obstacle::Host(page) => skip::verdict(test, page),
+        Obstacle::Mistake(page) => Verdict::Failed(page.of_mistake(name)),
+        Obstacle::Moment(page) => Verdict::Failed(page.of_moment(name)),
+        Obstacle::Other(text) => Verdict::Failed(text),
+    })?;
+    let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { sandbox.changes() };
+    let changes = match changes {
+        Ok(changes) if changes.is_empty() => None,
+        Ok(changes) => Some(words::changes(name, &changes)),
+        Err(error) => Some(words::changes_unknown(name, &error)),
+    };
+    let has_survivors = !evidence.survivors.is_empty();
+    let forks_refused = evidence.events.forks_refused;
+    let note = hints::note(test, &verdict, &evidence);
+    let is_told = has_survivors
+        || forks_refused > 0
+        || changes.is_some()
+        || note.is_some()
+        || matches!(verdict, Verdict::Failed(_));
+    if sandbox.is_mid_line() && is_told {
+        eprintln!();
+    }
+    if let Some(changes) = changes {
+        eprintln!("{changes}");
+    }
+    if has_survivors {
+        eprintln!("{}", words::survivors(name, &evidence.survivors));
+    }
+    if forks_refused > 0 {
+        let limit = test.spec.pids.unwrap_or(DEFAULT_PIDS);
+        eprintln!("{}", words::forks_refused(name, forks_refused, limit));
+    }
+    if let Some(note) = note {
+        eprintln!("{note}");
+    }
+    Ok((verdict, evidence))
+}
+
+/// Runs `test`, if it can be run.
+pub(super) fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Obstacle> {
+    let name = test.short_name();
+    let zygote = match zygote() {
+        Some(Ok(zygote)) => zygote,
+        Some(Err(errno)) => return Err(judge::refused(&test.spec, &OwnedRefusal::new(Step::ForkZygote, *errno))),
+        None => return Err(Obstacle::Other(words::not_a_test_run(name))),
+    };
+    let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
+        NoSandbox::Channel(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
+        // The zygote's end of the request socket is closed.
+        NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(words::zygote_gone(name)),
+        NoSandbox::Channel(errno) => Obstacle::Other(words::no_channel(name, errno)),
+        NoSandbox::Cgroup(trouble) if trouble.errno().is_some_and(sys::is_of_descriptors) => {
+            Obstacle::Other(words::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE)))
+        }
+        NoSandbox::Cgroup(trouble) => {
+            let cause = explain_cgroup(&trouble).unwrap_or_else(unknown);
+            let page = Page::of_limits(&trouble, cause);
+            // Who names a cgroup means it.
+            let is_of_host = cgroup::chosen().is_none();
+            if is_of_host { Obstacle::Host(page) } else { Obstacle::Mistake(page) }
+        }
+    })?;
+    let _span = trace::span("judge");
+    let verdict = judge(test, &evidence)?;
+    Ok((sandbox, evidence, verdict))
+}
+
+/// Runs `test` in a sandbox. If there are no descriptors for that, it waits until fewer tests are in sandboxes.
+fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
+    let mut turn = Turn::take(zygote);
+    let mut is_anew = false;
+    loop {
+        let ran = run_in_one(test, zygote);
+        let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
+        if zygote.is_own() && !mem::replace(&mut is_anew, true) && ran.as_ref().is_ok_and(is_outdated) {
+            plan_anew();
+            prepared::drop_all();
+            continue;
+        }
+        let errno = match &ran {
+            Ok((_, evidence)) => evidence.refused.as_ref().map(|refusal| refusal.errno),
+            Err(NoSandbox::Channel(errno)) => Some(*errno),
+            Err(NoSandbox::Cgroup(trouble)) => trouble.errno(),
+        };
+        // A process that was forked by the test binary has not the threads that would give a turn back.
+        if errno.is_some_and(sys::is_of_descriptors) && zygote.is_own() && !turn.is_alone() {
+            drop(ran);
+            turn = turn.take_another(zygote);
+            continue;
+        }
+        let (mut sandbox, evidence) = ran?;
+        sandbox.hold(turn);
+        return Ok((sandbox, evidence));
+    }
+}
+
+/// Whether a step may have failed because the host has changed since it was planned.
+fn may_be_outdated(refusal: &OwnedRefusal) -> bool {
+    let is_of_files = matches!(
+        refusal.step,
+        Step::Directory
+            | Step::Symlink
+            | Step::File
+            | Step::Bind
+            | Step::ReadOnly
+            | Step::Mount
+            | Step::Copy
+            | Step::WorkingDirectory
+    );
+    is_of_files && matches!(refusal.errno, Errno::ENOENT | Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR)
+}
+
+/// Runs `test` in a spare sandbox, or else in one that is made for it.
+fn run_in_one(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
+    if let Some(mut spare) = prepared::take(zygote, &test.spec) {
+        // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
+        if spare.begin(test).is_ok() {
+            let evidence = follow(&mut spare, test, zygote)?;
+            if evidence.refused.is_none() && !evidence.unborn {
+                return Ok((spare, evidence));
+            }
+        }
+    }
+    let mut sandbox = Sandbox::request(zygote, &test.spec)?;
+    match sandbox.begin(test) {
+        // It is over already, and has said why or shows it.
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let evidence = follow(&mut sandbox, test, zygote)?;
+    Ok((sandbox, evidence))
+}
+
+/// Follows a test that has begun to its end, and prepares sandboxes for others meanwhile.
+fn follow(sandbox: &mut Sandbox, test: &'static Test, zygote: &Zygote) -> Result<Evidence, NoSandbox> {
+    if !turns::are_short() {
+        prepared::replenish(zygote, &test.spec);
+    }
+    sandbox.follow(test, zygote)
+}
