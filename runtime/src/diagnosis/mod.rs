@@ -5,6 +5,5 @@ mod environment;
 mod explain;
 mod page;
 
-pub(crate) use cause::Cause;
 pub(crate) use explain::{device, explain, explain_cgroup, unknown};
 pub(crate) use page::{Page, did_not_run, table};

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
 
-use super::{Buffer, Frame, Moment};
+use super::frames::{Buffer, Frame};
+use super::step::Moment;
 use crate::sys;
 
 /// Whether a trace is wanted. The zygote sets it for all that it will fork.

@@ -9,16 +9,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use super::moments::record;
-use super::{Moment, Step};
-
-/// A step that failed: which one, on what, and why. `path` may be empty, and so may `said`, which is what a program said that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal<'a> {
-    pub(crate) step: Step,
-    pub(crate) path: &'a [u8],
-    pub(crate) errno: Errno,
-    pub(crate) said: &'a [u8],
-}
+use super::step::{Moment, Refusal, Step};
 
 /// A step that failed, as `Result` carries it. The path is one of the plan's.
 pub(crate) type Refused<'p> = (Step, &'p CStr, Errno);

@@ -1,6 +1,8 @@
-//! The steps in which a sandbox is set up, each with the words that a person reads when the host refuses it.
+//! The steps in which a sandbox is set up, the other moments of its life, and what the host refused.
 
 use std::fmt::{self, Display, Formatter};
+
+use nix::errno::Errno;
 
 /// Makes an enum of the steps, and a list of all. What a step does is its documentation too.
 macro_rules! steps {
@@ -66,4 +68,54 @@ impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.what())
     }
+}
+
+/// A moment in the life of a sandbox, for traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// A step is done.
+    Done(Step),
+    /// The template takes up the request.
+    Requested,
+    /// Init runs.
+    Begins,
+    /// The test's process is there, and waits for its test.
+    Waits,
+    /// It has got one.
+    Told,
+    BodyBegins,
+    BodyEnds,
+    /// The test binary knows that the test's process has ended.
+    Ended,
+}
+
+impl Moment {
+    pub(super) const OTHERS: [Self; 7] =
+        [Self::Requested, Self::Begins, Self::Waits, Self::Told, Self::BodyBegins, Self::BodyEnds, Self::Ended];
+
+    /// Steps come first.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Done(step) => step as u8,
+            other => {
+                let at = Self::OTHERS.iter().position(|moment| *moment == other).unwrap_or_default();
+                (Step::ALL.len() + at) as u8
+            }
+        }
+    }
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        let at = usize::from(number);
+        let step = Step::ALL.get(at).copied().map(Self::Done);
+        step.or_else(|| Self::OTHERS.get(at.checked_sub(Step::ALL.len())?).copied())
+    }
+}
+
+/// A step that failed: which one, on what, and why. `path` may be empty, and so may `said`, which is what a program said that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal<'a> {
+    pub(crate) step: Step,
+    pub(crate) path: &'a [u8],
+    pub(crate) errno: Errno,
+    pub(crate) said: &'a [u8],
 }

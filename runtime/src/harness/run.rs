@@ -4,7 +4,7 @@ use std::any::Any;
 use std::mem;
 use std::panic::{panic_any, resume_unwind};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 

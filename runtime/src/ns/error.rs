@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::sys::errno_of;
 use crate::text::{error, plain};
 

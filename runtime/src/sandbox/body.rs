@@ -19,7 +19,9 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
-use super::{Birth, Report, map_ids, words};
+use super::channel::{self, Birth, Report};
+use super::ids::map_ids;
+use super::words;
 use crate::frame::address::decode_test;
 use crate::frame::changes::{self, Change};
 use crate::frame::moments::{self, record};
@@ -105,7 +107,7 @@ fn end(reported: nix::Result<()>) -> ! {
 
 /// Tells which step has failed, and ends this process.
 fn give_up(report: &Report, refused: Refused<'_>) -> ! {
-    super::give_up(report.0.as_fd(), refused)
+    channel::give_up(report.0.as_fd(), refused)
 }
 
 /// Becomes this user and this group, without root's powers. Root made the sandbox, and only root can make some of it: so where there

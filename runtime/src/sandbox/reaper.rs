@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
-use super::{Report, give_up};
+use super::channel::{Report, give_up};
 use crate::frame::{Buffer, Frame, REPORTED, Step};
 use crate::proc::Stat;
 use crate::settings::settings;

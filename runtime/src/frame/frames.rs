@@ -1,0 +1,301 @@
+//! What comes back from a sandbox: one frame a message, over a sequenced-packet socket.
+//!
+//! These processes write to it: the zygote and the template (that init could not be born), or init (that it was, before anybody else is
+//! there), the test (how the body ended), and init again (how the test's process ended, which is always the last). A socket, and no
+//! plain pipe, because init's pidfd comes with the frame of its birth, and because the kernel keeps message boundaries: whatever
+//! else a test writes to the descriptor, by accident, is a message of its own and can't shift or split a frame.
+//!
+//! The reader trusts nothing: what it can't decode is counted, and a test that caused it fails.
+
+use nix::errno::Errno;
+
+use super::step::{Moment, Refusal, Step};
+use crate::sys::{End, Fault};
+
+/// Begins every frame. A message without it was not written by us.
+const MAGIC: [u8; 4] = *b"\xbeJar";
+
+/// The most bytes that a frame carries besides its head. A longer panic message is sent in pieces.
+pub(crate) const PAYLOAD_MAX: usize = 1024;
+
+/// The most bytes that a frame has.
+pub(crate) const FRAME_MAX: usize = MAGIC.len() + 1 + PAYLOAD_MAX;
+
+/// With this status the test's process ends after it has reported how the body ended.
+pub(crate) const REPORTED: i32 = 90;
+
+/// With this status the test's process ends if it could not report, because the body had closed the descriptor.
+pub(crate) const UNREPORTED: i32 = 91;
+
+/// The most bytes of a path in a refusal. What was said has the rest of the frame.
+const PATH_MAX: usize = 512;
+
+/// How the body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It returned a value that stands for this status; 0 is success.
+    Returned(u8),
+    /// It panicked, with a text (sent before) or with something else.
+    Panicked { text: bool },
+}
+
+/// A frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frame<'a> {
+    /// From init, before all else: it lives. Its pidfd comes along.
+    Born,
+    /// From the zygote, the template, init or the test: the sandbox could not be set up.
+    Refused(Refusal<'a>),
+    /// From the test: the next piece of its panic message.
+    PanicText(&'a [u8]),
+    /// From the test: the body is over.
+    Finished(Outcome),
+    /// From the test: `exit` was called and the body is not over.
+    Exiting,
+    /// From the test: it got SIGSEGV or SIGBUS.
+    Fault(Fault),
+    /// From init: the test's process has ended. `execed`: another program ran in it. `stays`: init waits, as processes are left, or
+    /// what is left is wanted. `cpu`:
+    /// the CPU time of init and of all that it has reaped, in microseconds.
+    Ended { end: End, execed: bool, stays: bool, cpu: u64 },
+    /// From the test: it asks what the sandbox has used. With it comes the descriptor to write that to.
+    Usage,
+    /// From the test: it asks for a group of this name. With it comes a socket for what the cgroup is.
+    Group(&'a [u8]),
+    /// From init, if the root is a copy: it is made, and nothing is changed yet. With it comes the tmpfs that holds what will be;
+    Copied,
+    /// From the test: it asks what has changed in the copy. With it comes a socket for the answer.
+    Changes,
+    /// From the test: it asks for the number that init has outside. With it comes a socket for the answer.
+    Init,
+    /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
+    /// `had_children`: it may have been a child of that one, which it had waited for.
+    Largest { bytes: u64, had_children: bool, name: &'a [u8] },
+    /// From all of them, where a trace is wanted: when this moment was, in nanoseconds of the monotonic clock, and what was
+    /// worked on.
+    Mark { moment: Moment, at: u64, path: &'a [u8] },
+}
+
+/// Where a frame is put together. It lies on the stack: init and signal handlers must not allocate.
+pub(crate) struct Buffer([u8; FRAME_MAX]);
+
+impl Buffer {
+    pub(crate) fn new() -> Self {
+        Self([0; FRAME_MAX])
+    }
+}
+
+struct Writer<'b> {
+    buffer: &'b mut [u8; FRAME_MAX],
+    length: usize,
+}
+
+impl Writer<'_> {
+    /// Appends as much of `bytes` as there is room for. Only paths and panic texts can be long, and both come last.
+    fn put(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(FRAME_MAX - self.length);
+        self.buffer[self.length..self.length + count].copy_from_slice(&bytes[..count]);
+        self.length += count;
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// Writes the frame into `buffer` and returns the part that is to be sent.
+    pub(crate) fn encode<'b>(&self, buffer: &'b mut Buffer) -> &'b [u8] {
+        let mut writer = Writer { buffer: &mut buffer.0, length: 0 };
+        writer.put(&MAGIC);
+        match *self {
+            Self::Born => writer.put(&[0]),
+            Self::Refused(Refusal { step, path, errno, said }) => {
+                let path = &path[..path.len().min(PATH_MAX)];
+                writer.put(&[1, step as u8]);
+                writer.put(&(errno as i32).to_ne_bytes());
+                writer.put(&(path.len() as u16).to_ne_bytes());
+                writer.put(path);
+                writer.put(said);
+            }
+            Self::PanicText(text) => {
+                writer.put(&[2]);
+                writer.put(text);
+            }
+            Self::Finished(Outcome::Returned(status)) => writer.put(&[3, 0, status]),
+            Self::Finished(Outcome::Panicked { text }) => writer.put(&[3, 1, u8::from(text)]),
+            Self::Exiting => writer.put(&[4]),
+            Self::Fault(Fault::Sent) => writer.put(&[5, 0]),
+            Self::Fault(Fault::StackOverflow) => writer.put(&[5, 1]),
+            Self::Fault(Fault::Access { address: None }) => writer.put(&[5, 2]),
+            Self::Fault(Fault::Access { address: Some(address) }) => {
+                writer.put(&[5, 3]);
+                writer.put(&address.to_ne_bytes());
+            }
+            Self::Ended { end, execed, stays, cpu } => {
+                let (kind, number, core) = match end {
+                    End::Exited(status) => (0, status, false),
+                    End::Killed { signal, core } => (1, signal, core),
+                };
+                writer.put(&[6, kind, u8::from(core), u8::from(execed), u8::from(stays)]);
+                writer.put(&number.to_ne_bytes());
+                writer.put(&cpu.to_ne_bytes());
+            }
+            Self::Usage => writer.put(&[7]),
+            Self::Largest { bytes, had_children, name } => {
+                writer.put(&[9, u8::from(had_children)]);
+                writer.put(&bytes.to_ne_bytes());
+                writer.put(name);
+            }
+            Self::Group(name) => {
+                writer.put(&[8]);
+                writer.put(name);
+            }
+            Self::Copied => writer.put(&[11]),
+            Self::Changes => writer.put(&[12]),
+            Self::Init => writer.put(&[13]),
+            Self::Mark { moment, at, path } => {
+                writer.put(&[10, moment.number()]);
+                writer.put(&at.to_ne_bytes());
+                writer.put(path);
+            }
+        }
+        let length = writer.length;
+        &buffer.0[..length]
+    }
+
+    /// Reads a message back. `None` if it is no frame.
+    pub(crate) fn decode(message: &'a [u8]) -> Option<Self> {
+        let (&kind, payload) = message.strip_prefix(&MAGIC)?.split_first()?;
+        match (kind, payload) {
+            (0, []) => Some(Self::Born),
+            (1, [step, e0, e1, e2, e3, l0, l1, texts @ ..]) => {
+                let step = *Step::ALL.get(usize::from(*step))?;
+                let errno = Errno::from_raw(i32::from_ne_bytes([*e0, *e1, *e2, *e3]));
+                let (path, said) = texts.split_at_checked(u16::from_ne_bytes([*l0, *l1]).into())?;
+                Some(Self::Refused(Refusal { step, path, errno, said }))
+            }
+            (2, text) => Some(Self::PanicText(text)),
+            (3, [0, status]) => Some(Self::Finished(Outcome::Returned(*status))),
+            (3, [1, text]) => Some(Self::Finished(Outcome::Panicked { text: flag(*text)? })),
+            (4, []) => Some(Self::Exiting),
+            (5, [0]) => Some(Self::Fault(Fault::Sent)),
+            (5, [1]) => Some(Self::Fault(Fault::StackOverflow)),
+            (5, [2]) => Some(Self::Fault(Fault::Access { address: None })),
+            (5, [3, address @ ..]) => {
+                let address = Some(u64::from_ne_bytes(address.try_into().ok()?));
+                Some(Self::Fault(Fault::Access { address }))
+            }
+            (6, [kind, core, execed, stays, n0, n1, n2, n3, cpu @ ..]) => {
+                let number = i32::from_ne_bytes([*n0, *n1, *n2, *n3]);
+                let cpu = u64::from_ne_bytes(cpu.try_into().ok()?);
+                let end = match kind {
+                    0 => End::Exited(number),
+                    1 => End::Killed { signal: number, core: flag(*core)? },
+                    _ => return None,
+                };
+                Some(Self::Ended { end, execed: flag(*execed)?, stays: flag(*stays)?, cpu })
+            }
+            (7, []) => Some(Self::Usage),
+            (8, name) => Some(Self::Group(name)),
+            (9, [had_children, payload @ ..]) => {
+                let (bytes, name) = payload.split_first_chunk()?;
+                Some(Self::Largest { bytes: u64::from_ne_bytes(*bytes), had_children: flag(*had_children)?, name })
+            }
+            (10, [moment, payload @ ..]) => {
+                let (at, path) = payload.split_first_chunk()?;
+                Some(Self::Mark { moment: Moment::from_number(*moment)?, at: u64::from_ne_bytes(*at), path })
+            }
+            (11, []) => Some(Self::Copied),
+            (12, []) => Some(Self::Changes),
+            (13, []) => Some(Self::Init),
+            _ => None,
+        }
+    }
+}
+
+fn flag(byte: u8) -> Option<bool> {
+    match byte {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Frame<'static>> {
+        let mut frames = vec![
+            Frame::Born,
+            Frame::PanicText(b"left == right"),
+            Frame::PanicText(b""),
+            Frame::Finished(Outcome::Returned(0)),
+            Frame::Finished(Outcome::Returned(7)),
+            Frame::Finished(Outcome::Panicked { text: true }),
+            Frame::Exiting,
+            Frame::Fault(Fault::Sent),
+            Frame::Fault(Fault::StackOverflow),
+            Frame::Fault(Fault::Access { address: None }),
+            Frame::Fault(Fault::Access { address: Some(0xdead_beef) }),
+            Frame::Ended { end: End::Exited(REPORTED), execed: false, stays: true, cpu: 7 },
+            Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, stays: false, cpu: u64::MAX },
+            Frame::Usage,
+            Frame::Copied,
+            Frame::Changes,
+            Frame::Init,
+            Frame::Group(b"db"),
+            Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
+        ];
+        for step in Step::ALL.iter().copied() {
+            frames.push(Frame::Refused(Refusal { step, path: b"/proc", errno: Errno::EPERM, said: b"no" }));
+        }
+        for moment in Step::ALL.iter().copied().map(Moment::Done).chain(Moment::OTHERS) {
+            frames.push(Frame::Mark { moment, at: 7, path: b"proc" });
+        }
+        frames
+    }
+
+    #[test]
+    fn frames_survive_the_way() {
+        for frame in examples() {
+            assert_eq!(Frame::decode(frame.encode(&mut Buffer::new())), Some(frame));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_frame() {
+        for frame in examples() {
+            let mut buffer = Buffer::new();
+            let message = frame.encode(&mut buffer);
+            for end in 0..message.len() {
+                // A text and a path have no length of their own: a shorter message is a shorter text.
+                let shorter = Frame::decode(&message[..end]);
+                let texts = matches!(
+                    shorter,
+                    Some(
+                        Frame::PanicText(_)
+                            | Frame::Refused(_)
+                            | Frame::Group(_)
+                            | Frame::Largest { .. }
+                            | Frame::Mark { .. }
+                    )
+                );
+                assert!(shorter.is_none() || texts, "{end} of {frame:?} became {shorter:?}");
+            }
+            let mut damaged = message.to_vec();
+            damaged[1] ^= 1;
+            assert_eq!(Frame::decode(&damaged), None);
+        }
+        for kind in 14..=255 {
+            assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
+        }
+        assert_eq!(Frame::decode(b""), None);
+        assert_eq!(Frame::decode(&[0; FRAME_MAX]), None);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut() {
+        let long = vec![b'x'; 2 * PAYLOAD_MAX];
+        let mut buffer = Buffer::new();
+        let message = Frame::PanicText(&long).encode(&mut buffer);
+        assert_eq!(Frame::decode(message), Some(Frame::PanicText(&long[..PAYLOAD_MAX])));
+    }
+}

@@ -1,0 +1,72 @@
+//! What connects a sandbox to the test binary, and what its init is born with.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
+
+use crate::cgroup::Joining;
+use crate::frame::refusal::Refused;
+use crate::frame::{Buffer, Frame, Refusal};
+use crate::rootfs::build;
+use crate::spec::Spec;
+use crate::sys::{self, Disposition, Message};
+
+/// What init is born with.
+pub(crate) struct Birth<'z> {
+    pub(crate) spec: &'static Spec,
+    pub(crate) plan: &'z build::Plan,
+    /// The directory `/proc` of the host.
+    pub(crate) proc: BorrowedFd<'z>,
+    /// The template's pidfd.
+    pub(crate) template: BorrowedFd<'z>,
+    /// An eventfd that is set when the template has mapped the ids, if that is for it to do.
+    pub(crate) mapped: Option<BorrowedFd<'z>>,
+    /// Whether the session keyring that it is born with is one that nobody can use.
+    pub(crate) has_no_keyring: bool,
+    /// How the test binary took SIGCHLD when it was started, and what it was called.
+    pub(crate) sigchld: Disposition,
+    pub(crate) command: &'z CStr,
+    pub(crate) channel: &'z Channel,
+    pub(crate) joining: &'z Joining,
+    /// Whether there is no v2 cgroup to be joined any more.
+    pub(crate) born_in_cgroup: bool,
+}
+
+/// The sandbox's ends of what connects it to the test binary.
+pub(crate) struct Channel {
+    pub(crate) report: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// The sandbox's end of the report socket.
+pub(crate) struct Report(pub(super) OwnedFd);
+
+impl Report {
+    pub(crate) fn send(&self, frame: &Frame<'_>) -> nix::Result<()> {
+        send(self.0.as_fd(), frame)
+    }
+
+    /// Sends a frame with a socket for the answer, and waits for that. `None` if there is nobody to give one.
+    pub(super) fn ask(&self, frame: &Frame<'_>, answer: &mut [u8]) -> nix::Result<Option<Message>> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let mut buffer = Buffer::new();
+        sys::send_with_fds(self.0.as_fd(), frame.encode(&mut buffer), &[theirs.as_raw_fd()])?;
+        drop(theirs);
+        sys::receive(ours.as_fd(), answer, MsgFlags::empty())
+    }
+}
+
+/// Sends `frame` over a report socket.
+pub(crate) fn send(report: BorrowedFd<'_>, frame: &Frame<'_>) -> nix::Result<()> {
+    let mut buffer = Buffer::new();
+    sys::send(report, frame.encode(&mut buffer))
+}
+
+/// Tells which step has failed, and ends this process, and with it the sandbox.
+pub(super) fn give_up(report: BorrowedFd<'_>, (step, path, errno): Refused<'_>) -> ! {
+    // Where even this fails, the test binary sees init's death, and says that.
+    let _ = send(report, &Frame::Refused(Refusal { step, path: path.to_bytes(), errno, said: b"" }));
+    sys::exit_now(1)
+}
