@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use super::controller::{Controller, Trouble};
 use super::shared::LEAF;
-use super::{Controller, Trouble};
 use crate::proc::{MOUNTINFO, Mount, mounts_in, text_of};
 use crate::settings::settings;
 

@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::controller::{Controller, Trouble};
+use super::directory::{Cgroup, Directory, Location};
 use super::run::run;
-use super::{Cgroup, Controller, Directory, Location, Trouble};
 use crate::frame::PAYLOAD_MAX;
 use crate::proc::text_in;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Cgroup, Controller, Directory, Location, Trouble};
+use super::controller::{Controller, Trouble};
+use super::directory::{Cgroup, Directory, Location};
 use crate::frame::usage::Usage;
 use crate::proc::text_of;
 use crate::spec::Spec;

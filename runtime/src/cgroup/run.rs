@@ -15,10 +15,12 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
 
+use super::controller::{Controller, Trouble};
+use super::directory::{CGROUPS, Cgroup, Directory, Joining, Location, Tree};
 use super::find::{Hierarchy, chosen, hierarchies};
+use super::limits::DEFAULT_PIDS;
 use super::shared::{self, Shared};
 use super::systemd;
-use super::{CGROUPS, Cgroup, Controller, DEFAULT_PIDS, Directory, Joining, Location, Tree, Trouble};
 use crate::proc::pid_of;
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};

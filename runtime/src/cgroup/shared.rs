@@ -10,7 +10,8 @@ use std::{iter, process, thread};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Controller, Directory, Trouble};
+use super::controller::{Controller, Trouble};
+use super::directory::Directory;
 use crate::proc::{name_of, parent_of};
 
 /// The cgroup that the processes of the test run move to.

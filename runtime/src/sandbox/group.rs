@@ -14,8 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{body, words};
-use crate::cgroup::groups::refused;
-use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, usage_of};
+use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, refused, usage_of};
 use crate::frame::usage::Usage;
 use crate::frame::{Frame, PAYLOAD_MAX};
 use crate::proc::{directory, stat, threads_of};
