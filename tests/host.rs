@@ -41,7 +41,7 @@ fn snapshot(mark: &str, cgroups: &Path) -> Snapshot {
             directories_below(cgroups)
                 .iter()
                 .map(|path| path.display().to_string())
-                .filter(|path| is_foreign(path))
+                .filter(|path| is_left(path))
                 .collect(),
         ),
         // Others use it too.
@@ -64,9 +64,10 @@ fn without_counters(route: &str) -> String {
     kept.map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a test binary did not make this cgroup for its sandboxes. Those are gone when it has ended, as `limits` shows.
-fn is_foreign(cgroup: &str) -> bool {
-    !cgroup.contains("/belljar-run-")
+/// Whether belljar may have made this cgroup, and not for sandboxes of a test binary that runs: those are gone when it has ended, as
+/// `limits` shows. Others make cgroups of other names at any time.
+fn is_left(cgroup: &str) -> bool {
+    cgroup.contains("/belljar") && !cgroup.contains("/belljar-run-") && !cgroup.contains("/belljar-tests-")
 }
 
 /// The keys and ids of a table of SysV objects; what follows them changes with use.
