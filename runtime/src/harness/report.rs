@@ -14,7 +14,7 @@ use super::judge::Verdict;
 use crate::json::Json;
 use crate::settings::{Mistake, Report, Variable, settings};
 use crate::spec::Test;
-use crate::sys::errno_of;
+use crate::sys::{self, errno_of};
 use crate::text::Size;
 
 enum Destination {
@@ -110,7 +110,7 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
     match destination {
         // One call for one line: several test binaries may append to the same file.
         Destination::Lines(file) => {
-            if let Err(error) = { file }.write_all(account.to_json().as_bytes()) {
+            if let Err(error) = sys::without_size_signal(|| { file }.write_all(account.to_json().as_bytes())) {
                 lose(error);
             }
         }
@@ -121,7 +121,7 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
 
 /// Whether there is no room, which is no mistake in what was asked for.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(errno_of(error), Errno::ENOSPC | Errno::EDQUOT)
+    matches!(errno_of(error), Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
 }
 
 /// How many lines could not be written, and why the first could not.

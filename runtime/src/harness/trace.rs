@@ -23,7 +23,7 @@ use crate::json::Json;
 use crate::proc;
 use crate::settings::{Mistake, Variable, settings};
 use crate::spec::Test;
-use crate::sys::now;
+use crate::sys::{self, now};
 
 static PATH: OnceLock<Result<Option<&'static Path>, Mistake>> = OnceLock::new();
 
@@ -97,12 +97,15 @@ fn append(path: &Path, events: &[Json]) -> io::Result<()> {
         text += &event.to_string();
     }
     text += END;
-    let written = file.write_all_at(text.as_bytes(), kept);
-    if written.is_err() {
-        // As it was. There is room for that.
-        let _ = file.set_len(kept).and_then(|()| file.write_all_at(if kept == 0 { b"" } else { END.as_bytes() }, kept));
-    }
-    written
+    sys::without_size_signal(|| {
+        let written = file.write_all_at(text.as_bytes(), kept);
+        if written.is_err() {
+            // As it was. There is room for that.
+            let end = if kept == 0 { "" } else { END };
+            let _ = file.set_len(kept).and_then(|()| file.write_all_at(end.as_bytes(), kept));
+        }
+        written
+    })
 }
 
 fn lock(mut file: File) -> io::Result<Flock<File>> {

@@ -7,6 +7,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// Why the test's process got SIGSEGV or SIGBUS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,22 @@ pub(crate) fn set_disposition(signal: c_int, disposition: Disposition) -> Dispos
     // SAFETY: neither of the two runs code of ours.
     let before = unsafe { libc::signal(signal, handler) };
     if before == libc::SIG_IGN { Disposition::Ignore } else { Disposition::Default }
+}
+
+/// Does what may make a file larger than RLIMIT_FSIZE allows. That gets EFBIG then, and this process no SIGXFSZ. See getrlimit(2).
+pub(crate) fn without_size_signal<T>(write: impl FnOnce() -> T) -> T {
+    let signal = SigSet::from(Signal::SIGXFSZ);
+    let Ok(before) = signal.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return write() };
+    let result = write();
+    if !before.contains(Signal::SIGXFSZ) {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set and the time outlive the call.
+        while unsafe { libc::sigtimedwait(signal.as_ref(), ptr::null_mut(), &raw const at_once) } == -1
+            && Errno::last() == Errno::EINTR
+        {}
+    }
+    let _ = before.thread_set_mask();
+    result
 }
 
 /// Told why the process gets SIGSEGV or SIGBUS, before it dies of it. It must be async-signal-safe.
