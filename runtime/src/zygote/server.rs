@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
 use super::request::{REQUEST_SIZE, Request};
-use super::template::{self, Birth, Inherited, Kind};
+use super::template::{self, Birth, Inherited, Kind, give_way};
 use crate::frame::Step;
 use crate::frame::moments;
 use crate::frame::refusal::Failure;
-use crate::proc::{MountWatch, text_of};
+use crate::proc::MountWatch;
 use crate::rootfs::access::closed_above;
 use crate::rootfs::facts::Facts;
 use crate::rootfs::{plan, sysctl};
@@ -32,8 +32,9 @@ use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 /// What the standard streams of the zygote are, and the standard input of all tests.
 const NULL: &str = "/dev/null";
 
-/// How much sooner or later than others the kernel kills this process when memory is used up. See proc_pid_oom_score_adj(5).
-const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+/// From this score on, the memory that there is matters more than what a process has of it: the zygote goes before the test binary, and all
+/// verdicts with that.
+const SOON: i32 = 500;
 
 /// What the zygote does from its birth to its end. It never returns.
 pub(super) fn serve(requests: OwnedFd, owner: Pid, run_constructors: impl FnOnce(), proof: &SingleThreaded) -> ! {
@@ -121,10 +122,7 @@ impl Server {
         if let Some(path) = path_with_roots() {
             sys::set_variable(proof, "PATH", Some(&path));
         }
-        // The kernel is to take tests, which may have limits, before what it was told to spare.
-        if text_of(OOM_SCORE).is_ok_and(|score| score.starts_with('-')) {
-            let _ = fs::write(OOM_SCORE, "0");
-        }
+        give_way(SOON);
         let command = get_name().map_err(failed)?;
         set_name(c"belljar-zygote").map_err(failed)?;
         let null = File::options().read(true).write(true).open(NULL);

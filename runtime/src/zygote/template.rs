@@ -11,6 +11,7 @@
 //! A real root without a user namespace (`user = "host"`) has a template too. There the kernel locks nothing.
 
 use std::ffi::{CString, OsStr};
+use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ use super::request::{REQUEST_SIZE, Request};
 use crate::frame::moments;
 use crate::frame::refusal::Failure;
 use crate::frame::{Frame, Moment, Step};
-use crate::proc::Mount;
+use crate::proc::{Mount, text_of};
 use crate::rootfs::facts::Facts;
 use crate::rootfs::plan::{self, Host, Planned};
 use crate::rootfs::stage::{self, Props, Stage};
@@ -127,6 +128,20 @@ fn give_up(requests: &OwnedFd, failure: &Failure) -> ! {
     sys::exit_now(1)
 }
 
+/// How much sooner or later than others the kernel kills this process when memory is used up. See proc_pid_oom_score_adj(5).
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// The score by which the kernel kills tests first when memory is used up: before the zygote and the test binary, which has all verdicts.
+const FIRST: i32 = 1000;
+
+/// Has the kernel kill this process as soon as by this score, when memory is used up.
+pub(super) fn give_way(score: i32) {
+    let own = text_of(OOM_SCORE).ok().and_then(|own| own.trim().parse().ok());
+    if own.is_some_and(|own: i32| own < score) {
+        let _ = fs::write(OOM_SCORE, score.to_string());
+    }
+}
+
 /// How long keys of sandboxes that are over may be counted.
 const KEYS_ARE_COUNTED: Duration = Duration::from_secs(5);
 
@@ -171,6 +186,7 @@ impl<'i> Template<'i> {
             sys::exit_now(1);
         }
         set_name(c"belljar-tmpl").map_err(failed)?;
+        give_way(FIRST);
         let mut kept: Vec<_> =
             [requests].into_iter().chain(&mapper).chain(&settings).chain(&opened).map(AsRawFd::as_raw_fd).collect();
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
