@@ -1,12 +1,14 @@
 //! The files by which limits are set, and those that tell how they were met.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::controller::{Controller, Trouble};
 use super::directory::{Cgroup, Directory, Location};
+use super::find::hierarchies;
 use crate::frame::usage::Usage;
 use crate::proc::text_of;
 use crate::spec::Spec;
@@ -169,6 +171,25 @@ impl Directory {
         let (limit, peak) = (self.number("memory.limit_in_bytes"), self.number("memory.max_usage_in_bytes"));
         limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) > limit)
     }
+}
+
+/// The cgroup around the test run whose memory was used up, so that the kernel has killed processes: the file with its limit, the limit, and
+/// how many there were.
+pub(crate) fn memory_used_up() -> Option<(PathBuf, u64, u64)> {
+    let found = hierarchies().ok()?.into_iter().find(|found| found.controllers.contains(&Controller::Memory))?;
+    let at = |path: &Path| Directory::at(path, found.v2, Vec::new());
+    // Version 1 counts each where it was killed.
+    let own = at(&found.parent);
+    found.parent.ancestors().map(at).find_map(|around| {
+        let (file, is_used_up, kills) = if found.v2 {
+            let was_used_up = around.count("memory.events.local", "oom").unwrap_or_default() > 0;
+            ("memory.max", was_used_up, around.count("memory.events", "oom_kill"))
+        } else {
+            ("memory.limit_in_bytes", around.was_used_up(), own.count("memory.oom_control", "oom_kill"))
+        };
+        let kills = kills.ok().filter(|kills| is_used_up && *kills > 0)?;
+        Some((around.path_of(file), around.number(file)?, kills))
+    })
 }
 
 /// Whether memory can be swapped out on this machine. See proc_swaps(5).

@@ -19,5 +19,5 @@ pub(crate) use controller::{Controller, Trouble};
 pub(crate) use directory::{Cgroup, Directory, Joining, Tree};
 pub(crate) use find::{chosen, limits_on_processes};
 pub(crate) use groups::{Handed, NoGroup, refused};
-pub(crate) use limits::{DEFAULT_PIDS, Events, usage_of};
+pub(crate) use limits::{DEFAULT_PIDS, Events, memory_used_up, usage_of};
 pub(crate) use run::{clean_up, make};

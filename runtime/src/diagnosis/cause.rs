@@ -22,9 +22,9 @@ const LISTED: usize = 3;
 /// Why a host refuses, how that shows, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
-    pub(super) why: Cow<'static, str>,
-    pub(super) seen: Cow<'static, str>,
-    pub(super) remedy: Cow<'static, str>,
+    pub(crate) why: Cow<'static, str>,
+    pub(crate) seen: Cow<'static, str>,
+    pub(crate) remedy: Cow<'static, str>,
 }
 
 impl Display for Cause {
@@ -319,11 +319,42 @@ impl Cause {
         Self::new("files may not become so large", format!("RLIMIT_FSIZE is {limit}"), "ulimit -f unlimited")
     }
 
+    /// `name` is the limit's, and `command` sets it.
+    pub(crate) fn too_little_memory(name: &str, limit: u64, command: &str) -> Self {
+        Self::new(
+            "a process may not have so much memory",
+            format!("{name} is {limit}"),
+            format!("{command} unlimited, or run fewer tests at once (`--test-threads`)"),
+        )
+    }
+
+    pub(crate) fn small_stack(limit: u64) -> Self {
+        Self::new("a process may not have so large a stack", format!("RLIMIT_STACK is {limit}"), "ulimit -s 8192")
+    }
+
+    /// `file` has the limit of a cgroup, in which `kills` processes were killed so far.
+    pub(crate) fn memory_used_up(file: &Path, limit: u64, kills: u64, around: &Surroundings) -> Self {
+        Self::new(
+            "the cgroup that the tests run in has used up its memory, so that the kernel has killed some of its processes",
+            format!("{} is {limit}, and oom_kill was {kills}", file.display()),
+            match around.place {
+                Place::Docker => "docker run --memory 4g, or run fewer tests at once (`--test-threads`)",
+                Place::Podman => "podman run --memory 4g, or run fewer tests at once (`--test-threads`)",
+                Place::Kubernetes => {
+                    "raise limits.memory of the container, or run fewer tests at once (`--test-threads`)"
+                }
+                Place::Host | Place::Lxc | Place::Wsl => {
+                    "raise it (systemd: systemctl set-property UNIT MemoryMax=4G), or run fewer tests at once (`--test-threads`)"
+                }
+            },
+        )
+    }
+
     /// `count` is how many this user has now.
     pub(crate) fn too_many_processes(limit: u64, count: u64) -> Self {
         Self::new(
             "this user has as many processes and threads as it may have",
-            format!("RLIMIT_NPROC is {limit}, and /proc shows {count} processes and threads of this user"),
+            format!("RLIMIT_NPROC is {limit}, and /proc shows {count} processes and threads of this user now"),
             "ulimit -u unlimited (or raise `nproc` in /etc/security/limits.conf)",
         )
     }

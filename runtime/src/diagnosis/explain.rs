@@ -17,9 +17,10 @@ use crate::frame::Step;
 use crate::frame::refusal::OwnedRefusal;
 use crate::proc::{self, has_capability, mount_points, text_of};
 use crate::rootfs::access::closed_above;
+use crate::rootfs::facts::all_ids_are_real;
 use crate::spec::{Ids, Spec};
-use crate::sys::errno_of;
 use crate::sys::probe::{self, Answer};
+use crate::sys::{End, errno_of};
 use crate::zygote::ids;
 
 /// See capabilities(7).
@@ -102,6 +103,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
             limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors)
         }
         _ if errno == Errno::EFBIG => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
+        _ if errno == Errno::ENOMEM => too_little_memory(),
         Step::Template if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "mnt"], around)),
         Step::Clone if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "pid"], around)),
         Step::Namespaces if errno == Errno::ENOSPC => {
@@ -135,7 +137,10 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         }
         Step::Thread => {
             let stack = env::var_os("RUST_MIN_STACK").map(|stack| stack.to_string_lossy().into_owned());
-            stack.map(|stack| Cause::no_thread(&stack)).or_else(|| too_many_processes(around))
+            stack
+                .map(|stack| Cause::no_thread(&stack))
+                .or_else(|| too_many_processes(around))
+                .or_else(too_little_memory)
         }
         Step::User if errno == Errno::EINVAL => Some(Cause::has_threads()),
         Step::HostIds => Some(Cause::not_real_root(around.uid, &map_of("uid").unwrap_or_default())),
@@ -361,9 +366,45 @@ fn too_many_processes(around: &Surroundings) -> Option<Cause> {
     match (of_cgroup, of_user) {
         (Some((file, limit, count)), _) => Some(Cause::too_many_in_cgroup(&file, limit, count, around)),
         (None, Some((limit, count))) => Some(Cause::too_many_processes(limit, count)),
-        (None, None) => None,
+        // Others have ended meanwhile. To real root, the limit does not apply.
+        (None, None) => limit
+            .filter(|_| around.uid != 0 || !all_ids_are_real())
+            .map(|limit| Cause::too_many_processes(limit, own())),
     }
 }
+
+/// The limit that this process has on its memory, if there is one.
+fn too_little_memory() -> Option<Cause> {
+    let limits = [(Resource::RLIMIT_AS, "RLIMIT_AS", "ulimit -v"), (Resource::RLIMIT_DATA, "RLIMIT_DATA", "ulimit -d")];
+    let limits = limits.into_iter().filter_map(|(resource, name, command)| Some((limit_on(resource)?, name, command)));
+    limits.min().map(|(limit, name, command)| Cause::too_little_memory(name, limit, command))
+}
+
+/// The limit that may have ended a process of the sandbox, or of those that make sandboxes. `end` is how it ended, if that is known.
+pub(crate) fn death(end: Option<End>) -> Option<Cause> {
+    let signal = match end {
+        Some(End::Exited(_)) => return None,
+        Some(End::Killed { signal, .. }) => Some(signal),
+        None => None,
+    };
+    let limits: [(i32, fn() -> Option<Cause>); 4] = [
+        (libc::SIGKILL, || {
+            let (file, limit, kills) = cgroup::memory_used_up()?;
+            Some(Cause::memory_used_up(&file, limit, kills, &Surroundings::look()))
+        }),
+        // So a program ends that gets no memory, or whose thread can't have any.
+        (libc::SIGABRT, too_little_memory),
+        (libc::SIGSEGV, || {
+            limit_on(Resource::RLIMIT_STACK).filter(|limit| *limit < USUAL_STACK).map(Cause::small_stack)
+        }),
+        (libc::SIGXFSZ, || limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large)),
+    ];
+    let fitting = limits.into_iter().filter(|(other, _)| signal.is_none_or(|signal| signal == *other));
+    fitting.filter_map(|(_, find)| find()).next()
+}
+
+/// The limit on stacks that systems have: 8 MiB.
+const USUAL_STACK: u64 = 8 << 20;
 
 /// How many processes may have ended between a refusal and its explanation.
 const SPARE: u64 = 8;

@@ -5,5 +5,6 @@ mod environment;
 mod explain;
 mod page;
 
-pub(crate) use explain::{device, explain, explain_cgroup, unknown};
+pub(crate) use cause::Cause;
+pub(crate) use explain::{death, device, explain, explain_cgroup, unknown};
 pub(crate) use page::{Page, did_not_run, table};

@@ -52,6 +52,8 @@ pub(crate) struct Evidence {
     pub(crate) init_ended: Option<End>,
     /// Whether the zygote is dead.
     pub(crate) zygote_gone: bool,
+    /// How it ended, if that is known.
+    pub(crate) zygote_ended: Option<End>,
     /// Whether the test binary has begun to end.
     pub(crate) binary_ends: bool,
     /// Why the sandbox could not be watched to its end.

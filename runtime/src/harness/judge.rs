@@ -8,8 +8,7 @@ use nix::errno::Errno;
 use super::evidence::{Ended, Evidence};
 use super::words;
 use crate::cgroup::Events;
-use crate::diagnosis::Page;
-use crate::diagnosis::explain;
+use crate::diagnosis::{Page, death, explain};
 use crate::frame::refusal::OwnedRefusal;
 use crate::frame::{Outcome, REPORTED, Step, UNREPORTED};
 use crate::settings::settings;
@@ -79,10 +78,12 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
     let Some(ended) = evidence.ended else {
         return Verdict::Failed(match evidence {
             Evidence { binary_ends: true, .. } => words::binary_ends(name),
-            Evidence { zygote_gone: true, .. } => words::zygote_gone(name),
-            Evidence { unborn: true, .. } => words::unborn(name),
+            Evidence { zygote_gone: true, zygote_ended: end, .. } => {
+                words::zygote_gone(name, *end, death(*end).as_ref())
+            }
+            Evidence { unborn: true, .. } => words::unborn(name, death(None).as_ref()),
             Evidence { shut_down: true, .. } => words::unreported(name),
-            _ => words::init_gone(name, evidence.init_ended),
+            Evidence { init_ended: end, .. } => words::init_gone(name, *end, death(*end).as_ref()),
         });
     };
     match (evidence.outcome, ended.end) {
@@ -101,7 +102,7 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
                 Outcome::Returned(_) => "returned",
                 Outcome::Panicked { .. } => "panicked",
             };
-            Verdict::Failed(words::ended_badly_after(name, what, end))
+            Verdict::Failed(words::ended_badly_after(name, what, end, death(Some(end)).as_ref()))
         }
     }
 }
@@ -115,6 +116,6 @@ fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed, .. }: Ended
         (End::Killed { .. }, Some(Fault::StackOverflow)) => words::stack_overflow(name),
         (End::Killed { .. }, Some(Fault::Access { address: Some(address) })) => words::fault(name, end, address),
         (End::Killed { signal: libc::SIGSEGV, .. }, None) => words::stack_overflow_elsewhere(name, end),
-        (End::Killed { .. }, _) => words::killed(name, end),
+        (End::Killed { .. }, _) => words::killed(name, end, death(Some(end)).as_ref()),
     }
 }

@@ -7,11 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::proc::{self, Stat, parent_of, pid_of, text_of};
 use crate::sys::{self, End};
+
+/// How long a process may take to end that is about to, in milliseconds.
+const PATIENCE_MS: u16 = 1000;
 
 /// The process that runs the body, by its id in the sandbox.
 const TEST: u32 = 2;
@@ -126,6 +130,8 @@ pub(crate) fn is_dying(pidfd: BorrowedFd<'_>) -> bool {
 
 /// How the process has ended that `pidfd` refers to. `None` if it has been waited for, or the kernel doesn't tell.
 pub(crate) fn end_of(pidfd: BorrowedFd<'_>) -> Option<End> {
+    // It may be about to end.
+    let _ = poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MS));
     let pid = pid_of(pidfd)?;
     let status = proc::stat(&proc::directory(pid), |stat| stat.wait_status()).filter(|status| *status != 0)?;
     // If it has been waited for, the number might be another's by now.

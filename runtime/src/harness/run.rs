@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::mem;
+use std::os::fd::AsFd as _;
 use std::panic::{panic_any, resume_unwind};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -12,9 +13,9 @@ use super::evidence::Evidence;
 use super::judge::{self, Obstacle, Verdict, judge};
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
 use super::turns::{self, Turn};
-use super::{hints, listed_twice, mistakes, prepared, report, skip, trace, words};
+use super::{hints, listed_twice, mistakes, prepared, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
-use crate::diagnosis::{Page, explain_cgroup, unknown};
+use crate::diagnosis::{Page, death, explain_cgroup, unknown};
 use crate::frame::Step;
 use crate::frame::refusal::OwnedRefusal;
 use crate::sandbox::must_be_outside;
@@ -140,7 +141,10 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, V
     let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
         NoSandbox::Channel(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
         // The zygote's end of the request socket is closed.
-        NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => Obstacle::Other(words::zygote_gone(name)),
+        NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => {
+            let end = processes::end_of(zygote.as_fd());
+            Obstacle::Other(words::zygote_gone(name, end, death(end).as_ref()))
+        }
         NoSandbox::Channel(errno) => Obstacle::Other(words::no_channel(name, errno)),
         NoSandbox::Cgroup(trouble) if trouble.errno().is_some_and(sys::is_of_descriptors) => {
             Obstacle::Other(words::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE)))
@@ -158,7 +162,7 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, V
     Ok((sandbox, evidence, verdict))
 }
 
-/// Runs `test` in a sandbox. If there are no descriptors for that, it waits until fewer tests are in sandboxes.
+/// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
     let mut turn = Turn::take(zygote);
     let mut is_anew = false;
@@ -170,13 +174,15 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evid
             prepared::drop_all();
             continue;
         }
-        let errno = match &ran {
-            Ok((_, evidence)) => evidence.refused.as_ref().map(|refusal| refusal.errno),
-            Err(NoSandbox::Channel(errno)) => Some(*errno),
-            Err(NoSandbox::Cgroup(trouble)) => trouble.errno(),
+        let (step, errno) = match &ran {
+            Ok((_, evidence)) => evidence.refused.as_ref().map(|refusal| (refusal.step, refusal.errno)).unzip(),
+            Err(NoSandbox::Channel(errno)) => (None, Some(*errno)),
+            Err(NoSandbox::Cgroup(trouble)) => (None, trouble.errno()),
         };
+        let is_of_processes = errno == Some(Errno::EAGAIN) && step.is_some_and(starts_one);
+        let is_short = is_of_processes || errno.is_some_and(sys::is_of_descriptors);
         // A process that was forked by the test binary has not the threads that would give a turn back.
-        if errno.is_some_and(sys::is_of_descriptors) && zygote.is_own() && !turn.is_alone() {
+        if is_short && zygote.is_own() && !turn.is_alone() {
             drop(ran);
             turn = turn.take_another(zygote);
             continue;
@@ -185,6 +191,11 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evid
         sandbox.hold(turn);
         return Ok((sandbox, evidence));
     }
+}
+
+/// Whether a step starts a process or a thread.
+fn starts_one(step: Step) -> bool {
+    matches!(step, Step::Template | Step::Clone | Step::Fork | Step::Thread)
 }
 
 /// Whether a step may have failed because the host has changed since it was planned.

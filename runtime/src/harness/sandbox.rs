@@ -155,6 +155,7 @@ impl Sandbox {
         if evidence.ended.is_none() {
             evidence.binary_ends = is_ending();
             evidence.zygote_gone = processes::is_dying(zygote.as_fd());
+            evidence.zygote_ended = evidence.zygote_gone.then(|| processes::end_of(zygote.as_fd())).flatten();
         }
         self.stdout.finish();
         self.stderr.finish();

@@ -1,7 +1,7 @@
-//! How many tests of this process are in sandboxes at once: as many as the harness starts, until descriptors run short.
+//! How many tests of this process are in sandboxes at once: as many as the harness starts, until descriptors or processes run short.
 //!
-//! Each sandbox takes some descriptors of the test binary. A test that gets none waits until another one is over, and from then on fewer
-//! tests are in sandboxes at once. Only a test that has been alone fails.
+//! Each sandbox takes some descriptors of the test binary, and is processes of the user. A test that gets none waits until another one is
+//! over, and from then on fewer tests are in sandboxes at once. Only a test that has been alone fails.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,7 @@ fn turns() -> MutexGuard<'static, Turns> {
     TURNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether descriptors have run short.
+/// Whether descriptors or processes have run short.
 pub(super) fn are_short() -> bool {
     turns().most != usize::MAX
 }
@@ -48,7 +48,7 @@ impl Turn {
         self.is_alone
     }
 
-    /// Gives the turn back, as descriptors have run short, and waits for another one, with fewer tests beside it.
+    /// Gives the turn back, as something has run short, and waits for another one, with fewer tests beside it.
     pub(super) fn take_another(self, zygote: &Zygote) -> Self {
         {
             let mut turns = turns();

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::evidence::Largest;
 use super::processes::Process;
+use crate::diagnosis::Cause;
 use crate::frame::changes::Change;
 use crate::spec::{Ids, Spec};
 use crate::sys::End;
@@ -80,12 +81,34 @@ pub(super) fn no_channel(test: &str, errno: Errno) -> String {
     )
 }
 
-pub(super) fn zygote_gone(test: &str) -> String {
-    format!(
-        "{}: the zygote of this test binary has been killed, and all sandboxes with it. If it was not you, look for \
-         the out-of-memory killer in the kernel's log (`dmesg`).",
-        failed(test)
-    )
+/// `end` is how it has ended, if that is known, and `cause` is why, if something shows.
+pub(super) fn zygote_gone(test: &str, end: Option<End>, cause: Option<&Cause>) -> String {
+    let of_zygote = format!("{}: the zygote of this test binary", failed(test));
+    match end {
+        None | Some(End::Killed { signal: libc::SIGKILL, .. }) => {
+            format!("{of_zygote} has been killed, and all sandboxes with it. {}", may_be_or(cause, KILLED))
+        }
+        Some(end) => format!("{of_zygote} {}, and all sandboxes with it. {}", ended(end), may_be_or(cause, ENDED)),
+    }
+}
+
+/// What is said of a process of ours that was killed by SIGKILL, and of one that has ended by itself, if there is nothing that shows why.
+const KILLED: &str = "If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`).";
+const ENDED: &str = "It never should: please report this.";
+
+/// What may be why a process has ended, or else something else.
+fn may_be_or(cause: Option<&Cause>, other: &str) -> String {
+    cause.map_or_else(|| other.to_owned(), |cause| MayBe(cause).to_string())
+}
+
+/// A cause, where it is not certain.
+struct MayBe<'c>(&'c Cause);
+
+impl Display for MayBe<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(Cause { why, seen, remedy }) = self;
+        write!(f, "It may be that {why}: {seen}. The remedy: {remedy}.")
+    }
 }
 
 pub(super) fn binary_ends(test: &str) -> String {
@@ -96,18 +119,20 @@ pub(super) fn binary_ends(test: &str) -> String {
     )
 }
 
-pub(super) fn unborn(test: &str) -> String {
+/// `cause` is why the process was killed that should have made it, if something shows.
+pub(super) fn unborn(test: &str, cause: Option<&Cause>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
     format!(
         "{}: its sandbox was never made. Either the process that makes sandboxes like it was killed, or the pipes for it did not reach \
-         that process: then raise the limit on open files (`ulimit -n`).",
+         that process: then raise the limit on open files (`ulimit -n`).{cause}",
         failed(test)
     )
 }
 
-/// `end` is how init has ended, if that is known.
-pub(super) fn init_gone(test: &str, end: Option<End>) -> String {
+/// `end` is how init has ended, if that is known, and `cause` is why, if something shows.
+pub(super) fn init_gone(test: &str, end: Option<End>, cause: Option<&Cause>) -> String {
     let of_init = format!("{}: the init of its sandbox", failed(test));
-    let look = "If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`).";
+    let look = may_be_or(cause, KILLED);
     match end {
         None => format!("{of_init} is gone, and all processes of the test with it. {look}"),
         Some(End::Killed { signal: libc::SIGKILL, .. }) => {
@@ -117,10 +142,9 @@ pub(super) fn init_gone(test: &str, end: Option<End>) -> String {
         Some(End::Killed { signal: libc::SIGHUP | libc::SIGINT, .. }) => {
             format!("{of_init} has been ended by reboot(2), and all processes of the test with it.")
         }
-        Some(end) => format!(
-            "{of_init} {} before it could tell how the test ended. It never should: please report this.",
-            ended(end)
-        ),
+        Some(end) => {
+            format!("{of_init} {} before it could tell how the test ended. {}", ended(end), may_be_or(cause, ENDED))
+        }
     }
 }
 
@@ -170,7 +194,7 @@ pub(super) fn ended_before_return(test: &str, end: End, exiting: bool) -> String
     let what = match end {
         End::Exited(status) if exiting => format!("exit({status})"),
         End::Exited(status) => format!("_exit({status})"),
-        End::Killed { .. } => return killed(test, end),
+        End::Killed { .. } => return killed(test, end, None),
     };
     format!(
         "{}: its process called {what} before the body returned. A test passes by returning: let a child process exit \
@@ -196,8 +220,10 @@ pub(super) fn unreported(test: &str) -> String {
     )
 }
 
-pub(super) fn killed(test: &str, end: End) -> String {
-    format!("{}: its process {} before the body returned.", failed(test), ended(end))
+/// `cause` is why, if something shows.
+pub(super) fn killed(test: &str, end: End, cause: Option<&Cause>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
+    format!("{}: its process {} before the body returned.{cause}", failed(test), ended(end))
 }
 
 pub(super) fn stack_overflow(test: &str) -> String {
@@ -221,8 +247,10 @@ pub(super) fn fault(test: &str, end: End, address: u64) -> String {
     format!("{}: its process {} when it used the invalid address {address:#x}.", failed(test), ended(end))
 }
 
-pub(super) fn ended_badly_after(test: &str, what: &str, end: End) -> String {
-    format!("{}: the body {what}, but then its process {} instead of ending cleanly.", failed(test), ended(end))
+/// `cause` is why, if something shows.
+pub(super) fn ended_badly_after(test: &str, what: &str, end: End, cause: Option<&Cause>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
+    format!("{}: the body {what}, but then its process {} instead of ending cleanly.{cause}", failed(test), ended(end))
 }
 
 pub(super) fn rubbish(test: &str, bytes: usize) -> String {

@@ -93,7 +93,7 @@ impl Facts {
 }
 
 /// Whether this is the first user namespace, which maps each id to itself. See user_namespaces(7).
-fn all_ids_are_real() -> bool {
+pub(crate) fn all_ids_are_real() -> bool {
     let map = text_of("/proc/self/uid_map").unwrap_or_default();
     map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
