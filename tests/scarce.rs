@@ -3,19 +3,26 @@
 //! A limit is put on a whole run of this binary: of tests that are over at once, and of one that never ends by itself. Whatever the limit, the
 //! run ends, each test passes or names what ran out, and none passes that has not run.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
-use std::thread;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, must_limit, rounds, run, runners, this_binary};
+use belljar_tests::{Run, allocate, as_runner, mark, marked, must_limit, rounds, run, runners, this_binary};
+use nix::unistd::geteuid;
 
 macro_rules! crowd {
     ($($name:ident)*) => {
-        const CROWD: &[&str] = &[$(stringify!($name)),*];
+        const CROWD: &[&str] =
+            &[$(stringify!($name),)* "crowd_copies", "crowd_is_another", "crowd_leaves", "crowd_panics", "crowd_talks"];
 
         $(
             #[isolated]
@@ -24,19 +31,74 @@ macro_rules! crowd {
                 println!("{} ran", stringify!($name));
             }
         )*
+
+        /// The same without sandboxes.
+        mod plain {
+            $(
+                #[test]
+                #[ignore = "run by the others"]
+                fn $name() {
+                    println!("{} ran", stringify!($name));
+                }
+            )*
+        }
     };
 }
 
 crowd! {
     crowd_00 crowd_01 crowd_02 crowd_03 crowd_04 crowd_05 crowd_06 crowd_07 crowd_08 crowd_09 crowd_10 crowd_11 crowd_12 crowd_13 crowd_14 crowd_15
-    crowd_16 crowd_17 crowd_18 crowd_19 crowd_20 crowd_21 crowd_22 crowd_23 crowd_24 crowd_25 crowd_26 crowd_27 crowd_28 crowd_29 crowd_30 crowd_31
+    crowd_16 crowd_17 crowd_18
 }
+
+#[isolated(root = "overlay")]
+#[ignore = "run by the others"]
+fn crowd_copies() {
+    // Where it can't be written, that is no matter. Where it is too large, the kernel ends the process.
+    let _ = fs::write("/etc/scarce", [0; 100 << 10]);
+    println!("crowd_copies ran");
+}
+
+#[isolated(user = "1000:1000")]
+#[ignore = "run by the others"]
+fn crowd_is_another() {
+    println!("crowd_is_another ran");
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn crowd_leaves() {
+    // Where it can't be had, that is no matter.
+    drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+    println!("crowd_leaves ran");
+}
+
+#[isolated]
+#[should_panic(expected = "at its end")]
+#[ignore = "run by the others"]
+fn crowd_panics() {
+    println!("crowd_panics ran");
+    panic!("at its end");
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn crowd_talks() {
+    (0..2000).for_each(|line| println!("line {line}, which is longer than it need be"));
+    println!("crowd_talks ran");
+}
+
+/// How long [`crowd_sleeps`] may run, and in what steps it sleeps.
+const TIMEOUT: Duration = Duration::from_millis(300);
+const STEP: Duration = Duration::from_millis(10);
 
 #[isolated(timeout = "300ms")]
 #[ignore = "run by the others"]
 fn crowd_sleeps() {
     // Longer than a run may take.
-    thread::sleep(Duration::from_secs(1000));
+    for _ in 0..100_000 {
+        thread::sleep(STEP);
+        println!("a step");
+    }
 }
 
 /// Another test of the same process, which takes all descriptors that are left, and gives them back, over and over. It begins first.
@@ -87,30 +149,45 @@ fn an_oom_is_seen_without_descriptors() {
     assert!(run.output.contains("killed: out of memory"), "{}", run.output);
 }
 
-/// What a test says that fails for want of something: the limit's name, or the error's.
-const NAMED: &[&str] = &["RLIMIT_", "limit on open files"];
-
-/// Runs the crowd in a shell that has put these limits on itself.
+/// Runs tests, the crowd among them, in a shell that has put these limits on itself.
 fn run_limited(runner: Option<&str>, names: &[&str], limit: &str, threads: usize) -> Run {
+    let mut command = until_killed();
+    command.args(["sh", "-c", &format!("{limit} && exec \"$@\""), "sh"]);
+    run(&mut as_runner(runner, with_tests(&mut command, names, threads)))
+}
+
+/// What runs the command that follows, and kills it in the end. It is not in a process group of its own, and is killed by a signal that
+/// nobody can catch.
+fn until_killed() -> Command {
     let mut command = Command::new("timeout");
-    // Not in a process group of its own, and killed by a signal that nobody can catch.
-    command.args(["--foreground", "--signal=KILL", "120", "sh", "-c"]);
-    command.arg(format!("{limit} && exec \"$@\"")).arg("sh").arg(this_binary().get_program());
-    command.args(names).args(["--ignored", "--show-output", &format!("--test-threads={threads}")]);
+    command.args(["--foreground", "--signal=KILL", "120"]);
+    command
+}
+
+/// Adds this binary and what it is to run.
+fn with_tests<'c>(command: &'c mut Command, names: &[&str], threads: usize) -> &'c mut Command {
+    command.arg(this_binary().get_program()).args(names);
+    command.args(["--ignored", "--show-output", &format!("--test-threads={threads}")]);
     for (name, value) in this_binary().get_envs() {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),
         };
     }
-    run(&mut as_runner(runner, &command))
+    command
 }
 
-/// What is wrong with a run, if anything is.
-fn faults(run: &Run) -> String {
+/// All of the crowd.
+const ALL: &[&str] = &["crowd_", "--skip=plain::"];
+
+/// What is wrong with a run of the crowd, if anything is. Tests that fail for want of something say one of these words.
+fn faults(run: &Run, named: &[&str]) -> String {
     let mut faults = String::new();
     if run.status.code() == Some(137) {
         faults.push_str("it did not end by itself\n");
+    }
+    if run.status.success() {
+        faults.push_str("all passed\n");
     }
     if !run.left.is_empty() {
         let _ = writeln!(faults, "it left {:?}", run.left);
@@ -118,10 +195,15 @@ fn faults(run: &Run) -> String {
     if run.output.contains("test crowd_sleeps ... ok") {
         faults.push_str("a test passed that had not ended\n");
     }
+    // What the tests have written is shown at the end.
+    if !run.output.contains("test result: ") {
+        return faults;
+    }
     for name in CROWD {
-        let has_passed = run.output.contains(&format!("test {name} ... ok"));
-        if has_passed != run.output.contains(&format!("{name} ran\n")) {
-            let _ = writeln!(faults, "{name} passed: {has_passed}");
+        let has_passed =
+            ["", " - should panic"].iter().any(|kind| run.output.contains(&format!("test {name}{kind} ... ok")));
+        if has_passed && !run.output.contains(&format!("{name} ran\n")) {
+            let _ = writeln!(faults, "{name} passed and did not run");
         }
     }
     let failed = |line: &&str| line.starts_with("test ") && line.ends_with("FAILED");
@@ -129,8 +211,8 @@ fn faults(run: &Run) -> String {
         let name = line.split(' ').nth(1).unwrap_or_default();
         let block = run.output.split_once(&format!("---- {name} stdout ----")).map_or("", |(_, rest)| rest);
         let block = block.split("\n----").next().unwrap_or_default();
-        let is_late = name == "crowd_sleeps" && block.contains("it still ran after its timeout of 300ms");
-        if !is_late && !NAMED.iter().any(|word| block.contains(word)) {
+        let is_late = name == "crowd_sleeps" && block.contains("its timeout of 300ms");
+        if !is_late && !named.iter().any(|word| block.contains(word)) {
             let _ = writeln!(faults, "{name} names no limit: {block}");
         }
     }
@@ -141,7 +223,7 @@ fn faults(run: &Run) -> String {
 fn check(names: &[&str], limit: &str, threads: usize) {
     for runner in runners() {
         let run = run_limited(*runner, names, limit, threads);
-        let faults = faults(&run);
+        let faults = faults(&run, Scarce::Files.named());
         assert!(faults.is_empty(), "{limit}, {threads} threads, as {runner:?}:\n{faults}\nof:\n{}", run.output);
     }
 }
@@ -150,10 +232,10 @@ fn check(names: &[&str], limit: &str, threads: usize) {
 fn with_few_descriptors_fewer_tests_run_at_once() {
     for (limit, threads) in [(64, 16), (64, 64), (100, 64), (40, 16)] {
         for runner in runners() {
-            let run = run_limited(*runner, &["crowd_"], &format!("ulimit -n {limit}"), threads);
+            let run = run_limited(*runner, ALL, &format!("ulimit -n {limit}"), threads);
             let counts = format!("test result: FAILED. {} passed; 1 failed;", CROWD.len());
             assert!(run.output.contains(&counts), "{limit} for {threads} threads, as {runner:?}: {}", run.output);
-            assert_eq!(faults(&run), "");
+            assert_eq!(faults(&run, Scarce::Files.named()), "");
         }
     }
 }
@@ -162,7 +244,7 @@ fn with_few_descriptors_fewer_tests_run_at_once() {
 #[test]
 fn each_limit_on_descriptors_is_named_or_enough() {
     for limit in (3..=48).step_by((48 / rounds(6)).max(1)) {
-        check(&["crowd_"], &format!("ulimit -n {limit}"), 1 + limit % 4);
+        check(ALL, &format!("ulimit -n {limit}"), 1 + limit % 4);
     }
 }
 
@@ -170,6 +252,348 @@ fn each_limit_on_descriptors_is_named_or_enough() {
 #[test]
 fn a_neighbour_may_take_all_descriptors() {
     for _ in 0..rounds(3) {
-        check(&["crowd_", "a_hoarder"], "ulimit -n 64", 4);
+        check(&[ALL, &["a_hoarder"]].concat(), "ulimit -n 64", 4);
     }
+}
+
+/// The harness has a thread for each test, and each sandbox three processes and threads.
+#[test]
+fn with_few_processes_fewer_tests_run_at_once() {
+    let limited = Limited { scarce: Scarce::Processes, limit: 45, threads: 64, as_root: false };
+    let (run, _) = limited.run(ALL, WORKERS).expect("a run");
+    let counts = format!("test result: FAILED. {} passed; 1 failed;", CROWD.len());
+    assert!(run.output.contains(&counts), "{}", run.output);
+    assert_eq!(faults(&run, limited.scarce.named()), "");
+}
+
+/// Has more memory than the others.
+#[test]
+#[ignore = "run by tests_end_before_the_test_binary"]
+fn a_large_neighbour() {
+    let memory = allocate(40);
+    thread::sleep(Duration::from_secs(1));
+    drop(memory);
+}
+
+#[isolated]
+#[ignore = "run by tests_end_before_the_test_binary"]
+fn takes_what_is_left() {
+    thread::sleep(Duration::from_millis(200));
+    drop(allocate(100));
+}
+
+/// The kernel would take the largest.
+#[test]
+fn tests_end_before_the_test_binary() {
+    let limited = Limited { scarce: Scarce::Memory, limit: 64 << 20, threads: 2, as_root: true };
+    let Some((run, _)) = limited.run(&["a_large_neighbour", "takes_what_is_left"], WORKERS) else {
+        println!("not tried: this takes cgroups of version 1, and root");
+        return;
+    };
+    assert!(run.output.contains("test a_large_neighbour ... ok"), "{}", run.output);
+    assert!(run.output.contains("test takes_what_is_left ... FAILED"), "{}", run.output);
+    assert!(run.output.contains("memory.limit_in_bytes is 67108864, and oom_kill was 1"), "{}", run.output);
+}
+
+/// What is written of tests is no matter of theirs.
+#[test]
+fn a_report_that_is_too_large_fails_no_test() {
+    let limited = Limited { scarce: Scarce::FileSizes, limit: 2048, threads: 4, as_root: true };
+    let (run, _) = limited.run(&[ALL, &["--skip=crowd_copies"]].concat(), WORKERS).expect("a run");
+    let counts = format!("test result: FAILED. {} passed; 1 failed;", CROWD.len() - 1);
+    assert!(run.output.contains(&counts), "{}", run.output);
+    for variable in ["BELLJAR_REPORT", "BELLJAR_TRACE"] {
+        let told = format!("the file that {variable} names: File too large (os error 27).");
+        assert!(run.output.contains(&told), "{}", run.output);
+    }
+    assert_eq!(faults(&run, limited.scarce.named()), "");
+}
+
+// ---- Everything, by chance ----
+
+/// What is scarce in a run.
+#[derive(Clone, Copy, Debug)]
+enum Scarce {
+    Files,
+    Processes,
+    Addresses,
+    Data,
+    FileSizes,
+    Stack,
+    LockedMemory,
+    Signals,
+    /// In a cgroup of version 1, which only root can make.
+    Memory,
+    /// Where temporary files, the report, the trace and the build are.
+    Space,
+}
+
+impl Scarce {
+    const ALL: [Self; 10] = [
+        Self::Files,
+        Self::Processes,
+        Self::Addresses,
+        Self::Data,
+        Self::FileSizes,
+        Self::Stack,
+        Self::LockedMemory,
+        Self::Signals,
+        Self::Memory,
+        Self::Space,
+    ];
+
+    /// What a test says that fails for want of it: the name of the limit, or what to write for more.
+    fn named(self) -> &'static [&'static str] {
+        match self {
+            Self::Files => &["RLIMIT_NOFILE", "limit on open files"],
+            Self::Processes => &["RLIMIT_NPROC", "ulimit -u"],
+            // The last is what the standard library says.
+            Self::Addresses => &["RLIMIT_AS", "ulimit -v", "memory allocation of"],
+            Self::Data => &["RLIMIT_DATA", "ulimit -d", "memory allocation of"],
+            Self::FileSizes => &["RLIMIT_FSIZE", "ulimit -f"],
+            Self::Stack => &["RLIMIT_STACK", "ulimit -s"],
+            Self::LockedMemory => &["RLIMIT_MEMLOCK"],
+            Self::Signals => &["RLIMIT_SIGPENDING"],
+            Self::Memory => &["memory.limit_in_bytes"],
+            Self::Space => &["No space left on device"],
+        }
+    }
+
+    /// The option of prlimit(1) that makes it scarce, and between what the limits lie.
+    fn option(self) -> Option<(&'static str, u64, u64)> {
+        match self {
+            Self::Files => Some(("nofile", 3, 300)),
+            Self::Processes => Some(("nproc", 1, 200)),
+            Self::Addresses => Some(("as", 1 << 20, 2 << 30)),
+            Self::Data => Some(("data", 1 << 16, 1 << 30)),
+            Self::FileSizes => Some(("fsize", 0, 1 << 20)),
+            Self::Stack => Some(("stack", 1 << 12, 8 << 20)),
+            Self::LockedMemory => Some(("memlock", 0, 1 << 20)),
+            Self::Signals => Some(("sigpending", 0, 100)),
+            Self::Memory | Self::Space => None,
+        }
+    }
+}
+
+/// A number between these, of each order as likely as of any other.
+fn number(chance: &mut fastrand::Rng, lowest: u64, highest: u64) -> u64 {
+    let (lowest, highest) = ((lowest + 1) as f64, (highest + 1) as f64);
+    (lowest * (highest / lowest).powf(chance.f64())) as u64 - 1
+}
+
+/// A run under limits.
+#[derive(Debug)]
+struct Limited {
+    scarce: Scarce,
+    limit: u64,
+    threads: usize,
+    /// Whether root runs it, where that can be chosen.
+    as_root: bool,
+}
+
+impl Limited {
+    fn new(seed: u64) -> Self {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let scarce = Scarce::ALL[chance.usize(..Scarce::ALL.len())];
+        let limit = match scarce {
+            Scarce::Files => chance.u64(3..=300),
+            Scarce::Memory => number(&mut chance, 1 << 19, 64 << 20),
+            // Room for names, or none.
+            Scarce::Space => chance.u64(..2),
+            other => {
+                other.option().map(|(_, lowest, highest)| number(&mut chance, lowest, highest)).unwrap_or_default()
+            }
+        };
+        let threads = [1, 4, 16, 64][chance.usize(..4)];
+        // To root, the limit on processes does not apply, and only root can make cgroups.
+        let as_root = match scarce {
+            Scarce::Processes => false,
+            Scarce::Memory => geteuid().is_root(),
+            _ => chance.bool(),
+        };
+        Self { scarce, limit, threads, as_root }
+    }
+
+    /// Runs these tests, as another user than those of other workers, of whom each has a number, and tells how late a thread was that slept
+    /// meanwhile. `None` if that can't be done here.
+    fn run(&self, names: &[&str], worker: u32) -> Option<(Run, Duration)> {
+        let is_root = geteuid().is_root();
+        let groups = Groups::make(matches!(self.scarce, Scarce::Memory).then_some(self.limit));
+        if matches!(self.scarce, Scarce::Memory) && groups.memory.is_none() {
+            return None;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+        let mut command = until_killed();
+        command.args([
+            "sh",
+            "-c",
+            "for group in $GROUPS_TO_JOIN; do echo $$ > $group/cgroup.procs; done; exec \"$@\" 2>&1",
+            "sh",
+        ]);
+        command
+            .env("GROUPS_TO_JOIN", groups.all().map(|group| group.display().to_string()).collect::<Vec<_>>().join(" "));
+        if matches!(self.scarce, Scarce::Space) {
+            command.args(if is_root {
+                &["unshare", "--mount"][..]
+            } else {
+                &["unshare", "--mount", "--map-root-user"]
+            });
+            command.args(["sh", "-c", FILL, "sh"]).env("FULL", directory.path()).env("NAMES", self.limit.to_string());
+            command.env("BINARY", this_binary().get_program()).env("TMPDIR", directory.path());
+        }
+        if matches!(self.scarce, Scarce::Space | Scarce::FileSizes) {
+            command.env("BELLJAR_REPORT", format!("json:{}/report", directory.path().display()));
+            command.env("BELLJAR_TRACE", directory.path().join("trace"));
+        }
+        if matches!(self.scarce, Scarce::Processes) && !is_root {
+            // There, the others of this user don't count.
+            command.args(["unshare", "--user", "--map-root-user"]);
+        }
+        if is_root && !self.as_root {
+            let user = 64_000 + process::id() % 1000 * 8 + worker;
+            command.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+        }
+        if let Some((option, ..)) = self.scarce.option() {
+            command.arg("prlimit").arg(format!("--{option}={}", self.limit));
+        }
+        let (run, late) = run_to_end(with_tests(&mut command, names, self.threads));
+        // One that was killed can't have removed its own.
+        let may_leave = run.status.code() != Some(101);
+        let left = groups.remove();
+        assert!(may_leave || left.is_empty(), "{self:?} left {left:?}, of:\n{}", run.output);
+        Some((run, late))
+    }
+}
+
+/// Makes a file system with the binary and its build directory in it, and fills it.
+const FILL: &str = r#"
+    mount -t tmpfs -o size=64k,nr_inodes=16,mode=1777 full "$FULL" && mkdir -p "$FULL/debug/deps" && cd "$FULL" &&
+    echo 'Signature: 8a477f597d28d172789f06886806bc55' > CACHEDIR.TAG && : > debug/deps/scarce &&
+    mount --bind "$BINARY" debug/deps/scarce || exit
+    dd if=/dev/zero of=full bs=4k 2> /dev/null
+    name=0
+    [ "$NAMES" = 1 ] || while mkdir $name 2> /dev/null; do name=$((name + 1)); done
+    cd / && exec "$@"
+"#;
+
+/// The same as [`run`], but what is written goes through a pipe: files may be limited. Also tells how late this thread was.
+fn run_to_end(command: &mut Command) -> (Run, Duration) {
+    let mark = mark(command);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the command runs");
+    let mut pipe = child.stdout.take().expect("a pipe");
+    let reader = thread::spawn(move || {
+        let mut output = Vec::new();
+        pipe.read_to_end(&mut output).map(|_| output)
+    });
+    let mut late = Duration::ZERO;
+    let status = loop {
+        let start = Instant::now();
+        thread::sleep(STEP);
+        late += start.elapsed().saturating_sub(STEP);
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+    };
+    let mut run = Run { status, output: String::new(), left: marked(&mark) };
+    // What is killed with its parent may be about to end.
+    let start = Instant::now();
+    while !run.left.is_empty() && start.elapsed() < Duration::from_secs(2) {
+        thread::sleep(Duration::from_millis(5));
+        run.left = marked(&mark);
+    }
+    run.kill_left();
+    run.output = String::from_utf8_lossy(&reader.join().expect("read").expect("read")).into_owned();
+    (run, late)
+}
+
+/// The cgroups of version 1 that a run is in.
+struct Groups {
+    memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
+}
+
+impl Groups {
+    fn make(memory: Option<u64>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("belljar-scarce-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let make = |controller: &str| {
+            let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+            let own = own.lines().find_map(|line| line.split_once(&format!(":{controller}:/")))?.1.to_owned();
+            let group = Path::new("/sys/fs/cgroup").join(controller).join(own).join(&name);
+            fs::create_dir(&group).ok().map(|()| group)
+        };
+        let groups = Self { memory: memory.and_then(|_| make("memory")), pids: make("pids") };
+        if let Some((group, limit)) = groups.memory.as_ref().zip(memory) {
+            fs::write(group.join("memory.limit_in_bytes"), limit.to_string()).expect("a limit");
+        }
+        groups
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.memory.iter().chain(&self.pids)
+    }
+
+    /// Removes them, and returns which there were below.
+    fn remove(self) -> BTreeSet<PathBuf> {
+        let mut left = BTreeSet::new();
+        self.all().for_each(|group| remove_below(group, &mut left));
+        for group in self.all() {
+            left.remove(group);
+        }
+        left
+    }
+}
+
+/// Removes a cgroup and all below, when the kernel has taken leave of their processes.
+fn remove_below(group: &Path, removed: &mut BTreeSet<PathBuf>) {
+    let below = fs::read_dir(group).expect("a cgroup").flatten().filter(|entry| entry.path().is_dir());
+    below.for_each(|entry| remove_below(&entry.path(), removed));
+    belljar_tests::wait_until(|| fs::remove_dir(group).is_ok());
+    removed.insert(group.to_owned());
+}
+
+/// How many runs there are at once: for most of the time, each waits for its test that sleeps.
+const WORKERS: u32 = 8;
+
+/// Each run follows from its seed, and these from the first, which `BELLJAR_TESTS_SEED` says.
+#[test]
+fn whatever_is_scarce_runs_end_and_say_so() {
+    let first = env::var("BELLJAR_TESTS_SEED").map_or(0, |seed| seed.parse().expect("BELLJAR_TESTS_SEED is a number"));
+    let (next, runs) = (AtomicU64::new(first), rounds(200) as u64);
+    let (silent, only_ours) = (AtomicU64::new(0), AtomicU64::new(0));
+    let all = |worker: u32| {
+        let mut found = String::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + runs {
+                return found;
+            }
+            let limited = Limited::new(seed);
+            let Some((run, late)) = limited.run(ALL, worker) else { continue };
+            let mut faults = faults(&run, limited.scarce.named());
+            let steps = run.output.matches("a step\n").count() as u32;
+            if STEP * steps > TIMEOUT + Duration::from_secs(1) + late {
+                let _ = writeln!(faults, "a test went on for {steps} steps, and here a thread was late by {late:?}");
+            }
+            if !faults.is_empty() {
+                let _ = writeln!(found, "BELLJAR_TESTS_SEED={seed}: {limited:?}:\n{faults}\nof:\n{}", run.output);
+            }
+            if !run.output.contains("test result: ") {
+                silent.fetch_add(1, Ordering::Relaxed);
+                let plain = limited.run(&["plain::"], worker);
+                if plain.is_some_and(|(plain, _)| plain.status.success()) {
+                    only_ours.fetch_add(1, Ordering::Relaxed);
+                    println!("{seed}: {limited:?} ends with {:?}: {}", run.status, run.output);
+                }
+            }
+        }
+    };
+    let found = thread::scope(|scope| {
+        let all = &all;
+        let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || all(worker))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a worker")).collect::<String>()
+    });
+    println!("{runs} runs; {silent:?} ended without verdicts, and in {only_ours:?} of them plain tests pass");
+    assert!(found.is_empty(), "{found}");
 }
