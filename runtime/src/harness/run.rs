@@ -91,13 +91,13 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
         [] => {}
         mistakes => return Err(Verdict::Failed(mistakes::wrong_environment(name, mistakes))),
     }
-    let (sandbox, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
+    let (over, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
         Obstacle::Mistake(page) => Verdict::Failed(page.of_mistake(name)),
         Obstacle::Moment(page) => Verdict::Failed(page.of_moment(name)),
         Obstacle::Other(text) => Verdict::Failed(text),
     })?;
-    let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { sandbox.changes() };
+    let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { over.sandbox.changes() };
     let changes = match changes {
         Ok(changes) if changes.is_empty() => None,
         Ok(changes) => Some(words::changes(name, &changes)),
@@ -111,7 +111,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
         || changes.is_some()
         || note.is_some()
         || matches!(verdict, Verdict::Failed(_));
-    if sandbox.is_mid_line() && is_told {
+    if over.sandbox.is_mid_line() && is_told {
         eprintln!();
     }
     if let Some(changes) = changes {
@@ -130,15 +130,21 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     Ok((verdict, evidence))
 }
 
+/// A sandbox whose test is over, and that test's turn, which ends when the sandbox's descriptors are closed.
+pub(super) struct Over {
+    sandbox: Sandbox,
+    _turn: Turn,
+}
+
 /// Runs `test`, if it can be run.
-pub(super) fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, Verdict), Obstacle> {
+pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verdict), Obstacle> {
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
         Some(Err(errno)) => return Err(judge::refused(&test.spec, &OwnedRefusal::new(Step::ForkZygote, *errno))),
         None => return Err(Obstacle::Other(words::not_a_test_run(name))),
     };
-    let (sandbox, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
+    let (over, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
         NoSandbox::Channel(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
         // The zygote's end of the request socket is closed.
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => {
@@ -159,11 +165,11 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Sandbox, Evidence, V
     })?;
     let _span = trace::span("judge");
     let verdict = judge(test, &evidence)?;
-    Ok((sandbox, evidence, verdict))
+    Ok((over, evidence, verdict))
 }
 
 /// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
-fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
+fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidence), NoSandbox> {
     let mut turn = Turn::take(zygote);
     let mut is_anew = false;
     loop {
@@ -187,9 +193,8 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evid
             turn = turn.take_another(zygote);
             continue;
         }
-        let (mut sandbox, evidence) = ran?;
-        sandbox.hold(turn);
-        return Ok((sandbox, evidence));
+        let (sandbox, evidence) = ran?;
+        return Ok((Over { sandbox, _turn: turn }, evidence));
     }
 }
 

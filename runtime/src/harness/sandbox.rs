@@ -27,7 +27,6 @@ use super::keep_failed;
 use super::output::Stream;
 use super::processes::{self, Process};
 use super::trace::{self, Life};
-use super::turns::Turn;
 use crate::cgroup::{self, Cgroup, Handed, Joining, NoGroup, Trouble, refused};
 use crate::diagnosis::explain_cgroup;
 use crate::frame::address;
@@ -73,8 +72,6 @@ pub(super) struct Sandbox {
     /// The test that it is to run when it is ready for it.
     waiting: Option<&'static Test>,
     evidence: Evidence,
-    /// Its test's turn, which ends when the descriptors are closed.
-    turn: Option<Turn>,
 }
 
 impl Sandbox {
@@ -98,13 +95,8 @@ impl Sandbox {
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining)?;
         let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
-        let (init, copy, waiting, evidence, turn) = (None, None, None, Evidence::default(), None);
-        Ok(Self { report, stdout, stderr, cgroup, has_process_limit, spec, life, init, copy, waiting, evidence, turn })
-    }
-
-    /// Holds the turn of its test to its end.
-    pub(super) fn hold(&mut self, turn: Turn) {
-        self.turn = Some(turn);
+        let (init, copy, waiting, evidence) = (None, None, None, Evidence::default());
+        Ok(Self { report, stdout, stderr, cgroup, has_process_limit, spec, life, init, copy, waiting, evidence })
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.

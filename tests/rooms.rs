@@ -1,0 +1,118 @@
+//! The rooms of the runtime: code knows of the rooms below its own, and of no other. Within a room, no files know of each other in a circle.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms, from the top down. Those on one line know nothing of each other.
+const ROOMS: [&[&str]; 13] = [
+    &["lib"],
+    &["start"],
+    &["harness"],
+    &["diagnosis"],
+    &["zygote"],
+    &["sandbox"],
+    &["rootfs"],
+    &["cgroup"],
+    &["frame"],
+    &["ns"],
+    &["proc"],
+    &["settings"],
+    &["json", "spec", "sys", "text", "whereabouts"],
+];
+
+/// Each file, by its path below the sources, with its code.
+fn files(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(root, &path, found);
+        } else {
+            let text = fs::read_to_string(&path).expect("a source");
+            let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            found.insert(path.strip_prefix(root).expect("below").to_path_buf(), code.join("\n"));
+        }
+    }
+}
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").join("runtime/src");
+    let mut found = BTreeMap::new();
+    files(&root, &root, &mut found);
+    found
+}
+
+/// The names that follow `before` in some code.
+fn names_after<'c>(code: &'c str, before: &'static str) -> impl Iterator<Item = &'c str> {
+    code.split(before)
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+}
+
+/// The room of a file: its folder, or itself.
+fn room_of(file: &Path) -> String {
+    let first = file.iter().next().expect("a name").to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn rank(room: &str) -> Option<usize> {
+    ROOMS.iter().position(|rooms| rooms.contains(&room))
+}
+
+/// The arrows that don't lead down.
+fn wrong_arrows(sources: &BTreeMap<PathBuf, String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (file, code) in sources {
+        let room = room_of(file);
+        assert!(rank(&room).is_some(), "{room} is in no line of ROOMS");
+        for target in names_after(code, "crate::").filter(|target| *target != room && rank(target) <= rank(&room)) {
+            wrong.push(format!("{} → {target}", file.display()));
+        }
+    }
+    wrong
+}
+
+/// Files of one folder that know of each other in a circle, or of one that does.
+fn circles(sources: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
+    let known = |file: &Path, code: &str| -> Vec<PathBuf> {
+        let is_whole = file.ends_with("mod.rs");
+        let siblings = names_after(code, if is_whole { "use " } else { "super::" });
+        siblings
+            .map(|name| file.with_file_name(format!("{name}.rs")))
+            .filter(|other| sources.contains_key(other))
+            .collect()
+    };
+    let mut left: BTreeMap<_, _> = sources.iter().map(|(file, code)| (file.clone(), known(file, code))).collect();
+    loop {
+        let count = left.len();
+        let free: Vec<_> =
+            left.iter().filter(|(_, known)| !known.iter().any(|other| left.contains_key(other))).collect();
+        for file in free.into_iter().map(|(file, _)| file.clone()).collect::<Vec<_>>() {
+            left.remove(&file);
+        }
+        if left.len() == count {
+            return left.into_keys().collect();
+        }
+    }
+}
+
+#[test]
+fn arrows_only_go_down() {
+    let sources = sources();
+    assert_eq!(wrong_arrows(&sources), [""; 0]);
+    assert_eq!(circles(&sources), [PathBuf::new(); 0]);
+}
+
+/// The twin: one more arrow of each kind is told.
+#[test]
+fn other_arrows_are_found() {
+    let mut sources = sources();
+    let add = |sources: &mut BTreeMap<PathBuf, String>, file: &str, code: &str| {
+        sources.get_mut(Path::new(file)).expect(file).push_str(code);
+    };
+    add(&mut sources, "frame/frames.rs", "\nuse crate::harness::run;\n");
+    assert_eq!(wrong_arrows(&sources), ["frame/frames.rs → harness"]);
+    add(&mut sources, "frame/step.rs", "\nuse super::moments::record;\n");
+    let circle = circles(&sources);
+    assert!(circle.contains(&"frame/moments.rs".into()) && circle.contains(&"frame/step.rs".into()), "{circle:?}");
+}
