@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::sys::above_standard_streams;
 use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -218,7 +219,8 @@ pub(crate) struct MountWatch(File);
 impl MountWatch {
     /// Begins to watch. Fails where there is no `/proc`.
     pub(crate) fn begin() -> io::Result<Self> {
-        File::open(MOUNTINFO).map(Self)
+        // It may be before `main`, where the standard library has not yet seen to closed standard streams.
+        Ok(Self(File::from(above_standard_streams(File::open(MOUNTINFO)?.into())?)))
     }
 
     /// Whether something was mounted, unmounted or changed since this was last asked, or since the watch began.
