@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use belljar::isolated;
-use belljar_tests::{describe, marked, rounds, this_binary};
+use belljar_tests::{describe, marked, named, rounds, this_binary};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -41,6 +41,8 @@ enum Target {
     Zygote,
     Template,
     Init,
+    /// Which there is where there are cgroups.
+    Sweeper,
 }
 
 /// Runs the victims, kills `target` after `delay`, and looks at what is left and at what was said.
@@ -58,6 +60,7 @@ fn kill_after(target: Target, delay: Duration) {
         Target::Zygote => named(&mark, "belljar-zygote").first().copied(),
         Target::Template => named(&mark, "belljar-tmpl").first().copied(),
         Target::Init => named(&mark, "belljar-init").first().copied(),
+        Target::Sweeper => named(&mark, "belljar-sweeper").first().copied(),
     };
     if let Some(pid) = killed {
         // It may have ended by itself. No other process can have its number so soon.
@@ -99,12 +102,6 @@ fn kill_after(target: Target, delay: Duration) {
     assert_eq!(status.code(), Some(if failed == 0 { 0 } else { 101 }), "{context}");
 }
 
-/// The processes with the mark that have this name.
-fn named(mark: &str, name: &str) -> Vec<u32> {
-    let has_name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-    marked(mark).into_iter().filter(has_name).collect()
-}
-
 /// Kills `target` at random moments of a run, which takes some ten milliseconds.
 fn kill_at_random_moments(target: Target) {
     let mut random = fastrand::Rng::new();
@@ -134,6 +131,11 @@ fn init_is_killed() {
     kill_at_random_moments(Target::Init);
 }
 
+#[test]
+fn the_sweeper_is_killed() {
+    kill_at_random_moments(Target::Sweeper);
+}
+
 /// The twin: what these tests look for can be found.
 #[test]
 fn processes_are_found_while_they_live() {
@@ -141,9 +143,10 @@ fn processes_are_found_while_they_live() {
     command.args(["--ignored", "--exact", "hangs"]);
     let mark = belljar_tests::mark(&mut command);
     let binary = KilledOnDrop(command.stdout(std::process::Stdio::null()).spawn().expect("spawn"));
-    let counts = || ["belljar-zygote", "belljar-tmpl", "belljar-init"].map(|name| named(&mark, name).len());
+    let count = |name| named(&mark, name).len();
+    let counts = || ["belljar-zygote", "belljar-tmpl", "belljar-init"].map(count);
     // The test binary and the test's process have other names.
-    belljar_tests::wait_until(|| marked(&mark).len() == 5 && counts() == [1, 1, 1]);
+    belljar_tests::wait_until(|| marked(&mark).len() == 5 + count("belljar-sweeper") && counts() == [1, 1, 1]);
     assert!(marked(&mark).contains(&binary.0.id()));
     drop(binary);
     belljar_tests::wait_until(|| marked(&mark).is_empty());

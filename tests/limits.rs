@@ -6,17 +6,21 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, hint, process};
 
 use belljar::isolated;
-use belljar_tests::{MIB, Run, allocate, fork, hang, must_limit, rounds, run, run_ignored, this_binary, wait_until};
+use belljar_tests::{
+    MIB, Run, allocate, fork, hang, mark, marked, must_limit, named, rounds, run, run_ignored, this_binary, wait_until,
+};
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, geteuid};
+use nix::unistd::{ForkResult, Pid, geteuid};
 
 /// Whether this run shows that the host can limit. If it can't, the page must say so, and that must be expected.
 fn is_limited(run: &Run) -> bool {
@@ -207,7 +211,7 @@ fn kills_a_child_by_a_limit_of_its_own() {
         }
         ForkResult::Parent { child } => {
             let end = waitpid(child, None).expect("waitpid");
-            let killed = WaitStatus::Signaled(child, nix::sys::signal::Signal::SIGKILL, false);
+            let killed = WaitStatus::Signaled(child, Signal::SIGKILL, false);
             assert_eq!(end, killed);
         }
     }
@@ -463,6 +467,12 @@ fn waits_to_be_killed() {
     wait_to_be_killed();
 }
 
+#[isolated(memory = "64MiB", pids = 100, cpu = 0.5)]
+#[ignore = "run by others, and killed"]
+fn waits_with_all_limits() {
+    wait_to_be_killed();
+}
+
 #[isolated]
 #[ignore = "run by others, and killed"]
 fn waits_without_a_limit() {
@@ -474,12 +484,28 @@ fn wait_to_be_killed() {
     hang();
 }
 
-/// A run of one of these below `parent`, whose sandbox is there.
-fn start(parent: &Parent, name: &str) -> Child {
+/// A test that takes these signals by handlers of its own, one of which ends the process at once.
+#[test]
+#[ignore = "run by signals_leave_no_cgroup"]
+fn handles_signals() {
+    extern "C" fn end(_: libc::c_int) {
+        process::abort();
+    }
+    for (signal, handler) in [(Signal::SIGTERM, SigHandler::Handler(end)), (Signal::SIGHUP, SigHandler::SigIgn)] {
+        #[expect(unsafe_code, reason = "handlers are what this is about")]
+        // SAFETY: the handler makes system calls.
+        unsafe { nix::sys::signal::signal(signal, handler) }.expect("signal");
+    }
+    hang();
+}
+
+/// A run of one of these below `parent`, whose sandbox is there. It can be told from others by the mark.
+fn start_marked(parent: &Parent, names: &[&str]) -> (Child, String) {
     let mut command = this_binary();
-    command.args(["--exact", name, "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    command.arg("--exact").args(names).args(["--ignored", "--nocapture", "--test-threads=2"]).stdout(Stdio::piped());
     parent.use_it(&mut command);
-    let mut child = command.spawn().expect("spawn");
+    let mark = mark(&mut command);
+    let mut child = command.process_group(0).spawn().expect("spawn");
     let mut output = String::new();
     let stdout = child.stdout.as_mut().expect("piped");
     while !output.contains("\n2\n") {
@@ -488,11 +514,74 @@ fn start(parent: &Parent, name: &str) -> Child {
         assert_ne!(length, 0, "{output}");
         output.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }
-    child
+    (child, mark)
+}
+
+fn start(parent: &Parent, name: &str) -> Child {
+    start_marked(parent, &[name]).0
 }
 
 fn kill(mut child: Child) {
     child.kill().and_then(|()| child.wait()).expect("kill");
+}
+
+/// Kills a run, and first the process that removes what it leaves, if it is there.
+fn kill_with_sweeper(child: Child, mark: &str) {
+    for sweeper in named(mark, "belljar-sweeper") {
+        send(Signal::SIGKILL, sweeper as i32);
+    }
+    kill(child);
+}
+
+/// Sends a signal to a process, or to a process group, whose number is negative.
+fn send(signal: Signal, to: i32) {
+    nix::sys::signal::kill(Pid::from_raw(to), signal).expect("kill");
+}
+
+/// Whatever ends a test binary, alone or with its process group: its cgroups go, and it takes no other run.
+#[test]
+fn signals_leave_no_cgroup() {
+    let Some(parent) = Parent::new("signals") else { return };
+    let tests: [&[&str]; 3] =
+        [&["waits_without_a_limit"], &["waits_with_all_limits"], &["waits_with_all_limits", "handles_signals"]];
+    for (tests, signal) in tests.iter().flat_map(|tests| {
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGKILL].map(|signal| (tests, signal))
+    }) {
+        for is_group in [false, true] {
+            let (mut child, mark) = start_marked(&parent, tests);
+            assert!(!parent.below().is_empty());
+            let pid = child.id() as i32;
+            send(signal, if is_group { -pid } else { pid });
+            if signal == Signal::SIGHUP && tests.len() > 1 {
+                send(Signal::SIGKILL, pid);
+            }
+            child.wait().expect("wait");
+            wait_until(|| parent.below().is_empty() && marked(&mark).is_empty());
+        }
+    }
+    // Who signals all of them, signals the sweeper too.
+    let (mut child, mark) = start_marked(&parent, &["waits_with_all_limits"]);
+    marked(&mark).into_iter().for_each(|pid| send(Signal::SIGTERM, pid as i32));
+    child.wait().expect("wait");
+    wait_until(|| parent.below().is_empty() && marked(&mark).is_empty());
+    // The twin: it is the sweeper who removes them.
+    let (child, mark) = start_marked(&parent, &["waits_with_all_limits"]);
+    kill_with_sweeper(child, &mark);
+    wait_until(|| marked(&mark).is_empty());
+    assert!(!parent.below().is_empty());
+    sweep(&parent);
+}
+
+/// Has runs that limit no memory remove what is left of others.
+fn sweep(parent: &Parent) {
+    // What was killed may take a moment to end.
+    wait_until(|| {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "forks_without_a_limit"]);
+        parent.use_it(&mut command);
+        assert!(run(&mut command).passed());
+        parent.below().is_empty()
+    });
 }
 
 #[test]
@@ -505,8 +594,7 @@ fn each_sandbox_has_a_cgroup_and_leaves_none() {
     kill(child);
     let mut child = start(&parent, "waits_to_be_killed");
     assert!(parent.below().iter().any(|directory| processes(directory) == 2));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM)
-        .expect("kill");
+    send(Signal::SIGTERM, child.id() as i32);
     child.wait().expect("wait");
     // What was killed may take a moment to end.
     wait_until(|| {
@@ -525,8 +613,9 @@ fn the_next_run_sweeps() {
     let Some(parent) = Parent::new("sweeps") else { return };
     let other = parent.directories[0].join("other");
     fs::create_dir(&other).expect("create_dir");
-    let (killed, alive) = (start(&parent, "waits_to_be_killed"), start(&parent, "waits_to_be_killed"));
-    kill(killed);
+    let (killed, mark) = start_marked(&parent, &["waits_with_all_limits"]);
+    let (alive, alives_mark) = start_marked(&parent, &["waits_to_be_killed"]);
+    kill_with_sweeper(killed, &mark);
     let before = parent.below();
     let next = || {
         let mut command = this_binary();
@@ -535,13 +624,14 @@ fn the_next_run_sweeps() {
         assert!(run(&mut command).passed());
     };
     // What was killed may take a moment to end.
+    let [_, unused @ ..] = &parent.directories[..] else { return };
     wait_until(|| {
         next();
-        parent.below().len() < before.len()
+        parent.below().len() < before.len() && unused.iter().all(|directory| below(directory).is_empty())
     });
     let after = parent.below();
     assert!(after.contains(&other));
-    kill(alive);
+    kill_with_sweeper(alive, &alives_mark);
     let is_first = |directory: &PathBuf| directory.to_str().is_some_and(|path| path.ends_with("-1"));
     assert!(after.iter().any(is_first), "{after:?}");
     wait_until(|| {
@@ -557,18 +647,12 @@ fn runs_that_are_killed_leave_nothing_to_the_next() {
         let mut command = this_binary();
         command.args(["--ignored", "--test-threads=4", "has_all_limits", "waits", "forks"]);
         parent.use_it(&mut command);
+        let mark = mark(&mut command);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
         std::thread::sleep(Duration::from_micros(fastrand::u64(..50_000)));
-        kill(child);
+        kill_with_sweeper(child, &mark);
     }
-    // What was killed may take a moment to end.
-    wait_until(|| {
-        let mut command = this_binary();
-        command.args(["--ignored", "--exact", "has_all_limits"]);
-        parent.use_it(&mut command);
-        assert!(run(&mut command).passed());
-        parent.below().is_empty()
-    });
+    sweep(&parent);
 }
 
 /// A cgroup with somebody else's process is left alone, and the process is named.

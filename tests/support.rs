@@ -142,6 +142,12 @@ pub fn marked(mark: &str) -> BTreeSet<u32> {
     processes().into_iter().filter(is_marked).collect()
 }
 
+/// The processes with this mark that have this name.
+pub fn named(mark: &str, name: &str) -> Vec<u32> {
+    let has_name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+    marked(mark).into_iter().filter(has_name).collect()
+}
+
 /// The environment that a process began with; nothing if it has ended, or belongs to another user.
 fn environment_of(pid: u32) -> Vec<u8> {
     loop {

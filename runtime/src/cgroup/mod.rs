@@ -1,8 +1,9 @@
 //! Cgroups: one for each sandbox, with its limits; what they tell of a test's end; and their removal. See cgroups(7).
 //!
 //! It happens in the test binary, which hands a sandbox the descriptors by which it joins, and those of its [`groups`]. Below
-//! the cgroup that the tests run in, each test binary makes a directory of its own in every hierarchy it needs, and locks it:
-//! what is not locked belongs to nobody any more, and is swept by the next test binary that comes by.
+//! the cgroup that the tests run in, each test binary makes a directory of its own in every hierarchy it needs, and locks it.
+//! When a test binary is ended by a signal, its [`sweeper`] removes them. Where that was killed too, the next test binary that comes by
+//! does: what is not locked belongs to nobody any more.
 //!
 //! Limits that a test writes are promises, and what keeps them from being made is [`Trouble`]. The others are best effort.
 
@@ -13,6 +14,7 @@ mod groups;
 mod limits;
 mod run;
 mod shared;
+mod sweeper;
 mod systemd;
 
 pub(crate) use controller::{Controller, Trouble};
@@ -21,3 +23,4 @@ pub(crate) use find::{chosen, limits_on_processes};
 pub(crate) use groups::{Handed, NoGroup, refused};
 pub(crate) use limits::{DEFAULT_PIDS, Events, memory_used_up, usage_of};
 pub(crate) use run::{clean_up, make};
+pub(crate) use sweeper::sweep_after;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use super::directory::{CGROUPS, Cgroup, Directory, Joining, Location, Tree};
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::limits::DEFAULT_PIDS;
 use super::shared::{self, Shared};
+use super::sweeper::Sweeper;
 use super::systemd;
 use crate::proc::pid_of;
 use crate::settings::settings;
@@ -30,6 +31,9 @@ const PREFIX: &str = "belljar-run-";
 
 /// How many digits chosen at random follow: a number made of a pid would come again.
 const RANDOM: usize = 16;
+
+/// How often it is tried to remove a directory whose sandboxes have ended: for a second in all.
+const TRIES: u32 = 13;
 
 /// How many processes and threads all sandboxes together may have that share a cgroup.
 const SHARED_PIDS: u32 = 4 * DEFAULT_PIDS;
@@ -47,6 +51,9 @@ pub(super) struct Run {
     asked_systemd: bool,
     /// How often the zygote was moved to another cgroup.
     moves: u32,
+    sweeper: Option<Sweeper>,
+    /// The sweeper's end of its socket, which goes to the zygote with the next request.
+    sweepers: Option<OwnedFd>,
 }
 
 static RUN: Mutex<Run> = Mutex::new(Run {
@@ -57,6 +64,8 @@ static RUN: Mutex<Run> = Mutex::new(Run {
     in_vain: false,
     asked_systemd: false,
     moves: 0,
+    sweeper: None,
+    sweepers: None,
 });
 
 pub(super) fn run() -> MutexGuard<'static, Run> {
@@ -73,7 +82,7 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     run.remove_those_that_are_over();
     if written.is_empty() && run.in_vain {
         let (cgroup, joining) = without_pids(spec);
-        return Ok((cgroup, Joining { moves: run.moves, ..joining }));
+        return Ok((cgroup, run.with_news(joining)));
     }
     let made = match run.make(spec, &written, zygote) {
         Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written, zygote),
@@ -87,7 +96,7 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
         }
         made => made?,
     };
-    Ok((cgroup, Joining { moves: run.moves, ..joining }))
+    Ok((cgroup, run.with_news(joining)))
 }
 
 /// No cgroup, but a limit on processes where there can be one.
@@ -115,19 +124,29 @@ fn process_limit_is_exact(spec: &Spec) -> bool {
 
 /// Removes all that this process has made. To be called when no sandbox is left.
 pub(crate) fn clean_up() {
-    let places = mem::take(&mut run().places);
+    let (places, sweeper) = {
+        let mut run = run();
+        (mem::take(&mut run.places), run.sweeper.take())
+    };
+    if let Some(sweeper) = sweeper {
+        let _ = sweeper.end();
+    }
     for place in places {
-        // The kernel may still be taking leave of the last process.
-        let waits = (0..10).map(|doubled| Duration::from_millis(1 << doubled));
-        for wait in waits {
-            if remove_tree(&place.directory) {
-                break;
-            }
-            thread::sleep(wait);
-        }
+        remove_in_time(&place.directory, TRIES);
         if let Some(shared) = place.shared {
             shared.leave(&place.hierarchy.parent);
         }
+    }
+}
+
+/// Removes a directory of ours. The kernel may still be taking leave of the last process: it is tried so often, each time after twice the
+/// time.
+pub(super) fn remove_in_time(directory: &Path, tries: u32) {
+    for doubled in 0..tries {
+        if remove_tree(directory) {
+            return;
+        }
+        thread::sleep(Duration::from_micros(100 << doubled));
     }
 }
 
@@ -259,10 +278,14 @@ impl Run {
         if let Some(known) = self.places.iter().position(|place| place.hierarchy.parent == hierarchy.parent) {
             return Ok(&mut self.places[known]);
         }
+        if self.places.is_empty() {
+            // Those that are not used too: another run may have used them.
+            self.hierarchies()?.iter().for_each(|found| sweep(&found.parent));
+        }
         // Before anything is there that keeps others from putting everything back.
         let shared = if hierarchy.v2 { Some(Shared::enter(&hierarchy.parent)?) } else { None };
-        sweep(&hierarchy.parent);
         let (directory, lock) = make_locked(&hierarchy.parent)?;
+        self.tell_sweeper(&directory, hierarchy.v2);
         let hierarchy = hierarchy.clone();
         self.places.push(Place {
             hierarchy,
@@ -275,6 +298,21 @@ impl Run {
         });
         let last = self.places.len() - 1;
         Ok(&mut self.places[last])
+    }
+
+    /// Tells the sweeper of a directory. There is one from the first on, where there are descriptors for it.
+    fn tell_sweeper(&mut self, directory: &Path, v2: bool) {
+        if self.sweeper.is_none() {
+            (self.sweeper, self.sweepers) = Sweeper::new().ok().unzip();
+        }
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.tell(directory, v2);
+        }
+    }
+
+    /// Adds what the zygote is to know.
+    fn with_news(&mut self, joining: Joining) -> Joining {
+        Joining { moves: self.moves, sweeper: self.sweepers.take(), ..joining }
     }
 
     fn remove_those_that_are_over(&mut self) {

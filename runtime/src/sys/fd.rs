@@ -61,7 +61,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
 }
 
 /// The most descriptors that come with one message.
-pub(crate) const FDS_MAX: usize = 8;
+pub(crate) const FDS_MAX: usize = 9;
 
 /// A message that was received.
 pub(crate) struct Message {

@@ -104,6 +104,13 @@ pub(crate) fn clone_into(_: &SingleThreaded, flags: c_int, cgroup: Option<Borrow
     })
 }
 
+/// Clones this process into one that has the same parent, and so is no child of this one.
+pub(crate) fn clone_sibling(_: &SingleThreaded) -> nix::Result<Cloned<()>> {
+    // SAFETY: as in `clone_into`.
+    let result = unsafe { clone(libc::CLONE_PARENT, None) };
+    Ok(if Errno::result(result)? == 0 { Cloned::Child(SingleThreaded(())) } else { Cloned::Parent(()) })
+}
+
 /// Forks through the C library, whose state is then right in the child: that one may start threads.
 pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
     // SAFETY: the proof says that there is one thread, so no lock can be held by one that is missing in the child.

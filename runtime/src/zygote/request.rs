@@ -15,20 +15,20 @@ pub(super) struct Request {
     pub(super) joining: Joining,
 }
 
-/// The most bytes of a request: the address of the spec, how often the zygote was moved, two flags, and the mount points of v1.
-pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 2 + 1024;
+/// The most bytes of a request: the address of the spec, how often the zygote was moved, three flags, and the mount points of v1.
+pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 3 + 1024;
 
 impl Request {
     /// The message that stands for this, but for its descriptors.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Joining { trees, unified, process_limit, moves } = &self.joining;
-        let flags = [u8::from(unified.is_some()), u8::from(*process_limit)];
+        let Joining { trees, unified, process_limit, moves, sweeper } = &self.joining;
+        let flags = [unified.is_some(), *process_limit, sweeper.is_some()].map(u8::from);
         let mount_points = trees.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
         let head = [&address::encode(self.spec)[..], &moves.to_ne_bytes(), &flags];
         head.into_iter().chain(mount_points).collect::<Vec<_>>().concat()
     }
 
-    /// Its descriptors, in their order: the channel, v1's files, v2's directory and file.
+    /// Its descriptors, in their order: the channel, v1's files, v2's directory and file, the sweeper's socket.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         let Channel { report, stdout, stderr } = &self.channel;
         let channel = [report, stdout, stderr].map(|fd| fd.as_fd());
@@ -38,7 +38,8 @@ impl Request {
     /// `None` if the message or one of the descriptors got lost.
     pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
         let (address, rest) = message.split_at_checked(ADDRESS_SIZE)?;
-        let (moves, &[has_unified, process_limit, ref mount_points @ ..]) = rest.split_first_chunk()? else {
+        let (moves, &[has_unified, process_limit, has_sweeper, ref mount_points @ ..]) = rest.split_first_chunk()?
+        else {
             return None;
         };
         let spec = decode_spec(address)?;
@@ -50,8 +51,9 @@ impl Request {
         };
         let trees = mount_points.map(tree).collect::<Option<_>>()?;
         let unified = if has_unified == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
+        let sweeper = if has_sweeper == 0 { None } else { Some(descriptors.next()?) };
         let moves = u32::from_ne_bytes(*moves);
-        let joining = Joining { trees, unified, process_limit: process_limit != 0, moves };
+        let joining = Joining { trees, unified, process_limit: process_limit != 0, moves, sweeper };
         Some(Self { spec, channel, joining })
     }
 }

@@ -18,6 +18,7 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 use super::ids;
 use super::request::{REQUEST_SIZE, Request};
 use super::template::{self, Birth, Inherited, Kind, give_way};
+use crate::cgroup;
 use crate::frame::Step;
 use crate::frame::moments;
 use crate::frame::refusal::Failure;
@@ -46,10 +47,23 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, run_constructors: impl FnOnce
     let mut message = [0; REQUEST_SIZE];
     loop {
         match template::next_request(&requests, &mut message) {
-            Some((length, Some(request))) => server.hand_on(&message[..length], &request, proof),
+            Some((length, Some(request))) => {
+                if let Some(socket) = &request.joining.sweeper {
+                    make_sweeper(owner, socket, proof);
+                }
+                server.hand_on(&message[..length], &request, proof);
+            }
             Some((_, None)) => {}
             None => server.end(),
         }
+    }
+}
+
+/// Makes the process that removes the cgroups of the test binary if that is ended. It does not die with this one. Where it can't be
+/// had, the next run removes them.
+fn make_sweeper(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) {
+    if let Ok(Cloned::Child(proof)) = sys::clone_sibling(proof) {
+        cgroup::sweep_after(owner, socket, &proof)
     }
 }
 
