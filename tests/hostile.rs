@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "bad things are done by hand")]
 
 use std::cell::Cell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, c_int, c_void};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::{env, fs, hint, io, process, thread};
 
 use belljar::isolated;
@@ -369,6 +369,97 @@ fn overflows_another_stack() {
 
 #[isolated]
 #[ignore = "run by verdicts"]
+fn faults_with_the_default_handler() {
+    // SAFETY: the default is no code of ours.
+    unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
+    read_an_invalid_address();
+}
+
+/// The handler that was there, and a page that can't be used.
+static BEFORE: AtomicUsize = AtomicUsize::new(0);
+static PAGE: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+const PAGE_SIZE: usize = 4096;
+
+/// What a library does that takes the signal for its own purposes: it asks the other handler, and puts right what was wrong.
+extern "C" fn put_right(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+    // SAFETY: the kernel has had it as a handler of this kind.
+    let before = unsafe { std::mem::transmute::<usize, Handler>(BEFORE.load(Ordering::Relaxed)) };
+    before(signal, info, context);
+    let page = PAGE.load(Ordering::Relaxed).cast();
+    // SAFETY: it is a page of this test's.
+    unsafe { libc::mprotect(page, PAGE_SIZE, libc::PROT_READ | libc::PROT_WRITE) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn dies_after_a_fault_that_was_put_right() {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping disturbs nothing; actions are integers and pointers, for which zero is a value; the handler is one.
+    unsafe {
+        let page = libc::mmap(std::ptr::null_mut(), PAGE_SIZE, libc::PROT_NONE, flags, -1, 0);
+        PAGE.store(page.cast(), Ordering::Relaxed);
+        let mut before: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGSEGV, std::ptr::null(), &raw mut before);
+        BEFORE.store(before.sa_sigaction, Ordering::Relaxed);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = put_right as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut());
+        PAGE.load(Ordering::Relaxed).write_volatile(1);
+    }
+    raise(Signal::SIGKILL).expect("raise");
+}
+
+// ---- Ending a thread ----
+
+/// No destructor runs.
+fn end_this_thread() {
+    // SAFETY: exit takes an integer, and what the thread owns is lost.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn ends_its_thread() {
+    end_this_thread();
+}
+
+#[isolated]
+#[should_panic]
+#[ignore = "run by verdicts"]
+fn ends_its_thread_although_it_should_panic() {
+    end_this_thread();
+}
+
+/// A filter kills the thread that asks for its parent.
+#[isolated]
+#[ignore = "run by verdicts"]
+fn has_its_thread_killed() {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let is_call = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter { jf: 1, ..statement(is_call, libc::SYS_getppid as u32) },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_KILL_THREAD),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program outlives the call.
+    let set = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    getppid();
+}
+
+/// That of another one is no matter.
+#[isolated]
+#[ignore = "run by verdicts"]
+fn ends_another_thread() {
+    std::mem::forget(thread::spawn(end_this_thread));
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
 fn execs() {
     panic!("{}", Command::new("/bin/true").exec());
 }
@@ -441,6 +532,14 @@ fn sends_nothing_to_every_descriptor() {
     }
     if let ForkResult::Child = fork() {
         hang();
+    }
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn writes_a_byte_to_every_descriptor() {
+    for number in 3..1024 {
+        let _ = send(number, b"x", MsgFlags::empty());
     }
 }
 

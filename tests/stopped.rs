@@ -1,7 +1,9 @@
 //! Processes of belljar's that are stopped, as by a debugger, or by a machine that is short of memory: time runs for tests all the same.
 
 use std::fs;
-use std::process::{self, Command};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -106,6 +108,33 @@ fn an_init_that_is_stopped() {
     assert!(output.contains("test init_2_stops_it ... ok"), "{output}");
     assert!(output.contains("test init_1_is_late ... FAILED"), "{output}");
     assert!(output.contains("it still ran after its timeout of 300ms, and was killed"), "{output}");
+}
+
+// ---- The test binary itself is stopped, as by Ctrl-Z ----
+
+/// It has to wait until somebody reads what it writes.
+#[isolated(timeout = "4s")]
+#[ignore = "run by time_does_not_run_while_the_test_binary_is_stopped"]
+fn writes_much() {
+    println!("begins");
+    (0..20_000).for_each(|line| println!("{line:100}"));
+}
+
+#[test]
+fn time_does_not_run_while_the_test_binary_is_stopped() {
+    let mut command = this_binary();
+    command.args(["--exact", "writes_much", "--ignored", "--nocapture"]).stdout(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().expect("spawn");
+    let (binary, group) = (child.id(), Pid::from_raw(-(child.id() as i32)));
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
+    assert!(lines.any(|line| line == "begins"));
+    // Ctrl-Z, and later `fg`.
+    kill(group, Signal::SIGTSTP).expect("kill");
+    wait_until(|| fs::read_to_string(format!("/proc/{binary}/stat")).is_ok_and(|stat| stat.contains(") T ")));
+    thread::sleep(Duration::from_secs(5));
+    kill(group, Signal::SIGCONT).expect("kill");
+    assert!(lines.any(|line| line.starts_with("test result: ok. 1 passed")));
+    assert!(child.wait().expect("wait").success());
 }
 
 // ---- Stopped from outside, at any moment, and let go on ----

@@ -37,6 +37,8 @@ pub(crate) enum Outcome {
     Returned(u8),
     /// It panicked, with a text (sent before) or with something else.
     Panicked { text: bool },
+    /// It did neither, and its thread has ended.
+    Vanished,
 }
 
 /// A frame.
@@ -120,6 +122,7 @@ impl<'a> Frame<'a> {
             }
             Self::Finished(Outcome::Returned(status)) => writer.put(&[3, 0, status]),
             Self::Finished(Outcome::Panicked { text }) => writer.put(&[3, 1, u8::from(text)]),
+            Self::Finished(Outcome::Vanished) => writer.put(&[3, 2, 0]),
             Self::Exiting => writer.put(&[4]),
             Self::Fault(Fault::Sent) => writer.put(&[5, 0]),
             Self::Fault(Fault::StackOverflow) => writer.put(&[5, 1]),
@@ -174,6 +177,7 @@ impl<'a> Frame<'a> {
             (2, text) => Some(Self::PanicText(text)),
             (3, [0, status]) => Some(Self::Finished(Outcome::Returned(*status))),
             (3, [1, text]) => Some(Self::Finished(Outcome::Panicked { text: flag(*text)? })),
+            (3, [2, 0]) => Some(Self::Finished(Outcome::Vanished)),
             (4, []) => Some(Self::Exiting),
             (5, [0]) => Some(Self::Fault(Fault::Sent)),
             (5, [1]) => Some(Self::Fault(Fault::StackOverflow)),
@@ -230,6 +234,7 @@ mod tests {
             Frame::Finished(Outcome::Returned(0)),
             Frame::Finished(Outcome::Returned(7)),
             Frame::Finished(Outcome::Panicked { text: true }),
+            Frame::Finished(Outcome::Vanished),
             Frame::Exiting,
             Frame::Fault(Fault::Sent),
             Frame::Fault(Fault::StackOverflow),

@@ -42,8 +42,8 @@ pub(crate) struct Evidence {
     pub(crate) largest: Option<Largest>,
     /// What it had used at its end.
     pub(crate) usage: Usage,
-    /// Bytes that came over the report socket and were no report.
-    pub(crate) rubbish: usize,
+    /// Bytes that came over the report socket and were no report, if there was such a message. It may have none.
+    pub(crate) rubbish: Option<usize>,
     /// What was running when the time was up.
     pub(crate) timed_out: Option<Vec<Process>>,
     /// The processes that make sandboxes, if there was none when the time was up.

@@ -18,6 +18,7 @@ pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Optio
     let text = match evidence.outcome? {
         Outcome::Panicked { .. } => String::from_utf8_lossy(&evidence.panic_text),
         Outcome::Returned(_) => evidence.last_line.as_str().into(),
+        Outcome::Vanished => return None,
     };
     let reason = find(&text, &test.spec, evidence)?;
     Some(format!("belljar: `{}` may have met its sandbox: {reason}.", test.short_name()))

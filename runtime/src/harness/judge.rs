@@ -86,9 +86,11 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
             Evidence { init_ended: end, .. } => words::init_gone(name, *end, death(*end).as_ref()),
         });
     };
+    if let (Some(_), Some(bytes)) = (evidence.outcome, evidence.rubbish) {
+        return Verdict::Failed(words::rubbish(name, bytes));
+    }
     match (evidence.outcome, ended.end) {
         (None, _) => Verdict::Failed(ended_early(name, evidence, ended)),
-        (Some(_), _) if evidence.rubbish > 0 => Verdict::Failed(words::rubbish(name, evidence.rubbish)),
         (Some(outcome), End::Exited(REPORTED)) => match outcome {
             Outcome::Returned(0) => Verdict::Passed,
             Outcome::Returned(status) => Verdict::Failed(words::returned_failure(name, status)),
@@ -96,11 +98,13 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
                 Verdict::Panicked(Some(String::from_utf8_lossy(&evidence.panic_text).into_owned()))
             }
             Outcome::Panicked { text: false } => Verdict::Panicked(None),
+            Outcome::Vanished => Verdict::Failed(words::thread_ended(name)),
         },
         (Some(outcome), end) => {
             let what = match outcome {
                 Outcome::Returned(_) => "returned",
                 Outcome::Panicked { .. } => "panicked",
+                Outcome::Vanished => "ended its thread",
             };
             Verdict::Failed(words::ended_badly_after(name, what, end, death(Some(end)).as_ref()))
         }
@@ -113,9 +117,14 @@ fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed, .. }: Ended
         _ if execed => words::execed(name, end),
         (End::Exited(UNREPORTED), _) if !evidence.exiting => words::unreported(name),
         (End::Exited(_), _) => words::ended_before_return(name, end, evidence.exiting),
-        (End::Killed { .. }, Some(Fault::StackOverflow)) => words::stack_overflow(name),
-        (End::Killed { .. }, Some(Fault::Access { address: Some(address) })) => words::fault(name, end, address),
-        (End::Killed { signal: libc::SIGSEGV, .. }, None) => words::stack_overflow_elsewhere(name, end),
+        // A fault may have been put right, so that what ended the process is another one.
+        (End::Killed { signal: libc::SIGSEGV | libc::SIGBUS, .. }, Some(Fault::StackOverflow)) => {
+            words::stack_overflow(name)
+        }
+        (End::Killed { signal: libc::SIGSEGV | libc::SIGBUS, .. }, Some(Fault::Access { address: Some(address) })) => {
+            words::fault(name, end, address)
+        }
+        (End::Killed { signal: libc::SIGSEGV, .. }, None) => words::fault_unheard(name, end),
         (End::Killed { .. }, _) => words::killed(name, end, death(Some(end)).as_ref()),
     }
 }

@@ -171,14 +171,15 @@ impl Sandbox {
 
     /// Passes on output and collects reports, until the last report has come, init is dead, or the time is up.
     fn watch(&mut self, test: &Test, zygote: &Zygote) -> nix::Result<()> {
-        let deadline = settings().timeout_of(test.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut time = Time::begin(settings().timeout_of(test.timeout));
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
         let mut report_open = true;
         loop {
             let life = self.init.as_ref().map_or(zygote.as_fd(), |init| init.as_fd());
             let report = report_open.then(|| self.report.as_fd());
             let fds = [report, Some(life), self.stdout.pipe(), self.stderr.pipe()];
-            let [report, dead, stdout, stderr] = wait(fds, [deadline, check].into_iter().flatten().min())?;
+            let [report, dead, stdout, stderr] = wait(fds, [time.pulse(), check].into_iter().flatten().min())?;
+            time.count();
             self.pump(stdout, stderr)?;
             if check.is_some_and(|check| check <= Instant::now()) {
                 check = Some(Instant::now() + MEMORY_CHECK);
@@ -197,7 +198,7 @@ impl Sandbox {
             let heard = if report || dead { self.take_reports()? } else { Heard::More };
             match heard {
                 Heard::Ended { stays: false } => return Ok(()),
-                Heard::Ended { stays: true } => return self.end_survivors(test, deadline),
+                Heard::Ended { stays: true } => return self.end_survivors(test, time.deadline()),
                 // There may be more to read of what was sent before a death.
                 Heard::More => {}
                 // If it was the zygote's death, init may have been born before.
@@ -223,7 +224,7 @@ impl Sandbox {
                     Some(_) => report_open = false,
                 },
             }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if time.is_up() {
                 return self.end_late(test, zygote);
             }
         }
@@ -382,13 +383,17 @@ impl Sandbox {
             }
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
-                    self.evidence.rubbish += message.length;
+                    self.add_rubbish(message.length);
                 }
             }
-            Some(Frame::Born | Frame::Copied) | None => self.evidence.rubbish += message.length.max(1),
+            Some(Frame::Born | Frame::Copied) | None => self.add_rubbish(message.length),
         }
         fds.for_each(discard);
         Ok(Received::Report)
+    }
+
+    fn add_rubbish(&mut self, bytes: usize) {
+        *self.evidence.rubbish.get_or_insert_default() += bytes;
     }
 
     /// Answers a test that asks what it has used. It waits at the other end of a socket.
@@ -489,6 +494,47 @@ fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, theirs))
+}
+
+/// The time that a test has left, if it has a timeout.
+///
+/// What counts is the time in which this process runs. Somebody may stop it (Ctrl-Z), and sandboxes with it or not: a test that waits for
+/// this process, such as for its output to be read, could do nothing meanwhile. The kernel does not tell of a stop. So this process looks at
+/// the clock at least once a pulse, and if more time has passed, it was stopped.
+struct Time {
+    left: Option<Duration>,
+    pulse: Duration,
+    counted: Instant,
+}
+
+impl Time {
+    /// The most of the time of a stop that counts.
+    const PULSE: Duration = Duration::from_secs(1);
+
+    fn begin(timeout: Option<Duration>) -> Self {
+        let pulse = timeout.map_or(Self::PULSE, |timeout| Self::PULSE.min(timeout / 4));
+        Self { left: timeout, pulse, counted: Instant::now() }
+    }
+
+    /// Counts what has passed since the last time.
+    fn count(&mut self) {
+        let now = Instant::now();
+        let passed = (now - mem::replace(&mut self.counted, now)).min(self.pulse);
+        self.left = self.left.map(|left| left.saturating_sub(passed));
+    }
+
+    /// When it is to be counted again.
+    fn pulse(&self) -> Option<Instant> {
+        self.left.map(|left| self.counted + left.min(self.pulse))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.left.and_then(|left| self.counted.checked_add(left))
+    }
+
+    fn is_up(&self) -> bool {
+        self.left.is_some_and(|left| left.is_zero())
+    }
 }
 
 /// Waits until one of `fds` has something to say, or the time is up. Returns which have.

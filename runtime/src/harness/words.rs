@@ -233,13 +233,22 @@ pub(super) fn stack_overflow(test: &str) -> String {
     )
 }
 
-/// No handler ran, although one was there: it had no stack to run on.
-pub(super) fn stack_overflow_elsewhere(test: &str, end: End) -> String {
+/// belljar's handler did not run: it had no stack to run on, or the body has put another in its place.
+pub(crate) fn fault_unheard(test: &str, end: End) -> String {
     format!(
-        "{}: its process {}, and no handler could run: most likely a stack overflow on a thread that the test started. \
-         Recurse less there, or give the thread more (thread::Builder::stack_size).",
+        "{}: its process {}, and belljar's handler, which tells why, did not run. Either this was a stack overflow on a thread that the \
+         test started: recurse less there, or give the thread more (thread::Builder::stack_size). Or the body has blocked the signal, or \
+         set another handler for it.",
         failed(test),
         ended(end)
+    )
+}
+
+pub(crate) fn thread_ended(test: &str) -> String {
+    format!(
+        "{}: the thread of its body ended, and the body neither returned nor panicked. Something ended that thread alone: exit(2) as a \
+         system call (`SYS_exit`), or a seccomp filter that kills threads. A test passes by returning.",
+        failed(test)
     )
 }
 
@@ -254,9 +263,14 @@ pub(super) fn ended_badly_after(test: &str, what: &str, end: End, cause: Option<
 }
 
 pub(super) fn rubbish(test: &str, bytes: usize) -> String {
+    let what = match bytes {
+        0 => "sent a message of no bytes".to_owned(),
+        1 => "wrote 1 byte".to_owned(),
+        _ => format!("wrote {bytes} bytes"),
+    };
     format!(
-        "{}: something in its sandbox wrote {bytes} bytes to the descriptor of the report, which can't be trusted any \
-         more. Write only to descriptors that you opened.",
+        "{}: something in its sandbox {what} to the descriptor of the report, which can't be trusted any more. Write only to \
+         descriptors that you opened.",
         failed(test)
     )
 }

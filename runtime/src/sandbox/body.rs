@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
@@ -84,17 +84,34 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         }
     }
     sys::change_environment(proof, birth.spec.env, birth.spec.clear_env);
-    let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(|| run_body(test)) {
+    let run_body = || {
+        let ended = run_body(test);
+        *result() = Some(ended);
+    };
+    let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(run_body) {
         Ok(body) => body,
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
             give_up(report, (Step::Thread, c"", errno))
         }
     };
-    // The thread is joined, so that the destructors of its locals belong to the body.
-    let result = body.join().unwrap_or_else(Err);
+    // The thread is joined, so that the destructors of its locals belong to the body. The standard library's own way has no answer for a
+    // thread that was ended by exit(2) or by a filter.
+    let _ = sys::join(body);
+    let result = result().take();
+    let Some(result) = result else {
+        let reported = check(report).and_then(|()| report.send(&Frame::Finished(Outcome::Vanished)));
+        // The thread may have held any lock.
+        sys::exit_now(if reported.is_ok() { REPORTED } else { UNREPORTED })
+    };
     let _ = OVER.set(());
     end(finish(report, result))
+}
+
+/// How the body ended.
+fn result() -> MutexGuard<'static, Option<thread::Result<u8>>> {
+    static RESULT: Mutex<Option<thread::Result<u8>>> = Mutex::new(None);
+    RESULT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends this process, after the report.

@@ -4,9 +4,11 @@ use std::ffi::{OsStr, c_char, c_int, c_long};
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
+use std::os::unix::thread::JoinHandleExt as _;
 use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
@@ -146,6 +148,15 @@ pub(crate) fn drop_capabilities() -> nix::Result<()> {
     let (header, sets) = ([VERSION_3, 0], [0_u32; 6]);
     // SAFETY: header and data have the layout that this version asks for, and outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+}
+
+/// Waits until a thread has ended, in whatever way. See pthread_join(3).
+pub(crate) fn join(thread: JoinHandle<()>) -> nix::Result<()> {
+    // SAFETY: a handle stands for a thread that nobody else waits for, and is used up here.
+    match unsafe { libc::pthread_join(thread.into_pthread_t(), ptr::null_mut()) } {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
 }
 
 /// Ends this process at once, with no handlers and no flushing. See _exit(2).
