@@ -1,28 +1,20 @@
 //! Each system call that the set-up makes fails, with each error that it may give: the test fails and names the step, the error, and the
 //! path, or it runs in the very sandbox that it would have had. Nothing is left behind.
 //!
-//! A victim runs under a seccomp filter that asks a supervisor, here, about these calls; see seccomp_unotify(2). The supervisor knows which
-//! process makes them, counts them, and has one of them fail. As each of the processes has one thread then, the order is always the same.
+//! The [supervisor](belljar_tests::supervisor) counts these calls of a victim, and has one of them fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_long;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::{env, mem, process, thread};
+use std::{env, fs, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, mark, marked, this_binary};
+use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
+use belljar_tests::{Run, this_binary};
 use nix::errno::Errno;
 use nix::errno::Errno::*;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_no_new_privs;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, gethostname, getpgrp, getpid, getsid, pipe};
+use nix::unistd::{gethostname, getpgrp, getpid, getsid};
 
 // ---- The victims ----
 
@@ -97,16 +89,6 @@ fn told(output: &str) -> Vec<&str> {
 
 // ---- The calls ----
 
-/// Which process makes a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
-    Binary,
-    Zygote,
-    Template,
-    Init,
-    Test,
-}
-
 /// A system call of the set-up.
 struct Kind {
     number: c_long,
@@ -169,14 +151,7 @@ const KINDS: &[Kind] = &[
     kind((libc::SYS_fork, "fork"), INIT, None, &[EAGAIN, ENOMEM, EPERM, ENOSYS], &["fork the test"]),
     #[cfg(all(target_arch = "x86_64", target_env = "musl"))]
     kind((libc::SYS_open, "open"), ALL, Some(0), OPEN_ERRORS, &[]),
-    kind(
-        (libc::SYS_socketpair, "socketpair"),
-        BINARY,
-        None,
-        &[EMFILE, ENFILE, ENOMEM],
-        &["fork the zygote", "no pipes"],
-    ),
-    kind((libc::SYS_pipe2, "pipe2"), BINARY, None, &[EMFILE, ENFILE, ENOMEM], &["no pipes"]),
+    kind((libc::SYS_socketpair, "socketpair"), BINARY, None, &[EMFILE, ENFILE, ENOMEM], &["fork the zygote"]),
     kind(
         (libc::SYS_setpgid, "setpgid"),
         &[Role::Zygote, Role::Test],
@@ -293,14 +268,12 @@ const KINDS: &[Kind] = &[
     kind((libc::SYS_madvise, "madvise"), TEST, None, &[EINVAL, ENOMEM], &["prepare the test's process"]),
     kind(
         (libc::SYS_sendmsg, "sendmsg"),
-        &[Role::Binary, Role::Init],
+        INIT,
         None,
         &[ENOBUFS, ENOMEM, EPERM],
-        &["tell the test binary of init", "lay a private copy", "no pipes"],
+        &["tell the test binary of init", "lay a private copy"],
     ),
     kind((libc::SYS_recvfrom, "recvfrom"), TEST, None, &[ENOMEM, EPERM], &["prepare the test's process"]),
-    kind((libc::SYS_sendto, "sendto"), &[Role::Binary], None, &[ENOBUFS, ENOMEM, EPERM], &["no pipes"]),
-    kind((libc::SYS_setsockopt, "setsockopt"), BINARY, None, &[ENOMEM, EPERM], &["no pipes"]),
 ];
 
 /// A call that was made.
@@ -321,175 +294,25 @@ impl Call {
     }
 }
 
-// ---- The supervisor ----
-
-/// From now on, what this thread starts asks about these calls whoever has what is returned.
-#[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
-fn listen(numbers: impl Iterator<Item = c_long> + Clone) -> io::Result<OwnedFd> {
-    set_no_new_privs()?;
-    let instruction = |code: u32, jt: usize, jf: usize, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt: jt as u8,
-        jf: jf as u8,
-        k,
-    };
-    let count = numbers.clone().count();
-    let mut program = vec![instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
-    let jumps = numbers.enumerate();
-    program
-        .extend(jumps.map(|(at, number)| {
-            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, count - at, 0, number as u32)
-        }));
-    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
-    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_USER_NOTIF));
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
-    // SAFETY: the program and its instructions outlive the call.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })?;
-    // SAFETY: the kernel has just made the descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-#[expect(unsafe_code, reason = "seccomp_unotify(2) has no wrapper")]
-fn receive(listener: &OwnedFd) -> nix::Result<libc::seccomp_notif> {
-    // SAFETY: it is integers, for which zero is a value, and what the kernel asks for.
-    let mut notification: libc::seccomp_notif = unsafe { mem::zeroed() };
-    // SAFETY: the kernel writes the notification, which outlives the call.
-    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notification) })?;
-    Ok(notification)
-}
-
-#[expect(unsafe_code, reason = "seccomp_unotify(2) has no wrapper")]
-fn answer(listener: &OwnedFd, id: u64, errno: Option<Errno>) {
-    let flags = if errno.is_none() { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
-    let mut response = libc::seccomp_notif_resp { id, val: 0, error: errno.map_or(0, |errno| -(errno as i32)), flags };
-    // Who has asked may be dead.
-    // SAFETY: the kernel reads the response, which outlives the call.
-    let _ = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response) };
-}
-
-/// Knows who is who among the processes of a victim.
-struct Family {
-    victim: String,
-    roles: BTreeMap<u32, Role>,
-}
-
-impl Family {
-    /// The role of a thread, if it is the only one of a process that has one.
-    fn role(&mut self, thread: u32) -> Option<Role> {
-        if let Some(role) = self.roles.get(&thread) {
-            return Some(*role);
-        }
-        let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-        let number = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
-        if number("Tgid:")? != thread {
-            return None;
-        }
-        let parent = number("PPid:")?;
-        let role = match self.roles.get(&parent) {
-            None if parent == process::id() => {
-                // Until it has its arguments, it is about to become the victim.
-                let arguments = fs::read(format!("/proc/{thread}/cmdline")).ok()?;
-                arguments
-                    .split(|byte| *byte == 0)
-                    .any(|argument| argument == self.victim.as_bytes())
-                    .then_some(Role::Binary)?
-            }
-            None => return None,
-            Some(Role::Binary) => Role::Zygote,
-            Some(Role::Zygote) => Role::Template,
-            Some(Role::Template) => Role::Init,
-            Some(Role::Init) => Role::Test,
-            Some(Role::Test) => return None,
-        };
-        self.roles.insert(thread, role);
-        Some(role)
-    }
-}
-
-/// The text at an address of a process.
-fn text_of(thread: u32, address: u64) -> Option<String> {
-    let memory = File::open(format!("/proc/{thread}/mem")).ok()?;
-    let mut text = [0; 4096];
-    // Up to the end of the page, which may be the last.
-    let length = memory.read_at(&mut text[..4096 - address as usize % 4096], address).ok()?;
-    let mut all = text[..length].to_vec();
-    if !all.contains(&0) {
-        let length = memory.read_at(&mut text, address + length as u64).ok()?;
-        all.extend_from_slice(&text[..length]);
-    }
-    let end = all.iter().position(|byte| *byte == 0)?;
-    Some(String::from_utf8_lossy(&all[..end]).into_owned())
-}
-
-/// How many milliseconds a victim may do nothing, and how many calls it may make: otherwise it hangs.
-const PATIENCE: u16 = 30_000;
-const CALLS_MAX: usize = 20_000;
-
 /// Runs a victim, one of whose calls fails. Returns how that went, and the calls of its set-up.
 fn run_with(victim: &str, failing: Option<(&Call, Errno)>) -> (Run, Vec<Call>) {
     let mut command = this_binary();
     command.args(["--exact", victim, "--ignored", "--show-output", "--test-threads=1"]);
-    let mark = mark(&mut command);
-    // A file, and no pipe: what a run leaves may hold it open.
-    let mut file = tempfile::tempfile().expect("a temporary file");
-    command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
-    let (give, take) = mpsc::channel();
-    let (over, at_end) = pipe().expect("pipe");
-    let (status, calls) = thread::scope(|scope| {
-        // The filter is that of a thread which starts the victim and does nothing else. Another waits for the victim.
-        let starter = scope.spawn(move || {
-            give.send(listen(KINDS.iter().map(|kind| kind.number))).expect("send");
-            command.spawn().expect("the victim begins")
-        });
-        let waiter = scope.spawn(move || {
-            let status = starter.join().expect("join").wait().expect("wait");
-            drop(at_end);
-            status
-        });
-        let calls = supervise(take.recv().expect("receive").expect("a listener"), &over, victim, failing);
-        (waiter.join().expect("join"), calls)
-    });
-    let left = marked(&mark);
-    let mut output = String::new();
-    file.rewind().and_then(|()| file.read_to_string(&mut output)).expect("read");
-    (Run { status, output, left }, calls)
-}
-
-fn supervise(listener: OwnedFd, over: &OwnedFd, victim: &str, failing: Option<(&Call, Errno)>) -> Vec<Call> {
-    let mut family = Family { victim: victim.to_owned(), roles: BTreeMap::new() };
+    let numbers: Vec<_> = KINDS.iter().map(|kind| kind.number).collect();
     let (mut calls, mut counts) = (Vec::new(), BTreeMap::new());
-    for asked in 0.. {
-        let mut fds = [listener.as_fd(), over.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).expect("poll");
-        if ready == 0 || asked > CALLS_MAX {
-            let binary = family.roles.iter().find(|(_, role)| **role == Role::Binary);
-            let (pid, _) = binary.expect("it has begun");
-            let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
-            drop(listener);
-            panic!("{victim} hangs when this fails: {failing:?}");
-        }
-        if !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN)) {
-            // Nobody is left who could ask, or all is over.
-            return calls;
-        }
-        let Ok(notification) = receive(&listener) else { continue };
-        let libc::seccomp_notif { id, pid, data, .. } = notification;
-        let number = c_long::from(data.nr);
-        let kind = KINDS.iter().find(|kind| kind.number == number).expect("one of ours");
-        let role = family.role(pid).filter(|role| kind.roles.contains(role));
-        let call = role.map(|role| {
-            let count = counts.entry((role, number)).or_insert(0_usize);
-            *count += 1;
-            let path = kind.path.and_then(|argument| text_of(pid, data.args[argument]));
-            let source = (number == libc::SYS_mount).then(|| text_of(pid, data.args[0])).flatten();
-            Call { role, number, at: *count - 1, path, source }
-        });
-        let errno = failing.filter(|(failing, _)| call.as_ref() == Some(*failing)).map(|(_, errno)| errno);
-        answer(&listener, id, errno);
-        calls.extend(call);
-    }
-    calls
+    let run = run_supervised(command, victim, Calls::These(&numbers), |asked| {
+        let kind = KINDS.iter().find(|kind| kind.number == asked.number).expect("one of ours");
+        let Some(role) = asked.role.filter(|role| kind.roles.contains(role)) else { return Answer::Made };
+        let count = counts.entry((role, asked.number)).or_insert(0_usize);
+        *count += 1;
+        let path = kind.path.and_then(|argument| asked.text(argument));
+        let source = (asked.number == libc::SYS_mount).then(|| asked.text(0)).flatten();
+        let call = Call { role, number: asked.number, at: *count - 1, path, source };
+        let errno = failing.filter(|(failing, _)| call == **failing).map(|(_, errno)| errno);
+        calls.push(call);
+        errno.map_or(Answer::Made, Answer::Fails)
+    });
+    (run.unwrap_or_else(|output| panic!("{victim} hangs when this fails: {failing:?}\n{output}")), calls)
 }
 
 // ---- What is to come of it ----
@@ -513,12 +336,12 @@ fn check(call: &Call, errno: Errno, run: &Run, whole: &[&str]) -> Result<(), Str
     if !run.failed() || output.contains(RAN) {
         return Err("it neither passed nor failed before it ran".to_owned());
     }
-    let step = output.lines().find(|line| line.starts_with("  step:   ") || line.contains("no pipes for its sandbox"));
+    let step = output.lines().find(|line| line.starts_with("  step:   "));
     let step = step.ok_or("no step is named")?;
     // The C library starts threads, and has one error for them.
     let is_thread = call.role == Role::Test && call.kind().name.starts_with("clone");
     let errno = if is_thread { EAGAIN } else { errno };
-    if !output.contains(&format!("error:  {errno:?} (")) && !step.contains(&format!(": {errno:?} (")) {
+    if !output.contains(&format!("error:  {errno:?} (")) {
         return Err("the error is not named".to_owned());
     }
     let Kind { steps, .. } = call.kind();

@@ -1,5 +1,7 @@
 //! What the integration tests share: running one test of this very binary by itself, and looking at what it left.
 
+pub mod supervisor;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
