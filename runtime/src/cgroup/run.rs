@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::{io, mem, process, thread};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
 
@@ -25,6 +25,7 @@ use super::systemd;
 use crate::proc::pid_of;
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};
+use crate::sys::Locked;
 
 /// What the names of our directories begin with.
 const PREFIX: &str = "belljar-run-";
@@ -325,7 +326,7 @@ pub(super) struct Place {
     hierarchy: Hierarchy,
     directory: PathBuf,
     /// Held as long as this process lives, however it ends.
-    _lock: Flock<File>,
+    _lock: Locked,
     /// For v1: whether the zygote is in it.
     has_zygote: bool,
     /// For v2: the controllers that the cgroups in it have.
@@ -438,7 +439,7 @@ fn random() -> String {
 }
 
 /// Makes a directory of a new name, and locks it.
-fn make_locked(parent: &Path) -> Result<(PathBuf, Flock<File>), Trouble> {
+fn make_locked(parent: &Path) -> Result<(PathBuf, Locked), Trouble> {
     loop {
         let directory = parent.join(format!("{PREFIX}{}", random()));
         fs::create_dir(&directory).map_err(|error| Trouble::new(parent, &error))?;
@@ -455,12 +456,12 @@ fn make_locked(parent: &Path) -> Result<(PathBuf, Flock<File>), Trouble> {
 }
 
 /// Locks a directory. `None` if somebody else has locked it, or it is gone.
-fn lock(directory: &Path) -> Result<Option<Flock<File>>, Trouble> {
+fn lock(directory: &Path) -> Result<Option<Locked>, Trouble> {
     let gone_or = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Ok(None),
         _ => Err(Trouble::new(directory, &error)),
     };
-    let lock = match File::open(directory).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
+    let lock = match File::open(directory).map(|file| Locked::new(file, libc::LOCK_EX | libc::LOCK_NB)) {
         Err(error) => return gone_or(error),
         Ok(Err((_, Errno::EWOULDBLOCK))) => return Ok(None),
         Ok(Err((_, errno))) => return Err(Trouble::Refused { path: directory.to_owned(), errno }),

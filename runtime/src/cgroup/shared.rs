@@ -2,17 +2,18 @@
 //! those of the test run have to move to a leaf. Several test binaries may be at it at once: they take turns, and the last
 //! one to leave puts everything back.
 
+use std::ffi::c_int;
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 use std::{iter, process, thread};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use super::controller::{Controller, Trouble};
 use super::directory::Directory;
 use crate::proc::{name_of, parent_of};
+use crate::sys::Locked;
 
 /// The cgroup that the processes of the test run move to.
 pub(super) const LEAF: &str = "belljar.leaf";
@@ -21,13 +22,13 @@ const CONTROL: &str = "cgroup.subtree_control";
 
 /// A cgroup that this process uses with others. While one of them has it, it isn't put back.
 pub(super) struct Shared {
-    users: Flock<File>,
+    users: Locked,
 }
 
 impl Shared {
     pub(super) fn enter(parent: &Path) -> Result<Self, Trouble> {
         let _turn = turn(parent)?;
-        Ok(Self { users: lock(parent, FlockArg::LockShared)? })
+        Ok(Self { users: lock(parent, libc::LOCK_SH)? })
     }
 
     /// Has cgroups below `parent` get this controller.
@@ -43,7 +44,7 @@ impl Shared {
     pub(super) fn leave(self, parent: &Path) {
         let Ok(_turn) = turn(parent) else { return };
         drop(self.users);
-        if lock(parent, FlockArg::LockExclusiveNonblock).is_err() {
+        if lock(parent, libc::LOCK_EX | libc::LOCK_NB).is_err() {
             return;
         }
         let leaf = parent.join(LEAF);
@@ -62,13 +63,13 @@ fn unified(path: &Path) -> Directory {
 }
 
 /// Waits for this process's turn to change `parent`.
-fn turn(parent: &Path) -> Result<Flock<File>, Trouble> {
-    lock(&parent.join(CONTROL), FlockArg::LockExclusive)
+fn turn(parent: &Path) -> Result<Locked, Trouble> {
+    lock(&parent.join(CONTROL), libc::LOCK_EX)
 }
 
-fn lock(path: &Path, kind: FlockArg) -> Result<Flock<File>, Trouble> {
+fn lock(path: &Path, operation: c_int) -> Result<Locked, Trouble> {
     let file = File::open(path).map_err(|error| Trouble::new(path, &error))?;
-    Flock::lock(file, kind).map_err(|(_, errno)| Trouble::Refused { path: path.to_owned(), errno })
+    Locked::new(file, operation).map_err(|(_, errno)| Trouble::Refused { path: path.to_owned(), errno })
 }
 
 /// Whether cgroups below `directory` get this controller.

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use super::report::is_full;
 use crate::frame::{Moment, Step};
@@ -23,7 +22,7 @@ use crate::json::Json;
 use crate::proc;
 use crate::settings::{Mistake, Variable, settings};
 use crate::spec::Test;
-use crate::sys::{self, now};
+use crate::sys::{self, Locked, now};
 
 static PATH: OnceLock<Result<Option<&'static Path>, Mistake>> = OnceLock::new();
 
@@ -108,10 +107,10 @@ fn append(path: &Path, events: &[Json]) -> io::Result<()> {
     })
 }
 
-fn lock(mut file: File) -> io::Result<Flock<File>> {
+fn lock(mut file: File) -> io::Result<Locked> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match Locked::new(file, libc::LOCK_EX | libc::LOCK_NB) {
             Err((same, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = same,
             result => return result.map_err(|(_, errno)| errno.into()),
         }

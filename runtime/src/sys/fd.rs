@@ -1,7 +1,9 @@
 //! Descriptors, and messages that carry them.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
+use std::fs::File;
 use std::mem;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
@@ -223,6 +225,41 @@ fn descriptors_end(proc: Option<BorrowedFd<'_>>) -> Option<u32> {
     let mut lines = text.get(..length)?.split(|byte| *byte == b'\n');
     let size = lines.find_map(|line| line.strip_prefix(b"FDSize:"))?;
     std::str::from_utf8(size).ok()?.trim().parse().ok()
+}
+
+/// A file that is locked, as of flock(2). Unlike nix's, it is unlocked without a panic where the kernel refuses that: then it is unlocked by
+/// being closed.
+#[derive(Debug)]
+pub(crate) struct Locked(File);
+
+impl Locked {
+    /// `operation` is LOCK_SH or LOCK_EX, which wait, perhaps with LOCK_NB, which then fails with EWOULDBLOCK.
+    pub(crate) fn new(file: File, operation: c_int) -> Result<Self, (File, Errno)> {
+        loop {
+            // SAFETY: flock takes integers.
+            match Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation) }) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err((file, errno)),
+                Ok(_) => return Ok(Self(file)),
+            }
+        }
+    }
+}
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Whoever has been forked meanwhile, and has run no program yet, has it open too.
+        // SAFETY: flock takes integers.
+        unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };
+    }
 }
 
 #[cfg(test)]
