@@ -181,6 +181,14 @@ impl Cause {
         )
     }
 
+    pub(crate) fn mapper_gone() -> Self {
+        Self::new(
+            "the process that maps the ids was killed",
+            "it has ended, and has said nothing",
+            "run the tests again. If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`)",
+        )
+    }
+
     pub(crate) fn no_program(program: &str) -> Self {
         Self::new(
             format!("the program {program} is not installed"),

@@ -57,6 +57,7 @@ fn explain_ids(wanted: Ids, OwnedRefusal { step, path, errno, said }: &OwnedRefu
     let Ids::Range(count) = wanted else { return None };
     match path.as_str() {
         _ if *step != Step::MapIds => None,
+        "" => (*errno == Errno::ESRCH).then(Cause::mapper_gone),
         table if table.starts_with("/etc/sub") => {
             let present = ids::own_ranges(table).into_iter().map(|(_, length)| length).fold(0, u32::saturating_add);
             Some(Cause::no_subordinate_ids(&ids::user(), table, present, count - 1))

@@ -22,7 +22,9 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid};
@@ -44,8 +46,8 @@ pub(crate) struct Zygote {
 
 static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
 
-/// How long the zygote may take to end, in milliseconds. It kills what there is, and waits for that.
-const PATIENCE_MS: u16 = 10_000;
+/// How long the zygote may take to end. It kills what there is, and waits for that.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Set when this process begins to end.
 static ENDING: OnceLock<()> = OnceLock::new();
@@ -99,12 +101,23 @@ pub(crate) fn end() -> bool {
     // Somebody may have stopped it.
     let _ = sys::go_on(zygote.pidfd.as_fd());
     // One that waits for a template that somebody has stopped is killed, and with it all templates.
-    let timeout = PollTimeout::from(PATIENCE_MS);
-    if poll(&mut [PollFd::new(zygote.as_fd(), PollFlags::POLLIN)], timeout) == Ok(0) {
+    if !has_ended_by(Instant::now() + PATIENCE, zygote) {
         let _ = sys::kill(zygote.as_fd());
     }
     let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
     true
+}
+
+/// Waits until the zygote has ended, no longer than to the deadline. Returns whether it has.
+fn has_ended_by(deadline: Instant, zygote: &Zygote) -> bool {
+    loop {
+        let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now()));
+        let mut fds = [PollFd::new(zygote.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, left.unwrap_or(PollTimeout::ZERO)) {
+            Err(Errno::EINTR) => {}
+            result => return result == Ok(1),
+        }
+    }
 }
 
 /// Whether this process has begun to end, and so to end the zygote and all sandboxes.

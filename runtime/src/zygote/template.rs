@@ -245,10 +245,13 @@ impl<'i> Template<'i> {
             Err(errno) => Err(Failure::new(Step::Clone, "", errno)),
             Ok(Cloned::Parent(init)) => {
                 let Some((maps, mapped)) = self.maps.as_ref().zip(mapped) else { return Ok(()) };
-                let given = maps.give(self.proc.as_fd(), init);
-                // There is room for it. Where it fails, init waits; it has not been waited for.
-                let _ = if given.is_ok() { mapped.write(1).map(drop) } else { kill(init, Signal::SIGKILL) };
-                given
+                let set = |()| mapped.write(1).map_err(|errno| Failure::new(Step::MapIds, "", errno));
+                let given = maps.give(self.proc.as_fd(), init).and_then(set);
+                if given.is_err() {
+                    // Init waits, and has not been waited for.
+                    let _ = kill(init, Signal::SIGKILL);
+                }
+                given.map(drop)
             }
             Ok(Cloned::Child(proof)) => {
                 let birth = sandbox::Birth {
