@@ -137,7 +137,11 @@ impl Sandbox {
         let _span = trace::span("follow the test");
         match self.watch(test, zygote) {
             Err(errno) if self.init.is_none() => return Err(errno.into()),
-            Err(errno) => self.evidence.watching_failed = Some(errno),
+            Err(errno) => {
+                self.evidence.watching_failed = Some(errno);
+                // Nobody would end it at its timeout.
+                let _ = self.kill_all();
+            }
             Ok(()) => {}
         }
         if let Some(life) = &mut self.life {
@@ -237,9 +241,11 @@ impl Sandbox {
                 Received::Report => {}
                 Received::LastReport { stays } => return Ok(Heard::Ended { stays }),
                 Received::Nothing => {
-                    // If it has ended meanwhile, it says why, or its end shows.
-                    let _ = self.hand_over();
-                    return Ok(Heard::Silent);
+                    match self.hand_over() {
+                        // If it has ended meanwhile, it says why, or its end shows.
+                        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Heard::Silent),
+                        Err(errno) => return Err(errno),
+                    }
                 }
                 Received::End => return Ok(Heard::Closed),
             }
