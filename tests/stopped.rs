@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use belljar::isolated;
-use belljar_tests::{descendants, describe, marked, rounds, run, this_binary, wait_until};
+use belljar_tests::{descendants, describe, generations, marked, rounds, run, this_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -56,7 +56,8 @@ fn template_2_stops_it() {
 #[ignore = "run by a_template_that_is_stopped"]
 fn template_3_is_late() {}
 
-#[isolated(timeout = "300ms")]
+/// Its init is found and stopped meanwhile.
+#[isolated(timeout = "2s")]
 #[ignore = "run by an_init_that_is_stopped"]
 fn init_1_is_late() {
     thread::sleep(Duration::from_secs(1000));
@@ -107,7 +108,82 @@ fn an_init_that_is_stopped() {
     let output = run_all("init_", 2);
     assert!(output.contains("test init_2_stops_it ... ok"), "{output}");
     assert!(output.contains("test init_1_is_late ... FAILED"), "{output}");
-    assert!(output.contains("it still ran after its timeout of 300ms, and was killed"), "{output}");
+    assert!(output.contains("it still ran after its timeout of 2s, and was killed"), "{output}");
+}
+
+// ---- Some hundreds wait for one that is stopped ----
+
+/// Tests that are late. Each has sandboxes of its own kind prepared, so that some hundreds of requests come of them.
+macro_rules! crowd {
+    ($($name:ident $hostname:literal)*) => {
+        mod crowd {
+            $(
+                #[belljar::isolated(timeout = "20ms", hostname = $hostname)]
+                #[ignore = "run by the others"]
+                fn $name() {
+                    std::thread::sleep(std::time::Duration::from_secs(1000));
+                }
+            )*
+        }
+    };
+}
+
+crowd!(a0 "a0" a1 "a1" a2 "a2" a3 "a3" a4 "a4" a5 "a5" a6 "a6" a7 "a7" a8 "a8" a9 "a9"
+       b0 "b0" b1 "b1" b2 "b2" b3 "b3" b4 "b4" b5 "b5" b6 "b6" b7 "b7" b8 "b8" b9 "b9"
+       c0 "c0" c1 "c1" c2 "c2" c3 "c3" c4 "c4" c5 "c5" c6 "c6" c7 "c7" c8 "c8" c9 "c9"
+       d0 "d0" d1 "d1" d2 "d2" d3 "d3" d4 "d4" d5 "d5" d6 "d6" d7 "d7" d8 "d8" d9 "d9"
+       e0 "e0" e1 "e1" e2 "e2" e3 "e3" e4 "e4" e5 "e5" e6 "e6" e7 "e7" e8 "e8" e9 "e9"
+       f0 "f0" f1 "f1" f2 "f2" f3 "f3" f4 "f4" f5 "f5" f6 "f6" f7 "f7" f8 "f8" f9 "f9"
+       g0 "g0" g1 "g1" g2 "g2" g3 "g3" g4 "g4" g5 "g5" g6 "g6" g7 "g7" g8 "g8" g9 "g9"
+       h0 "h0" h1 "h1" h2 "h2" h3 "h3" h4 "h4" h5 "h5" h6 "h6" h7 "h7" h8 "h8" h9 "h9");
+
+/// How many there are in the crowd.
+const CROWD: usize = 80;
+
+mod before {
+    #[test]
+    #[ignore = "run by a_zygote_with_no_room_for_requests"]
+    fn zygote() {
+        super::stop("belljar-zygote");
+    }
+
+    #[belljar::isolated]
+    #[ignore = "run by a_template_with_no_room_for_requests"]
+    fn tmpl_1_is_made() {}
+
+    #[test]
+    #[ignore = "run by a_template_with_no_room_for_requests"]
+    fn tmpl_2_is_stopped() {
+        super::stop("belljar-tmpl");
+    }
+}
+
+#[isolated]
+#[ignore = "run by a_template_with_no_room_for_requests"]
+fn later() {}
+
+/// Runs these and the crowd, in the order of their names. Who is kept waiting is killed.
+fn run_crowd(others: &[&str]) -> String {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--signal=KILL", "60"]).arg(this_binary().get_program());
+    command.args(others).args(["crowd::", "--ignored", "--test-threads=1"]).env("RUST_BACKTRACE", "0");
+    let run = run(&mut command);
+    assert!(run.left.is_empty(), "{:?} is left: {}", run.left, run.output);
+    run.output
+}
+
+#[test]
+fn a_zygote_with_no_room_for_requests() {
+    let output = run_crowd(&["before::zygote"]);
+    assert!(output.contains("test before::zygote ... ok"), "{output}");
+    assert_eq!(output.matches("it did not begin. After its timeout of 20ms").count(), CROWD, "{output}");
+}
+
+#[test]
+fn a_template_with_no_room_for_requests() {
+    let output = run_crowd(&["before::tmpl_", "later"]);
+    assert!(output.contains("test before::tmpl_2_is_stopped ... ok"), "{output}");
+    assert!(output.contains("test later ... ok"), "{output}");
 }
 
 // ---- The test binary itself is stopped, as by Ctrl-Z ----
@@ -162,14 +238,14 @@ macro_rules! victims {
 
 victims!(a b c d e f g h);
 
-/// How many runs are looked at at once. They mostly wait.
-const RUNS: usize = 5;
-
 /// How long something is stopped: longer than the timeout.
 const STOP: Duration = Duration::from_secs(3);
 
-/// Runs the victims, and stops one of the processes after `delay`: the binary, the zygote, a template, an init, or a body.
-fn stop_after(delay: Duration, choice: usize) {
+/// What can be stopped. Each is made by the one before, and so is what a body starts.
+const KINDS: [&str; 5] = ["the binary", "a zygote", "a template", "an init", "a body"];
+
+/// Runs the victims, and stops a process of this kind `delay` after there is one.
+fn stop_after(delay: Duration, kind: usize) {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--signal=KILL", "60"]).arg(this_binary().get_program());
     command.args(["victims::", "--ignored", "--test-threads=2"]).env("RUST_BACKTRACE", "0");
@@ -178,10 +254,13 @@ fn stop_after(delay: Duration, choice: usize) {
     let stream =
         || file.reopen().map(|_| fs::OpenOptions::new().append(true).open(file.path()).expect("open")).expect("open");
     let mut child = command.stdout(stream()).stderr(stream()).spawn().expect("timeout");
+    let found = || {
+        let is_of_kind = |(pid, generation)| (generation == kind + 1).then_some(Pid::from_raw(pid as i32));
+        generations(child.id()).into_iter().filter_map(is_of_kind).collect::<Vec<_>>()
+    };
+    wait_until(|| !found().is_empty());
     thread::sleep(delay);
-    let processes: Vec<u32> = marked(&mark).into_iter().filter(|pid| *pid != child.id()).collect();
-    let stopped = processes.get(choice % processes.len().max(1)).map(|pid| Pid::from_raw(*pid as i32));
-    let name = stopped.map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")));
+    let stopped = fastrand::choice(found());
     if let Some(pid) = stopped {
         let _ = kill(pid, Signal::SIGSTOP);
         thread::sleep(STOP);
@@ -189,22 +268,23 @@ fn stop_after(delay: Duration, choice: usize) {
     }
     let status = child.wait().expect("wait");
     let output = fs::read_to_string(file.path()).expect("the output");
-    let told = format!("{name:?} stopped after {delay:?}, {}:\n{output}", describe(status));
+    let told = format!("{} {stopped:?} stopped after {delay:?}, {}:\n{output}", KINDS[kind], describe(status));
     assert_eq!(status.code(), Some(101), "{told}");
     assert!(output.contains("test result: FAILED. 8 passed; 1 failed;"), "{told}");
     let is_late = output.contains("it still ran after its timeout of 300ms")
         || output.contains("it did not begin. After its timeout");
     assert!(is_late, "{told}");
     assert!(marked(&mark).is_empty(), "{told}");
+    println!("{} stopped: {}", KINDS[kind], stopped.is_some());
 }
 
 #[test]
 fn any_of_them_at_any_moment() {
     thread::scope(|scope| {
-        for _ in 0..RUNS {
-            scope.spawn(|| {
+        for kind in 0..KINDS.len() {
+            scope.spawn(move || {
                 for _ in 0..rounds(2) {
-                    stop_after(Duration::from_micros(fastrand::u64(0..60_000)), fastrand::usize(..));
+                    stop_after(Duration::from_micros(fastrand::u64(0..60_000)), kind);
                 }
             });
         }

@@ -189,6 +189,11 @@ pub fn describe(status: ExitStatus) -> String {
 
 /// All processes below `ancestor`, zombies aside.
 pub fn descendants(ancestor: u32) -> BTreeSet<u32> {
+    generations(ancestor).into_keys().collect()
+}
+
+/// The same, and how many generations each is below `ancestor`: 1 for a child.
+pub fn generations(ancestor: u32) -> BTreeMap<u32, usize> {
     let parent = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -196,9 +201,9 @@ pub fn descendants(ancestor: u32) -> BTreeSet<u32> {
         if is_zombie { None } else { fields.next()?.parse().ok() }
     };
     let parents: BTreeMap<u32, u32> = processes().into_iter().filter_map(|pid| Some((pid, parent(&pid)?))).collect();
-    let is_below =
-        |pid: &u32| iter::successors(Some(*pid), |pid| parents.get(pid).copied()).skip(1).any(|pid| pid == ancestor);
-    parents.keys().copied().filter(is_below).collect()
+    let generation =
+        |pid: u32| iter::successors(Some(pid), |pid| parents.get(pid).copied()).skip(1).position(|pid| pid == ancestor);
+    parents.keys().filter_map(|pid| Some((*pid, generation(*pid)? + 1))).collect()
 }
 
 /// Waits for a fact that others bring about. It fails if that takes a minute.

@@ -5,6 +5,7 @@
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use super::sandbox::Sandbox;
 use super::trace;
@@ -84,7 +85,7 @@ pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
     let present = spares.ready.iter().filter(|(kind, _)| *kind == spec).count();
     for _ in present..wanted {
         // Where it can't be had now, the test that needs one will say why.
-        let Ok(sandbox) = Sandbox::request(zygote, spec) else { return };
+        let Ok(sandbox) = Sandbox::request(zygote, spec, Some(Instant::now())) else { return };
         spares.ready.push((spec, sandbox));
     }
     let excess = spares.ready.len().saturating_sub(ALL);

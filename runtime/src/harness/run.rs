@@ -151,6 +151,10 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
             let end = processes::end_of(zygote.as_fd());
             Obstacle::Other(words::zygote_gone(name, end, death(end).as_ref()))
         }
+        NoSandbox::Channel(Errno::ETIMEDOUT) => {
+            let (timeout, is_own) = (settings().timeout_of(test.timeout).unwrap_or_default(), test.timeout.is_some());
+            Obstacle::Other(words::unanswered(name, timeout, is_own, &processes::makers(zygote.as_fd())))
+        }
         NoSandbox::Channel(errno) => Obstacle::Other(words::no_channel(name, errno)),
         NoSandbox::Cgroup(trouble) if trouble.errno().is_some_and(sys::is_of_descriptors) => {
             Obstacle::Other(words::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE)))
@@ -221,29 +225,35 @@ fn may_be_outdated(refusal: &OwnedRefusal) -> bool {
 
 /// Runs `test` in a spare sandbox, or else in one that is made for it.
 fn run_in_one(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
+    let deadline = settings().timeout_of(test.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
     if let Some(mut spare) = prepared::take(zygote, &test.spec) {
         // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if spare.begin(test).is_ok() {
-            let evidence = follow(&mut spare, test, zygote)?;
+            let evidence = follow(&mut spare, test, zygote, deadline)?;
             if evidence.refused.is_none() && !evidence.unborn {
                 return Ok((spare, evidence));
             }
         }
     }
-    let mut sandbox = Sandbox::request(zygote, &test.spec)?;
+    let mut sandbox = Sandbox::request(zygote, &test.spec, deadline)?;
     match sandbox.begin(test) {
         // It is over already, and has said why or shows it.
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let evidence = follow(&mut sandbox, test, zygote)?;
+    let evidence = follow(&mut sandbox, test, zygote, deadline)?;
     Ok((sandbox, evidence))
 }
 
 /// Follows a test that has begun to its end, and prepares sandboxes for others meanwhile.
-fn follow(sandbox: &mut Sandbox, test: &'static Test, zygote: &Zygote) -> Result<Evidence, NoSandbox> {
+fn follow(
+    sandbox: &mut Sandbox,
+    test: &'static Test,
+    zygote: &Zygote,
+    deadline: Option<Instant>,
+) -> Result<Evidence, NoSandbox> {
     if !turns::are_short() {
         prepared::replenish(zygote, &test.spec);
     }
-    sandbox.follow(test, zygote)
+    sandbox.follow(test, zygote, deadline)
 }

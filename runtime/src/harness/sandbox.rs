@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{
@@ -75,8 +75,8 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Asks the zygote for a sandbox, which is made while the caller goes on.
-    pub(super) fn request(zygote: &Zygote, spec: &'static Spec) -> Result<Self, NoSandbox> {
+    /// Asks the zygote for a sandbox, which is made while the caller goes on. Fails if there is no room for the request before the `deadline`.
+    pub(super) fn request(zygote: &Zygote, spec: &'static Spec, deadline: Option<Instant>) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
         processes::reserve()?;
@@ -93,7 +93,7 @@ impl Sandbox {
         let (stderr, their_stderr) = output_pipe()?;
         let has_process_limit = joining.process_limit;
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
-        zygote.request(spec, channel, joining)?;
+        zygote.request(spec, channel, joining, deadline)?;
         let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
         let (init, copy, waiting, evidence) = (None, None, None, Evidence::default());
         Ok(Self { report, stdout, stderr, cgroup, has_process_limit, spec, life, init, copy, waiting, evidence })
@@ -133,9 +133,14 @@ impl Sandbox {
     }
 
     /// Follows the test to its end, and returns all that became known. Fails if no test was handed over.
-    pub(super) fn follow(&mut self, test: &Test, zygote: &Zygote) -> Result<Evidence, NoSandbox> {
+    pub(super) fn follow(
+        &mut self,
+        test: &Test,
+        zygote: &Zygote,
+        deadline: Option<Instant>,
+    ) -> Result<Evidence, NoSandbox> {
         let _span = trace::span("follow the test");
-        match self.watch(test, zygote) {
+        match self.watch(test, zygote, deadline) {
             Err(errno) if self.init.is_none() => return Err(errno.into()),
             Err(errno) => {
                 self.evidence.watching_failed = Some(errno);
@@ -174,8 +179,8 @@ impl Sandbox {
     }
 
     /// Passes on output and collects reports, until the last report has come, init is dead, or the time is up.
-    fn watch(&mut self, test: &Test, zygote: &Zygote) -> nix::Result<()> {
-        let mut time = Time::begin(settings().timeout_of(test.timeout));
+    fn watch(&mut self, test: &Test, zygote: &Zygote, deadline: Option<Instant>) -> nix::Result<()> {
+        let mut time = Time::begin(deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())));
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
         let mut report_open = true;
         loop {
@@ -547,10 +552,7 @@ impl Time {
 fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N], deadline: Option<Instant>) -> nix::Result<[bool; N]> {
     let mut polled: Vec<_> = fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        // Rounded up, so that the last millisecond is waited for too.
-        let left = left.map(|left| PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)));
-        match poll(&mut polled, left.map_or(PollTimeout::NONE, |left| left.unwrap_or(PollTimeout::MAX))) {
+        match poll(&mut polled, sys::time_left(deadline)) {
             Err(Errno::EINTR) => {}
             result => {
                 result?;

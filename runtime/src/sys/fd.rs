@@ -6,6 +6,7 @@ use std::mem;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
+use std::time::Instant;
 
 use nix::NixPath;
 use nix::errno::Errno;
@@ -18,6 +19,15 @@ use super::process::SingleThreaded;
 
 /// Sends `bytes` with at most [`FDS_MAX`] `fds` as one message. See unix(7) on SCM_RIGHTS. Unlike nix's, it does not allocate.
 pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> nix::Result<()> {
+    send_with_flags(socket, bytes, fds, 0)
+}
+
+/// The same, but if there is no room, it fails with EAGAIN.
+pub(crate) fn send_with_fds_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> nix::Result<()> {
+    send_with_flags(socket, bytes, fds, libc::MSG_DONTWAIT)
+}
+
+fn send_with_flags(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], flags: c_int) -> nix::Result<()> {
     if fds.len() > FDS_MAX {
         return Err(Errno::EINVAL);
     }
@@ -41,11 +51,19 @@ pub(crate) fn send_with_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd])
     }
     loop {
         // SAFETY: `header` refers to `bytes` and `control`, with their lengths, and they outlive the call, which writes to neither.
-        match Errno::result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) }) {
+        match Errno::result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL) })
+        {
             Err(Errno::EINTR) => {}
             result => return result.map(drop),
         }
     }
+}
+
+/// How long poll(2) may wait: up to the `deadline`, or without end. It is rounded up, so that the last millisecond is waited for too.
+pub(crate) fn time_left(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else { return PollTimeout::NONE };
+    let left = deadline.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
 }
 
 /// Sends `bytes` as one message. It waits for room even if somebody made the socket one that does not wait.

@@ -136,10 +136,29 @@ impl Zygote {
         self.owner == getpid()
     }
 
-    /// Asks for a sandbox, which is to have these ends of the channel, and to join its cgroup.
-    pub(crate) fn request(&self, spec: &'static Spec, channel: Channel, joining: Joining) -> nix::Result<()> {
+    /// Asks for a sandbox, which is to have these ends of the channel, and to join its cgroup. A zygote that is stopped may have no room for
+    /// one more request: this fails with ETIMEDOUT if there is none before the `deadline`.
+    pub(crate) fn request(
+        &self,
+        spec: &'static Spec,
+        channel: Channel,
+        joining: Joining,
+        deadline: Option<Instant>,
+    ) -> nix::Result<()> {
         let request = Request { spec, channel, joining };
-        sys::send_with_fds(self.requests.as_fd(), &request.encode(), &request.descriptors())
+        let (message, descriptors) = (request.encode(), request.descriptors());
+        loop {
+            match sys::send_with_fds_now(self.requests.as_fd(), &message, &descriptors) {
+                Err(Errno::EAGAIN) => {}
+                sent => return sent,
+            }
+            let mut fds = [PollFd::new(self.requests.as_fd(), PollFlags::POLLOUT)];
+            match poll(&mut fds, sys::time_left(deadline)) {
+                Ok(0) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return Err(Errno::ETIMEDOUT),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
     }
 }
 

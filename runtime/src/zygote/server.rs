@@ -172,9 +172,10 @@ impl Server {
                 Ok(at) => at,
                 Err(failure) => return template::tell(request, &failure),
             };
-            match sys::send_with_fds(self.templates[at].requests.as_fd(), message, &request.descriptors()) {
-                // It has ended: it was killed, or could not be made ready, and has told those who asked.
-                Err(Errno::EPIPE | Errno::ECONNRESET) => {
+            match sys::send_with_fds_now(self.templates[at].requests.as_fd(), message, &request.descriptors()) {
+                // It has ended: it was killed, or could not be made ready, and has told those who asked. Or some hundreds wait for it:
+                // somebody has stopped it, or several are needed.
+                Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {
                     self.templates.remove(at);
                     // The next one may fare better. Two in a row are too many: the test binary sees that its channel is closed.
                     if known.is_none() {
