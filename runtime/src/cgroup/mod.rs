@@ -12,6 +12,7 @@ mod directory;
 mod find;
 mod groups;
 mod limits;
+mod own;
 mod run;
 mod shared;
 mod sweeper;

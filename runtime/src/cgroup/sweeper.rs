@@ -19,7 +19,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::directory::Directory;
-use super::run::remove_in_time;
+use super::own::remove_in_time;
 use super::shared::Shared;
 use crate::sys::{self, Disposition, SingleThreaded};
 

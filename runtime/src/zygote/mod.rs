@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::{Pid, getpid};
 
@@ -111,9 +111,8 @@ pub(crate) fn end() -> bool {
 /// Waits until the zygote has ended, no longer than to the deadline. Returns whether it has.
 fn has_ended_by(deadline: Instant, zygote: &Zygote) -> bool {
     loop {
-        let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now()));
         let mut fds = [PollFd::new(zygote.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, left.unwrap_or(PollTimeout::ZERO)) {
+        match poll(&mut fds, sys::time_left(Some(deadline))) {
             Err(Errno::EINTR) => {}
             result => return result == Ok(1),
         }

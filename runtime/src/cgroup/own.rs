@@ -1,0 +1,99 @@
+//! The directories that test binaries make among cgroups: each is locked as long as its test binary lives, so that others know what to sweep.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{io, process, thread};
+
+use nix::errno::Errno;
+
+use super::controller::Trouble;
+use crate::sys::Locked;
+
+/// What the names of our directories begin with.
+const PREFIX: &str = "belljar-run-";
+
+/// How many digits chosen at random follow: a number made of a pid would come again.
+const RANDOM: usize = 16;
+
+pub(super) fn random() -> String {
+    // Each `RandomState` has other keys, chosen at random.
+    let random = RandomState::new().hash_one(process::id());
+    format!("{random:0RANDOM$x}")
+}
+
+/// Makes a directory of a new name, and locks it.
+pub(super) fn make_locked(parent: &Path) -> Result<(PathBuf, Locked), Trouble> {
+    loop {
+        let directory = parent.join(format!("{PREFIX}{}", random()));
+        fs::create_dir(&directory).map_err(|error| Trouble::new(parent, &error))?;
+        // Until it is locked, it may be swept.
+        match lock(&directory) {
+            Ok(Some(lock)) => return Ok((directory, lock)),
+            Ok(None) => {}
+            Err(trouble) => {
+                remove_tree(&directory);
+                return Err(trouble);
+            }
+        }
+    }
+}
+
+/// Locks a directory. `None` if somebody else has locked it, or it is gone.
+fn lock(directory: &Path) -> Result<Option<Locked>, Trouble> {
+    let gone_or = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(Trouble::new(directory, &error)),
+    };
+    let lock = match File::open(directory).map(|file| Locked::new(file, libc::LOCK_EX | libc::LOCK_NB)) {
+        Err(error) => return gone_or(error),
+        Ok(Err((_, Errno::EWOULDBLOCK))) => return Ok(None),
+        Ok(Err((_, errno))) => return Err(Trouble::Refused { path: directory.to_owned(), errno }),
+        Ok(Ok(lock)) => lock,
+    };
+    match fs::metadata(directory).and_then(|there| Ok(there.ino() == lock.metadata()?.ino())) {
+        Ok(is_there) => Ok(is_there.then_some(lock)),
+        Err(error) => gone_or(error),
+    }
+}
+
+/// Removes what test binaries have left in `parent` that were killed.
+pub(super) fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.strip_prefix(PREFIX).is_some_and(|random| random.len() == RANDOM));
+        if is_ours {
+            if let Ok(Some(_lock)) = lock(&entry.path()) {
+                remove_tree(&entry.path());
+            }
+        }
+    }
+}
+
+/// Removes a cgroup and all below it. Returns whether it is gone; one with a process in it stays.
+pub(super) fn remove_tree(directory: &Path) -> bool {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    match fs::remove_dir(directory) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Removes a directory of ours. The kernel may still be taking leave of the last process: it is tried so often, each time after twice the
+/// time.
+pub(super) fn remove_in_time(directory: &Path, tries: u32) {
+    for doubled in 0..tries {
+        if remove_tree(directory) {
+            return;
+        }
+        thread::sleep(Duration::from_micros(100 << doubled));
+    }
+}
