@@ -388,20 +388,21 @@ pub(crate) fn death(end: Option<End>) -> Option<Cause> {
         Some(End::Killed { signal, .. }) => Some(signal),
         None => None,
     };
-    let limits: [(i32, fn() -> Option<Cause>); 4] = [
-        (libc::SIGKILL, || {
+    let fitting = |signal| match signal {
+        libc::SIGKILL => {
             let (file, limit, kills) = cgroup::memory_used_up()?;
             Some(Cause::memory_used_up(&file, limit, kills, &Surroundings::look()))
-        }),
+        }
         // So a program ends that gets no memory, or whose thread can't have any.
-        (libc::SIGABRT, too_little_memory),
-        (libc::SIGSEGV, || {
-            limit_on(Resource::RLIMIT_STACK).filter(|limit| *limit < USUAL_STACK).map(Cause::small_stack)
-        }),
-        (libc::SIGXFSZ, || limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large)),
-    ];
-    let fitting = limits.into_iter().filter(|(other, _)| signal.is_none_or(|signal| signal == *other));
-    fitting.filter_map(|(_, find)| find()).next()
+        libc::SIGABRT => too_little_memory(),
+        libc::SIGSEGV => limit_on(Resource::RLIMIT_STACK).filter(|limit| *limit < USUAL_STACK).map(Cause::small_stack),
+        libc::SIGXFSZ => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
+        _ => None,
+    };
+    match signal {
+        Some(signal) => fitting(signal),
+        None => [libc::SIGKILL, libc::SIGABRT, libc::SIGSEGV, libc::SIGXFSZ].into_iter().find_map(fitting),
+    }
 }
 
 /// The limit on stacks that systems have: 8 MiB.

@@ -1,5 +1,6 @@
 //! In the test binary: what happens between the harness's call of a test and its verdict.
 
+mod answers;
 pub(crate) mod doctor;
 mod evidence;
 mod hints;
@@ -14,6 +15,7 @@ pub(crate) mod report;
 mod run;
 mod sandbox;
 pub(crate) mod skip;
+mod time;
 pub(crate) mod trace;
 mod turns;
 mod words;

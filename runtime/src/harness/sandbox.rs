@@ -1,36 +1,30 @@
 //! A sandbox, as the test binary holds it: two pipes, a socket, and a descriptor for its init.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, IoSlice, Write as _};
+use std::io;
 use std::mem;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::sockopt::PassCred;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, getsockname, sendmsg, setsockopt,
-    shutdown, socketpair,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
 use nix::unistd::pipe2;
 
+use super::answers::{self, discard};
 use super::evidence::{Ended, Evidence, Largest};
 use super::keep_failed;
 use super::output::Stream;
 use super::processes::{self, Process};
+use super::time::{Time, wait};
 use super::trace::{self, Life};
-use crate::cgroup::{self, Cgroup, Handed, Joining, NoGroup, Trouble, refused};
-use crate::diagnosis::explain_cgroup;
+use crate::cgroup::{self, Cgroup, Joining, Trouble};
 use crate::frame::address;
-use crate::frame::changes::{self, Change};
+use crate::frame::changes::Change;
 use crate::frame::refusal::OwnedRefusal;
 use crate::frame::{FRAME_MAX, Frame, Refusal};
 use crate::proc::pid_of;
@@ -347,16 +341,10 @@ impl Sandbox {
             Some(Frame::Copied) if self.copy.is_none() && self.spec.has_copy() => {
                 self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
             }
-            Some(Frame::Changes) => {
-                if let Some(answer) = fds.next() {
-                    self.tell_changes(&answer);
-                    discard(answer);
-                }
-            }
-            Some(Frame::Init) => {
-                if let Some(answer) = fds.next() {
-                    reply(&answer, &self.init_pid().unwrap_or_default().to_ne_bytes(), &[]);
-                    discard(answer);
+            Some(question @ (Frame::Usage | Frame::Changes | Frame::Init | Frame::Group(_))) => {
+                if let Some(socket) = fds.next() {
+                    self.answer(question, &socket);
+                    discard(socket);
                 }
             }
             Some(Frame::Refused(Refusal { step, path, errno, said })) => {
@@ -370,18 +358,6 @@ impl Sandbox {
             Some(Frame::Finished(outcome)) => self.evidence.outcome = Some(outcome),
             Some(Frame::Exiting) => self.evidence.exiting = true,
             Some(Frame::Fault(fault)) => self.evidence.fault = Some(fault),
-            Some(Frame::Usage) => {
-                if let Some(answer) = fds.next() {
-                    self.tell_usage(&answer);
-                    discard(answer);
-                }
-            }
-            Some(Frame::Group(name)) => {
-                if let Some(answer) = fds.next() {
-                    self.hand_group(name, &answer);
-                    discard(answer);
-                }
-            }
             Some(Frame::Largest { bytes, had_children, name }) => {
                 let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
                 self.evidence.largest = Some(Largest { bytes, name, had_children });
@@ -407,55 +383,15 @@ impl Sandbox {
         *self.evidence.rubbish.get_or_insert_default() += bytes;
     }
 
-    /// Answers a test that asks what it has used. It waits at the other end of a socket.
-    fn tell_usage(&self, answer: &OwnedFd) {
-        reply(answer, &self.cgroup.usage().encode(), &[]);
-    }
-
-    /// Answers a test that asks what it has changed: with an error, or with 0 and a file.
-    fn tell_changes(&self, answer: &OwnedFd) {
-        let list = || {
-            if self.copy.is_none() {
-                return Err(Errno::ENODATA);
-            }
-            let errno = |error: io::Error| sys::errno_of(&error);
-            let mut file = File::from(memfd_create(c"changes", MFdFlags::MFD_CLOEXEC)?);
-            file.write_all(&changes::encode(&self.changes().map_err(errno)?)).map_err(errno)?;
-            Ok(file)
-        };
-        match list() {
-            Ok(file) => reply(answer, &0_i32.to_ne_bytes(), &[file.as_raw_fd()]),
-            Err(errno) => reply(answer, &(errno as i32).to_ne_bytes(), &[]),
+    /// Answers a question of the test, which waits at the other end of a socket.
+    fn answer(&mut self, question: Frame<'_>, socket: &OwnedFd) {
+        match question {
+            Frame::Usage => answers::tell(socket, &self.cgroup.usage().encode()),
+            Frame::Init => answers::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
+            Frame::Changes => answers::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
+            Frame::Group(name) => answers::hand_group(socket, name, &mut self.cgroup),
+            _ => {}
         }
-    }
-
-    /// Makes a group for the test.
-    fn hand_group(&mut self, name: &[u8], answer: &OwnedFd) {
-        let Some(name) = std::str::from_utf8(name).ok().filter(|name| Handed::is_name(name)) else { return };
-        let made = self.cgroup.make_group(name).map_err(|trouble| {
-            let text = refused(name, &trouble, explain_cgroup(&trouble).map(|cause| cause.to_string()).as_deref());
-            NoGroup { errno: trouble.errno(), text }
-        });
-        let fds: Vec<_> = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect();
-        reply(answer, &Handed::encode(&made), &fds);
-    }
-}
-
-/// Sends an answer to a socket that came from the sandbox, which has room for it. Whatever else somebody has sent in its place is
-/// not waited for.
-fn reply(answer: &OwnedFd, bytes: &[u8], fds: &[RawFd]) {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let rights = [ControlMessage::ScmRights(fds)];
-    let rights = if fds.is_empty() { &[] } else { &rights[..] };
-    let _ = sendmsg::<()>(answer.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None);
-}
-
-/// Closes a descriptor that came from the sandbox. With some, such as a socket that lingers, that takes as long as the sandbox
-/// likes, so that nobody waits for it.
-fn discard(descriptor: OwnedFd) {
-    if getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_err() {
-        // Where no thread can be had, it is closed here.
-        let _ = thread::Builder::new().spawn(move || drop(descriptor));
     }
 }
 
@@ -505,61 +441,4 @@ fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, theirs))
-}
-
-/// The time that a test has left, if it has a timeout.
-///
-/// What counts is the time in which this process runs. Somebody may stop it (Ctrl-Z), and sandboxes with it or not: a test that waits for
-/// this process, such as for its output to be read, could do nothing meanwhile. The kernel does not tell of a stop. So this process looks at
-/// the clock at least once a pulse, and if more time has passed, it was stopped.
-struct Time {
-    left: Option<Duration>,
-    pulse: Duration,
-    counted: Instant,
-}
-
-impl Time {
-    /// The most of the time of a stop that counts.
-    const PULSE: Duration = Duration::from_secs(1);
-
-    fn begin(timeout: Option<Duration>) -> Self {
-        let pulse = timeout.map_or(Self::PULSE, |timeout| Self::PULSE.min(timeout / 4));
-        Self { left: timeout, pulse, counted: Instant::now() }
-    }
-
-    /// Counts what has passed since the last time.
-    fn count(&mut self) {
-        let now = Instant::now();
-        let passed = (now - mem::replace(&mut self.counted, now)).min(self.pulse);
-        self.left = self.left.map(|left| left.saturating_sub(passed));
-    }
-
-    /// When it is to be counted again.
-    fn pulse(&self) -> Option<Instant> {
-        self.left.map(|left| self.counted + left.min(self.pulse))
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.left.and_then(|left| self.counted.checked_add(left))
-    }
-
-    fn is_up(&self) -> bool {
-        self.left.is_some_and(|left| left.is_zero())
-    }
-}
-
-/// Waits until one of `fds` has something to say, or the time is up. Returns which have.
-fn wait<const N: usize>(fds: [Option<BorrowedFd<'_>>; N], deadline: Option<Instant>) -> nix::Result<[bool; N]> {
-    let mut polled: Vec<_> = fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    loop {
-        match poll(&mut polled, sys::time_left(deadline)) {
-            Err(Errno::EINTR) => {}
-            result => {
-                result?;
-                break;
-            }
-        }
-    }
-    let mut polled = polled.iter();
-    Ok(fds.map(|fd| fd.is_some() && polled.next().and_then(PollFd::any).unwrap_or(false)))
 }

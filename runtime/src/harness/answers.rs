@@ -1,0 +1,63 @@
+//! What a body asks the test binary: the answers go to a socket that came with the question. Nobody waits for who asks.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, getsockname, sendmsg};
+
+use crate::cgroup::{Cgroup, Handed, NoGroup, refused};
+use crate::diagnosis::explain_cgroup;
+use crate::frame::changes::{self, Change};
+use crate::sys::errno_of;
+
+/// Answers with these bytes.
+pub(super) fn tell(socket: &OwnedFd, bytes: &[u8]) {
+    reply(socket, bytes, &[]);
+}
+
+/// Answers what has changed: with an error, or with 0 and a file. `None` stands for a root that is no copy.
+pub(super) fn tell_changes(socket: &OwnedFd, changes: Option<io::Result<Vec<Change>>>) {
+    let list = || {
+        let changes = changes.ok_or(Errno::ENODATA)?.map_err(|error| errno_of(&error))?;
+        let mut file = File::from(memfd_create(c"changes", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(&changes::encode(&changes)).map_err(|error| errno_of(&error))?;
+        Ok::<_, Errno>(file)
+    };
+    match list() {
+        Ok(file) => reply(socket, &0_i32.to_ne_bytes(), &[file.as_raw_fd()]),
+        Err(errno) => reply(socket, &(errno as i32).to_ne_bytes(), &[]),
+    }
+}
+
+/// Makes a group, and answers with its directories.
+pub(super) fn hand_group(socket: &OwnedFd, name: &[u8], cgroup: &mut Cgroup) {
+    let Some(name) = std::str::from_utf8(name).ok().filter(|name| Handed::is_name(name)) else { return };
+    let made = cgroup.make_group(name).map_err(|trouble| {
+        let text = refused(name, &trouble, explain_cgroup(&trouble).map(|cause| cause.to_string()).as_deref());
+        NoGroup { errno: trouble.errno(), text }
+    });
+    let fds: Vec<_> = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect();
+    reply(socket, &Handed::encode(&made), &fds);
+}
+
+/// Sends an answer to a socket that came from the sandbox, which has room for it. Whatever else somebody has sent in its place is
+/// not waited for.
+fn reply(answer: &OwnedFd, bytes: &[u8], fds: &[RawFd]) {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let rights = [ControlMessage::ScmRights(fds)];
+    let rights = if fds.is_empty() { &[] } else { &rights[..] };
+    let _ = sendmsg::<()>(answer.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None);
+}
+
+/// Closes a descriptor that came from the sandbox. With some, such as a socket that lingers, that takes as long as the sandbox
+/// likes, so that nobody waits for it.
+pub(super) fn discard(descriptor: OwnedFd) {
+    if getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_err() {
+        // Where no thread can be had, it is closed here.
+        let _ = thread::Builder::new().spawn(move || drop(descriptor));
+    }
+}
