@@ -1,0 +1,118 @@
+//! Causes that lie in cgroups and in devices.
+
+use nix::errno::Errno;
+
+use super::Cause;
+use crate::diagnosis::environment::{Place, Surroundings};
+use crate::text::{error, plain};
+
+const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the \
+                        feature `systemd`, which does that";
+
+impl Cause {
+    pub(crate) fn bad_choice(chosen: &str) -> Self {
+        Self::new(
+            "BELLJAR_CGROUP names no cgroup that can be seen here, or one without this controller",
+            format!("BELLJAR_CGROUP is `{}`", plain(chosen)),
+            "set it to the path of one, as /proc/self/cgroup writes them, or to nothing",
+        )
+    }
+
+    pub(crate) fn choice_of_others(chosen: &str) -> Self {
+        Self::new(
+            "BELLJAR_CGROUP names a cgroup that others use",
+            format!("BELLJAR_CGROUP is `{}`", plain(chosen)),
+            "set it to one with no processes in it, or to nothing",
+        )
+    }
+
+    /// `seen` is how that shows.
+    pub(crate) fn cgroup_of_others(seen: String) -> Self {
+        Self::new("this user may not make cgroups where the tests run, or not by themselves", seen, DELEGATE)
+    }
+
+    pub(crate) fn cgroups_v1(uid: u32) -> Self {
+        Self::new(
+            "cgroups are of version 1 here, which are for root only",
+            format!("there is no /sys/fs/cgroup/cgroup.controllers, and the user is {uid}"),
+            "run the tests as root, or boot with systemd.unified_cgroup_hierarchy=1",
+        )
+    }
+
+    pub(crate) fn read_only_cgroups(around: &Surroundings) -> Self {
+        Self::new(
+            "the cgroups are mounted read-only, as in a container",
+            "/proc/self/mountinfo has them as ro",
+            match around.place {
+                Place::Podman => "podman run --security-opt unmask=/sys/fs/cgroup",
+                Place::Kubernetes => {
+                    "containerd 2.1 or later with `cgroup_writable = true` for the runtime, or in the container's securityContext: \
+                     privileged: true"
+                }
+                Place::Docker => "docker run --security-opt writable-cgroups=true",
+                Place::Host | Place::Lxc | Place::Wsl => {
+                    "sudo mount -o remount,rw /sys/fs/cgroup, or, for a container, docker run --security-opt writable-cgroups=true"
+                }
+            },
+        )
+    }
+
+    pub(crate) fn no_cgroups() -> Self {
+        Self::new(
+            "no cgroups are mounted",
+            "/proc/self/mountinfo has no cgroup or cgroup2",
+            "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+        )
+    }
+
+    pub(crate) fn no_controllers_in_wsl() -> Self {
+        Self::new(
+            "WSL gives the controllers to cgroups of version 1",
+            "/proc/version tells of Microsoft, and no cgroup of version 2 has the controller",
+            "in %UserProfile%\\.wslconfig, below [wsl2]: kernelCommandLine=cgroup_no_v1=all; then wsl --shutdown",
+        )
+    }
+
+    pub(crate) fn swap_is_not_counted() -> Self {
+        Self::new(
+            "this kernel has swap and does not count it, so that a limit on memory would be got round",
+            "the cgroup lacks that file, and /proc/swaps lists some",
+            "boot with swapaccount=1, or turn swap off (sudo swapoff --all)",
+        )
+    }
+
+    pub(crate) fn device_is_closed(path: &str, mode: u32, owner: &str, group: &str) -> Self {
+        Self::new(
+            "this user may not open the device",
+            format!("it belongs to {owner}:{group}, with the mode {mode:04o}"),
+            format!("sudo chmod 0666 {path}, or a rule of udev that says so for good"),
+        )
+    }
+
+    pub(crate) fn device_is_forbidden(path: &str, around: &Surroundings) -> Self {
+        Self::new(
+            "the devices that a container, or a unit of systemd's, may open are listed, and this one is not among them",
+            "the device is there, and open(2) says EPERM",
+            match around.place {
+                Place::Docker => format!("docker run --device {path}"),
+                Place::Podman => format!("podman run --device {path}"),
+                Place::Host | Place::Kubernetes | Place::Lxc | Place::Wsl => {
+                    format!("allow it where the tests run (systemd: -p DeviceAllow={path})")
+                }
+            },
+        )
+    }
+
+    pub(crate) fn device_is_missing(path: &str, errno: Errno, around: &Surroundings) -> Self {
+        let module = path.rsplit('/').next().unwrap_or(path);
+        Self::new(
+            "there is no such device, or the kernel has nothing to serve it with",
+            format!("open(2) says {}", error(errno)),
+            match around.place {
+                Place::Docker => format!("docker run --device {path}"),
+                Place::Podman => format!("podman run --device {path}"),
+                Place::Host | Place::Kubernetes | Place::Lxc | Place::Wsl => format!("sudo modprobe {module}"),
+            },
+        )
+    }
+}
