@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::{env, process};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, fork, refusal_of_copies, runners, this_binary};
+use belljar_tests::{Run, as_runner, fork, is_real_root, refusal_of_copies, runners, this_binary};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -400,8 +400,7 @@ fn attacks_many_times() {
     let number = |name: &str| env::var(name).expect(name).parse::<u64>().expect("a number");
     let (first, rounds) = (number("BELLJAR_TESTS_SEED"), number("BELLJAR_TESTS_ATTACKS"));
     let with_users: (&str, fn()) = ("programs_with_users", programs_with_users);
-    let real_root = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.trim_end().ends_with("4294967295"));
-    let users = (geteuid().is_root() && real_root).then_some(&with_users);
+    let users = is_real_root().then_some(&with_users);
     let kinds: Vec<_> = WITH_PROGRAMS.iter().chain(users).filter(|(name, _)| can_run(name)).collect();
     for round in 0..rounds {
         fs::write("seed/seed", (first + round).to_string()).expect("write");

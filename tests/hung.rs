@@ -3,14 +3,17 @@
 //! The host is a sandbox. In it, this binary runs again.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use belljar::isolated;
-use belljar_tests::{Run, refusal_of_copies, run, run_ignored, this_binary};
+use belljar_tests::{Run, is_real_root, refusal_of_copies, run, run_ignored, this_binary};
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{getegid, geteuid, pipe2};
 
 /// Mounts a FUSE file system at `point`, whose server is whoever reads the file that is returned. Nobody does, so that it never answers.
 fn mount_fuse(point: &str) -> File {
@@ -81,6 +84,11 @@ fn has_read_only_proc() {
 
 /// Runs tests with each kind of root. Who is kept waiting is killed.
 fn run_roots() -> Run {
+    run_here("roots::", &[])
+}
+
+/// Runs these tests on the host that this is, with these variables in the environment.
+fn run_here(tests: &str, environment: &[(&str, &str)]) -> Run {
     fs::create_dir_all("/var/lib").expect("mkdir");
     fs::write("/var/lib/kept", "kept").expect("write");
     fs::create_dir_all("/srv/tree").expect("mkdir");
@@ -89,7 +97,10 @@ fn run_roots() -> Run {
     command
         .args(["--foreground", "--signal=KILL", "60"])
         .arg(this_binary().get_program())
-        .args(["roots::", "--ignored"]);
+        .args([tests, "--ignored"])
+        .envs(environment.iter().copied())
+        // By this, the harness would look into the home directory.
+        .env_remove("TERM");
     run(&mut command)
 }
 
@@ -112,6 +123,80 @@ fn has_silent_mounts() {
 fn has_dead_mounts() {
     drop(["/root/remote", "/var/lib/dead", "/srv/tree/below"].map(mount_fuse));
     check(&run_roots());
+}
+
+mod named {
+    use belljar::isolated;
+
+    #[isolated(bind = ["/mnt/tools/share"])]
+    #[ignore = "run by the others"]
+    fn bind() {}
+
+    #[isolated(bind = ["/srv/link:/srv/given:rw"])]
+    #[ignore = "run by the others"]
+    fn writable_bind() {}
+
+    #[isolated(net, bind = ["/srv/link"])]
+    #[ignore = "run by the others"]
+    fn bind_in_the_hosts_tree() {}
+
+    #[isolated(root = "/mnt/tools/root")]
+    #[ignore = "run by the others"]
+    fn root() {}
+}
+
+/// The directories that the environment names. Only those tests fail that name what lies there themselves.
+#[isolated]
+#[ignore = "run by file_systems_that_do_not_answer"]
+fn has_silent_directories() {
+    let _servers = ["/mnt/tools", "/mnt/home"].map(mount_fuse);
+    fs::create_dir_all("/srv").and_then(|()| symlink("/mnt/tools/bin", "/srv/link")).expect("a link");
+    let environment = [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin:/mnt/tools:/mnt/tools/bin:/srv/link:/srv/link/more"),
+        ("HOME", "/mnt/home/me"),
+        ("TMPDIR", "/mnt/home/me/tmp"),
+        ("XDG_RUNTIME_DIR", "/mnt/home"),
+        ("CARGO_HOME", "/mnt/home/me/.cargo"),
+    ];
+    check(&run_here("roots::", &environment));
+    let run = run_here("named::", &environment);
+    assert!(run.output.contains("test result: FAILED. 0 passed; 4 failed;"), "{}", run.output);
+    assert_eq!(run.output.matches("whoever serves the file system there does not answer").count(), 4, "{}", run.output);
+    for path in ["/mnt/tools/share", "/srv/link", "/mnt/tools/root"] {
+        assert!(run.output.contains(path), "{}", run.output);
+    }
+}
+
+/// Mounts an automount point. What it tells whoever is to mount something can be read from the file that is returned.
+fn mount_autofs(point: &str, kind: &str, daemon: u32) -> File {
+    let (told, tell) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("pipe2");
+    let options = format!("fd={},pgrp={daemon},minproto=5,maxproto=5,{kind}", tell.as_raw_fd());
+    fs::create_dir_all(point).expect("mkdir");
+    mount(Some("nowhere"), point, Some("autofs"), MsFlags::empty(), Some(options.as_str())).expect("mount");
+    told.into()
+}
+
+/// Nobody mounts anything there, and who looks there waits for that without end.
+#[isolated(user = "host")]
+#[ignore = "run by automount_points_are_let_be"]
+fn has_automount_points() {
+    // Its own processes would be let through.
+    let mut daemon = Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");
+    let points = ["/mnt/direct", "/var/lib/direct", "/root/direct", "/srv/tree/direct", "/run/user/1000/direct"];
+    let direct = points.map(|point| mount_autofs(point, "direct", daemon.id()));
+    let indirect = mount_autofs("/mnt/indirect", "indirect", daemon.id());
+    let path = "/usr/local/bin:/usr/bin:/bin:/mnt/direct:/mnt/direct/bin:/mnt/indirect/host/bin";
+    check(&run_here("roots::", &[("PATH", path), ("TMPDIR", "/mnt/direct/tmp")]));
+    let has_told = |mut pipe: &File| pipe.read(&mut [0; 1024]).is_ok_and(|length| length > 0);
+    assert_eq!(direct.each_ref().map(has_told), [false; 5]);
+    assert!(!has_told(&indirect));
+    // But whoever looks there is told of.
+    for looked_at in ["/mnt/direct/bin", "/mnt/indirect/host"] {
+        let status = Command::new("timeout").args(["--signal=KILL", "1", "ls", looked_at]).status();
+        assert!(!status.expect("ls").success());
+    }
+    assert!(has_told(&direct[0]) && has_told(&indirect));
+    daemon.kill().and_then(|()| daemon.wait()).expect("kill");
 }
 
 /// A proc, in which to read `kmsg` waits for the kernel to say something, as a chroot has it; and one file of it elsewhere.
@@ -157,7 +242,7 @@ fn check_hosts(hosts: &[&str]) {
 #[test]
 fn file_systems_that_do_not_answer() {
     match File::open("/dev/fuse") {
-        Ok(_) => check_hosts(&["has_silent_mounts", "has_dead_mounts"]),
+        Ok(_) => check_hosts(&["has_silent_mounts", "has_silent_directories", "has_dead_mounts"]),
         Err(error) if geteuid().is_root() => panic!("/dev/fuse: {error}"),
         Err(error) => println!("not tried: /dev/fuse: {error}"),
     }
@@ -166,4 +251,14 @@ fn file_systems_that_do_not_answer() {
 #[test]
 fn what_is_mounted_is_not_read() {
     check_hosts(&["has_a_proc_below", "has_a_large_file"]);
+}
+
+/// Only real root can mount them.
+#[test]
+fn automount_points_are_let_be() {
+    let is_there = fs::read_to_string("/proc/filesystems").expect("filesystems").contains("\tautofs\n");
+    match is_real_root() && is_there {
+        true => check_hosts(&["has_automount_points"]),
+        false => println!("not tried"),
+    }
 }

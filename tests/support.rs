@@ -29,6 +29,12 @@ pub fn runners() -> &'static [Option<&'static str>] {
     if geteuid().is_root() { &[None, Some(ORDINARY)] } else { &[None] }
 }
 
+/// Whether this is the machine's own root, and not one of a user namespace's.
+pub fn is_real_root() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("uid_map");
+    geteuid().is_root() && map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// A run of a test binary that has ended.
 pub struct Run {
     /// How it ended.

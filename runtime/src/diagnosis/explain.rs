@@ -149,6 +149,8 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         Step::MapIds if errno == Errno::EPERM && path.ends_with("uid_map") && around.may_not_map_root => {
             Some(Cause::may_not_map_root(around))
         }
+        // Nobody may look there.
+        Step::Bind | Step::Copy if errno == Errno::ETIMEDOUT => Some(Cause::does_not_answer(&kind_at(path))),
         Step::Zygote | Step::Bind if path.starts_with("/dev") && !path.exists() => {
             Some(Cause::no_device(&path.to_string_lossy()))
         }

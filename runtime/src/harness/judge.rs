@@ -66,7 +66,9 @@ pub(crate) fn refused(spec: &Spec, refusal: &OwnedRefusal) -> Obstacle {
     match errno {
         Errno::EAGAIN | Errno::ENOMEM => Obstacle::Moment(page),
         errno if sys::is_of_descriptors(*errno) => Obstacle::Moment(page),
-        Errno::ENOENT | Errno::ENOTDIR if matches!(step, Step::Bind | Step::Copy) => Obstacle::Mistake(page),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ETIMEDOUT if matches!(step, Step::Bind | Step::Copy) => {
+            Obstacle::Mistake(page)
+        }
         _ => Obstacle::Host(page),
     }
 }

@@ -22,10 +22,11 @@ use crate::cgroup;
 use crate::frame::Step;
 use crate::frame::moments;
 use crate::frame::refusal::Failure;
-use crate::proc::MountWatch;
+use crate::proc::{self, MountWatch};
 use crate::rootfs::access::closed_above;
 use crate::rootfs::facts::Facts;
-use crate::rootfs::{plan, sysctl};
+use crate::rootfs::plan::{self, Answers, Known};
+use crate::rootfs::sysctl;
 use crate::settings::{Variable, settings};
 use crate::spec::{Ids, Spec};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
@@ -104,6 +105,8 @@ struct Host {
     mounts: Option<MountWatch>,
     /// Of each package that was tested so far, the directories that root of a sandbox could not reach by itself.
     closed: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// Which file systems answer.
+    known: Known,
 }
 
 /// A template, as the zygote sees it.
@@ -162,7 +165,7 @@ impl Server {
         if host.mounts.as_ref().is_some_and(MountWatch::has_changed) || has_moved {
             self.templates.clear();
         }
-        let kind = Kind { closed: host.closed(request.spec), ..Kind::of(request.spec, &host.facts) };
+        let kind = Kind { closed: host.closed(request.spec, proof), ..Kind::of(request.spec, &host.facts) };
         if kind.ids == Ids::Host && !host.facts.is_real_root {
             return template::tell(request, &Failure::new(Step::HostIds, "", Errno::EPERM));
         }
@@ -237,18 +240,24 @@ impl Server {
 
 impl Host {
     fn gather() -> Self {
-        Self { facts: Facts::gather(), mounts: MountWatch::begin().ok(), closed: BTreeMap::new() }
+        Self {
+            facts: Facts::gather(),
+            mounts: MountWatch::begin().ok(),
+            closed: BTreeMap::new(),
+            known: Known::default(),
+        }
     }
 
     /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
-    fn closed(&mut self, spec: &Spec) -> Vec<PathBuf> {
-        let Self { facts, closed, .. } = self;
+    fn closed(&mut self, spec: &Spec, proof: &SingleThreaded) -> Vec<PathBuf> {
+        let Self { facts, closed, known, .. } = self;
         let Some(package) = facts.package(spec).filter(|_| facts.is_real_root && spec.mount && spec.ids == Ids::One)
         else {
             return Vec::new();
         };
         let find = || {
-            let tested = plan::tested(facts, spec).into_iter().map(|path| plan::canonical(&path));
+            let answers = Answers { mounts: &proc::mounts(), known, target: facts.target.as_deref(), proof };
+            let tested = plan::tested(&answers, facts, spec).into_iter().map(|path| answers.canonical(&path));
             let mut found: Vec<PathBuf> = Vec::new();
             for path in tested.filter(|path| closed_above(path, spec.ids).is_some()) {
                 // The outer ones come first.

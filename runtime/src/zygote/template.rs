@@ -34,7 +34,7 @@ use crate::frame::refusal::Failure;
 use crate::frame::{Frame, Moment, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::facts::Facts;
-use crate::rootfs::plan::{self, Host, Planned};
+use crate::rootfs::plan::{self, Answers, Host, Known, Planned};
 use crate::rootfs::stage::{self, Props, Stage};
 use crate::rootfs::sysctl;
 use crate::sandbox;
@@ -174,6 +174,8 @@ struct Template<'i> {
     /// Whether what it hands on as a session keyring is one that nobody can use.
     has_no_keyring: bool,
     plans: Vec<(&'static Spec, Planned)>,
+    /// Which file systems answer.
+    known: Known,
 }
 
 impl<'i> Template<'i> {
@@ -209,12 +211,16 @@ impl<'i> Template<'i> {
             settings => settings,
         };
         let mounts = stage::keep_host()?;
-        let given = facts.profiles.iter().chain(&kind.given).map(PathBuf::as_path).collect();
+        let known = Known::default();
+        let answers = Answers { mounts: &mounts, known: &known, target: facts.target.as_deref(), proof };
+        // Where nobody answers, the plan says so.
+        let given = facts.profiles.iter().chain(&kind.given).map(PathBuf::as_path);
+        let given = given.filter(|path| answers.follow(path)).collect();
         let opened = kind.closed.iter().cloned().zip(opened).collect();
         let props = Props { given, opened, settings, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, props)?) } else { Stage::lay_over_proc(&props)? };
         let has_no_keyring = leave_session_keyring();
-        Ok(Self { facts, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new() })
+        Ok(Self { facts, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), known })
     }
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
@@ -228,7 +234,7 @@ impl<'i> Template<'i> {
 
     fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Failure> {
         let Request { spec, channel, joining } = request;
-        let plan = self.plan(spec)?;
+        let plan = self.plan(spec, proof)?;
         // Init waits for it to be set.
         let mapped = self.maps.as_ref().map(|_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC)).transpose();
         let mapped = mapped.map_err(|errno| Failure::new(Step::MapIds, "", errno))?;
@@ -273,7 +279,7 @@ impl<'i> Template<'i> {
     }
 
     /// The number of the plan for `spec`, which is made if there is none that holds.
-    fn plan(&mut self, spec: &'static Spec) -> Result<usize, Failure> {
+    fn plan(&mut self, spec: &'static Spec, proof: &SingleThreaded) -> Result<usize, Failure> {
         if let Some(known) = self.plans.iter().position(|(planned, _)| *planned == spec) {
             let basis = &self.plans[known].1.basis;
             if basis.is_empty() || self.on_host(|| basis.holds())? {
@@ -281,9 +287,11 @@ impl<'i> Template<'i> {
             }
             self.plans.swap_remove(known);
         }
-        let Self { facts, mounts, stage, .. } = &*self;
-        let planned = self.on_host(|| plan::plan(&Host { facts, mounts, stage: stage.as_ref() }, spec))?;
-        self.plans.push((spec, planned.map_err(|path| Failure::new(Step::Bind, path, Errno::EACCES))?));
+        let Self { facts, mounts, stage, known, .. } = &*self;
+        let answers = Answers { mounts, known, target: facts.target.as_deref(), proof };
+        let host = Host { facts, mounts, answers, stage: stage.as_ref() };
+        let planned = self.on_host(|| plan::plan(&host, spec))?;
+        self.plans.push((spec, planned?));
         Ok(self.plans.len() - 1)
     }
 

@@ -28,6 +28,15 @@ impl Cause {
         )
     }
 
+    /// `kind` is the type of the file system.
+    pub(crate) fn does_not_answer(kind: &str) -> Self {
+        Self::new(
+            "whoever serves the file system there does not answer: a machine that can't be reached, or a process that hangs",
+            format!("within a second, nobody answered; the path, or what it leads through, is on {kind}"),
+            "make it answer, or unmount it: umount --lazy",
+        )
+    }
+
     /// There is no place for what is to be shown. It would lie in a directory of the host's.
     pub(crate) fn no_place(path: &Path) -> Self {
         Self::new(

@@ -1,7 +1,7 @@
 //! Plans a root that is a copy of a tree of the host: overlays, whose changes go to a tmpfs.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,7 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use super::{Builder, Host, LINKS, Planned, as_wanted, c_string, canonical, profiles, tested, writable};
+use super::answers::{Answers, may_wait};
+use super::{Builder, Host, LINKS, Planned, Wanted, as_wanted, c_string, profiles, tested, writable};
+use crate::frame::Step;
+use crate::frame::refusal::Failure;
 use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, LAYERS, Operation};
 use crate::rootfs::facts::Facts;
@@ -67,11 +70,14 @@ const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
 const COPIED_MAX: u64 = 1 << 20;
 
 /// A copy of the tree below `base`, in which what is written goes to a tmpfs.
-pub(crate) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Planned {
-    let facts = host.facts;
+pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<Planned, Failure> {
+    let (facts, answers) = (host.facts, &host.answers);
+    if !answers.follow(base) {
+        return Err(Failure::new(Step::Copy, base, Errno::ETIMEDOUT));
+    }
     let mut builder = Builder::new(host, spec, COPY);
     if base == Path::new("/") {
-        builder.owned = above_what_is_used(facts, spec);
+        builder.owned = above_what_is_used(answers, facts, spec);
     }
     builder.copy(base, Path::new("/"));
     builder.base = Some(base.to_path_buf());
@@ -90,11 +96,11 @@ pub(crate) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Planned 
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
     // Another tree lacks what is tested. The host's has all.
-    let tested = if base == Path::new("/") { Vec::new() } else { tested(facts, spec) };
-    let writable =
-        writable(facts, spec).into_iter().filter(|wanted| builder.has_room_for(&wanted.name)).collect::<Vec<_>>();
-    builder.wanted(as_wanted(tested).into_iter().chain(profiles(facts)).chain(writable).collect());
-    builder.finish(spec, true)
+    let tested = if base == Path::new("/") { Vec::new() } else { tested(answers, facts, spec) };
+    let has_room = |wanted: &'_ Wanted| answers.follow(&wanted.name) && builder.has_room_for(&wanted.name);
+    let writable = writable(answers, facts, spec).into_iter().filter(has_room).collect::<Vec<_>>();
+    builder.wanted(as_wanted(answers, tested).into_iter().chain(profiles(answers, facts)).chain(writable).collect());
+    Ok(builder.finish(spec, true))
 }
 
 impl Builder<'_> {
@@ -168,9 +174,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether nobody is to look into what is mounted there. What the tests lie in, or begin in, answers.
+    /// Whether nobody is to look into what is mounted there. What the tests lie in, or begin in, is looked into if it answers.
     fn is_avoided(&self, mounted: &Mount) -> bool {
-        may_wait(&mounted.kind) && !self.owned.contains(&mounted.point)
+        may_wait(&mounted.kind) && !(self.owned.contains(&mounted.point) && self.host.answers.at(&mounted.point))
     }
 
     /// Has the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
@@ -283,9 +289,10 @@ impl Builder<'_> {
 
 /// All directories on the way to those that tests write to. A file can be written in a copy only if all that it lies in belong to
 /// somebody who has a number inside, up to the first that root inside owns.
-fn above_what_is_used(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
-    let writable = writable(facts, spec).into_iter().map(|wanted| wanted.canonical);
-    let used = tested(facts, spec).into_iter().chain(facts.cwd.clone()).map(|path| canonical(&path)).chain(writable);
+fn above_what_is_used(answers: &Answers<'_>, facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
+    let writable = writable(answers, facts, spec).into_iter().map(|wanted| wanted.canonical);
+    let used = tested(answers, facts, spec).into_iter().chain(facts.cwd.clone());
+    let used = used.map(|path| answers.canonical(&path)).chain(writable);
     used.flat_map(|path| path.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect()
 }
 
@@ -301,42 +308,6 @@ fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
 fn is_file(path: &Path) -> bool {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     matches!(open(path, flags, Mode::empty()), Err(Errno::ENOTDIR))
-}
-
-/// Whether a file system may keep whoever looks at it waiting for another process, another machine or a device that is not there; or is the
-/// kernel's own, in which reading can wait too. In a copy, such mounts are the host's, read-only. An automount point is an empty directory.
-fn may_wait(kind: &OsStr) -> bool {
-    const KINDS: &[&str] = &[
-        "9p",
-        "afs",
-        "autofs",
-        "binfmt_misc",
-        "bpf",
-        "ceph",
-        "cgroup",
-        "cgroup2",
-        "cifs",
-        "configfs",
-        "debugfs",
-        "devpts",
-        "fuse",
-        "fuseblk",
-        "gfs2",
-        "lustre",
-        "mqueue",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "proc",
-        "pstore",
-        "securityfs",
-        "smb3",
-        "sysfs",
-        "tracefs",
-        "vboxsf",
-        "virtiofs",
-    ];
-    KINDS.iter().any(|known| kind == *known) || kind.as_bytes().starts_with(b"fuse.")
 }
 
 /// The mode of a file or directory of the host.

@@ -6,6 +6,7 @@
 //! - private and writable ones, empty at first: `/tmp`, `/run`, `/var`, `$HOME` and all else in the tmpfs;
 //! - what the kernel makes: `/proc`, `/sys`, `/dev/pts`, `/dev/mqueue`.
 
+mod answers;
 mod basis;
 mod copy;
 
@@ -16,14 +17,18 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
+pub(crate) use self::answers::{Answers, Known};
 use self::basis::Basis;
 use self::copy::copied_root;
 use super::facts::{Facts, as_field, repository_of, workspace_of};
 use super::stage::Stage;
 use super::sysctl::{MACHINE, OWN};
+use crate::frame::Step;
+use crate::frame::refusal::Failure;
 use crate::proc::Mount;
 use crate::rootfs::build::{Access, KERNEL_FLAGS, Operation, Plan};
 use crate::spec::{Bind, DEFAULT_HOSTNAME, Ids, Root, Spec};
@@ -106,6 +111,7 @@ pub(crate) struct Host<'t> {
     pub(crate) facts: &'t Facts,
     /// All that is mounted.
     pub(crate) mounts: &'t [Mount],
+    pub(crate) answers: Answers<'t>,
     /// What it has besides.
     pub(crate) stage: Option<&'t Stage>,
 }
@@ -125,17 +131,18 @@ impl Host<'_> {
 
     /// What is tested and closed, and not in the stage either.
     fn closed_to_all(&self, spec: &Spec) -> Option<PathBuf> {
+        let answers = &self.answers;
         let is_opened = |path: &Path| self.stage.is_some_and(|stage| stage.closed().any(|open| path.starts_with(open)));
         let is_closed = |path: &PathBuf| {
             let error = fs::metadata(path).err().map(|error| error.kind());
-            error == Some(io::ErrorKind::PermissionDenied) && !is_opened(&canonical(path))
+            error == Some(io::ErrorKind::PermissionDenied) && !is_opened(&answers.canonical(path))
         };
-        tested(self.facts, spec).into_iter().find(is_closed)
+        tested(answers, self.facts, spec).into_iter().find(is_closed)
     }
 
     /// Whether the host has a directory there.
     fn has_directory(&self, path: &Path) -> bool {
-        path.is_dir() || self.stage.is_some_and(|stage| stage.has_closed_directory(path))
+        self.answers.is_directory(path) || self.stage.is_some_and(|stage| stage.has_closed_directory(path))
     }
 
     fn is_mount_point(&self, path: &Path) -> bool {
@@ -154,17 +161,22 @@ pub(crate) struct Planned {
     pub(crate) basis: Basis,
 }
 
-/// Plans the file system of the sandbox that `spec` asks for. Fails with a path of what is tested that root of the sandbox may not reach.
-pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, PathBuf> {
+/// Plans the file system of the sandbox that `spec` asks for. Fails if root of the sandbox may not reach what is tested, or if nobody answers
+/// where something lies that the test names.
+pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Failure> {
     if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
-        return Err(closed);
+        return Err(Failure::new(Step::Bind, closed, Errno::EACCES));
     }
-    Ok(match spec.root {
-        _ if !spec.mount => hosts_root(host, spec),
-        Root::Tmpfs => own_root(host, spec),
+    let mut named = spec.binds.iter().map(|bind| host.facts.absolute(spec, bind.from));
+    if let Some(silent) = named.find(|path| !host.answers.follow(path)) {
+        return Err(Failure::new(Step::Bind, silent, Errno::ETIMEDOUT));
+    }
+    match spec.root {
+        _ if !spec.mount => Ok(hosts_root(host, spec)),
+        Root::Tmpfs => Ok(own_root(host, spec)),
         Root::Overlay => copied_root(host, spec, Path::new("/")),
-        Root::Directory(path) => copied_root(host, spec, &canonical(&host.facts.absolute(spec, path))),
-    })
+        Root::Directory(path) => copied_root(host, spec, &host.answers.canonical(&host.facts.absolute(spec, path))),
+    }
 }
 
 /// The host's tree, with a `/proc` and a `/sys` that fit the sandbox's namespaces.
@@ -210,7 +222,7 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
 
 /// A tmpfs with what tests and host tools need.
 fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
-    let facts = host.facts;
+    let (facts, answers) = (host.facts, &host.answers);
     let mut builder = Builder::new(host, spec, "");
     for path in SYSTEM {
         builder.system_directory(Path::new(path));
@@ -222,8 +234,8 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     builder.etc(spec);
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
-    let shown = shown(facts, spec).into_iter().chain(host.closed());
-    builder.wanted(shown.chain(profiles(facts)).chain(writable(facts, spec)).collect());
+    let shown = shown(answers, facts, spec).into_iter().chain(host.closed());
+    builder.wanted(shown.chain(profiles(answers, facts)).chain(writable(answers, facts, spec)).collect());
     builder.finish(spec, false)
 }
 
@@ -248,53 +260,49 @@ enum Kind {
     Writable(u32),
 }
 
-/// Where `path` leads on the host; if to nothing, the path as it stands.
-pub(crate) fn canonical(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
-}
-
 /// The private directories that the environment names.
-fn writable(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
+fn writable(answers: &Answers<'_>, facts: &Facts, spec: &Spec) -> Vec<Wanted> {
     let target_tmpdir = spec.target_tmpdir.map(|path| (PathBuf::from(path), 0o755));
     let wanted = facts.writable(spec).chain(target_tmpdir);
-    wanted.map(|(name, mode)| Wanted { canonical: canonical(&name), kind: Kind::Writable(mode), name }).collect()
+    let wanted = wanted.map(|(name, mode)| (answers.canonical(&name), Kind::Writable(mode), name));
+    wanted.map(|(canonical, kind, name)| Wanted { canonical, kind, name }).collect()
 }
 
 /// Where coverage profiles go.
-fn profiles(facts: &Facts) -> Option<Wanted> {
-    let name = facts.profiles.clone()?;
-    let canonical = canonical(&name);
+fn profiles(answers: &Answers<'_>, facts: &Facts) -> Option<Wanted> {
+    let name = facts.profiles.clone().filter(|path| answers.follow(path))?;
+    let canonical = answers.canonical(&name);
     leaves_root_private(&canonical).then_some(Wanted { canonical, kind: Kind::Profiles, name })
 }
 
 /// The host's directories that are shown.
-fn shown(facts: &Facts, spec: &Spec) -> Vec<Wanted> {
-    let home = canonical(&facts.home(spec));
+fn shown(answers: &Answers<'_>, facts: &Facts, spec: &Spec) -> Vec<Wanted> {
+    let home = answers.canonical(&facts.home(spec));
     let leaves_home_private = |path: &Path| leaves_root_private(path) && !home.starts_with(path);
     // What is tested is shown even if it is, or holds, the home directory.
-    let mut paths = tested(facts, spec);
+    let mut paths = tested(answers, facts, spec);
     let others = facts.toolchain.iter().chain(&facts.cwd).chain(&facts.tools);
-    paths.extend(others.filter(|path| leaves_home_private(&canonical(path))).cloned());
+    paths.extend(others.filter(|path| leaves_home_private(&answers.canonical(path))).cloned());
     // Programs come with libraries beside them, in the directory above.
-    let tools = facts.tools.iter().map(|tools| canonical(tools));
+    let tools = facts.tools.iter().filter(|tools| answers.follow(tools)).map(|tools| answers.canonical(tools));
     let prefixes = tools.filter_map(|tools| tools.parent().map(Path::to_path_buf));
     paths.extend(prefixes.filter(|prefix| leaves_home_private(prefix) && is_prefix(&home, prefix)));
-    as_wanted(paths)
+    as_wanted(answers, paths)
 }
 
 /// The repository, the workspace, the package and the target directory.
-pub(crate) fn tested(facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
-    let Some(package) = facts.package(spec) else { return Vec::new() };
-    let home = canonical(&facts.home(spec));
+pub(crate) fn tested(answers: &Answers<'_>, facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
+    let Some(package) = facts.package(spec).filter(|package| answers.follow(package)) else { return Vec::new() };
+    let home = answers.canonical(&facts.home(spec));
     let repository = repository_of(package, &home);
     let tested = repository.into_iter().chain([workspace_of(package), package]).chain(facts.target.as_deref());
-    tested.filter(|path| leaves_root_private(&canonical(path))).map(Path::to_path_buf).collect()
+    tested.filter(|path| leaves_root_private(&answers.canonical(path))).map(Path::to_path_buf).collect()
 }
 
 /// Those of these paths that are directories of the host, to be shown.
-fn as_wanted(paths: Vec<PathBuf>) -> Vec<Wanted> {
-    let wanted = |name: PathBuf| Wanted { canonical: canonical(&name), kind: Kind::Shown, name };
-    paths.into_iter().map(wanted).filter(|wanted| wanted.canonical.is_dir()).collect()
+fn as_wanted(answers: &Answers<'_>, paths: Vec<PathBuf>) -> Vec<Wanted> {
+    let wanted = |name: PathBuf| Wanted { canonical: answers.canonical(&name), kind: Kind::Shown, name };
+    paths.into_iter().map(wanted).filter(|wanted| answers.is_directory(&wanted.canonical)).collect()
 }
 
 /// Whether the private directories stay private if `path` is shown.
@@ -377,7 +385,10 @@ impl<'f> Builder<'f> {
             let known = self.links.get(&physical).cloned();
             let of_host = || {
                 let original = if self.base.is_some() { self.original(&physical)? } else { physical.clone() };
-                fs::read_link(original).ok().filter(|_| !self.present.contains(&physical))
+                if self.present.contains(&physical) || !self.host.answers.at(&original) {
+                    return None;
+                }
+                fs::read_link(original).ok()
             };
             let Some(target) = known.or_else(of_host).filter(|_| links < LINKS_MAX) else { continue };
             links += 1;
@@ -438,7 +449,8 @@ impl<'f> Builder<'f> {
     fn original(&self, path: &Path) -> Option<PathBuf> {
         let original = self.base.as_ref()?.join(path.strip_prefix("/").unwrap_or(path));
         let is_covered = path.ancestors().any(|path| self.covered.contains(path));
-        (!is_covered && fs::symlink_metadata(&original).is_ok()).then_some(original)
+        let is_there = || self.host.answers.at(&original) && fs::symlink_metadata(&original).is_ok();
+        (!is_covered && is_there()).then_some(original)
     }
 
     /// Makes what is wanted, the outermost first: what is shown may lie in what is private, and the other way round.
@@ -491,7 +503,7 @@ impl<'f> Builder<'f> {
     fn system_directory(&mut self, path: &Path) {
         match fs::read_link(path) {
             Ok(target) => self.symlink(path, &target),
-            Err(_) if path.is_dir() => self.show(path),
+            Err(_) if self.host.answers.is_directory(path) => self.show(path),
             Err(_) => {}
         }
     }
@@ -543,7 +555,7 @@ impl<'f> Builder<'f> {
     fn writable(&mut self, path: &Path, mode: u32) {
         if !self.is_shown(path) {
             self.directory(path, mode);
-        } else if path.is_dir()
+        } else if self.host.answers.is_directory(path)
             && !self.shown.contains(path)
             && !self.host.facts.tools.iter().any(|tools| tools == path)
         {
@@ -581,7 +593,7 @@ impl<'f> Builder<'f> {
 
     /// How what lies at `from` on the host is shown at `to`, if only to be read, where the host's mounts are as they are.
     fn read_only(&self, from: &Path, to: &Path) -> Access {
-        let from = canonical(from);
+        let from = self.host.answers.canonical(from);
         let inside = |mount: &Path| Some(self.inside(&to.join(mount.strip_prefix(&from).ok()?)));
         Access::ReadOnly { below: self.host.mounts_below(&from).filter_map(inside).collect() }
     }

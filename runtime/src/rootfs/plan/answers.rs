@@ -1,0 +1,169 @@
+//! Which file systems answer, of those that may keep whoever looks at them waiting.
+//!
+//! What another machine or another process serves may never answer again, and then not even SIGKILL may end the wait. So a child looks first.
+//! What does not answer it in time is shown to nobody who has not asked for it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::statfs;
+use nix::unistd::{ForkResult, pipe2};
+
+use super::{LINKS_MAX, names_reversed};
+use crate::proc::{Mount, directory, stat};
+use crate::sys::{self, SingleThreaded};
+
+/// How long a file system may take for its first answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Which of those that may wait answer, by their mount points.
+#[derive(Default)]
+pub(crate) struct Known(RefCell<BTreeMap<PathBuf, bool>>);
+
+/// Tells who answers, of what is mounted for this process.
+pub(crate) struct Answers<'t> {
+    pub(crate) mounts: &'t [Mount],
+    pub(crate) known: &'t Known,
+    /// Where the test binary lies, which has been read.
+    pub(crate) target: Option<&'t Path>,
+    pub(crate) proof: &'t SingleThreaded,
+}
+
+impl Answers<'_> {
+    /// Whether whoever follows `path` is told where it leads, or that it leads nowhere.
+    pub(crate) fn follow(&self, path: &Path) -> bool {
+        if !self.mounts.iter().any(|mount| is_served(&mount.kind)) {
+            return true;
+        }
+        let (mut physical, mut rest, mut links) = (PathBuf::from("/"), names_reversed(path), 0);
+        while let Some(name) = rest.pop() {
+            if name == ".." {
+                physical.pop();
+                continue;
+            }
+            physical.push(name);
+            if !self.at(&physical) {
+                return false;
+            }
+            let Some(target) = fs::read_link(&physical).ok().filter(|_| links < LINKS_MAX) else { continue };
+            links += 1;
+            physical.pop();
+            if target.is_absolute() {
+                physical = PathBuf::from("/");
+            }
+            rest.extend(names_reversed(&target));
+        }
+        true
+    }
+
+    /// Whether the file system that has `path` answers. No links may be in that.
+    pub(crate) fn at(&self, path: &Path) -> bool {
+        let Some(mount) = self.mount_of(path).filter(|mount| is_served(&mount.kind)) else { return true };
+        let known = self.known.0.borrow().get(&mount.point).copied();
+        known.unwrap_or_else(|| {
+            let is_own = || self.target.and_then(|target| self.mount_of(target)).is_some_and(|own| own.id == mount.id);
+            let answers = match mount.kind.as_bytes() {
+                _ if mount.point == Path::new("/") || is_own() => true,
+                // It would mount something.
+                b"autofs" => false,
+                // Where nobody can be sent, all are taken to answer.
+                _ => self.ask(&mount.point, path) != Err(Errno::ETIMEDOUT),
+            };
+            self.known.0.borrow_mut().insert(mount.point.clone(), answers);
+            answers
+        })
+    }
+
+    /// What `path` lies on.
+    fn mount_of(&self, path: &Path) -> Option<&Mount> {
+        let around = self.mounts.iter().filter(|mount| path.starts_with(&mount.point));
+        // Of several at one point, the last lies on top.
+        around.max_by_key(|mount| mount.point.components().count())
+    }
+
+    /// The same as [`Path::canonicalize`], or the path as it stands, if that leads to nothing or nobody answers.
+    pub(crate) fn canonical(&self, path: &Path) -> PathBuf {
+        let canonical = self.follow(path).then(|| path.canonicalize().ok()).flatten();
+        canonical.unwrap_or_else(|| path.to_path_buf())
+    }
+
+    /// Whether a directory is there.
+    pub(crate) fn is_directory(&self, path: &Path) -> bool {
+        self.follow(path) && path.is_dir()
+    }
+
+    /// Has a child look at `path`, which lies on what is mounted at `point`. Fails if that takes too long.
+    fn ask(&self, point: &Path, path: &Path) -> nix::Result<()> {
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        match sys::fork(self.proof)? {
+            ForkResult::Child => {
+                let _ = set_pdeathsig(Signal::SIGKILL);
+                let _ = sys::close_all_but(self.proof, &mut [theirs.as_raw_fd()], None);
+                // The kernel may know all else by heart.
+                let _ = statfs(point);
+                let _ = fs::symlink_metadata(path);
+                sys::exit_now(0)
+            }
+            ForkResult::Parent { child } => {
+                drop(theirs);
+                let mut deadline = Instant::now() + PATIENCE;
+                let state =
+                    || u32::try_from(child.as_raw()).ok().and_then(|pid| stat(&directory(pid), |stat| stat.state()));
+                loop {
+                    // It has nothing to say, and ends.
+                    match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], sys::time_left(Some(deadline))) {
+                        Err(Errno::EINTR) => {}
+                        // It waits for nobody but a processor.
+                        Ok(0) if state() == Some('R') => deadline = Instant::now() + PATIENCE,
+                        Ok(0) => {
+                            let _ = kill(child, Signal::SIGKILL);
+                            return Err(Errno::ETIMEDOUT);
+                        }
+                        result => return result.map(drop),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether a file system may keep whoever looks at it waiting for another process, another machine or a device that is not there; or is the
+/// kernel's own, in which reading can wait too. In a copy, such mounts are the host's, read-only. An automount point is an empty directory.
+pub(crate) fn may_wait(kind: &OsStr) -> bool {
+    const OF_KERNEL: &[&str] = &[
+        "binfmt_misc",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "mqueue",
+        "proc",
+        "pstore",
+        "securityfs",
+        "sysfs",
+        "tracefs",
+    ];
+    is_served(kind) || OF_KERNEL.iter().any(|known| kind == *known)
+}
+
+/// The same, but for the kernel's own.
+fn is_served(kind: &OsStr) -> bool {
+    const SERVED: &[&str] = &[
+        "9p", "afs", "autofs", "ceph", "cifs", "fuse", "fuseblk", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3",
+        "vboxsf", "virtiofs",
+    ];
+    SERVED.iter().any(|known| kind == *known) || kind.as_bytes().starts_with(b"fuse.")
+}
