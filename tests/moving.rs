@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use belljar::isolated;
-use belljar_tests::{refusal_of_copies, rounds, run, run_ignored, this_binary};
+use belljar_tests::{is_real_root, refusal_of_copies, rounds, run, run_ignored, this_binary};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// A directory with a mount below it, whose entries are copied one by one.
@@ -45,11 +45,33 @@ macro_rules! crowd {
                 )*
             }
 
+            mod copies_of_a_directory {
+                $(
+                    #[belljar::isolated(root = "/srv/tree")]
+                    #[ignore = "run by the others"]
+                    fn $name() {
+                        super::super::finds_what_is_kept_in("/");
+                    }
+                )*
+            }
+
             mod empty {
                 $(
                     #[belljar::isolated]
                     #[ignore = "run by the others"]
-                    fn $name() {}
+                    fn $name() {
+                        super::super::finds_what_is_kept_in("/srv/tools");
+                    }
+                )*
+            }
+
+            mod with_a_user {
+                $(
+                    #[belljar::isolated(user = 1000, bind = ["/srv"])]
+                    #[ignore = "run by the others"]
+                    fn $name() {
+                        super::super::finds_what_is_kept_in("/srv/tree");
+                    }
                 )*
             }
 
@@ -73,18 +95,42 @@ macro_rules! crowd {
                 )*
             }
         }
+
+        mod with_ids {
+            mod copies {
+                $(
+                    #[belljar::isolated(root = "overlay", uids = 65536, user = 1000)]
+                    #[ignore = "run by the others"]
+                    fn $name() {
+                        super::super::finds_what_is_kept();
+                    }
+                )*
+            }
+
+            mod own {
+                $(
+                    #[belljar::isolated(uids = 65536)]
+                    #[ignore = "run by the others"]
+                    fn $name() {
+                        super::super::finds_what_is_kept_in("/srv/tools");
+                    }
+                )*
+            }
+        }
     };
 }
 
 crowd!(a b c d e f g h i j k l m n o p q r s t u v w x y z);
 
-/// How many tests there are in the crowd.
-const CROWD: usize = 4 * 26;
+/// How many tests there are of each kind in the crowd.
+const CROWD: usize = 26;
 
 fn finds_what_is_kept() {
-    for directory in [SPLIT, DEEPER] {
-        assert_eq!(fs::read_to_string(format!("{directory}/kept")).expect("a file that stays"), "kept");
-    }
+    [SPLIT, DEEPER].into_iter().for_each(finds_what_is_kept_in);
+}
+
+fn finds_what_is_kept_in(directory: &str) {
+    assert_eq!(fs::read_to_string(format!("{directory}/kept")).expect("a file that stays"), "kept");
 }
 
 /// Makes, renames, removes, mounts and unmounts, as long as `goes_on`.
@@ -97,34 +143,69 @@ fn work(directory: &str, goes_on: &AtomicBool) {
         let (first, second) = (path(&format!("first-{number}")), path(&format!("second-{number}")));
         fs::create_dir(&first).expect("mkdir");
         fs::write(format!("{first}/file"), "x").expect("write");
-        fs::write(path("file"), number.to_string()).expect("write");
-        symlink("nowhere", path("link")).expect("symlink");
+        fs::write(path("a-file"), number.to_string()).expect("write");
+        symlink("nowhere", path("a-link")).expect("symlink");
         fs::rename(&first, &second).expect("rename");
         if number % 16 == 0 {
             mount(Some("tmpfs"), second.as_str(), Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
             thread::yield_now();
             umount2(second.as_str(), MntFlags::MNT_DETACH).expect("umount");
         }
-        fs::remove_file(path("link")).expect("remove");
-        fs::remove_file(path("file")).expect("remove");
+        fs::remove_file(path("a-link")).expect("remove");
+        fs::remove_file(path("a-file")).expect("remove");
         fs::remove_dir_all(&second).expect("remove");
     }
+}
+
+/// Makes and removes directories that are shown where they are there, as long as `goes_on`.
+fn come_and_go(goes_on: &AtomicBool) {
+    let directories =
+        ["/lib32", "/libx32", "/libexec", "/gnu/store", "/nix/store", "/srv/new-tools", "/etc/pki", "/etc/timezone"];
+    let absent: Vec<_> = directories.into_iter().filter(|path| fs::symlink_metadata(path).is_err()).collect();
+    while goes_on.load(Ordering::Relaxed) {
+        for path in &absent {
+            fs::create_dir_all(path).expect("mkdir");
+            thread::yield_now();
+            fs::remove_dir(path).expect("rmdir");
+        }
+    }
+}
+
+/// Runs the crowd, or a part of it, while others work in all that plans look at.
+fn run_crowd(part: &str, kinds: usize) {
+    make_host();
+    for directory in ["/srv/tree", "/srv/tools"] {
+        fs::create_dir_all(directory).expect("mkdir");
+        fs::write(format!("{directory}/kept"), "kept").expect("write");
+    }
+    fs::write("/srv/kept", "kept").expect("write");
+    let goes_on = AtomicBool::new(true);
+    let run = thread::scope(|scope| {
+        for directory in ["/", "/etc", "/mnt", "/root", "/run", "/srv", "/srv/tree", "/srv/tools", SPLIT, DEEPER] {
+            let goes_on = &goes_on;
+            scope.spawn(move || work(directory, goes_on));
+        }
+        scope.spawn(|| come_and_go(&goes_on));
+        let mut command = this_binary();
+        command.args([part, "--ignored", "--test-threads=8"]).env("HOME", "/root");
+        let run = run(command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/srv/tools:/srv/new-tools"));
+        goes_on.store(false, Ordering::Relaxed);
+        run
+    });
+    let passed = kinds * CROWD;
+    assert!(run.output.contains(&format!("test result: ok. {passed} passed; 0 failed;")), "{}", run.output);
 }
 
 #[isolated]
 #[ignore = "run by others_work_on_the_host_meanwhile"]
 fn is_a_host_with_others() {
-    make_host();
-    let goes_on = AtomicBool::new(true);
-    let run = thread::scope(|scope| {
-        for directory in [SPLIT, DEEPER] {
-            scope.spawn(|| work(directory, &goes_on));
-        }
-        let run = run(this_binary().args(["crowd::", "--ignored", "--test-threads=8"]));
-        goes_on.store(false, Ordering::Relaxed);
-        run
-    });
-    assert!(run.output.contains(&format!("test result: ok. {CROWD} passed; 0 failed;")), "{}", run.output);
+    run_crowd("crowd::", 6);
+}
+
+#[isolated(user = "host")]
+#[ignore = "run by others_work_on_the_host_meanwhile"]
+fn is_a_host_of_real_root() {
+    run_crowd("with_ids::", 2);
 }
 
 #[test]
@@ -132,9 +213,11 @@ fn others_work_on_the_host_meanwhile() {
     if refusal_of_copies().is_some() {
         return;
     }
-    for _ in 0..rounds(2) {
-        let run = run_ignored("is_a_host_with_others");
-        assert!(run.passed(), "{}", run.output);
+    for _ in 0..rounds(1) {
+        for host in ["is_a_host_with_others"].into_iter().chain(is_real_root().then_some("is_a_host_of_real_root")) {
+            let run = run_ignored(host);
+            assert!(run.passed(), "{}", run.output);
+        }
     }
 }
 
@@ -208,6 +291,80 @@ fn what_is_new_is_seen() {
         return;
     }
     let run = run_ignored("is_a_host_with_something_new");
+    assert!(run.passed(), "{}", run.output);
+}
+
+// ---- Roots by default, some of which are made ahead ----
+
+macro_rules! warm_up {
+    ($($name:ident)*) => {
+        $(
+            #[isolated]
+            #[ignore = "run by default_roots_show_what_is_there"]
+            fn $name() {
+                assert_eq!(fs::read_to_string("/srv/tools/kept").expect("read"), "kept");
+            }
+        )*
+    };
+}
+
+warm_up!(root_a1 root_a2 root_a3 root_a4 root_a5 root_a6 root_a7 root_a8 root_a9 root_aa root_ab root_ac);
+
+#[test]
+#[ignore = "run by default_roots_show_what_is_there"]
+fn root_b_changes_what_is_shown() {
+    fs::write("/srv/tools/kept", "changed").expect("write");
+    fs::remove_dir_all("/srv/vanishing").expect("remove");
+    fs::rename("/srv/replaced", "/srv/old").and_then(|()| fs::create_dir("/srv/replaced")).expect("another");
+    fs::write("/srv/replaced/kept", "new").expect("write");
+}
+
+macro_rules! made_ahead {
+    ($($name:ident)*) => {
+        $(
+            #[isolated]
+            #[ignore = "run by default_roots_show_what_is_there"]
+            fn $name() {
+                assert_eq!(fs::read_to_string("/srv/tools/kept").expect("read"), "changed");
+                assert_eq!(fs::read_dir("/srv/vanishing").map_or(0, Iterator::count), 0);
+            }
+        )*
+    };
+}
+
+// As many as are made ahead at most.
+made_ahead!(root_c1 root_c2 root_c3 root_c4);
+
+#[isolated]
+#[ignore = "run by default_roots_show_what_is_there"]
+fn root_d_is_made_later() {
+    assert_eq!(fs::read_to_string("/srv/tools/kept").expect("read"), "changed");
+    assert_eq!(fs::read_to_string("/srv/replaced/kept").expect("read"), "new");
+    assert!(!Path::new("/srv/vanishing").exists());
+}
+
+#[isolated(bind = ["/srv/replaced"])]
+#[ignore = "run by default_roots_show_what_is_there"]
+fn root_e_names_it() {
+    assert_eq!(fs::read_to_string("/srv/replaced/kept").expect("read"), "new");
+}
+
+#[isolated]
+#[ignore = "run by default_roots_show_what_is_there"]
+fn is_a_host_whose_tools_change() {
+    for name in ["tools", "vanishing", "replaced"] {
+        fs::create_dir_all(format!("/srv/{name}")).expect("mkdir");
+        fs::write(format!("/srv/{name}/kept"), "kept").expect("write");
+    }
+    let mut command = this_binary();
+    command.args(["root_", "--ignored", "--test-threads=1"]);
+    let run = run(command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/srv/tools:/srv/vanishing:/srv/replaced"));
+    assert!(run.output.contains("test result: ok. 19 passed; 0 failed;"), "{}", run.output);
+}
+
+#[test]
+fn default_roots_show_what_is_there() {
+    let run = run_ignored("is_a_host_whose_tools_change");
     assert!(run.passed(), "{}", run.output);
 }
 
