@@ -72,24 +72,40 @@ fn wrong_arrows(sources: &BTreeMap<PathBuf, String>) -> Vec<String> {
     wrong
 }
 
+/// The files of its folder that a file knows of. What it has from above is in `mod.rs`.
+fn known(file: &Path, code: &str, sources: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
+    let whole = file.with_file_name("mod.rs");
+    let sibling =
+        |name: &str| Some(file.with_file_name(format!("{name}.rs"))).filter(|other| sources.contains_key(other));
+    if file == whole {
+        let siblings = sources.keys().filter(|other| other.parent() == file.parent() && *other != file);
+        let is_named = |other: &&PathBuf| {
+            other.file_stem().is_some_and(|name| code.contains(&format!("{}::", name.to_string_lossy())))
+        };
+        return siblings.filter(is_named).cloned().collect();
+    }
+    let in_braces =
+        code.split("super::{").skip(1).filter_map(|rest| rest.split_once("};")).flat_map(|(list, _)| list.split(','));
+    let names =
+        names_after(code, "super::").chain(in_braces.map(|path| path.trim().split("::").next().unwrap_or_default()));
+    names
+        .filter(|name| !matches!(*name, "" | "super"))
+        .filter_map(|name| sibling(name).or(Some(whole.clone())))
+        .collect()
+}
+
 /// Files of one folder that know of each other in a circle, or of one that does.
 fn circles(sources: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
-    let known = |file: &Path, code: &str| -> Vec<PathBuf> {
-        let is_whole = file.ends_with("mod.rs");
-        let siblings = names_after(code, if is_whole { "use " } else { "super::" });
-        siblings
-            .map(|name| file.with_file_name(format!("{name}.rs")))
-            .filter(|other| sources.contains_key(other))
-            .collect()
-    };
-    let mut left: BTreeMap<_, _> = sources.iter().map(|(file, code)| (file.clone(), known(file, code))).collect();
+    // Unit tests know of the file that they are in.
+    let code = |text: &'_ str| text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
+    let mut left: BTreeMap<_, _> =
+        sources.iter().map(|(file, text)| (file.clone(), known(file, &code(text), sources))).collect();
     loop {
         let count = left.len();
+        let knows_of_those_left = |known: &Vec<PathBuf>| known.iter().any(|other| left.contains_key(other));
         let free: Vec<_> =
-            left.iter().filter(|(_, known)| !known.iter().any(|other| left.contains_key(other))).collect();
-        for file in free.into_iter().map(|(file, _)| file.clone()).collect::<Vec<_>>() {
-            left.remove(&file);
-        }
+            left.iter().filter(|(_, known)| !knows_of_those_left(known)).map(|(file, _)| file.clone()).collect();
+        left.retain(|file, _| !free.contains(file));
         if left.len() == count {
             return left.into_keys().collect();
         }
@@ -112,7 +128,7 @@ fn other_arrows_are_found() {
     };
     add(&mut sources, "frame/frames.rs", "\nuse crate::harness::run;\n");
     assert_eq!(wrong_arrows(&sources), ["frame/frames.rs → harness"]);
-    add(&mut sources, "frame/step.rs", "\nuse super::moments::record;\n");
+    add(&mut sources, "frame/step.rs", "\nuse super::{moments::record};\n");
     let circle = circles(&sources);
     assert!(circle.contains(&"frame/moments.rs".into()) && circle.contains(&"frame/step.rs".into()), "{circle:?}");
 }

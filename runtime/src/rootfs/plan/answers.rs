@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::statfs;
 use nix::unistd::{ForkResult, pipe2};
 
-use super::{LINKS_MAX, names_reversed};
+use super::paths::{LINKS_MAX, names_reversed};
 use crate::proc::{Mount, directory, stat};
 use crate::sys::{self, SingleThreaded};
 

@@ -12,7 +12,11 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::answers::{Answers, may_wait};
-use super::{Builder, Host, LINKS, Planned, Wanted, as_wanted, c_string, profiles, tested, writable};
+use super::builder::{Builder, Planned};
+use super::host::Host;
+use super::paths::c_string;
+use super::system::LINKS;
+use super::wanted::{Wanted, as_wanted, profiles, tested, writable};
 use crate::frame::Step;
 use crate::frame::refusal::Failure;
 use crate::proc::{Mount, text_of};

@@ -1,0 +1,323 @@
+//! Puts a plan together, operation by operation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+use nix::sys::stat::Mode;
+
+use super::basis::Basis;
+use super::host::Host;
+use super::paths::{LINKS_MAX, c_string, names_reversed};
+use super::wanted::{Kind, Wanted};
+use crate::rootfs::build::{Access, KERNEL_FLAGS, Operation, Plan};
+use crate::spec::{Bind, Ids, Spec};
+
+/// A plan, and what it holds for.
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) basis: Basis,
+}
+
+/// Collects operations, and knows what the tree looks like after them.
+pub(super) struct Builder<'f> {
+    pub(super) host: &'f Host<'f>,
+    /// What the paths of the sandbox begin with, in place of `/`: see [`build`](super::build).
+    pub(super) prefix: &'static str,
+    /// The options of each tmpfs.
+    pub(super) tmpfs: CString,
+    /// Which users and groups there are inside.
+    pub(super) ids: Ids,
+    pub(super) operations: Vec<Operation>,
+    /// Directories, files and links that are there.
+    pub(super) present: BTreeSet<PathBuf>,
+    /// The links among them, and what they hold.
+    pub(super) links: BTreeMap<PathBuf, PathBuf>,
+    /// Paths of the host that are shown.
+    pub(super) shown: BTreeSet<PathBuf>,
+    /// Private directories in what is shown, or in the tree that is copied.
+    pub(super) covered: BTreeSet<PathBuf>,
+    /// The root of the tree that has been copied, on the host.
+    pub(super) base: Option<PathBuf>,
+    /// How many layers the copy has.
+    pub(super) layers: usize,
+    /// Directories that root inside is to own in the copy, besides those that it has in every system.
+    pub(super) owned: Vec<PathBuf>,
+    pub(super) basis: Basis,
+}
+
+impl<'f> Builder<'f> {
+    pub(super) fn new(host: &'f Host<'f>, spec: &Spec, prefix: &'static str) -> Self {
+        let size = spec.tmpfs.map_or(String::new(), |bytes| format!(",size={bytes}"));
+        let tmpfs = c_string(format!("mode=755{size}").as_ref());
+        let present = BTreeSet::from([PathBuf::from("/")]);
+        let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
+        let (ids, basis) = (spec.ids, Basis::default());
+        Self { host, prefix, tmpfs, ids, operations, present, links, shown, covered, base, layers, owned, basis }
+    }
+
+    /// `path` as operations name it, which are about the sandbox.
+    pub(super) fn inside(&self, path: &Path) -> CString {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        c_string(Path::new(self.prefix).join(relative).as_os_str())
+    }
+
+    /// Whether `path` lies in a directory of the host that is shown, or is one.
+    pub(super) fn is_shown(&self, path: &Path) -> bool {
+        let covered_or_shown = |path: &&Path| self.covered.contains(*path) || self.shown.contains(*path);
+        path.ancestors().find(covered_or_shown).is_some_and(|path| !self.covered.contains(path))
+    }
+
+    /// Where `path` leads in the sandbox, with no links and no `..` left in it. The links of the host that it leads through
+    /// are made, so that it is known by the same names.
+    ///
+    /// Operations need such paths: until the new root is the root, an absolute link leads to the host's tree.
+    pub(super) fn physical(&mut self, path: &Path) -> PathBuf {
+        let mut physical = PathBuf::from("/");
+        let mut rest: Vec<OsString> = names_reversed(path);
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            if name == ".." {
+                // By its name it is to be reached through this one.
+                self.directory(&physical, 0o755);
+                physical.pop();
+                continue;
+            }
+            physical.push(name);
+            let known = self.links.get(&physical).cloned();
+            let of_host = || {
+                let original = if self.base.is_some() { self.original(&physical)? } else { physical.clone() };
+                if self.present.contains(&physical) || !self.host.answers.at(&original) {
+                    return None;
+                }
+                fs::read_link(original).ok()
+            };
+            let Some(target) = known.or_else(of_host).filter(|_| links < LINKS_MAX) else { continue };
+            links += 1;
+            self.symlink(&physical, &target);
+            physical.pop();
+            if target.is_absolute() {
+                physical = PathBuf::from("/");
+            }
+            rest.extend(names_reversed(&target));
+        }
+        physical
+    }
+
+    /// Makes a directory and those above it, unless they are there.
+    pub(super) fn directory(&mut self, path: &Path, mode: u32) {
+        if self.is_there(path) {
+            return;
+        }
+        if let Some(parent) = path.parent() {
+            self.directory(parent, 0o755);
+        }
+        let mode = Mode::from_bits_truncate(mode);
+        self.operations.push(Operation::Directory { path: self.inside(path), mode });
+        self.present.insert(path.to_path_buf());
+    }
+
+    /// Makes a link, unless it is there.
+    pub(super) fn symlink(&mut self, path: &Path, target: &Path) {
+        if self.is_there(path) {
+            return;
+        }
+        if let Some(parent) = path.parent() {
+            self.directory(parent, 0o755);
+        }
+        let (link, content) = (self.inside(path), c_string(target.as_os_str()));
+        self.operations.push(Operation::Symlink { path: link, target: content });
+        self.present.insert(path.to_path_buf());
+        self.links.insert(path.to_path_buf(), target.to_path_buf());
+    }
+
+    pub(super) fn links(&mut self, links: impl IntoIterator<Item = (&'static str, &'static str)>) {
+        for (path, target) in links {
+            self.symlink(Path::new(path), Path::new(target));
+        }
+    }
+
+    pub(super) fn file(&mut self, path: &str, content: Vec<u8>) {
+        self.file_with(Path::new(path), content, 0o644);
+    }
+
+    pub(super) fn file_with(&mut self, path: &Path, content: Vec<u8>, mode: u32) {
+        let mode = Mode::from_bits_truncate(mode);
+        self.operations.push(Operation::File { path: self.inside(path), content, mode });
+        self.present.insert(path.to_path_buf());
+    }
+
+    /// What is copied to `path`, if anything is.
+    pub(super) fn original(&self, path: &Path) -> Option<PathBuf> {
+        let original = self.base.as_ref()?.join(path.strip_prefix("/").unwrap_or(path));
+        let is_covered = path.ancestors().any(|path| self.covered.contains(path));
+        let is_there = || self.host.answers.at(&original) && fs::symlink_metadata(&original).is_ok();
+        (!is_covered && is_there()).then_some(original)
+    }
+
+    /// Makes what is wanted, the outermost first: what is shown may lie in what is private, and the other way round.
+    pub(super) fn wanted(&mut self, mut wanted: Vec<Wanted>) {
+        wanted.sort();
+        for Wanted { name, kind, .. } in wanted {
+            let path = self.physical(&name);
+            match kind {
+                Kind::Shown => self.show(&path),
+                Kind::Profiles => self.profiles(&path),
+                Kind::Writable(mode) => self.writable(&path, mode),
+            }
+        }
+    }
+
+    /// Shows what the test asks for by name, and goes where it begins.
+    pub(super) fn finish(mut self, spec: &Spec, is_copy: bool) -> Planned {
+        self.binds(spec);
+        let working_directory = self.host.facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        self.directory(&working_directory, 0o755);
+        let working_directory = Some(c_string(working_directory.as_os_str()));
+        let plan = Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory };
+        Planned { plan, basis: self.basis }
+    }
+
+    /// Mounts a file system of the kernel's: no devices, no programs.
+    pub(super) fn mount(&mut self, kind: &'static CStr, path: &Path) {
+        self.mount_keeping(kind, path, None);
+    }
+
+    /// Mounts a file system of the kernel's, and puts back what is mounted at `kept`, which lies below it.
+    pub(super) fn mount_keeping(&mut self, kind: &'static CStr, path: &Path, kept: Option<&Path>) {
+        let kept = kept.map(|path| self.inside(path));
+        let path = self.inside(path);
+        self.operations.push(Operation::Mount { kind, path, flags: KERNEL_FLAGS, options: None, kept });
+    }
+
+    /// Shows what the sandbox has at `from` at `to`, too.
+    pub(super) fn bind_inside(&mut self, from: &Path, to: &Path, access: Access) {
+        let [from, to] = [from, to].map(|path| self.inside(path));
+        self.operations.push(Operation::Bind { from, to, access, if_there: false });
+    }
+
+    pub(super) fn move_to(&mut self, from: &Path, to: &Path) {
+        let [from, to] = [from, to].map(|path| self.inside(path));
+        self.operations.push(Operation::Move { from, to });
+    }
+
+    /// Shows a directory of the system. Where the host has a link, such as `/bin` to `usr/bin`, so has the sandbox.
+    pub(super) fn system_directory(&mut self, path: &Path) {
+        match fs::read_link(path) {
+            Ok(target) => self.symlink(path, &target),
+            Err(_) if self.host.answers.is_directory(path) => self.show(path),
+            Err(_) => {}
+        }
+    }
+
+    /// Shows a directory or a file of the host, read-only and at its own path.
+    pub(super) fn show(&mut self, path: &Path) {
+        if self.is_shown(path) {
+            self.shown.insert(path.to_path_buf());
+            return;
+        }
+        if self.present.iter().any(|present| present.starts_with(path)) {
+            return;
+        }
+        self.mount_point(path, self.host.has_directory(path));
+        let closed = self.host.stage.filter(|stage| stage.closed().any(|closed| closed == path));
+        let from = closed.and_then(|stage| stage.given(path));
+        self.bind_if_there(from.as_deref().unwrap_or(path), path);
+        self.shown.insert(path.to_path_buf());
+    }
+
+    /// Shows what is at `from`, on the host or in the stage, at `to`. If it is not to be written to, it is mounted read-only there.
+    pub(super) fn bind(&mut self, from: &Path, to: &Path) {
+        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: false });
+    }
+
+    /// The same, for what nobody asks for by name: it may have gone when the sandbox is made.
+    pub(super) fn bind_if_there(&mut self, from: &Path, to: &Path) {
+        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: true });
+    }
+
+    /// Has a directory of the host's be writable, in which the target directory's others may lie: those are not.
+    pub(super) fn profiles(&mut self, path: &Path) {
+        self.mount_point(path, true);
+        let mut directories: Vec<_> =
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        directories.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
+        directories.sort();
+        let Some(given) = self.host.stage.and_then(|stage| stage.given(path)) else { return };
+        self.bind(&given, path);
+        for path in directories {
+            self.bind_if_there(&path, &path);
+        }
+        self.shown.insert(path.to_path_buf());
+    }
+
+    /// Covers a directory with a private one, where it would otherwise be the host's.
+    pub(super) fn writable(&mut self, path: &Path, mode: u32) {
+        if !self.is_shown(path) {
+            self.directory(path, mode);
+        } else if self.host.answers.is_directory(path)
+            && !self.shown.contains(path)
+            && !self.host.facts.tools.iter().any(|tools| tools == path)
+        {
+            self.mount_tmpfs(path);
+            self.covered.insert(path.to_path_buf());
+            self.present.insert(path.to_path_buf());
+        }
+    }
+
+    pub(super) fn mount_tmpfs(&mut self, path: &Path) {
+        let (path, options) = (self.inside(path), Some(self.tmpfs.clone()));
+        self.operations.push(Operation::Mount { kind: c"tmpfs", path, flags: MsFlags::empty(), options, kept: None });
+    }
+
+    /// Shows what the test asks for by name, over all else.
+    pub(super) fn binds(&mut self, spec: &Spec) {
+        for Bind { from, to, writable } in spec.binds {
+            let [from, to] = [from, to].map(|path| self.host.facts.absolute(spec, path));
+            // The host's tree is as it is.
+            let to = if spec.mount { self.physical(&to) } else { to };
+            if spec.mount {
+                // What is missing is told of later.
+                self.mount_point(&to, from.is_dir() || !from.exists());
+            }
+            let given = self.host.stage.filter(|_| *writable).and_then(|stage| stage.given(&from));
+            let access = if spec.mount || *writable { Access::AsIs } else { self.read_only(&from, &to) };
+            // Where the package lies elsewhere than when it was compiled, `..` may lead to the root. No mount is made there.
+            let inside = if to == Path::new("/") { CString::default() } else { self.inside(&to) };
+            let from = c_string(given.as_ref().unwrap_or(&from).as_os_str());
+            self.operations.push(Operation::Bind { from, to: inside, access, if_there: false });
+            self.covered.remove(&to);
+            self.shown.insert(to);
+        }
+    }
+
+    /// How what lies at `from` on the host is shown at `to`, if only to be read, where the host's mounts are as they are.
+    pub(super) fn read_only(&self, from: &Path, to: &Path) -> Access {
+        let from = self.host.answers.canonical(from);
+        let inside = |mount: &Path| Some(self.inside(&to.join(mount.strip_prefix(&from).ok()?)));
+        Access::ReadOnly { below: self.host.mounts_below(&from).filter_map(inside).collect() }
+    }
+
+    /// Makes a directory or an empty file to mount something on, unless it is there. In what is shown, nothing can be made.
+    pub(super) fn mount_point(&mut self, path: &Path, is_directory: bool) {
+        if is_directory {
+            self.directory(path, 0o755);
+        } else if let (Some(parent), Some(name), false) = (path.parent(), path.to_str(), self.is_there(path)) {
+            self.directory(parent, 0o755);
+            self.file(name, Vec::new());
+        }
+    }
+
+    pub(super) fn is_there(&self, path: &Path) -> bool {
+        self.present.contains(path) || self.is_shown(path) || self.original(path).is_some()
+    }
+}
+
+pub(super) fn read_only() -> Access {
+    Access::ReadOnly { below: Vec::new() }
+}
