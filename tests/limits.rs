@@ -250,6 +250,35 @@ fn too_much_memory_is_named() {
     }
 }
 
+/// A cgroup above may have less than the test: then it was not the test's own limit, and that is told.
+#[test]
+fn less_memory_above_is_named() {
+    let Some(parent) = Parent::new("outer") else { return };
+    let set = |limit: usize| {
+        for directory in &parent.directories {
+            for file in ["memory.limit_in_bytes", "memory.max"].map(|file| directory.join(file)) {
+                if file.exists() {
+                    fs::write(file, limit.to_string()).expect("write");
+                }
+            }
+        }
+    };
+    let run = || {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "allocates_almost_too_much"]);
+        parent.use_it(&mut command);
+        run(&mut command)
+    };
+    set(80 * MIB);
+    let ran = run();
+    assert!(ran.passed(), "{}", ran.output);
+    set(40 * MIB);
+    let ran = run();
+    assert!(ran.failed() && !ran.output.contains("limit 64 MiB"), "{}", ran.output);
+    assert!(ran.output.contains("has used up its memory"), "{}", ran.output);
+    assert!(ran.output.contains(&parent.path) && ran.output.contains(&(40 * MIB).to_string()), "{}", ran.output);
+}
+
 /// All die as one, and it is told who had most.
 #[test]
 fn the_largest_is_named() {

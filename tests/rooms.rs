@@ -75,8 +75,10 @@ fn wrong_arrows(sources: &BTreeMap<PathBuf, String>) -> Vec<String> {
 /// The files of its folder that a file knows of. What it has from above is in `mod.rs`.
 fn known(file: &Path, code: &str, sources: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
     let whole = file.with_file_name("mod.rs");
-    let sibling =
-        |name: &str| Some(file.with_file_name(format!("{name}.rs"))).filter(|other| sources.contains_key(other));
+    let sibling = |name: &str| {
+        let files = [file.with_file_name(format!("{name}.rs")), file.with_file_name(name).join("mod.rs")];
+        files.into_iter().find(|other| sources.contains_key(other))
+    };
     if file == whole {
         let siblings = sources.keys().filter(|other| other.parent() == file.parent() && *other != file);
         let is_named = |other: &&PathBuf| {

@@ -102,7 +102,7 @@ table! {
     aborts: Fails ["was killed by SIGABRT"];
     reads_an_invalid_address: Fails ["was killed by SIGSEGV", "the invalid address 0x1230"] without ["overflow"];
     sends_itself_sigsegv: Fails ["was killed by SIGSEGV"] without ["invalid address", "overflow"];
-    kills_itself: Fails ["was killed by SIGKILL"];
+    kills_itself: Fails ["was killed by SIGKILL", "look for the out-of-memory killer"];
     dies_of_a_real_time_signal: Fails ["was killed by signal 40"];
     kills_its_process_group: Fails ["was killed by SIGKILL"];
     overflows_its_stack: Fails ["stack overflow", "the test's thread"];
@@ -196,6 +196,30 @@ fn standard_streams_may_be_closed() {
             let run = belljar_tests::run(&mut command);
             assert_eq!(run.status.success(), passes, "{closed} {test}: {}", run.output);
             assert!(run.left.is_empty());
+        }
+    }
+}
+
+/// The harness needs more stack than a body that does nothing.
+#[test]
+fn small_stacks_are_the_bodys() {
+    for size in ["0", "1", "32768", "65536"] {
+        let run = |name: &str| {
+            let mut command = this_binary();
+            command.env("RUST_MIN_STACK", size).args(["--exact", name, "--ignored", "--show-output"]);
+            belljar_tests::run(&mut command)
+        };
+        for name in ["plain::changes_a_static", "hostile::returns", "hostile::panics_as_it_should"] {
+            let run = run(name);
+            assert!(run.passed(), "{size} {name}: {}", run.output);
+        }
+        for (name, words) in [
+            ("hostile::panics", "on purpose"),
+            ("hostile::hangs", "after its timeout"),
+            ("hostile::overflows_its_stack", "stack overflow: the test's thread"),
+        ] {
+            let run = run(name);
+            assert!(run.failed() && run.output.contains(words), "{size} {name}: {}", run.output);
         }
     }
 }

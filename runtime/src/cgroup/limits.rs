@@ -1,7 +1,7 @@
 //! The files by which limits are set, and those that tell how they were met.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -153,10 +153,14 @@ impl Directory {
             let was_used_up = self.count("memory.events.local", "oom")? > 0;
             return if was_used_up { self.count("memory.events", "oom_kill") } else { Ok(0) };
         }
-        // Version 1 counts each where it was killed, so that those of groups may be killed by either limit. How often a limit was
-        // met it no longer counts on all kernels, but nothing is killed before the last page is used up.
+        // Version 1 counts each where it was killed, whether by this limit or by one of a cgroup above; and those of groups may be killed by
+        // either limit. How often a limit was met it no longer counts on all kernels, but nothing is killed before the last page is
+        // used up.
+        if !self.was_used_up() {
+            return Ok(0);
+        }
         let own = self.count("memory.oom_control", "oom_kill")?;
-        let (Location::Path(path), true) = (&self.location, self.was_used_up()) else { return Ok(own) };
+        let Location::Path(path) = &self.location else { return Ok(own) };
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let groups: Vec<_> = groups.map(|entry| entry.path()).collect();
@@ -166,30 +170,31 @@ impl Directory {
         groups.map(kills).try_fold(own, |all, kills| Ok(all + kills?))
     }
 
-    /// Of version 1: whether all memory that it may have was in use at a time.
+    /// Of version 1: whether all memory that it may have was in use at a time, without what is swapped out or with it.
     fn was_used_up(&self) -> bool {
-        let (limit, peak) = (self.number("memory.limit_in_bytes"), self.number("memory.max_usage_in_bytes"));
-        limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) > limit)
+        let is_used_up = |limit, peak| {
+            let (limit, peak) = (self.number(limit), self.number(peak));
+            limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) > limit)
+        };
+        is_used_up("memory.limit_in_bytes", "memory.max_usage_in_bytes")
+            || is_used_up("memory.memsw.limit_in_bytes", "memory.memsw.max_usage_in_bytes")
     }
 }
 
-/// The cgroup around the test run whose memory was used up, so that the kernel has killed processes: the file with its limit, the limit, and
-/// how many there were.
-pub(crate) fn memory_used_up() -> Option<(PathBuf, u64, u64)> {
+/// The cgroup around the test run whose memory was used up at a time: the file with its limit, and the limit. In version 2 the kernel has
+/// killed a process for that; version 1 counts such processes where they were, and what is cached uses memory up too.
+pub(crate) fn memory_used_up() -> Option<(PathBuf, u64)> {
     let found = hierarchies().ok()?.into_iter().find(|found| found.controllers.contains(&Controller::Memory))?;
-    let at = |path: &Path| Directory::at(path, found.v2, Vec::new());
-    // Version 1 counts each where it was killed.
-    let own = at(&found.parent);
-    found.parent.ancestors().map(at).find_map(|around| {
-        let (file, is_used_up, kills) = if found.v2 {
-            let was_used_up = around.count("memory.events.local", "oom").unwrap_or_default() > 0;
-            ("memory.max", was_used_up, around.count("memory.events", "oom_kill"))
-        } else {
-            ("memory.limit_in_bytes", around.was_used_up(), own.count("memory.oom_control", "oom_kill"))
-        };
-        let kills = kills.ok().filter(|kills| is_used_up && *kills > 0)?;
-        Some((around.path_of(file), around.number(file)?, kills))
-    })
+    let mut around = found.parent.ancestors().map(|path| Directory::at(path, found.v2, Vec::new()));
+    let has = |around: &Directory, file, name| around.count(file, name).is_ok_and(|count| count > 0);
+    let (used_up, file) = if found.v2 {
+        let is_used_up =
+            |around: &Directory| has(around, "memory.events.local", "oom") && has(around, "memory.events", "oom_kill");
+        (around.find(is_used_up)?, "memory.max")
+    } else {
+        (around.find(Directory::was_used_up)?, "memory.limit_in_bytes")
+    };
+    Some((used_up.path_of(file), used_up.number(file)?))
 }
 
 /// Whether memory can be swapped out on this machine. See proc_swaps(5).

@@ -392,8 +392,8 @@ pub(crate) fn death(end: Option<End>) -> Option<Cause> {
     };
     let fitting = |signal| match signal {
         libc::SIGKILL => {
-            let (file, limit, kills) = cgroup::memory_used_up()?;
-            Some(Cause::memory_used_up(&file, limit, kills, &Surroundings::look()))
+            let (file, limit) = cgroup::memory_used_up()?;
+            Some(Cause::memory_used_up(&file, limit, &Surroundings::look()))
         }
         // So a program ends that gets no memory, or whose thread can't have any.
         libc::SIGABRT => too_little_memory(),

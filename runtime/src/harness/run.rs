@@ -1,10 +1,12 @@
 //! Runs one test: asks for a sandbox, tells it the test, passes on its output, judges.
 
 use std::any::Any;
+use std::env;
 use std::mem;
 use std::os::fd::AsFd as _;
 use std::panic::{panic_any, resume_unwind};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
+use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -33,8 +35,10 @@ pub fn run(test: &'static Test) {
     must_be_outside(test.short_name());
     let verdict = listed_twice::once(test, || {
         let started = Instant::now();
-        let _span = trace::test(test);
-        let (verdict, evidence) = verdict(test);
+        let (verdict, evidence) = with_usual_stack(|| {
+            let _span = trace::test(test);
+            verdict(test)
+        });
         report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
         verdict
     });
@@ -56,6 +60,25 @@ pub fn run(test: &'static Test) {
             }
         }
     }
+}
+
+/// How large the stacks of threads are if nobody says otherwise.
+const USUAL_STACK: usize = 2 << 20;
+
+/// Calls `work` on this thread; or, where RUST_MIN_STACK gives threads less than is usual, on one that has that. The body has what it says.
+fn with_usual_stack<T: Send>(work: impl Fn() -> T + Sync) -> T {
+    static IS_LESS: LazyLock<bool> = LazyLock::new(|| {
+        let stack = env::var_os("RUST_MIN_STACK");
+        stack.and_then(|stack| stack.to_str()?.parse::<usize>().ok()).is_some_and(|stack| stack < USUAL_STACK)
+    });
+    let on_another = || {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(USUAL_STACK).spawn_scoped(scope, &work).ok()?;
+            Some(thread.join().unwrap_or_else(|payload| resume_unwind(payload)))
+        })
+    };
+    let done = if *IS_LESS { on_another() } else { None };
+    done.unwrap_or_else(work)
 }
 
 /// Panics with what the harness is to know. Where a panic aborts, the harness learns of it by its hook (`-Zpanic-abort-tests`).

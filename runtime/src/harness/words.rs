@@ -222,8 +222,11 @@ pub(super) fn unreported(test: &str) -> String {
 
 /// `cause` is why, if something shows.
 pub(super) fn killed(test: &str, end: End, cause: Option<&Cause>) -> String {
-    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
-    format!("{}: its process {} before the body returned.{cause}", failed(test), ended(end))
+    let killed = format!("{}: its process {} before the body returned.", failed(test), ended(end));
+    match end {
+        End::Killed { signal: libc::SIGKILL, .. } => format!("{killed} {}", may_be_or(cause, KILLED)),
+        _ => cause.map_or(killed.clone(), |cause| format!("{killed} {}", MayBe(cause))),
+    }
 }
 
 pub(super) fn stack_overflow(test: &str) -> String {

@@ -149,11 +149,11 @@ impl Cause {
         Self::new("a process may not have so large a stack", format!("RLIMIT_STACK is {limit}"), "ulimit -s 8192")
     }
 
-    /// `file` has the limit of a cgroup, in which `kills` processes were killed so far.
-    pub(crate) fn memory_used_up(file: &Path, limit: u64, kills: u64, around: &Surroundings) -> Self {
+    /// `file` has the limit of a cgroup.
+    pub(crate) fn memory_used_up(file: &Path, limit: u64, around: &Surroundings) -> Self {
         Self::new(
-            "the cgroup that the tests run in has used up its memory, so that the kernel has killed some of its processes",
-            format!("{} is {limit}, and oom_kill was {kills}", file.display()),
+            "the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it",
+            format!("{} is {limit}, and was reached", file.display()),
             match around.place {
                 Place::Docker => "docker run --memory 4g, or run fewer tests at once (`--test-threads`)",
                 Place::Podman => "podman run --memory 4g, or run fewer tests at once (`--test-threads`)",
