@@ -12,7 +12,7 @@ use super::processes::Process;
 use crate::diagnosis::Cause;
 use crate::frame::changes::Change;
 use crate::spec::{Ids, Spec};
-use crate::sys::End;
+use crate::sys::{self, End};
 use crate::text::{Size, error, plain};
 
 /// How many processes a message lists by name.
@@ -73,6 +73,9 @@ pub(super) fn not_a_test_run(test: &str) -> String {
 }
 
 pub(super) fn no_channel(test: &str, errno: Errno) -> String {
+    if !sys::is_of_descriptors(errno) {
+        return format!("{}: the way to its sandbox could not be used: {}.", failed(test), error(errno));
+    }
     format!(
         "{}: no descriptors for its sandbox: {}. Raise the limit on open files (`ulimit -n`), or run fewer tests at once \
          (`--test-threads`).",

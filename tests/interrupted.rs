@@ -1,0 +1,496 @@
+//! Each system call that the test binary makes for a test, and that the zygote, its templates and what maps their ids make, fails once with
+//! each error that it may give: the run ends by itself, no test passes that has not run, none runs on behind its timeout, nothing is left, and
+//! a test that fails names what has failed. `injected` has the calls of init, and the steps that it is to name.
+//!
+//! It is the [supervisor](belljar_tests::supervisor) that has them fail. Calls of the test binary count from the mark that a victim sets: those of
+//! its thread to the second mark, and those of the first thread to the end of the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::c_long;
+use std::fs::{self, File};
+use std::mem;
+use std::panic::{catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use belljar::isolated;
+use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
+use belljar_tests::{Run, as_runner, descendants, describe, must_limit, rounds, runners, this_binary, wait_until};
+
+use nix::errno::Errno;
+use nix::errno::Errno::*;
+use nix::fcntl::{Flock, FlockArg};
+
+// ---- The victims ----
+
+/// What a body writes that has run to its end.
+const RAN: &str = "the body ran";
+
+/// What is said of a test whose time is up.
+const LATE: &str = "its timeout of 300ms";
+
+/// No operation of prctl(2): by this, a victim tells the supervisor that the calls of its thread count from now on, or no longer.
+const MARK: libc::c_int = 0x6a_61_72;
+
+macro_rules! victims {
+    ($($name:ident: $($test:ident)*;)*) => {
+        $(
+            #[test]
+            #[ignore = "run by the others"]
+            fn $name() {
+                mark();
+                $($test();)*
+            }
+        )*
+    };
+}
+
+victims! {
+    runs_one: plain;
+    runs_four: plain plain plain plain;
+    runs_survivor: leaves_a_process;
+    runs_limited: limited;
+    runs_copy: copy;
+    runs_range: range;
+}
+
+/// When the verdict is there, no body may run any more.
+#[test]
+#[ignore = "run by the others"]
+fn runs_late() {
+    mark();
+    let verdict = catch_unwind(late);
+    mark();
+    let is_init = |pid: u32| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"belljar-init\n");
+    // One that was not born in time ends by itself.
+    wait_until(|| !descendants(process::id()).into_iter().any(is_init));
+    verdict.unwrap_or_else(|panic| resume_unwind(panic));
+}
+
+#[expect(unsafe_code, reason = "an operation that there is not")]
+fn mark() {
+    // SAFETY: the kernel refuses it.
+    unsafe { libc::prctl(MARK) };
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn plain() {
+    println!("{RAN}");
+}
+
+#[isolated(timeout = "300ms")]
+#[ignore = "run by the others"]
+fn late() {
+    // Longer than a run may take.
+    thread::sleep(Duration::from_secs(1000));
+    println!("{RAN}");
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn leaves_a_process() {
+    #[expect(clippy::zombie_processes, reason = "it is to be left")]
+    let _left = Command::new("sleep").arg("1000").spawn().expect("spawn");
+    println!("{RAN}");
+}
+
+#[isolated(memory = "64MiB", pids = 50, cpu = 1.0)]
+#[ignore = "run by the others"]
+fn limited() {
+    println!("{RAN}");
+}
+
+#[isolated(root = "overlay")]
+#[ignore = "run by the others"]
+fn copy() {
+    println!("{RAN}");
+}
+
+#[isolated(uids = 65536)]
+#[ignore = "run by the others"]
+fn range() {
+    println!("{RAN}");
+}
+
+struct Victim {
+    name: &'static str,
+    /// Whose calls fail.
+    roles: &'static [Role],
+    /// How many bodies run to their end.
+    bodies: usize,
+    /// Whether an ordinary user can run it everywhere.
+    is_ordinary: bool,
+}
+
+const BINARY: &[Role] = &[Role::Thread, Role::Binary];
+const MAKERS: &[Role] = &[Role::Zygote, Role::Template, Role::Mapper];
+
+const VICTIMS: &[Victim] = &[
+    Victim { name: "runs_one", roles: MAKERS, bodies: 1, is_ordinary: true },
+    Victim { name: "runs_four", roles: BINARY, bodies: 4, is_ordinary: true },
+    Victim { name: "runs_late", roles: BINARY, bodies: 0, is_ordinary: true },
+    Victim { name: "runs_survivor", roles: BINARY, bodies: 1, is_ordinary: true },
+    Victim { name: "runs_limited", roles: BINARY, bodies: 1, is_ordinary: false },
+    Victim { name: "runs_copy", roles: BINARY, bodies: 1, is_ordinary: true },
+    Victim { name: "runs_range", roles: MAKERS, bodies: 1, is_ordinary: false },
+];
+
+// ---- The calls ----
+
+/// Calls that can't fail, or whose failure changes nothing: close(2) has closed the descriptor by then.
+const SAFE: &[c_long] = &[
+    libc::SYS_close,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_set_tid_address,
+    libc::SYS_restart_syscall,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_getpgid,
+    libc::SYS_uname,
+    libc::SYS_clock_gettime,
+    libc::SYS_execve,
+    libc::SYS_mprotect,
+    libc::SYS_umask,
+    libc::SYS_getrusage,
+    libc::SYS_sysinfo,
+];
+
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+const POLL: c_long = libc::SYS_ppoll;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
+const POLL: c_long = libc::SYS_poll;
+
+/// What makes directories, and which of its arguments is the path.
+#[cfg(target_arch = "x86_64")]
+const MKDIR: (c_long, usize) = (libc::SYS_mkdir, 0);
+#[cfg(not(target_arch = "x86_64"))]
+const MKDIR: (c_long, usize) = (libc::SYS_mkdirat, 1);
+
+/// The errors that calls may give.
+const ERRORS: &[(&[c_long], &[Errno])] = &[
+    (&[libc::SYS_openat, libc::SYS_openat2], &[EMFILE, ENFILE, ENOMEM, EACCES, EINTR]),
+    (&[libc::SYS_read, libc::SYS_pread64], &[EIO, EINTR, ENOMEM]),
+    (&[libc::SYS_write], &[EIO, EINTR, ENOMEM, ENOSPC, EPERM]),
+    (
+        &[
+            libc::SYS_statx,
+            libc::SYS_readlinkat,
+            libc::SYS_faccessat,
+            libc::SYS_faccessat2,
+            libc::SYS_getdents64,
+            libc::SYS_statfs,
+            libc::SYS_fgetxattr,
+        ],
+        &[EIO, ENOMEM, EACCES],
+    ),
+    (&[libc::SYS_lseek], &[EINVAL]),
+    (&[libc::SYS_getcwd], &[ENOENT, ENOMEM]),
+    (&[libc::SYS_recvmsg, libc::SYS_recvfrom], &[EINTR, ENOMEM]),
+    (&[libc::SYS_sendmsg, libc::SYS_sendto], &[EINTR, ENOBUFS, ENOMEM, ETOOMANYREFS]),
+    (&[libc::SYS_ppoll], &[EINTR, ENOMEM]),
+    (
+        &[
+            libc::SYS_socketpair,
+            libc::SYS_socket,
+            libc::SYS_pipe2,
+            libc::SYS_memfd_create,
+            libc::SYS_eventfd2,
+            libc::SYS_pidfd_open,
+        ],
+        &[EMFILE, ENFILE, ENOMEM],
+    ),
+    (&[libc::SYS_connect], &[ENOENT, EINTR]),
+    (&[libc::SYS_setsockopt, libc::SYS_getsockname, libc::SYS_shutdown], &[ENOMEM]),
+    (&[libc::SYS_fcntl], &[EMFILE, EINVAL]),
+    (&[libc::SYS_ioctl], &[ENOTTY]),
+    (&[libc::SYS_clone, libc::SYS_clone3], &[EAGAIN, ENOMEM, EPERM, ENOSPC]),
+    (&[libc::SYS_waitid, libc::SYS_wait4, libc::SYS_clock_nanosleep, libc::SYS_nanosleep], &[EINTR]),
+    (&[libc::SYS_pidfd_send_signal, libc::SYS_kill], &[EPERM]),
+    (&[libc::SYS_mkdirat, libc::SYS_mknodat, libc::SYS_symlinkat], &[EACCES, ENOSPC, EROFS, ENOMEM]),
+    (&[libc::SYS_unlinkat], &[EBUSY, EIO]),
+    (&[libc::SYS_flock], &[EINTR, ENOLCK, ENOMEM]),
+    (&[libc::SYS_brk, libc::SYS_mremap], &[ENOMEM]),
+    (
+        &[
+            libc::SYS_prctl,
+            libc::SYS_setpgid,
+            libc::SYS_prlimit64,
+            libc::SYS_fchownat,
+            libc::SYS_fchown,
+            libc::SYS_fchmodat,
+        ],
+        &[EPERM],
+    ),
+    (&[libc::SYS_chdir, libc::SYS_fchdir, libc::SYS_chroot, libc::SYS_pivot_root], &[EACCES, ENOMEM]),
+    (
+        &[libc::SYS_mount, libc::SYS_mount_setattr, libc::SYS_move_mount, libc::SYS_umount2, libc::SYS_fsconfig],
+        &[EPERM, EINVAL, ENOMEM],
+    ),
+    (&[libc::SYS_open_tree, libc::SYS_fsopen, libc::SYS_fsmount], &[EPERM, EMFILE, ENOMEM]),
+    (&[libc::SYS_dup3], &[EBUSY, EINTR]),
+    (&[libc::SYS_close_range], &[EPERM, ENOMEM]),
+    (&[libc::SYS_keyctl], &[EDQUOT, EPERM, ENOSYS]),
+    (&[libc::SYS_getrandom], &[EINTR, ENOSYS]),
+    #[cfg(target_arch = "x86_64")]
+    (&[libc::SYS_open], &[EMFILE, ENFILE, ENOMEM, EACCES, EINTR]),
+    #[cfg(target_arch = "x86_64")]
+    (
+        &[libc::SYS_newfstatat, libc::SYS_stat, libc::SYS_lstat, libc::SYS_fstat, libc::SYS_readlink, libc::SYS_access],
+        &[EIO, ENOMEM, EACCES],
+    ),
+    #[cfg(target_arch = "x86_64")]
+    (&[libc::SYS_poll], &[EINTR, ENOMEM]),
+    #[cfg(target_arch = "x86_64")]
+    (&[libc::SYS_mmap], &[ENOMEM]),
+    #[cfg(target_arch = "x86_64")]
+    (&[libc::SYS_fork, libc::SYS_vfork], &[EAGAIN, ENOMEM]),
+    #[cfg(target_arch = "x86_64")]
+    (&[libc::SYS_mkdir, libc::SYS_mknod, libc::SYS_symlink], &[EACCES, ENOSPC, EROFS, ENOMEM]),
+    #[cfg(target_arch = "x86_64")]
+    (&[libc::SYS_rmdir, libc::SYS_unlink], &[EBUSY, EIO]),
+    #[cfg(target_arch = "x86_64")]
+    (&[libc::SYS_dup2], &[EBUSY, EINTR]),
+];
+
+fn errors_of(number: c_long) -> Option<&'static [Errno]> {
+    ERRORS.iter().find(|(numbers, _)| numbers.contains(&number)).map(|(_, errors)| *errors)
+}
+
+/// A call that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Call {
+    role: Role,
+    number: c_long,
+    /// How many of this number the same process has made before.
+    at: usize,
+}
+
+impl Call {
+    /// What may become of it. A read of a pipe or of `/proc` may be short, where a message or a small write is taken as a whole.
+    fn faults(&self) -> impl Iterator<Item = Answer> {
+        let errors = errors_of(self.number).unwrap_or_default().iter().map(|errno| Answer::Fails(*errno));
+        errors.chain((self.number == libc::SYS_read).then_some(Answer::Short))
+    }
+}
+
+/// How many calls of a number are of interest: all processes of the machine may be looked at, one like the other.
+const ALIKE: usize = 40;
+
+/// Whether it is among the first of its number that its process makes, or among the last.
+fn is_edge(call: &Call, calls: &[Call]) -> bool {
+    let alike = calls.iter().filter(|other| (other.role, other.number) == (call.role, call.number)).count();
+    call.at < ALIKE || call.at + ALIKE / 2 >= alike
+}
+
+/// A call, and what becomes of it.
+type Fault = (Call, Answer);
+
+/// What became known of a run.
+struct Tried {
+    /// `Err` if it hung, with what it wrote.
+    run: Result<Run, String>,
+    calls: Vec<Call>,
+    /// Cgroups that it has made and left.
+    cgroups: Vec<PathBuf>,
+}
+
+/// Runs a victim, with a fault.
+fn run_with(victim: &Victim, runner: Option<&str>, fault: Option<Fault>) -> Tried {
+    let mut command = this_binary();
+    command.args(["--exact", victim.name, "--ignored", "--show-output", "--test-threads=1"]);
+    let (mut calls, mut counts, mut made, mut marks) = (Vec::new(), BTreeMap::new(), BTreeSet::new(), 0);
+    let command = as_runner(runner, &command);
+    let run = run_supervised(command, victim.name, Calls::AllBut(SAFE), |asked| {
+        let Some(role) = asked.role else { return Answer::Made };
+        if role == Role::Thread && (asked.number, asked.arguments[0]) == (libc::SYS_prctl, MARK as u64) {
+            marks += 1;
+            return Answer::Made;
+        }
+        if matches!(role, Role::Binary | Role::Thread) {
+            if asked.number == MKDIR.0 {
+                made.extend(asked.text(MKDIR.1).filter(|path| path.contains("/belljar-run-")).map(PathBuf::from));
+            }
+            let counts = if role == Role::Thread { marks == 1 } else { marks > 0 };
+            // What the harness writes is its own.
+            if !counts || asked.number == libc::SYS_write && asked.arguments[0] <= 2 {
+                return Answer::Made;
+            }
+        }
+        if !victim.roles.contains(&role) {
+            return Answer::Made;
+        }
+        let count = counts.entry((role, asked.number)).or_insert(0_usize);
+        let call = Call { role, number: asked.number, at: *count };
+        *count += 1;
+        calls.push(call);
+        fault.filter(|(failing, _)| call == *failing).map_or(Answer::Made, |(_, answer)| answer)
+    });
+    // Another test binary locks what it is about to sweep.
+    let is_left = |path: &PathBuf| {
+        File::open(path).is_ok_and(|directory| Flock::lock(directory, FlockArg::LockExclusiveNonblock).is_ok())
+    };
+    let cgroups = made.into_iter().filter(is_left).collect();
+    Tried { run, calls, cgroups }
+}
+
+// ---- What is to come of it ----
+
+/// What tells of a failure besides its error, because whoever met it could not say more.
+const NAMED: &[&str] = &[
+    "the zygote of this test binary has been killed",
+    "the process that makes sandboxes like it was killed",
+    "the process that maps the ids was killed",
+];
+
+/// What is wrong with a run.
+fn wrong(victim: &Victim, fault: Option<Fault>, tried: &Tried) -> Result<(), String> {
+    let Tried { run, cgroups, .. } = tried;
+    let run = run.as_ref().map_err(|output| format!("it hung: {output}"))?;
+    let Run { status, output, left } = run;
+    let fails = |why: String| Err(format!("{why}, {}: {output}", describe(*status)));
+    if !left.is_empty() {
+        return fails(format!("it left {left:?}"));
+    }
+    // Without memory, nobody can go on. Whoever comes next removes its cgroups.
+    if output.contains("memory allocation of") && status.code().is_none() {
+        return Ok(());
+    }
+    if !cgroups.is_empty() {
+        return fails(format!("it left {cgroups:?}"));
+    }
+    if run.passed() {
+        let has_run = victim.bodies > 0 && output.matches(RAN).count() == victim.bodies;
+        return if has_run { Ok(()) } else { fails("it passed and has not run".to_owned()) };
+    }
+    if !run.failed() {
+        return fails("it ended otherwise".to_owned());
+    }
+    if victim.bodies == 0 && output.contains(LATE) {
+        return Ok(());
+    }
+    let error = match fault {
+        Some((_, Answer::Fails(errno))) => format!("{errno:?} ("),
+        _ => return fails("it failed".to_owned()),
+    };
+    let is_of_descriptors = matches!(fault, Some((_, Answer::Fails(EMFILE | ENFILE | ETOOMANYREFS))));
+    if output.contains("no descriptors for its sandbox") && !is_of_descriptors {
+        return fails("what was there is told to lack".to_owned());
+    }
+    let is_named = output.contains(&error) || NAMED.iter().any(|named| output.contains(named));
+    if is_named { Ok(()) } else { fails("nothing is named".to_owned()) }
+}
+
+/// Has those faults happen that `choose` picks, several at once.
+fn check(choose: impl Fn(&Victim, Vec<Fault>) -> Vec<Fault>) {
+    let mut tasks = Vec::new();
+    for runner in runners() {
+        let can_limit = runner.is_none() && must_limit() == Some(true);
+        for victim in VICTIMS.iter().filter(|victim| victim.is_ordinary || can_limit) {
+            let whole = run_with(victim, *runner, None);
+            wrong(victim, None, &whole).unwrap_or_else(|why| panic!("{}, as {runner:?}: {why}", victim.name));
+            let calls: BTreeSet<_> = whole.calls.iter().filter(|call| is_edge(call, &whole.calls)).collect();
+            let unknown: BTreeSet<_> =
+                calls.iter().map(|call| call.number).filter(|number| errors_of(*number).is_none()).collect();
+            // Other processors have other calls besides.
+            assert!(unknown.is_empty() || !cfg!(target_arch = "x86_64"), "the errors of {unknown:?} are not known");
+            let faults = calls.into_iter().flat_map(|call| call.faults().map(|fault| (*call, fault))).collect();
+            tasks.extend(choose(victim, faults).into_iter().map(|fault| (victim, *runner, fault)));
+        }
+    }
+    let [next, met, wrongs] = [const { AtomicUsize::new(0) }; 3];
+    let work = || {
+        while let Some((victim, runner, fault)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let tried = run_with(victim, *runner, Some(*fault));
+            // How often it is waited and read varies.
+            met.fetch_add(usize::from(tried.calls.contains(&fault.0)), Ordering::Relaxed);
+            if let Err(why) = wrong(victim, Some(*fault), &tried) {
+                println!("{}, as {runner:?}, {fault:?}: {why}\n", victim.name);
+                wrongs.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(work))));
+    let (met, wrongs) = (met.into_inner(), wrongs.into_inner());
+    println!("{met} of {} faults were met", tasks.len());
+    assert!(met > 0 && wrongs == 0, "{wrongs} of {} are wrong", tasks.len());
+}
+
+#[test]
+#[ignore = "takes half an hour"]
+fn all_failures_are_survived() {
+    check(|_, faults| faults);
+}
+
+#[test]
+fn failures_are_survived() {
+    check(|_, faults| {
+        let stride = faults.len().div_ceil(rounds(8)).max(1);
+        faults.into_iter().step_by(stride).collect()
+    });
+}
+
+/// After these, runs hung, ended by SIGABRT, or a body went on.
+const NOT_SURVIVED_ONCE: &[(&str, Role, c_long, Errno)] = &[
+    ("runs_four", Role::Thread, libc::SYS_sendto, ENOMEM),
+    ("runs_late", Role::Thread, POLL, ENOMEM),
+    ("runs_limited", Role::Binary, libc::SYS_flock, EINTR),
+    ("runs_range", Role::Template, libc::SYS_write, EINTR),
+];
+
+#[test]
+fn what_was_not_survived_once_is() {
+    check(|victim, faults| {
+        let is_known = |(call, answer): &Fault| {
+            let known = |(name, role, number, errno): &(&str, Role, c_long, Errno)| {
+                *answer == Answer::Fails(*errno) && (*name, *role, *number) == (victim.name, call.role, call.number)
+            };
+            NOT_SURVIVED_ONCE.iter().any(known)
+        };
+        faults.into_iter().filter(is_known).collect()
+    });
+}
+
+/// The twin: what is wrong is found.
+#[test]
+fn what_is_wrong_is_found() {
+    let victim = &VICTIMS[0];
+    let mut tried = run_with(victim, None, None);
+    let mut is_wrong_after = |change: &dyn Fn(&mut Tried, &mut Run)| {
+        let Ok(mut run) = mem::replace(&mut tried.run, Err("it hung".to_owned())) else { return true };
+        assert!(wrong(victim, None, &tried).is_err());
+        change(&mut tried, &mut run);
+        tried.run = Ok(run);
+        wrong(victim, None, &tried).is_err()
+    };
+    assert!(!is_wrong_after(&|_, _| {}));
+    assert!(is_wrong_after(&|tried, _| tried.cgroups.push("belljar-run-0".into())));
+    assert!(is_wrong_after(&|tried, run| {
+        tried.cgroups.clear();
+        run.left.insert(1);
+    }));
+    assert!(is_wrong_after(&|_, run| {
+        run.left.clear();
+        run.output = run.output.replace(RAN, "");
+    }));
+}
