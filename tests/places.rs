@@ -552,8 +552,8 @@ fn limit_is_kept(given: &Given) -> Expected {
             step: LIMITS,
             error: "EACCES (Permission denied)",
             cause: "this user may not make cgroups where the tests run, or not by themselves",
-            remedy: "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the feature \
-                     `systemd`, which does that",
+            remedy: "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or Delegate=yes in the unit \
+                     of the service that runs them, or give belljar the feature `systemd`, which asks for such a scope",
             applied: Applied::Not("`lab/session` shows it"),
         }),
         _ => Expected::NotTried("which cgroups there are depends on the machine"),

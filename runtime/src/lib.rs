@@ -86,8 +86,8 @@
 //! # Features
 //!
 //! `systemd`: where a test has written a limit, and the cgroup that the tests run in is not the user's to divide, as after any
-//! login, the test binary asks systemd for a scope that is, by busctl(1), and moves there. Without it, the test fails and says what
-//! to type.
+//! login, or its unit would end with the test, the test binary asks systemd for a scope that may be divided and goes on, by busctl(1),
+//! and moves there. Without it, the test fails and says what to type.
 //!
 //! # What it is not
 //!

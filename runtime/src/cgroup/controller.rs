@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::spec::Spec;
 use crate::sys::errno_of;
-use crate::text::error;
+use crate::text::{error, plain};
 
 /// What can be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub(crate) enum Trouble {
     /// The cgroup has processes that are not of this test run, and so can't get controllers for cgroups below it. The names of
     /// those that this process can see.
     Foreign { path: PathBuf, names: Vec<String> },
+    /// systemd would end the unit that the tests run in, and this run in it, when the kernel kills a test whose memory is used up. `policy`
+    /// is the unit's `OOMPolicy`.
+    Ends { unit: String, policy: String },
     /// The kernel refused.
     Refused { path: PathBuf, errno: Errno },
 }
@@ -63,7 +66,7 @@ impl Trouble {
     pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
-            Self::Missing(_) | Self::Foreign { .. } => None,
+            Self::Missing(_) | Self::Foreign { .. } | Self::Ends { .. } => None,
         }
     }
 
@@ -86,6 +89,13 @@ impl Display for Trouble {
                 let listed: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
                 let listed = if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) };
                 write!(f, "it holds processes that are not of this test run{listed}, and so can't be divided")
+            }
+            Self::Ends { unit, .. } => {
+                write!(
+                    f,
+                    "a test that is killed when its memory is used up would end `{}`, and the run in it",
+                    plain(unit)
+                )
             }
             Self::Refused { errno, .. } => f.write_str(&error(*errno)),
         }

@@ -178,7 +178,7 @@ fn open_new(path: &Path) -> Result<OwnedFd, Trouble> {
 pub(crate) fn refused(group: &str, trouble: &Trouble, cause: Option<&str>) -> String {
     let cause = cause.map_or(String::new(), |cause| format!("; {cause}"));
     let place = match trouble {
-        Trouble::Missing(_) => String::new(),
+        Trouble::Missing(_) | Trouble::Ends { .. } => String::new(),
         Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", path.display()),
     };
     format!("belljar: the host does not let the group `{group}` have this: {place}{trouble}{cause}.")

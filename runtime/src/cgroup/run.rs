@@ -134,10 +134,10 @@ pub(crate) fn clean_up() {
 
 impl Run {
     /// Whether this process and the zygote are in a cgroup by now that may be divided, because systemd was asked for one. That is
-    /// done once, where a cgroup of version 2 is not this user's to divide, and nobody has named another.
+    /// done once, where a cgroup of version 2 is not this user's to divide, or ends with a test, and nobody has named another.
     fn moves_to_scope(&mut self, trouble: &Trouble, zygote: BorrowedFd<'_>) -> bool {
         let is_others = match trouble {
-            Trouble::Foreign { .. } => true,
+            Trouble::Foreign { .. } | Trouble::Ends { .. } => true,
             Trouble::Refused { errno, .. } => matches!(errno, Errno::EACCES | Errno::EPERM),
             Trouble::Missing(_) => false,
         };
@@ -220,6 +220,9 @@ impl Run {
                 Err(_) if !wanted.iter().any(limits) => continue,
                 place => place?,
             };
+            if wanted.contains(&Controller::Memory) && written.contains(&Controller::Memory) {
+                place.outlives_its_tests()?;
+            }
             if !hierarchy.v2 && written.is_empty() && !is_measured {
                 if place.contain(zygote)? {
                     self.moves += 1;
@@ -277,6 +280,7 @@ impl Run {
             enabled: Vec::new(),
             refused: Vec::new(),
             shared,
+            ends: None,
         });
         let last = self.places.len() - 1;
         Ok(&mut self.places[last])
@@ -317,6 +321,8 @@ pub(super) struct Place {
     refused: Vec<(Controller, bool)>,
     /// For v2: our part in the cgroup below which it lies.
     shared: Option<Shared>,
+    /// The same for v2, once it is known: the unit that systemd ends when a test uses up its memory, and its policy, if it does.
+    ends: Option<Option<(String, String)>>,
 }
 
 impl Place {
@@ -325,6 +331,17 @@ impl Place {
         let path = self.directory.join(name);
         fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
         Ok(Directory::at(path, self.hierarchy.v2, controllers))
+    }
+
+    /// Fails if systemd ends this run with a test that uses up its memory.
+    fn outlives_its_tests(&mut self) -> Result<(), Trouble> {
+        if !self.hierarchy.v2 {
+            return Ok(());
+        }
+        match self.ends.get_or_insert_with(|| systemd::unit_that_ends(&self.hierarchy.parent)).clone() {
+            None => Ok(()),
+            Some((unit, policy)) => Err(Trouble::Ends { unit, policy }),
+        }
     }
 
     /// Moves the zygote, and so all sandboxes that it will make and that join no other, to a cgroup with a limit on processes. Returns
@@ -370,9 +387,12 @@ impl Place {
     /// Has cgroups below `own`, which is one of ours, get as many controllers as can be had. Returns which. The processes in it
     /// go to a leaf of it.
     pub(super) fn divide(&mut self, own: &Path) -> Result<Vec<Controller>, Trouble> {
-        let all = [Controller::Pids, Controller::Memory, Controller::Cpu];
-        self.enable(&all, &[], true)?;
-        shared::divide(own)
+        let all = match self.outlives_its_tests() {
+            Ok(()) => &[Controller::Pids, Controller::Memory, Controller::Cpu][..],
+            Err(_) => &[Controller::Pids, Controller::Cpu],
+        };
+        self.enable(all, &[], true)?;
+        shared::divide(own, all)
     }
 
     fn enable_one(&mut self, controller: Controller, may_change: bool) -> Result<(), Trouble> {

@@ -103,9 +103,10 @@ fn turn_on_in_empty(
     turn_on(directory, controller)
 }
 
-/// Has cgroups below that of a sandbox get all controllers that it has, and returns which. Its processes move to a leaf.
-pub(super) fn divide(own: &Path) -> Result<Vec<Controller>, Trouble> {
-    let controllers = Controller::among(unified(own).read("cgroup.controllers")?.split_whitespace());
+/// Has cgroups below that of a sandbox get those of these controllers that it has, and returns which. Its processes move to a leaf.
+pub(super) fn divide(own: &Path, wanted: &[Controller]) -> Result<Vec<Controller>, Trouble> {
+    let mut controllers = Controller::among(unified(own).read("cgroup.controllers")?.split_whitespace());
+    controllers.retain(|controller| wanted.contains(controller));
     let leaf = own.join(LEAF);
     let make_room = || {
         make_leaf(&leaf)?;

@@ -268,12 +268,17 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
             return Some(Cause::swap_is_not_counted());
         }
     }
+    if let Trouble::Ends { unit, policy } = trouble {
+        return Some(Cause::unit_ends(unit, policy));
+    }
     if let Some(chosen) = cgroup::chosen() {
         let chosen = chosen.to_string_lossy();
         match trouble {
             Trouble::Foreign { .. } => return Some(Cause::choice_of_others(&chosen)),
             Trouble::Refused { errno: Errno::EROFS | Errno::EACCES | Errno::EPERM, .. } => {}
-            Trouble::Missing(_) | Trouble::Refused { .. } => return Some(Cause::bad_choice(&chosen)),
+            Trouble::Missing(_) | Trouble::Ends { .. } | Trouble::Refused { .. } => {
+                return Some(Cause::bad_choice(&chosen));
+            }
         }
     }
     // In the root of the unified hierarchy, or of one that came with cgroups of version 1.

@@ -24,7 +24,7 @@ impl Page {
     /// The same, when the limits that the test has written can't be kept.
     pub(crate) fn of_limits(trouble: &Trouble, cause: Cause) -> Self {
         let path = match trouble {
-            Trouble::Missing(_) => "".into(),
+            Trouble::Missing(_) | Trouble::Ends { .. } => "".into(),
             Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => path.to_string_lossy(),
         };
         Self::of(Step::Cgroup, &path, trouble.to_string(), cause)

@@ -3,8 +3,10 @@
 use std::ffi::{CStr, c_char, c_long};
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
 use std::ptr;
 
+use nix::NixPath as _;
 use nix::errno::Errno;
 
 /// Makes the mount at `path` read-only, and, if `recursive`, all mounts below it. It triggers no automount. See mount_setattr(2),
@@ -95,6 +97,17 @@ pub(crate) fn hides_lower(directory: BorrowedFd<'_>) -> bool {
     let length =
         unsafe { libc::fgetxattr(directory.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     length == 1 && value == *b"y"
+}
+
+/// Whether systemd has marked this cgroup as one to be divided by those in it: with the attribute that it gives to units with
+/// `Delegate`, where the system's manager has them.
+pub(crate) fn is_delegated(cgroup: &Path) -> bool {
+    let (name, mut value) = (c"user.delegate", [0_u8; 1]);
+    let length = cgroup.with_nix_path(|cgroup| {
+        // SAFETY: the path, the name and the value, which has this size, outlive the call.
+        unsafe { libc::getxattr(cgroup.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) }
+    });
+    length == Ok(1) && value == *b"1"
 }
 
 /// Gives this process an empty session keyring of its own in place of the one that it shares with what started it. See

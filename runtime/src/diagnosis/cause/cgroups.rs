@@ -6,8 +6,8 @@ use super::Cause;
 use crate::diagnosis::environment::{Place, Surroundings};
 use crate::text::{error, plain};
 
-const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or give belljar the \
-                        feature `systemd`, which does that";
+const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or Delegate=yes in the unit \
+                        of the service that runs them, or give belljar the feature `systemd`, which asks for such a scope";
 
 impl Cause {
     pub(crate) fn bad_choice(chosen: &str) -> Self {
@@ -29,6 +29,15 @@ impl Cause {
     /// `seen` is how that shows.
     pub(crate) fn cgroup_of_others(seen: String) -> Self {
         Self::new("this user may not make cgroups where the tests run, or not by themselves", seen, DELEGATE)
+    }
+
+    /// `policy` is the unit's `OOMPolicy`.
+    pub(crate) fn unit_ends(unit: &str, policy: &str) -> Self {
+        Self::new(
+            "systemd ends the unit that the tests run in when the kernel kills a process in it because memory is used up",
+            format!("the OOMPolicy of {} is {}", plain(unit), plain(policy)),
+            DELEGATE,
+        )
     }
 
     pub(crate) fn cgroups_v1(uid: u32) -> Self {
