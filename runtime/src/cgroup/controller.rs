@@ -86,7 +86,7 @@ impl Display for Trouble {
                 write!(f, "no hierarchy that could be reached has the controller `{}`", controller.name())
             }
             Self::Foreign { names, .. } => {
-                let listed: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+                let listed: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{}`", plain(name))).collect();
                 let listed = if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) };
                 write!(f, "it holds processes that are not of this test run{listed}, and so can't be divided")
             }

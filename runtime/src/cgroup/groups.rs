@@ -14,6 +14,7 @@ use super::directory::{Cgroup, Directory, Location};
 use super::run::run;
 use crate::frame::PAYLOAD_MAX;
 use crate::proc::text_in;
+use crate::text::plain;
 
 /// A group, as the test gets it: a directory for each hierarchy, and in the same order what is to be known of them.
 pub(crate) struct Handed {
@@ -179,7 +180,7 @@ pub(crate) fn refused(group: &str, trouble: &Trouble, cause: Option<&str>) -> St
     let cause = cause.map_or(String::new(), |cause| format!("; {cause}"));
     let place = match trouble {
         Trouble::Missing(_) | Trouble::Ends { .. } => String::new(),
-        Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", path.display()),
+        Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", plain(path.display())),
     };
     format!("belljar: the host does not let the group `{group}` have this: {place}{trouble}{cause}.")
 }

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use super::cause::Cause;
 use crate::cgroup::Trouble;
 use crate::frame::Step;
-use crate::text::error;
+use crate::text::{error, plain};
 
 /// What is printed when the host can't make a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Page {
         let place = match path {
             "" => String::new(),
             // A set-up path that is not absolute leads from the sandbox's root.
-            path => format!(": /{}", path.trim_start_matches('/')),
+            path => format!(": /{}", plain(path.trim_start_matches('/'))),
         };
         let step = format!("{}{place}", step.what());
         Self { step, error, cause }

@@ -15,7 +15,7 @@ use crate::json::Json;
 use crate::settings::{Mistake, Report, Variable, settings};
 use crate::spec::Test;
 use crate::sys::{self, errno_of};
-use crate::text::Size;
+use crate::text::{Size, plain};
 
 enum Destination {
     /// A file that gets a line for each test, as soon as it is over, in JSON.
@@ -151,7 +151,7 @@ fn table(accounts: &[Account]) -> String {
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
     let heads = ["test", "verdict", "wall", "CPU", "peak memory", "peak pids", "left over"].map(str::to_owned);
     let row = |account: &Account| {
-        let left = |left: &Vec<String>| if left.is_empty() { "none".to_owned() } else { left.join(" ") };
+        let left = |left: &Vec<String>| if left.is_empty() { "none".to_owned() } else { plain(left.join(" ")) };
         [
             account.test.to_owned(),
             account.verdict.to_owned(),

@@ -180,7 +180,7 @@ impl Cause {
     pub(crate) fn too_many_in_cgroup(file: &Path, limit: u64, count: u64, around: &Surroundings) -> Self {
         Self::new(
             "the cgroup that the tests run in has as many processes and threads as it may have",
-            format!("{} is {limit}, and pids.current was {count}", file.display()),
+            format!("{} is {limit}, and pids.current was {count}", plain(file.display())),
             match around.place {
                 Place::Docker => "docker run --pids-limit -1",
                 Place::Podman => "podman run --pids-limit -1",

@@ -185,6 +185,7 @@ impl Cause {
     }
 
     pub(crate) fn no_program(program: &str) -> Self {
+        let program = plain(program);
         Self::new(
             format!("the program {program} is not installed"),
             format!("{program} is in no directory that PATH names"),
@@ -193,6 +194,7 @@ impl Cause {
     }
 
     pub(crate) fn program_refuses(program: &str, said: &str) -> Self {
+        let program = plain(program);
         Self::new(
             format!("{program} refuses"),
             format!("it says: {}", plain(said)),
