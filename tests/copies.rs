@@ -343,6 +343,24 @@ fn changes_are_found_wherever_they_are() {
     passes("changes_what_is_far_away");
 }
 
+/// All their paths together are longer than anybody keeps in memory.
+#[isolated(root = "overlay")]
+#[ignore = "run by what_takes_too_much_memory_is_an_error"]
+fn changes_what_is_too_far_away() {
+    let name = "n".repeat(200);
+    env::set_current_dir(directory()).expect("chdir");
+    for _ in 0..900 {
+        fs::create_dir(&name).and_then(|()| env::set_current_dir(&name)).expect("mkdir");
+    }
+    let error = belljar::changes().expect_err("too many").raw_os_error();
+    assert_eq!(error, Some(Errno::EOVERFLOW as i32));
+}
+
+#[test]
+fn what_takes_too_much_memory_is_an_error() {
+    passes("changes_what_is_too_far_away");
+}
+
 /// No path leads out of a copy, and no namespace: what is outside is not mounted inside.
 #[isolated(root = "overlay")]
 #[ignore = "run by nothing_leads_out"]

@@ -166,7 +166,8 @@ pub fn usage() -> Usage {
 ///
 /// # Errors
 ///
-/// `Unsupported` if the root is no copy, or this is no sandbox.
+/// `Unsupported` if the root is no copy, or this is no sandbox. EOVERFLOW if the paths have more than 64 MiB together, as in a tree of a
+/// thousand levels with long names.
 ///
 /// ```test_harness
 /// # use belljar::isolated;

@@ -101,7 +101,7 @@ impl Sandbox {
         }
         self.waiting = Some(test);
         // A sandbox that was prepared has been born.
-        while matches!(self.receive()?, Received::Report) {}
+        while matches!(self.receive()?, Received::Report | Received::Question) {}
         self.hand_over()
     }
 
@@ -239,6 +239,7 @@ impl Sandbox {
             match self.receive()? {
                 Received::Report => {}
                 Received::LastReport { stays } => return Ok(Heard::Ended { stays }),
+                Received::Question => return Ok(Heard::More),
                 Received::Nothing => {
                     match self.hand_over() {
                         // If it has ended meanwhile, it says why, or its end shows.
@@ -274,7 +275,7 @@ impl Sandbox {
         if !is_dead {
             self.kill_all()?;
         }
-        while matches!(self.receive()?, Received::Report) {}
+        while matches!(self.receive()?, Received::Report | Received::Question) {}
         Ok(())
     }
 
@@ -343,9 +344,14 @@ impl Sandbox {
             }
             Some(question @ (Frame::Usage | Frame::Changes | Frame::Init | Frame::Group(_))) => {
                 if let Some(socket) = fds.next() {
-                    self.answer(question, &socket);
+                    // Once its process has ended, nobody waits for this.
+                    if self.evidence.ended.is_none() {
+                        self.answer(question, &socket);
+                    }
                     discard(socket);
                 }
+                fds.for_each(discard);
+                return Ok(Received::Question);
             }
             Some(Frame::Refused(Refusal { step, path, errno, said })) => {
                 let path = Path::new(OsStr::from_bytes(path));
@@ -431,7 +437,11 @@ enum Heard {
 /// What came over the report socket at a time.
 enum Received {
     Report,
-    LastReport { stays: bool },
+    /// One whose answer may take time. The clock is looked at before the next.
+    Question,
+    LastReport {
+        stays: bool,
+    },
     Nothing,
     End,
 }

@@ -4,6 +4,7 @@
 //! its view of the system makes no difference, nor does its end. How the tmpfs is laid out,
 //! [`build`](super::build) says.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,12 +22,18 @@ use crate::frame::changes::Change;
 use crate::rootfs::build::{COPY, LAYERS};
 use crate::sys;
 
+/// The most bytes that all paths have together which are looked at: many times those of a large source tree. It bounds the memory and the
+/// time that a test costs this process whose directories are deep: each has the names of all above it in its path.
+const PATHS_MAX: usize = 64 << 20;
+
 /// The copy of a sandbox.
 #[derive(Debug)]
 pub(crate) struct Tree {
     tmpfs: OwnedFd,
     /// What was there before the test began: what the set-up has made.
     before: BTreeMap<PathBuf, Entry>,
+    /// How many bytes of paths may still be looked at.
+    room: Cell<usize>,
 }
 
 /// A file, directory or the like, as far as a change would show.
@@ -72,7 +79,7 @@ impl Entry {
 impl Tree {
     /// Takes note of what there is in `tmpfs`.
     pub(crate) fn new(tmpfs: OwnedFd) -> nix::Result<Self> {
-        let mut tree = Self { tmpfs, before: BTreeMap::new() };
+        let mut tree = Self { tmpfs, before: BTreeMap::new(), room: Cell::new(PATHS_MAX) };
         tree.before = tree.walk(Path::new(COPY))?;
         for layer in tree.layers()? {
             tree.before.extend(tree.walk(&layer.join("upper"))?);
@@ -83,6 +90,7 @@ impl Tree {
     /// What has changed since, in the order of the paths. What this user may not list is left out: below directories of other
     /// users, that is, and below those that the test has made so.
     pub(crate) fn changes(&self) -> io::Result<Vec<Change>> {
+        self.room.set(PATHS_MAX);
         let mut changes = self.changes_of_skeleton()?;
         for layer in self.layers()? {
             match self.layer(&layer) {
@@ -158,6 +166,8 @@ impl Tree {
             Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR) => return Ok(BTreeMap::new()),
             names => names?,
         };
+        let paths = names.iter().map(|name| directory.as_os_str().len() + name.as_os_str().len()).sum();
+        self.room.set(self.room.get().checked_sub(paths).ok_or(Errno::EOVERFLOW)?);
         let directory = self.open(directory, OFlag::O_PATH)?;
         let entry = |name: PathBuf| {
             let stat = sys::stat(&directory, &name).ok()?;
