@@ -535,6 +535,48 @@ fn sends_nothing_to_every_descriptor() {
     }
 }
 
+/// Writes reports, as belljar's own processes do.
+fn report(frames: &[&[u8]]) {
+    for number in 3..1024 {
+        for frame in frames {
+            let _ = send(number, &[b"\xbeJar", *frame].concat(), MsgFlags::empty());
+        }
+    }
+}
+
+/// That the body has returned, and that it has panicked with something that is no text.
+const RETURNED: &[u8] = &[3, 0, 0];
+const PANICKED: &[u8] = &[3, 1, 0];
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn reports_the_end_of_its_process() {
+    let ended = [&[6, 0, 0, 0, 0], &90_i32.to_ne_bytes()[..], &[0; 8]].concat();
+    report(&[RETURNED, &ended]);
+    process::exit(3);
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+fn reports_a_return_and_panics() {
+    report(&[RETURNED]);
+    panic!("on purpose");
+}
+
+#[isolated]
+#[ignore = "run by verdicts"]
+#[should_panic]
+fn reports_a_panic_and_returns() {
+    report(&[PANICKED]);
+}
+
+#[isolated(unsupported = "skip")]
+#[ignore = "run by verdicts"]
+fn reports_a_refusal_and_returns() {
+    // Of new namespaces, with EPERM.
+    report(&[&[&[1, 12], &1_i32.to_ne_bytes()[..], &[0; 2]].concat()]);
+}
+
 #[isolated]
 #[ignore = "run by verdicts"]
 fn writes_a_byte_to_every_descriptor() {

@@ -171,7 +171,8 @@ impl<'a> Frame<'a> {
             (1, [step, e0, e1, e2, e3, l0, l1, texts @ ..]) => {
                 let step = *Step::ALL.get(usize::from(*step))?;
                 let errno = Errno::from_raw(i32::from_ne_bytes([*e0, *e1, *e2, *e3]));
-                let (path, said) = texts.split_at_checked(u16::from_ne_bytes([*l0, *l1]).into())?;
+                let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
+                let (path, said) = texts.split_at_checked(length).filter(|_| length <= PATH_MAX)?;
                 Some(Self::Refused(Refusal { step, path, errno, said }))
             }
             (2, text) => Some(Self::PanicText(text)),
@@ -189,9 +190,9 @@ impl<'a> Frame<'a> {
             (6, [kind, core, execed, stays, n0, n1, n2, n3, cpu @ ..]) => {
                 let number = i32::from_ne_bytes([*n0, *n1, *n2, *n3]);
                 let cpu = u64::from_ne_bytes(cpu.try_into().ok()?);
-                let end = match kind {
-                    0 => End::Exited(number),
-                    1 => End::Killed { signal: number, core: flag(*core)? },
+                let end = match (kind, flag(*core)?) {
+                    (0, false) => End::Exited(number),
+                    (1, core) => End::Killed { signal: number, core },
                     _ => return None,
                 };
                 Some(Self::Ended { end, execed: flag(*execed)?, stays: flag(*stays)?, cpu })

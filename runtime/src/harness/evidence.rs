@@ -60,6 +60,14 @@ pub(crate) struct Evidence {
     pub(crate) watching_failed: Option<Errno>,
 }
 
+impl Evidence {
+    /// Counts a message of so many bytes that is no report.
+    pub(super) fn throw_away(&mut self, bytes: usize) {
+        let rubbish = self.rubbish.get_or_insert_default();
+        *rubbish = rubbish.saturating_add(bytes);
+    }
+}
+
 /// The process that had most memory at a time.
 #[derive(Debug)]
 pub(crate) struct Largest {

@@ -2,6 +2,10 @@
 //!
 //! A test passes only if its body returned, said so, and its process then ended cleanly. Nothing is inferred from
 //! silence: all that is not a pass by that rule is a failure with its own message.
+//!
+//! The body's word comes from its own process, so that a body can forge it. How that process ended is init's word, and the kernel says
+//! who has sent it. So a forger must end the process as belljar does, or send a message in the name of init, as root may. Nobody does that
+//! by accident.
 
 use nix::errno::Errno;
 
@@ -53,10 +57,12 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
     if let (Some(makers), Some(timeout)) = (&evidence.unanswered, settings().timeout_of(test.timeout)) {
         return Ok(Verdict::Failed(words::unanswered(name, timeout, test.timeout.is_some(), makers)));
     }
-    if let Some(refusal) = &evidence.refused {
-        return Err(refused(&test.spec, refusal));
+    match (&evidence.refused, evidence.rubbish) {
+        (Some(refusal), None) => Err(refused(&test.spec, refusal)),
+        // Not all that was said of it can be true, so that this is not taken for a reason to skip it.
+        (Some(_), Some(bytes)) => Ok(Verdict::Failed(words::rubbish(name, bytes))),
+        (None, _) => Ok(judge_run(name, evidence)),
     }
-    Ok(judge_run(name, evidence))
 }
 
 /// Why a test did not run, a step of whose set-up has failed.

@@ -26,18 +26,21 @@ use crate::cgroup::{self, Cgroup, Joining, Trouble};
 use crate::frame::address;
 use crate::frame::changes::Change;
 use crate::frame::refusal::OwnedRefusal;
-use crate::frame::{FRAME_MAX, Frame, Refusal};
+use crate::frame::{FRAME_MAX, Frame, Outcome, Refusal};
 use crate::proc::pid_of;
 use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
 use crate::sandbox::Channel;
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
-use crate::sys;
+use crate::sys::{self, Message};
 use crate::zygote::{Zygote, is_ending};
 
 /// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
 const MEMORY_CHECK: Duration = Duration::from_millis(20);
+
+/// The most bytes of a panic's text that are kept: many times what anybody reads.
+const PANIC_TEXT_MAX: usize = 64 << 20;
 
 /// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
 const FRAMES_A_TURN: usize = 64;
@@ -61,6 +64,8 @@ pub(super) struct Sandbox {
     life: Option<Life>,
     /// Its init, once that is born.
     init: Option<OwnedFd>,
+    /// The process that has told of the birth: init itself, as the kernel knows the sender of a message.
+    teller: Option<i32>,
     /// The copy that is its root, if that is one, once it is made.
     copy: Option<nix::Result<Tree>>,
     /// The test that it is to run when it is ready for it.
@@ -89,8 +94,21 @@ impl Sandbox {
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
         let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
-        let (init, copy, waiting, evidence) = (None, None, None, Evidence::default());
-        Ok(Self { report, stdout, stderr, cgroup, has_process_limit, spec, life, init, copy, waiting, evidence })
+        let (init, teller, copy, waiting, evidence) = (None, None, None, None, Evidence::default());
+        Ok(Self {
+            report,
+            stdout,
+            stderr,
+            cgroup,
+            has_process_limit,
+            spec,
+            life,
+            init,
+            teller,
+            copy,
+            waiting,
+            evidence,
+        })
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
@@ -327,19 +345,25 @@ impl Sandbox {
     /// Takes one report, if there is one.
     fn receive(&mut self) -> nix::Result<Received> {
         let mut buffer = [0; FRAME_MAX];
-        let message = match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(Some(message)) => message,
-            Ok(None) => return Ok(Received::End),
-            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
-            Err(errno) => return Err(errno),
-        };
+        match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(Some(message)) => self.take(&buffer, message),
+            Ok(None) => Ok(Received::End),
+            Err(Errno::EAGAIN) => Ok(Received::Nothing),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Takes the report that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
+    fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Received> {
+        let is_of_init = message.sender == self.teller;
         let mut fds = message.fds.into_iter();
         match buffer.get(..message.length).and_then(Frame::decode) {
             // Without the descriptor, this process could not end the sandbox. So no test is handed over.
             Some(Frame::Born) if self.init.is_none() => {
                 self.init = Some(fds.next().ok_or(Errno::EMFILE)?);
+                self.teller = message.sender;
             }
-            Some(Frame::Copied) if self.copy.is_none() && self.spec.has_copy() => {
+            Some(Frame::Copied) if is_of_init && self.copy.is_none() && self.spec.has_copy() => {
                 self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
             }
             Some(question @ (Frame::Usage | Frame::Changes | Frame::Init | Frame::Group(_))) => {
@@ -353,22 +377,27 @@ impl Sandbox {
                 fds.for_each(discard);
                 return Ok(Received::Question);
             }
-            Some(Frame::Refused(Refusal { step, path, errno, said })) => {
+            Some(Frame::Refused(Refusal { step, path, errno, said }))
+                if is_of_init || self.evidence.outcome.is_none() =>
+            {
                 let path = Path::new(OsStr::from_bytes(path));
                 let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
                 let path = path.to_string_lossy().into_owned();
                 let said = String::from_utf8_lossy(said).into_owned();
                 self.evidence.refused = Some(OwnedRefusal { step, path, errno, said });
             }
-            Some(Frame::PanicText(text)) => self.evidence.panic_text.extend_from_slice(text),
-            Some(Frame::Finished(outcome)) => self.evidence.outcome = Some(outcome),
+            Some(Frame::PanicText(text)) => {
+                let room = PANIC_TEXT_MAX.saturating_sub(self.evidence.panic_text.len());
+                self.evidence.panic_text.extend_from_slice(&text[..text.len().min(room)]);
+            }
+            Some(Frame::Finished(outcome)) if self.may_have_finished(outcome) => self.evidence.outcome = Some(outcome),
             Some(Frame::Exiting) => self.evidence.exiting = true,
             Some(Frame::Fault(fault)) => self.evidence.fault = Some(fault),
-            Some(Frame::Largest { bytes, had_children, name }) => {
+            Some(Frame::Largest { bytes, had_children, name }) if is_of_init => {
                 let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
                 self.evidence.largest = Some(Largest { bytes, name, had_children });
             }
-            Some(Frame::Ended { end, execed, stays, cpu }) => {
+            Some(Frame::Ended { end, execed, stays, cpu }) if is_of_init => {
                 // What is left has a part in it that will never be known.
                 let cpu = (!stays).then(|| Duration::from_micros(cpu));
                 self.evidence.ended = Some(Ended { end, execed, cpu });
@@ -376,17 +405,27 @@ impl Sandbox {
             }
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
-                    self.add_rubbish(message.length);
+                    self.evidence.throw_away(message.length);
                 }
             }
-            Some(Frame::Born | Frame::Copied) | None => self.add_rubbish(message.length),
+            Some(
+                Frame::Born
+                | Frame::Copied
+                | Frame::Refused(_)
+                | Frame::Finished(_)
+                | Frame::Largest { .. }
+                | Frame::Ended { .. },
+            )
+            | None => self.evidence.throw_away(message.length),
         }
         fds.for_each(discard);
         Ok(Received::Report)
     }
 
-    fn add_rubbish(&mut self, bytes: usize) {
-        *self.evidence.rubbish.get_or_insert_default() += bytes;
+    /// Whether this does not contradict what has been told: a body that could not begin has no end, and another has one. Where panics
+    /// abort, two of its threads may tell the same.
+    fn may_have_finished(&self, outcome: Outcome) -> bool {
+        self.evidence.refused.is_none() && self.evidence.outcome.is_none_or(|first| first == outcome)
     }
 
     /// Answers a question of the test, which waits at the other end of a socket.

@@ -336,7 +336,7 @@ impl Life {
 
     /// Takes down what the sandbox tells. `false` if that is more than any has to tell.
     pub(super) fn mark(&mut self, moment: Moment, at: u64, path: &[u8]) -> bool {
-        self.told_bytes += size_of::<(Moment, u64)>() + path.len();
+        self.told_bytes = self.told_bytes.saturating_add(size_of::<(Moment, u64)>() + path.len());
         let fits = self.told_bytes <= TOLD_MAX;
         if fits {
             self.moments.push((moment, at, String::from_utf8_lossy(path).into_owned()));

@@ -89,6 +89,8 @@ pub(crate) struct Message {
     pub(crate) length: usize,
     /// The descriptors that came with it.
     pub(crate) fds: Vec<OwnedFd>,
+    /// The process that has sent it, if the socket has SO_PASSCRED: 0 for one that this pid namespace does not know.
+    pub(crate) sender: Option<i32>,
 }
 
 /// Room for the descriptors and the credentials that come with a message, aligned as cmsg(3) asks for.
@@ -124,7 +126,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags
             Err(Errno::EINTR | Errno::ECONNRESET) => continue,
             length => length? as usize,
         };
-        let mut fds = Vec::new();
+        let (mut fds, mut sender) = (Vec::new(), None);
         let mut is_message = length > 0;
         // SAFETY: the kernel has filled in `header` and what it refers to, and both are still there.
         let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
@@ -142,11 +144,15 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags
                     fds.push(unsafe { OwnedFd::from_raw_fd(data.add(at).read_unaligned()) });
                 }
             }
+            if (cmsg_level, cmsg_type) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+                // SAFETY: this kind of message is a `ucred`.
+                sender = Some(unsafe { libc::CMSG_DATA(next).cast::<libc::ucred>().read_unaligned() }.pid);
+            }
             // SAFETY: `next` is one of the control messages of `header`.
             next = unsafe { libc::CMSG_NXTHDR(&raw const header, next) };
         }
         if is_message || has_ended {
-            return Ok(is_message.then_some(Message { length, fds }));
+            return Ok(is_message.then_some(Message { length, fds, sender }));
         }
         // The kernel looks for a message first, and then whether the other side has ended. A message that came in between is
         // still there, and after the end no other comes.
