@@ -59,7 +59,7 @@ struct Probe {
     device: Option<&'static str>,
 }
 
-const PLAIN: Spec = Spec {
+pub(super) const PLAIN: Spec = Spec {
     net: true,
     mount: true,
     root: Root::Tmpfs,

@@ -268,6 +268,8 @@ impl Sandbox {
                 Received::End => return Ok(Heard::Closed),
             }
         }
+        // There need not be more: it may wait for its test.
+        let _ = self.hand_over();
         Ok(Heard::More)
     }
 
@@ -490,4 +492,53 @@ fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, theirs))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::getpid;
+
+    use super::*;
+    use crate::frame::Buffer;
+    use crate::harness::doctor::PLAIN;
+    use crate::sandbox::send;
+
+    static TEST: Test = Test {
+        name: "a::test",
+        arguments: "",
+        spec: PLAIN,
+        timeout: None,
+        skip_unsupported: false,
+        should_panic: None,
+        body: || 0,
+    };
+
+    /// A trace has many reports before the test, and they may come at once.
+    #[test]
+    fn a_test_is_handed_over_after_as_many_reports_as_are_read_at_once() {
+        let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+        let (report, theirs) = sockets.expect("socketpair");
+        let stream = |new: fn(OwnedFd) -> Stream| new(output_pipe().expect("pipe").0);
+        let mut sandbox = Sandbox {
+            report,
+            stdout: stream(Stream::stdout),
+            stderr: stream(Stream::stderr),
+            cgroup: Cgroup::default(),
+            has_process_limit: false,
+            spec: &TEST.spec,
+            life: None,
+            init: None,
+            teller: None,
+            copy: None,
+            waiting: Some(&TEST),
+            evidence: Evidence::default(),
+        };
+        let pidfd = sys::pidfd_of(getpid()).expect("pidfd");
+        sys::send_with_fds(theirs.as_fd(), Frame::Born.encode(&mut Buffer::new()), &[pidfd.as_raw_fd()]).expect("send");
+        (1..FRAMES_A_TURN).for_each(|_| send(theirs.as_fd(), &Frame::Exiting).expect("send"));
+        assert!(matches!(sandbox.take_reports(), Ok(Heard::More)));
+        let mut message = [0; 16];
+        let received = sys::receive(theirs.as_fd(), &mut message, MsgFlags::MSG_DONTWAIT).expect("a message");
+        assert_eq!(&message[..received.expect("a message").length], address::encode(&TEST));
+    }
 }
