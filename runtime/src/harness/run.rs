@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::panic::{panic_any, resume_unwind};
 use std::sync::{LazyLock, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -197,6 +197,7 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
 
 /// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidence), NoSandbox> {
+    let started = Instant::now();
     let mut turn = Turn::take(zygote);
     let mut is_anew = false;
     loop {
@@ -220,10 +221,18 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidenc
             turn = turn.take_another(zygote);
             continue;
         }
+        if errno == Some(Errno::ETOOMANYREFS) && started.elapsed() < ON_THE_WAY {
+            drop(ran);
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        }
         let (sandbox, evidence) = ran?;
         return Ok((Over { sandbox, _turn: turn }, evidence));
     }
 }
+
+/// How long descriptors may be on their way that other processes of this user have sent. The kernel counts those of all together.
+const ON_THE_WAY: Duration = Duration::from_secs(10);
 
 /// Whether a step starts a process or a thread.
 fn starts_one(step: Step) -> bool {
