@@ -1,46 +1,38 @@
 //! A sandbox, as the test binary holds it: two pipes, a socket, and a descriptor for its init.
 
-use std::ffi::OsStr;
+mod reports;
+
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::PassCred;
-use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
 use nix::unistd::pipe2;
 
-use super::answers::{self, discard};
-use super::evidence::{Ended, Evidence, Largest};
-use super::keep_failed;
-use super::output::Stream;
-use super::processes::{self, Process};
-use super::time::{Time, wait};
-use super::trace::{self, Life};
 use crate::cgroup::{self, Cgroup, Joining, Trouble};
 use crate::frame::address;
 use crate::frame::changes::Change;
-use crate::frame::refusal::OwnedRefusal;
-use crate::frame::{FRAME_MAX, Frame, Outcome, Refusal};
+use crate::harness::evidence::Evidence;
+use crate::harness::keep_failed;
+use crate::harness::output::Stream;
+use crate::harness::processes::{self, Process};
+use crate::harness::time::{Time, wait};
+use crate::harness::trace::{self, Life};
 use crate::proc::pid_of;
-use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
 use crate::sandbox::Channel;
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
-use crate::sys::{self, Message};
+use crate::sys::{self};
 use crate::zygote::{Zygote, is_ending};
 
 /// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
 const MEMORY_CHECK: Duration = Duration::from_millis(20);
-
-/// The most bytes of a panic's text that are kept: many times what anybody reads.
-const PANIC_TEXT_MAX: usize = 64 << 20;
 
 /// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
 const FRAMES_A_TURN: usize = 64;
@@ -49,11 +41,11 @@ const FRAMES_A_TURN: usize = 64;
 static OUTDATED: AtomicU32 = AtomicU32::new(0);
 
 /// Has the zygote plan all sandboxes to come anew.
-pub(super) fn plan_anew() {
+pub(in crate::harness) fn plan_anew() {
     OUTDATED.fetch_add(1, Ordering::Relaxed);
 }
 
-pub(super) struct Sandbox {
+pub(in crate::harness) struct Sandbox {
     report: OwnedFd,
     stdout: Stream,
     stderr: Stream,
@@ -75,7 +67,11 @@ pub(super) struct Sandbox {
 
 impl Sandbox {
     /// Asks the zygote for a sandbox, which is made while the caller goes on. Fails if there is no room for the request before the `deadline`.
-    pub(super) fn request(zygote: &Zygote, spec: &'static Spec, deadline: Option<Instant>) -> Result<Self, NoSandbox> {
+    pub(in crate::harness) fn request(
+        zygote: &Zygote,
+        spec: &'static Spec,
+        deadline: Option<Instant>,
+    ) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
         processes::reserve()?;
@@ -112,7 +108,7 @@ impl Sandbox {
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
-    pub(super) fn begin(&mut self, test: &'static Test) -> nix::Result<()> {
+    pub(in crate::harness) fn begin(&mut self, test: &'static Test) -> nix::Result<()> {
         let _span = trace::span("hand the test over");
         if let Some(life) = &mut self.life {
             life.begin(test);
@@ -136,7 +132,7 @@ impl Sandbox {
     }
 
     /// What the test has changed in the copy that is its root; nothing if that is none.
-    pub(super) fn changes(&self) -> io::Result<Vec<Change>> {
+    pub(in crate::harness) fn changes(&self) -> io::Result<Vec<Change>> {
         match &self.copy {
             Some(Ok(tree)) => tree.changes(),
             Some(Err(errno)) => Err((*errno).into()),
@@ -145,7 +141,7 @@ impl Sandbox {
     }
 
     /// Follows the test to its end, and returns all that became known. Fails if no test was handed over.
-    pub(super) fn follow(
+    pub(in crate::harness) fn follow(
         &mut self,
         test: &Test,
         zygote: &Zygote,
@@ -186,7 +182,7 @@ impl Sandbox {
     }
 
     /// Whether the sandbox's output ended in the middle of a line.
-    pub(super) fn is_mid_line(&self) -> bool {
+    pub(in crate::harness) fn is_mid_line(&self) -> bool {
         self.stdout.is_mid_line() || self.stderr.is_mid_line()
     }
 
@@ -343,108 +339,11 @@ impl Sandbox {
     fn init_pid(&self) -> Option<u32> {
         self.init.as_ref().and_then(|init| pid_of(init.as_fd()))
     }
-
-    /// Takes one report, if there is one.
-    fn receive(&mut self) -> nix::Result<Received> {
-        let mut buffer = [0; FRAME_MAX];
-        match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(Some(message)) => self.take(&buffer, message),
-            Ok(None) => Ok(Received::End),
-            Err(Errno::EAGAIN) => Ok(Received::Nothing),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// Takes the report that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
-    fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Received> {
-        let is_of_init = message.sender == self.teller;
-        let mut fds = message.fds.into_iter();
-        match buffer.get(..message.length).and_then(Frame::decode) {
-            // Without the descriptor, this process could not end the sandbox. So no test is handed over.
-            Some(Frame::Born) if self.init.is_none() => {
-                self.init = Some(fds.next().ok_or(Errno::EMFILE)?);
-                self.teller = message.sender;
-            }
-            Some(Frame::Copied) if is_of_init && self.copy.is_none() && self.spec.has_copy() => {
-                self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
-            }
-            Some(question @ (Frame::Usage | Frame::Changes | Frame::Init | Frame::Group(_))) => {
-                if let Some(socket) = fds.next() {
-                    // Once its process has ended, nobody waits for this.
-                    if self.evidence.ended.is_none() {
-                        self.answer(question, &socket);
-                    }
-                    discard(socket);
-                }
-                fds.for_each(discard);
-                return Ok(Received::Question);
-            }
-            Some(Frame::Refused(Refusal { step, path, errno, said }))
-                if is_of_init || self.evidence.outcome.is_none() =>
-            {
-                let path = Path::new(OsStr::from_bytes(path));
-                let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
-                let path = path.to_string_lossy().into_owned();
-                let said = String::from_utf8_lossy(said).into_owned();
-                self.evidence.refused = Some(OwnedRefusal { step, path, errno, said });
-            }
-            Some(Frame::PanicText(text)) => {
-                let room = PANIC_TEXT_MAX.saturating_sub(self.evidence.panic_text.len());
-                self.evidence.panic_text.extend_from_slice(&text[..text.len().min(room)]);
-            }
-            Some(Frame::Finished(outcome)) if self.may_have_finished(outcome) => self.evidence.outcome = Some(outcome),
-            Some(Frame::Exiting) => self.evidence.exiting = true,
-            Some(Frame::Fault(fault)) => self.evidence.fault = Some(fault),
-            Some(Frame::Largest { bytes, had_children, name }) if is_of_init => {
-                let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
-                self.evidence.largest = Some(Largest { bytes, name, had_children });
-            }
-            Some(Frame::Ended { end, execed, stays, cpu }) if is_of_init => {
-                // What is left has a part in it that will never be known.
-                let cpu = (!stays).then(|| Duration::from_micros(cpu));
-                self.evidence.ended = Some(Ended { end, execed, cpu });
-                return Ok(Received::LastReport { stays });
-            }
-            Some(Frame::Mark { moment, at, path }) => {
-                if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
-                    self.evidence.throw_away(message.length);
-                }
-            }
-            Some(
-                Frame::Born
-                | Frame::Copied
-                | Frame::Refused(_)
-                | Frame::Finished(_)
-                | Frame::Largest { .. }
-                | Frame::Ended { .. },
-            )
-            | None => self.evidence.throw_away(message.length),
-        }
-        fds.for_each(discard);
-        Ok(Received::Report)
-    }
-
-    /// Whether this does not contradict what has been told: a body that could not begin has no end, and another has one. Where panics
-    /// abort, two of its threads may tell the same.
-    fn may_have_finished(&self, outcome: Outcome) -> bool {
-        self.evidence.refused.is_none() && self.evidence.outcome.is_none_or(|first| first == outcome)
-    }
-
-    /// Answers a question of the test, which waits at the other end of a socket.
-    fn answer(&mut self, question: Frame<'_>, socket: &OwnedFd) {
-        match question {
-            Frame::Usage => answers::tell(socket, &self.cgroup.usage().encode()),
-            Frame::Init => answers::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
-            Frame::Changes => answers::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
-            Frame::Group(name) => answers::hand_group(socket, name, &mut self.cgroup),
-            _ => {}
-        }
-    }
 }
 
 /// Why a sandbox could not even be asked for.
 #[derive(Debug)]
-pub(super) enum NoSandbox {
+pub(in crate::harness) enum NoSandbox {
     /// It has limits, and there can be no cgroup for them.
     Cgroup(Trouble),
     /// The way to the zygote.
@@ -496,10 +395,11 @@ fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::MsgFlags;
     use nix::unistd::getpid;
 
     use super::*;
-    use crate::frame::Buffer;
+    use crate::frame::{Buffer, Frame};
     use crate::harness::doctor::PLAIN;
     use crate::sandbox::send;
 

@@ -1,0 +1,122 @@
+//! What a sandbox tells over its report socket, and what a body asks there.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
+
+use crate::frame::refusal::OwnedRefusal;
+use crate::frame::{FRAME_MAX, Frame, Outcome, Refusal};
+use crate::harness::answers::{self, discard};
+use crate::harness::evidence::{Ended, Largest};
+use crate::rootfs::build::COPY;
+use crate::rootfs::diff::Tree;
+use crate::sys::{self, Message};
+
+use super::{Received, Sandbox};
+
+/// The most bytes of a panic's text that are kept: many times what anybody reads.
+const PANIC_TEXT_MAX: usize = 64 << 20;
+
+impl Sandbox {
+    /// Takes one report, if there is one.
+    pub(super) fn receive(&mut self) -> nix::Result<Received> {
+        let mut buffer = [0; FRAME_MAX];
+        match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(Some(message)) => self.take(&buffer, message),
+            Ok(None) => Ok(Received::End),
+            Err(Errno::EAGAIN) => Ok(Received::Nothing),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Takes the report that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
+    fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Received> {
+        let is_of_init = message.sender == self.teller;
+        let mut fds = message.fds.into_iter();
+        match buffer.get(..message.length).and_then(Frame::decode) {
+            // Without the descriptor, this process could not end the sandbox. So no test is handed over.
+            Some(Frame::Born) if self.init.is_none() => {
+                self.init = Some(fds.next().ok_or(Errno::EMFILE)?);
+                self.teller = message.sender;
+            }
+            Some(Frame::Copied) if is_of_init && self.copy.is_none() && self.spec.has_copy() => {
+                self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
+            }
+            Some(question @ (Frame::Usage | Frame::Changes | Frame::Init | Frame::Group(_))) => {
+                if let Some(socket) = fds.next() {
+                    // Once its process has ended, nobody waits for this.
+                    if self.evidence.ended.is_none() {
+                        self.answer(question, &socket);
+                    }
+                    discard(socket);
+                }
+                fds.for_each(discard);
+                return Ok(Received::Question);
+            }
+            Some(Frame::Refused(Refusal { step, path, errno, said }))
+                if is_of_init || self.evidence.outcome.is_none() =>
+            {
+                let path = Path::new(OsStr::from_bytes(path));
+                let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
+                let path = path.to_string_lossy().into_owned();
+                let said = String::from_utf8_lossy(said).into_owned();
+                self.evidence.refused = Some(OwnedRefusal { step, path, errno, said });
+            }
+            Some(Frame::PanicText(text)) => {
+                let room = PANIC_TEXT_MAX.saturating_sub(self.evidence.panic_text.len());
+                self.evidence.panic_text.extend_from_slice(&text[..text.len().min(room)]);
+            }
+            Some(Frame::Finished(outcome)) if self.may_have_finished(outcome) => self.evidence.outcome = Some(outcome),
+            Some(Frame::Exiting) => self.evidence.exiting = true,
+            Some(Frame::Fault(fault)) => self.evidence.fault = Some(fault),
+            Some(Frame::Largest { bytes, had_children, name }) if is_of_init => {
+                let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
+                self.evidence.largest = Some(Largest { bytes, name, had_children });
+            }
+            Some(Frame::Ended { end, execed, stays, cpu }) if is_of_init => {
+                // What is left has a part in it that will never be known.
+                let cpu = (!stays).then(|| Duration::from_micros(cpu));
+                self.evidence.ended = Some(Ended { end, execed, cpu });
+                return Ok(Received::LastReport { stays });
+            }
+            Some(Frame::Mark { moment, at, path }) => {
+                if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
+                    self.evidence.throw_away(message.length);
+                }
+            }
+            Some(
+                Frame::Born
+                | Frame::Copied
+                | Frame::Refused(_)
+                | Frame::Finished(_)
+                | Frame::Largest { .. }
+                | Frame::Ended { .. },
+            )
+            | None => self.evidence.throw_away(message.length),
+        }
+        fds.for_each(discard);
+        Ok(Received::Report)
+    }
+
+    /// Whether this does not contradict what has been told: a body that could not begin has no end, and another has one. Where panics
+    /// abort, two of its threads may tell the same.
+    fn may_have_finished(&self, outcome: Outcome) -> bool {
+        self.evidence.refused.is_none() && self.evidence.outcome.is_none_or(|first| first == outcome)
+    }
+
+    /// Answers a question of the test, which waits at the other end of a socket.
+    fn answer(&mut self, question: Frame<'_>, socket: &OwnedFd) {
+        match question {
+            Frame::Usage => answers::tell(socket, &self.cgroup.usage().encode()),
+            Frame::Init => answers::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
+            Frame::Changes => answers::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
+            Frame::Group(name) => answers::hand_group(socket, name, &mut self.cgroup),
+            _ => {}
+        }
+    }
+}
