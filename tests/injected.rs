@@ -468,3 +468,26 @@ fn another_sandbox_is_found() {
         assert!(check(&calls[0], EPERM, &run, &less).is_err(), "{}", whole[at]);
     }
 }
+
+// ---- What comes first ----
+
+/// From its first call on, init ends with the template: also where it then tells what it does when.
+#[test]
+fn init_ties_its_life_to_the_template_first() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let trace = directory.path().join("trace.json");
+    for environment in [&[][..], &[("BELLJAR_TRACE", &*trace)]] {
+        let mut command = this_binary();
+        command.args(["--exact", "victim", "--ignored", "--show-output", "--test-threads=1"]);
+        command.envs(environment.iter().copied());
+        let mut first = None;
+        let run = run_supervised(command, "victim", Calls::AllBut(&[]), |asked| {
+            if asked.role == Some(Role::Init) {
+                first.get_or_insert((asked.number, asked.arguments[0], asked.arguments[1]));
+            }
+            Answer::Made
+        });
+        assert!(run.as_ref().is_ok_and(Run::passed), "{:?}", run.map(|run| run.output));
+        assert_eq!(first, Some((libc::SYS_prctl, libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64)));
+    }
+}

@@ -33,8 +33,10 @@ const REPORT_FD: RawFd = 255;
 
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
 pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
+    // Before all else: whatever happens to this process from now on, it ends with the template.
+    let tied = set_pdeathsig(Signal::SIGKILL);
     record(Moment::Begins, c"");
-    let begun = live_no_longer_than(birth.template)
+    let begun = live_no_longer_than(birth.template, tied)
         .and_then(|()| tell_of_birth(birth))
         .and_then(|()| join_cgroup(birth))
         .and_then(|()| map_ids_of(birth))
@@ -175,19 +177,19 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
     Ok(report)
 }
 
-/// Has this process killed when the template ends, and makes it the leader of a session. If the template has ended already, so does
-/// this process.
+/// Makes this process, which is `tied` to the template's life, the leader of a session. If the template has ended already, so does this
+/// process.
 ///
 /// The order matters. If the template ends before prctl(2), no signal comes; setsid(2) then waits for the lock under which
 /// the kernel ends processes, so that the template's descriptor says so for certain.
-fn live_no_longer_than(template: BorrowedFd<'_>) -> Result<(), Refused<'static>> {
-    let tie = || {
-        set_pdeathsig(Signal::SIGKILL)?;
+fn live_no_longer_than(template: BorrowedFd<'_>, tied: nix::Result<()>) -> Result<(), Refused<'static>> {
+    let look = || {
+        tied?;
         setsid()?;
         let mut fds = [PollFd::new(template, PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO)
     };
-    match tie().or_refuse(Step::Session, c"")? {
+    match look().or_refuse(Step::Session, c"")? {
         0 => Ok(()),
         // The test binary sees that for itself.
         _ => sys::exit_now(1),
