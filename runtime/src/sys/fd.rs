@@ -290,10 +290,13 @@ impl Drop for Locked {
 mod tests {
     use std::hint;
     use std::os::fd::AsFd as _;
-    use std::sync::{Barrier, Mutex};
-    use std::thread;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Barrier, Mutex, mpsc};
+    use std::{fs, thread};
 
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use nix::unistd::{getpid, gettid};
 
     use super::*;
 
@@ -327,5 +330,44 @@ mod tests {
             turn.wait();
             assert_eq!(lost, None);
         });
+    }
+
+    static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+    extern "C" fn handle(_: i32) {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_signal_ends_no_wait_for_a_lock() {
+        let path = std::env::temp_dir().join(format!("belljar-{}-lock", std::process::id()));
+        let open = || File::options().create(true).append(true).open(&path).expect("open");
+        // One that does not have system calls begin again.
+        let action = SigAction::new(SigHandler::Handler(handle), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler is async-signal-safe.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.expect("sigaction");
+        let first = Locked::new(open(), libc::LOCK_EX).expect("a lock");
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                tell.send(gettid()).expect("send");
+                Locked::new(open(), libc::LOCK_EX).is_ok()
+            });
+            let id = told.recv().expect("receive");
+            let stat = format!("/proc/self/task/{id}/stat");
+            let is_asleep = || fs::read(&stat).is_ok_and(|stat| crate::sys::contains(&stat, b") S "));
+            while !is_asleep() {
+                thread::yield_now();
+            }
+            // SAFETY: it takes integers.
+            let sent = unsafe { libc::syscall(libc::SYS_tgkill, getpid().as_raw(), id.as_raw(), libc::SIGUSR1) };
+            assert_eq!(sent, 0);
+            while HANDLED.load(Ordering::Relaxed) == 0 {
+                thread::yield_now();
+            }
+            drop(first);
+            assert!(second.join().expect("join"));
+        });
+        fs::remove_file(path).expect("remove");
     }
 }
