@@ -265,7 +265,7 @@ const KINDS: &[Kind] = &[
     kind((libc::SYS_symlinkat, "symlinkat"), INIT, Some(2), &[EPERM, EACCES, ENOSPC, EROFS], &["make a symbolic link"]),
     kind((libc::SYS_mknodat, "mknodat"), INIT, Some(1), &[EPERM, EACCES, ENOSPC, EROFS], &["write a file"]),
     kind((libc::SYS_capset, "capset"), TEST, None, &[EPERM], &["become the user"]),
-    kind((libc::SYS_madvise, "madvise"), TEST, None, &[EINVAL, ENOMEM], &["prepare the test's process"]),
+    kind((libc::SYS_madvise, "madvise"), BINARY, None, &[EINVAL, ENOMEM], &["fork the zygote"]),
     kind(
         (libc::SYS_sendmsg, "sendmsg"),
         INIT,

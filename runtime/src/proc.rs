@@ -13,6 +13,8 @@ use crate::sys::above_standard_streams;
 use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::sys;
+
 /// A line of proc_pid_stat(5).
 pub(crate) struct Stat<'t> {
     /// At most 15 bytes.
@@ -96,6 +98,16 @@ pub(crate) fn arguments() -> Vec<OsString> {
     line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
 }
 
+/// Whether this process has a library whose path has these words in it.
+pub(crate) fn has_library(words: &[u8]) -> bool {
+    fs::read("/proc/self/maps").is_ok_and(|maps| sys::contains(&maps, words))
+}
+
+/// Whether fakeroot(1) runs this program, so that the C library asks a daemon about files.
+pub(crate) fn has_fakeroot() -> bool {
+    env::var_os("FAKEROOTKEY").is_some() && has_library(b"/libfakeroot")
+}
+
 /// The process that made this one, or that took it over. 0 for one from elsewhere. `None` if it has ended.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     stat(&directory(pid), |stat| stat.parent())
@@ -108,7 +120,12 @@ pub(crate) fn name_of(pid: u32) -> Option<String> {
 
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
-    let info = text_of(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    pid_in(File::open(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?)
+}
+
+/// The same of what `/proc` tells of a pidfd.
+pub(crate) fn pid_in(info: impl Into<File>) -> Option<u32> {
+    let info = text_in(info.into()).ok()?;
     info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 

@@ -6,6 +6,9 @@
 use std::time::Duration;
 
 /// The host name inside, where a test asks for none.
+/// The home directory of a test to which the environment gives none, by an absolute path.
+pub(crate) const DEFAULT_HOME: &str = "/root";
+
 pub(crate) const DEFAULT_HOSTNAME: &str = "localhost";
 
 /// One isolated test.

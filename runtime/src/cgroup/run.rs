@@ -10,7 +10,6 @@ use std::{mem, process};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::utsname::uname;
-use nix::unistd::geteuid;
 
 use super::controller::{Controller, Trouble};
 use super::directory::{CGROUPS, Cgroup, Directory, Joining, Location, Tree};
@@ -23,7 +22,7 @@ use super::systemd;
 use crate::proc::pid_of;
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};
-use crate::sys::Locked;
+use crate::sys::{Locked, geteuid};
 
 /// How often it is tried to remove a directory whose sandboxes have ended: for a second in all.
 const TRIES: u32 = 13;

@@ -11,10 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use nix::unistd::geteuid;
-
 use crate::proc::text_of;
 use crate::sys;
+use crate::sys::geteuid;
 
 /// How long a manager may take to do it. It answers before it has.
 const PATIENCE: Duration = Duration::from_secs(10);

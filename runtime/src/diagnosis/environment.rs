@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use nix::sys::utsname::uname;
-use nix::unistd::geteuid;
 
-use crate::proc::{has_capability, hides_nothing, mount_points, status, text_of};
+use crate::proc::{has_capability, has_library, hides_nothing, mount_points, status, text_of};
+use crate::sys::geteuid;
 use crate::sys::probe::{self, Answer};
 
 /// See capabilities(7).
@@ -79,6 +79,8 @@ pub(crate) struct Surroundings {
     pub(crate) uid: u32,
     /// `Seccomp` in proc_pid_status(5).
     pub(crate) seccomp: Option<String>,
+    /// Whether this program runs under valgrind.
+    pub(crate) has_valgrind: bool,
     /// Whether this is root, and without the capability that mapping root takes since Linux 5.12.
     pub(crate) may_not_map_root: bool,
 }
@@ -93,7 +95,11 @@ impl Surroundings {
 impl Surroundings {
     pub(crate) fn look() -> Self {
         let masks = masks();
-        let filter = probe::clone_is_filtered()
+        let has_valgrind = has_library(b"/vgpreload_core-");
+        // Valgrind ends a program that makes the first call.
+        let filter = (!has_valgrind)
+            .then(probe::clone_is_filtered)
+            .flatten()
             .or_else(|| probe::unshare_is_filtered(libc::CLONE_NEWNS | libc::CLONE_NEWNET))
             .or_else(probe::mount_is_filtered);
         let security = security_context().and_then(|context| barrier_of(&context));
@@ -110,6 +116,7 @@ impl Surroundings {
             kernel: uname().map_or_else(|_| String::new(), |system| system.release().to_string_lossy().into_owned()),
             uid: geteuid().as_raw(),
             seccomp: status("Seccomp"),
+            has_valgrind,
             may_not_map_root: geteuid().is_root() && has_capability(CAP_SETFCAP) == Some(false),
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use nix::unistd::{Group, User, getegid, geteuid};
+use nix::unistd::{Group, User};
 
 use super::cause::Cause;
 use super::environment::{Barrier, Place, Surroundings, security_context};
@@ -20,7 +20,7 @@ use crate::rootfs::access::closed_above;
 use crate::rootfs::facts::all_ids_are_real;
 use crate::spec::{Ids, Spec};
 use crate::sys::probe::{self, Answer};
-use crate::sys::{End, errno_of};
+use crate::sys::{End, errno_of, getegid, geteuid};
 use crate::zygote::ids;
 
 /// See capabilities(7).
@@ -92,12 +92,18 @@ pub(crate) fn device(path: &str, errno: Errno) -> Cause {
 
 fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<Cause> {
     let refused = errno == Errno::EPERM || errno == Errno::EACCES;
+    if around.has_valgrind {
+        return Some(Cause::valgrind());
+    }
+    if step == Step::Zygote && proc::has_fakeroot() {
+        return Some(Cause::fakeroot());
+    }
     if let Some(answer) = filter_of(step).filter(|answer| answer.errno == errno) {
         return Some(Cause::barrier(&Barrier::Filter(Some(answer)), around));
     }
     // What needs `/proc` finds none, or the kernel does, which makes no second one where there is no first.
     if !around.has_proc && is_proc(path) {
-        return Some(Cause::no_proc());
+        return Some(if Path::new("/proc/stat").exists() { Cause::foreign_proc() } else { Cause::no_proc() });
     }
     match step {
         _ if matches!(errno, Errno::EMFILE | Errno::ETOOMANYREFS) => {

@@ -7,9 +7,10 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access, geteuid};
+use nix::unistd::{AccessFlags, access};
 
 use crate::spec::Ids;
+use crate::sys::geteuid;
 
 /// The first directory above `path` that is closed to root of a sandbox with these ids, if one is.
 pub(crate) fn closed_above(path: &Path, ids: Ids) -> Option<(PathBuf, Metadata)> {

@@ -9,10 +9,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use nix::unistd::{Gid, Uid, getegid, geteuid};
+use nix::unistd::{Gid, Uid};
 
 use crate::proc::text_of;
-use crate::spec::Spec;
+use crate::spec::{DEFAULT_HOME, Spec};
+use crate::sys::{getegid, geteuid};
 
 /// The host, as far as a rootfs depends on it.
 pub(crate) struct Facts {
@@ -47,7 +48,7 @@ const WRITABLE: [(&str, u32); 3] = [("HOME", 0o755), ("TMPDIR", 0o1777), ("XDG_R
 impl Facts {
     pub(crate) fn gather() -> Self {
         let uid = geteuid();
-        let home = directory("HOME").unwrap_or_else(|| PathBuf::from("/root"));
+        let home = directory("HOME").unwrap_or_else(|| DEFAULT_HOME.into());
         let or_in_home = |variable: &str, name: &str| directory(variable).unwrap_or_else(|| home.join(name));
         let mut toolchain = vec![or_in_home("RUSTUP_HOME", ".rustup"), or_in_home("CARGO_HOME", ".cargo")];
         // Cargo passes its own path: /toolchain/bin/cargo.
@@ -80,7 +81,7 @@ impl Facts {
 
     /// The home directory that the test has.
     pub(crate) fn home(&self, spec: &Spec) -> PathBuf {
-        self.writable(spec).next().map_or_else(|| "/root".into(), |(path, _)| path)
+        self.writable(spec).next().map_or_else(|| DEFAULT_HOME.into(), |(path, _)| path)
     }
 
     /// Directories that the environment of the test promises to be writable, with their modes; the home directory first.

@@ -28,7 +28,7 @@ use crate::frame::moments::{self, record};
 use crate::frame::refusal::{OrRefuse as _, Refused};
 use crate::frame::usage::{USAGE_SIZE, Usage};
 use crate::frame::{Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Step, UNREPORTED};
-use crate::spec::{Ids, Root, Spec, Test};
+use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, SingleThreaded};
 use crate::whereabouts::Whereabouts;
 
@@ -144,13 +144,12 @@ fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     if spec.mount && spec.root == Root::Tmpfs {
         // In that root there is nobody else whose home it could be.
-        let home = spec.variable("HOME").map_or_else(|| env::var_os("HOME"), |home| Some(home.into()));
-        if let Some(home) = home.map(PathBuf::from).filter(|home| home.is_absolute()) {
-            match chown(&home, Some(uid), Some(gid)) {
-                // In what is shown of the host, it is as it is.
-                Err(Errno::EROFS) => {}
-                result => result?,
-            }
+        let own = spec.variable("HOME").map_or_else(|| env::var_os("HOME"), |home| Some(home.into()));
+        let home = own.map(PathBuf::from).filter(|home| home.is_absolute()).unwrap_or_else(|| DEFAULT_HOME.into());
+        match chown(&home, Some(uid), Some(gid)) {
+            // What is shown of the host is as it is, and there, in the kernel's own, or below a file, there may be none.
+            Err(Errno::EROFS | Errno::EPERM | Errno::ENOENT | Errno::ENOTDIR) => {}
+            result => result?,
         }
     }
     setgroups(&[gid])?;

@@ -172,9 +172,14 @@ pub(crate) fn stat<P: NixPath + ?Sized>(directory: &OwnedFd, path: &P) -> nix::R
     Ok(stat)
 }
 
-/// Makes the standard stream `number` another name of `fd`. See dup2(2).
+/// Makes the standard stream `number` another name of `fd`, which stays open in an exec. See dup2(2).
 pub(crate) fn redirect(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
     debug_assert!((0..=2).contains(&number));
+    if fd.as_raw_fd() == number {
+        // If the stream was closed, it may be that one already.
+        // SAFETY: the command takes an integer.
+        return Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).map(drop);
+    }
     // SAFETY: the standard streams are owned by nobody: whoever writes to them finds what is there.
     Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }

@@ -14,6 +14,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Gid, Uid};
+
+// The first calls of these names had 16 bits.
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::{SYS_getegid as GETEGID, SYS_geteuid as GETEUID};
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+use libc::{SYS_getegid32 as GETEGID, SYS_geteuid32 as GETEUID};
 
 pub(crate) use fd::*;
 pub(crate) use mount::*;
@@ -42,6 +49,18 @@ pub(crate) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Who this process is, in the kernel's own words. The C library's may be another's, such as those of fakeroot(1).
+pub(crate) fn geteuid() -> Uid {
+    // SAFETY: it takes nothing, and never fails.
+    Uid::from_raw(unsafe { libc::syscall(GETEUID) } as libc::uid_t)
+}
+
+/// The same of its group.
+pub(crate) fn getegid() -> Gid {
+    // SAFETY: as above.
+    Gid::from_raw(unsafe { libc::syscall(GETEGID) } as libc::gid_t)
 }
 
 /// Random bytes, of the kernel's generator. See getrandom(2).

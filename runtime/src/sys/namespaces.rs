@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::Pid;
 
 use super::fd::close_from_but;
-use super::process::{clone, clone3, exit_now, kill, pidfd_of, wait_pidfd};
+use super::process::{clone, clone3, exit_now, is_marked_process, kill, pidfd_of, wait_pidfd};
 
 /// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {
@@ -68,8 +68,8 @@ pub(crate) struct Keeper {
     pidfd: OwnedFd,
     /// Whether it is the first of a pid namespace.
     is_init: bool,
-    /// Whose it is. A fork of that process must leave it alone.
-    owner: Pid,
+    /// Whose it is, and whether that one is marked. A fork of that process must leave it alone.
+    owner: (Pid, bool),
 }
 
 impl Keeper {
@@ -96,7 +96,7 @@ impl Keeper {
         };
         // SAFETY: the kernel has just made the descriptor.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        let keeper = Self { pid, pidfd, is_init: flags & libc::CLONE_NEWPID != 0, owner: Pid::this() };
+        let keeper = Self { pid, pidfd, is_init: flags & libc::CLONE_NEWPID != 0, owner: own() };
         drop(tell);
         let mut errno = [0; size_of::<c_int>()];
         let length = read_whole(&told, &mut errno)?;
@@ -116,9 +116,14 @@ impl Keeper {
     }
 }
 
+/// This process. In a pid namespace of its own, a fork may have the same number.
+fn own() -> (Pid, bool) {
+    (Pid::this(), is_marked_process())
+}
+
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if self.owner != Pid::this() || kill(self.pidfd.as_fd()).is_err() {
+        if self.owner != own() || kill(self.pidfd.as_fd()).is_err() {
             return;
         }
         if !self.is_init {

@@ -254,11 +254,17 @@ fn signal(pidfd: BorrowedFd<'_>, signal: c_int) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Marks this process: [`is_marked_process`] is true in it, and false in everything that it forks.
+/// Marks this process: [`is_marked_process`] is true in it, and false in everything that it forks, which may mark itself.
 ///
 /// The mark is a page that the kernel wipes in a fork (MADV_WIPEONFORK in madvise(2)). A pid alone would not do: in a
-/// pid namespace of its own, a grandchild has the test's pid again.
+/// pid namespace of its own, a fork may have the same again.
 pub(crate) fn mark_process() -> nix::Result<()> {
+    let mark = MARK.load(Ordering::Acquire);
+    if !mark.is_null() {
+        // SAFETY: it is the page that this process, or one that it was forked from, has mapped for good.
+        unsafe { mark.write_volatile(1) };
+        return Ok(());
+    }
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new anonymous mapping disturbs nothing.
     let page = unsafe { libc::mmap(ptr::null_mut(), 1, protection, flags, -1, 0) };
@@ -276,7 +282,7 @@ pub(crate) fn mark_process() -> nix::Result<()> {
 /// Whether this very process called [`mark_process`]. Async-signal-safe.
 pub(crate) fn is_marked_process() -> bool {
     let page = MARK.load(Ordering::Acquire);
-    // SAFETY: where it isn't null, it is the page that `mark_process` mapped for good, and nobody writes to it any more.
+    // SAFETY: where it isn't null, it is the page that `mark_process` mapped for good, and writes to before anybody looks.
     !page.is_null() && unsafe { page.read_volatile() } == 1
 }
 

@@ -6,21 +6,21 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, User, getegid, geteuid, write};
+use nix::unistd::{Pid, User, write};
 
 use crate::frame::refusal::Failure;
 use crate::frame::{Buffer, FRAME_MAX, Frame, Step};
-use crate::proc::text_in;
-use crate::sys::{self, Cloned, SingleThreaded, errno_of};
+use crate::proc::{pid_in, text_in};
+use crate::sys::{self, Cloned, SingleThreaded, errno_of, getegid, geteuid};
 
 /// A map of one kind of ids.
 struct Kind {
@@ -80,6 +80,10 @@ pub(super) fn wait_for(mapper: OwnedFd) -> Result<(), Failure> {
 /// Gives a template the ids from 0 to `count`. To root's, they are the same as outside. An ordinary user is root, and the others
 /// are subordinate ids.
 fn map(template: Pid, count: u32) -> Result<(), Failure> {
+    let failed = |errno| Failure::new(Step::MapIds, "/proc", errno);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let proc = open(c"/proc", flags, Mode::empty()).map_err(failed)?;
+    let template = number_in(proc.as_fd(), template).map_err(failed)?;
     for (kind, own) in KINDS.iter().zip([geteuid().as_raw(), getegid().as_raw()]) {
         if geteuid().is_root() {
             let path = format!("/proc/{template}/{}", kind.map);
@@ -92,8 +96,8 @@ fn map(template: Pid, count: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn map_by_program(kind: &Kind, template: Pid, own: u32, count: u32) -> Result<(), Failure> {
-    let (mut arguments, mut inside) = (vec![template.as_raw() as u32, 0, own, 1], 1);
+fn map_by_program(kind: &Kind, template: u32, own: u32, count: u32) -> Result<(), Failure> {
+    let (mut arguments, mut inside) = (vec![template, 0, own, 1], 1);
     for (start, length) in own_ranges(kind.table) {
         let length = length.min(count - inside);
         arguments.extend([inside, start, length]);
@@ -114,11 +118,24 @@ fn map_by_program(kind: &Kind, template: Pid, own: u32, count: u32) -> Result<()
     }
 }
 
-/// The maps by which a template gives all its ids to an init: of users, and of groups.
-pub(super) struct Maps([String; 2]);
+/// The number that a process has in the pid namespace which `proc` shows: it need not be that of this process.
+fn number_in(proc: BorrowedFd<'_>, process: Pid) -> nix::Result<u32> {
+    let pidfd = sys::pidfd_of(process)?;
+    let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
+    let file = openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    pid_in(file).filter(|pid| *pid != 0).ok_or(Errno::ESRCH)
+}
+
+/// What a template gives all its ids to inits by.
+pub(super) struct Maps {
+    /// Of users, and of groups.
+    lines: [String; 2],
+    /// Whether `/proc` shows the pid namespace of the template, and not one above.
+    numbers_are_own: bool,
+}
 
 impl Maps {
-    /// Those of this process, a template. Each range of ids that it has takes a line of its own. `proc` is a directory `/proc`.
+    /// That of this process, a template. Each range of ids that it has takes a line of its own. `proc` is a directory `/proc`.
     pub(super) fn of_template(proc: BorrowedFd<'_>) -> Result<Self, Failure> {
         let own = |kind: &Kind| {
             let failed = |error| Failure::new(Step::MapIds, Path::new("/proc/self").join(kind.map), error);
@@ -133,13 +150,21 @@ impl Maps {
             Ok::<_, Failure>(own.lines().filter_map(line).collect())
         };
         let [uids, gids] = &KINDS;
-        Ok(Self([own(uids)?, own(gids)?]))
+        let status = openat(proc, c"self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let status = status.map_err(|errno| Failure::new(Step::MapIds, "/proc/self/status", errno))?;
+        let status = text_in(File::from(status)).unwrap_or_default();
+        // One for each of these namespaces, from that of `/proc` down.
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        let numbers_are_own = numbers.split_ascii_whitespace().count() == 1;
+        Ok(Self { lines: [own(uids)?, own(gids)?], numbers_are_own })
     }
 
     /// Gives the ids to `init`.
     pub(super) fn give(&self, proc: BorrowedFd<'_>, init: Pid) -> Result<(), Failure> {
-        for (kind, map) in KINDS.iter().zip(&self.0) {
-            let path = format!("{init}/{}", kind.map);
+        let number = if self.numbers_are_own { Ok(init.as_raw() as u32) } else { number_in(proc, init) };
+        let number = number.map_err(|errno| Failure::new(Step::MapIds, "/proc", errno))?;
+        for (kind, map) in KINDS.iter().zip(&self.lines) {
+            let path = format!("{number}/{}", kind.map);
             let file = openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
             let written = file.and_then(|file| write(&file, map.as_bytes()));
             written.map_err(|errno| Failure::new(Step::MapIds, Path::new("/proc").join(path), errno))?;

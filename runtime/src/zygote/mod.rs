@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::getpid;
 
 use crate::cgroup::Joining;
 use crate::sandbox::Channel;
@@ -40,8 +40,6 @@ use request::Request;
 pub(crate) struct Zygote {
     requests: OwnedFd,
     pidfd: OwnedFd,
-    /// The process whose zygote it is. A fork of the test binary must leave it alone.
-    owner: Pid,
 }
 
 static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
@@ -63,6 +61,8 @@ fn fork(entry: &'static Constructor, arguments: MainArguments, leave: extern "C"
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let (ours, theirs) = (sys::above_standard_streams(ours)?, sys::above_standard_streams(theirs)?);
     let owner = getpid();
+    // It alone is the zygote's owner. A fork of it must leave the zygote alone.
+    sys::mark_process()?;
     let cloned = if is_single_threaded() {
         // SAFETY: there is one thread, and it is here.
         unsafe { sys::clone_zygote() }
@@ -74,7 +74,7 @@ fn fork(entry: &'static Constructor, arguments: MainArguments, leave: extern "C"
     match cloned? {
         Cloned::Parent(pidfd) => {
             sys::at_exit(leave)?;
-            Ok(Zygote { requests: ours, pidfd: sys::above_standard_streams(pidfd)?, owner })
+            Ok(Zygote { requests: ours, pidfd: sys::above_standard_streams(pidfd)? })
         }
         Cloned::Child(proof) => {
             drop(ours);
@@ -132,7 +132,7 @@ pub(crate) fn zygote() -> Option<&'static nix::Result<Zygote>> {
 impl Zygote {
     /// Whether this process has started it, and was not forked by one that has.
     pub(crate) fn is_own(&self) -> bool {
-        self.owner == getpid()
+        sys::is_marked_process()
     }
 
     /// Asks for a sandbox, which is to have these ends of the channel, and to join its cgroup. A zygote that is stopped may have no room for

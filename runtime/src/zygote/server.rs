@@ -22,7 +22,7 @@ use crate::cgroup;
 use crate::frame::Step;
 use crate::frame::moments;
 use crate::frame::refusal::Failure;
-use crate::proc::{self, MountWatch};
+use crate::proc::{self, MountWatch, has_fakeroot};
 use crate::rootfs::access::closed_above;
 use crate::rootfs::facts::Facts;
 use crate::rootfs::plan::{self, Answers, Known};
@@ -124,6 +124,9 @@ impl Server {
         if getppid() != owner {
             // It has ended before, and nobody asks for anything.
             sys::exit_now(1);
+        }
+        if has_fakeroot() {
+            return Err(failed(Errno::EPERM));
         }
         // If a template is killed, its inits become children of this process, which waits for them at its end.
         set_child_subreaper(true).map_err(failed)?;

@@ -108,6 +108,14 @@ impl Cause {
         Self::new("there is no /proc", "there is no /proc/self/status", "sudo mount -t proc proc /proc")
     }
 
+    pub(crate) fn foreign_proc() -> Self {
+        Self::new(
+            "the /proc here is that of a pid namespace in which the tests do not run",
+            "there is /proc/stat, and no /proc/self/status",
+            "mount -t proc proc /proc, where the tests run",
+        )
+    }
+
     pub(crate) fn read_only_proc() -> Self {
         Self::new(
             "/proc is mounted read-only",

@@ -49,6 +49,24 @@ impl Cause {
         )
     }
 
+    // ---- What else is in the test binary, or runs it ----
+
+    pub(crate) fn valgrind() -> Self {
+        Self::new(
+            "valgrind runs this program, and knows no namespaces",
+            "/proc/self/maps has vgpreload_core",
+            "run isolated tests without valgrind",
+        )
+    }
+
+    pub(crate) fn fakeroot() -> Self {
+        Self::new(
+            "fakeroot runs this program, and its library can't reach its daemon from a sandbox",
+            "FAKEROOTKEY is set, and /proc/self/maps has libfakeroot",
+            "run the tests without fakeroot: in their sandboxes they are root in any case",
+        )
+    }
+
     // ---- What containers put around processes ----
 
     /// `barrier` is one of those that there are; where tests run in a container, the remedy is for all of them.

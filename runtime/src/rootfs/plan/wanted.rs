@@ -1,6 +1,7 @@
 //! What a root of its own shows of the host, and which directories in it are private.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::answers::Answers;
 use crate::rootfs::facts::{Facts, repository_of, workspace_of};
@@ -47,7 +48,10 @@ pub(super) enum Kind {
 /// The private directories that the environment names.
 pub(super) fn writable(answers: &Answers<'_>, facts: &Facts, spec: &Spec) -> Vec<Wanted> {
     let target_tmpdir = spec.target_tmpdir.map(|path| (PathBuf::from(path), 0o755));
-    let wanted = facts.writable(spec).chain(target_tmpdir);
+    let is_below_a_file = |path: &Path| {
+        answers.follow(path) && fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotADirectory)
+    };
+    let wanted = facts.writable(spec).chain(target_tmpdir).filter(|(path, _)| !is_below_a_file(path));
     let wanted = wanted.map(|(name, mode)| (answers.canonical(&name), Kind::Writable(mode), name));
     wanted.map(|(canonical, kind, name)| Wanted { canonical, kind, name }).collect()
 }
