@@ -1,16 +1,23 @@
-//! A test binary that is hard on the zygote: constructors have started a thread that allocates all the time, and the
-//! allocator takes much stack, and ends an init that uses it.
-#![expect(unsafe_code, reason = "an allocator and a constructor")]
+//! A test binary that is hard on the zygote: constructors before and behind belljar's start threads and change how signals are taken, and
+//! the allocator takes much stack, and ends an init that uses it.
+#![expect(unsafe_code, reason = "an allocator and constructors")]
+
+// Before `belljar`, so that its constructor stands behind.
+extern crate belljar_tests_behind;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fs::{self, File};
+use std::ffi::c_int;
+use std::fs::{self, File, Permissions};
 use std::hint::black_box;
-use std::io::Write as _;
-use std::thread;
-use std::time::Duration;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, mem, panic, ptr, thread};
 
 use belljar::isolated;
-use belljar_tests::{descendants, rounds, run, this_binary, wait_until};
+use belljar_tests::{Run, as_runner, descendants, rounds, run, runners, this_binary, wait_until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::pipe;
 
@@ -47,30 +54,229 @@ fn end_init() {
 #[global_allocator]
 static GREEDY: Greedy = Greedy;
 
+// ---- The constructors ----
+
+/// The environment variable that says what the constructors do: words, each a place and a deed.
+const DEEDS: &str = "BELLJAR_TESTS_CONSTRUCTORS";
+
 #[used]
 #[unsafe(link_section = ".init_array")]
-static START: extern "C" fn() = start_a_thread;
+static BEFORE: extern "C" fn() = before;
 
-extern "C" fn start_a_thread() {
-    thread::spawn(|| {
-        loop {
-            black_box(vec![1_u8; 5000]);
-        }
-    });
-    // It runs when the zygote is forked.
-    thread::sleep(Duration::from_millis(2));
+extern "C" fn before() {
+    let _ = belljar_tests_behind::RUN.set(behind);
+    act("before");
 }
 
+fn behind() {
+    if env::var(DEEDS).is_ok_and(|deeds| deeds.contains("behind:")) {
+        // No variable of belljar's. Where belljar's constructor has looked before, it does no harm.
+        // SAFETY: what other threads read of the environment goes by a lock.
+        unsafe { env::set_var("BELLJAR_BEHIND", "1") };
+        act("behind");
+    }
+}
+
+fn act(place: &str) {
+    let deeds = env::var(DEEDS).unwrap_or_default();
+    let here = deeds.split(' ').filter_map(|deed| deed.strip_prefix(place)?.strip_prefix(':'));
+    for deed in here {
+        match deed {
+            "allocates" => in_thread(|| {
+                loop {
+                    black_box(vec![1_u8; 5000]);
+                    RUNS.store(true, Ordering::Relaxed);
+                }
+            }),
+            "locks" => in_thread(|| {
+                loop {
+                    take_locks();
+                    RUNS.store(true, Ordering::Relaxed);
+                }
+            }),
+            "keeps-a-lock" => in_thread(keep_a_lock),
+            "ignores" => take(libc::SIGCHLD, libc::SIG_IGN),
+            "handles" => HANDLED.into_iter().for_each(|signal| take(signal, handler())),
+            other => panic!("{other}?"),
+        }
+    }
+}
+
+/// Whether the thread is at it, so that it is when the zygote is forked.
+static RUNS: AtomicBool = AtomicBool::new(false);
+
+fn in_thread(body: fn()) {
+    thread::Builder::new().name("meddler".to_owned()).spawn(body).expect("a thread");
+    while !RUNS.load(Ordering::Relaxed) {
+        thread::yield_now();
+    }
+}
+
+/// Takes each of the locks of the standard library that bodies take, and gives it back.
+fn take_locks() {
+    // SAFETY: what other threads read of the environment goes by a lock.
+    unsafe { env::set_var("MEDDLED", "1") };
+    drop(io::stdout().lock());
+    drop(io::stderr().lock());
+    panic::set_hook(panic::take_hook());
+}
+
+/// Keeps the lock of the environment for good, as one that reads it.
+fn keep_a_lock() {
+    let mut command = Command::new("true");
+    let begin = || {
+        RUNS.store(true, Ordering::Relaxed);
+        belljar_tests::hang()
+    };
+    // SAFETY: for exec(3), this process is not forked.
+    unsafe { command.pre_exec(begin) };
+    let _ = command.exec();
+}
+
+/// The signals that a constructor handles.
+const HANDLED: [c_int; 4] = [libc::SIGCHLD, libc::SIGUSR1, libc::SIGSEGV, libc::SIGBUS];
+
+fn handler() -> libc::sighandler_t {
+    extern "C" fn ignore(_: c_int) {}
+    ignore as extern "C" fn(c_int) as libc::sighandler_t
+}
+
+/// Sets how this process takes a signal.
+fn take(signal: c_int, handler: libc::sighandler_t) {
+    // SAFETY: the handler does nothing.
+    unsafe { libc::signal(signal, handler) };
+}
+
+/// How this process takes a signal.
+fn taken(signal: c_int) -> libc::sighandler_t {
+    // SAFETY: `sigaction` is integers and pointers, for which zero is a value.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: `action` outlives the call.
+    unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
+    action.sa_sigaction
+}
+
+/// Runs ignored tests of this binary, with constructors that do this.
+fn run_with(deeds: &str, runner: Option<&str>, tests: &[&str], environment: &[(&str, &str)]) -> Run {
+    // Nothing but this binary and what that starts has the environment.
+    let mut command = Command::new("env");
+    command.args(environment.iter().map(|(name, value)| format!("{name}={value}"))).arg(format!("{DEEDS}={deeds}"));
+    command.arg(this_binary().get_program()).args(["--ignored", "--test-threads=1"]).args(tests);
+    run(as_runner(runner, &command).env_remove("RUST_TEST_THREADS").env("RUST_BACKTRACE", "0"))
+}
+
+// ---- Threads ----
+
 #[isolated]
-#[ignore = "run by each_run_ends"]
+#[ignore = "run by the others"]
 fn allocates() {
     black_box(vec![1_u8; 5000]);
 }
 
 #[isolated]
-#[ignore = "run by each_run_ends"]
+#[ignore = "run by the others"]
 fn allocates_too() {
     black_box(vec![1_u8; 5000]);
+}
+
+#[isolated]
+#[ignore = "run by the others"]
+fn starts_a_thread() {
+    let thread = thread::spawn(|| black_box(vec![1_u8; 5000]).len());
+    assert_eq!(thread.join().expect("join"), 5000);
+}
+
+#[isolated(env = ["ONE=1"])]
+#[ignore = "run by the others"]
+fn uses_locks() {
+    take_locks();
+    println!("printed");
+    assert_eq!(env::var("ONE").as_deref(), Ok("1"));
+    assert!(Command::new("true").status().expect("true").success());
+    panic::catch_unwind(|| panic!("printed")).expect_err("it panics");
+}
+
+/// The tests that must pass beside threads of constructors.
+const BODIES: [&str; 3] = ["allocates", "starts_a_thread", "uses_locks"];
+
+fn check_bodies(deeds: &str, runner: Option<&str>, environment: &[(&str, &str)]) {
+    let run = run_with(deeds, runner, &BODIES, environment);
+    assert!(
+        run.output.contains("test result: ok. 4 passed; 0 failed;"),
+        "{deeds} {environment:?} {:?}: {}",
+        run.status,
+        run.output
+    );
+    assert!(run.left.is_empty());
+}
+
+#[test]
+fn each_run_ends() {
+    for runner in runners() {
+        for deeds in ["before:allocates", "behind:allocates", "before:locks", "behind:locks"] {
+            for environment in [&[][..], &[("MALLOC_ARENA_MAX", "1")]] {
+                (0..rounds(1)).for_each(|_| check_bodies(deeds, *runner, environment));
+            }
+        }
+    }
+}
+
+/// The twin: what stands behind runs, and runs behind.
+#[test]
+fn constructors_behind_run() {
+    let run = run_with("behind:no-deed", None, &BODIES, &[]);
+    assert!(!run.status.success() && run.output.contains("no-deed?"), "{}", run.output);
+    let run = run_with("", None, &BODIES, &[("BELLJAR_BEHIND", "1")]);
+    assert!(run.output.contains("test result: FAILED. 0 passed; 4 failed;"), "{}", run.output);
+}
+
+#[test]
+fn who_keeps_a_lock_is_named() {
+    for runner in runners() {
+        for deeds in ["before:keeps-a-lock", "behind:keeps-a-lock"] {
+            let run = run_with(deeds, *runner, &["uses_locks"], &[]);
+            assert!(run.failed(), "{}", run.output);
+            for words in ["step:   fork the zygote", "error:  EDEADLK (", "the threads were `meddler`"] {
+                assert!(run.output.contains(words), "{words}: {}", run.output);
+            }
+            assert!(run.left.is_empty());
+        }
+    }
+}
+
+/// A library whose static object starts a thread that allocates all the time.
+const LIBRARY: &str = "
+#include <thread>
+#include <vector>
+struct Runtime {
+    std::thread thread;
+    Runtime() : thread([] { for (;;) { std::vector<char> *bytes = new std::vector<char>(5000); delete bytes; } }) { thread.detach(); }
+};
+static Runtime runtime;
+";
+
+#[test]
+fn runtimes_of_other_languages_have_threads() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(&directory, Permissions::from_mode(0o755)).expect("chmod");
+    let [source, library] = ["runtime.cpp", "runtime.so"].map(|name| directory.path().join(name));
+    fs::write(&source, LIBRARY).expect("write");
+    let compiler = Command::new("c++").args(["-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]).status();
+    if compiler.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        || cfg!(not(target_pointer_width = "64"))
+    {
+        eprintln!("there is no C++ compiler for this target");
+        return;
+    }
+    assert!(compiler.expect("c++").success());
+    let library = library.to_str().expect("UTF-8");
+    for runner in runners() {
+        for deeds in ["", "behind:allocates"] {
+            for environment in [&[("LD_PRELOAD", library)][..], &[("LD_PRELOAD", library), ("MALLOC_ARENA_MAX", "1")]] {
+                (0..rounds(1)).for_each(|_| check_bodies(deeds, *runner, environment));
+            }
+        }
+    }
 }
 
 /// In sandboxes of all kinds.
@@ -109,27 +315,69 @@ mod kinds {
     }
 }
 
-#[isolated]
-#[ignore = "run by each_run_ends"]
-fn starts_a_thread() {
-    let thread = thread::spawn(|| black_box(vec![1_u8; 5000]).len());
-    assert_eq!(thread.join().expect("join"), 5000);
-}
-
 #[test]
-fn each_run_ends() {
-    for _ in 0..rounds(20) {
-        let run = run(this_binary().args(["--ignored", "--test-threads=1", "allocates", "starts_a_thread"]));
-        assert!(run.output.contains("test result: ok. 3 passed; 0 failed;"), "{}", run.output);
-        assert!(run.left.is_empty());
+fn init_allocates_nothing() {
+    for deeds in ["", "before:allocates"] {
+        let run = run_with(deeds, None, &["kinds::"], &[]);
+        assert!(run.output.contains("test result: ok. 7 passed; 0 failed;"), "{}", run.output);
     }
 }
 
-#[test]
-fn init_allocates_nothing() {
-    let run = run(this_binary().args(["--ignored", "kinds::"]));
-    assert!(run.output.contains("test result: ok. 7 passed; 0 failed;"), "{}", run.output);
+// ---- Signals ----
+
+#[isolated]
+#[ignore = "run by signals_are_taken_as_constructors_say"]
+fn signals_are_handled_in_sandboxes() {
+    assert_eq!(HANDLED.map(taken), [handler(); HANDLED.len()]);
 }
+
+#[test]
+#[ignore = "run by signals_are_taken_as_constructors_say"]
+fn signals_are_handled_in_plain_tests() {
+    assert_eq!(HANDLED.map(taken), [handler(); HANDLED.len()]);
+}
+
+#[isolated]
+#[ignore = "run by signals_are_taken_as_constructors_say"]
+fn children_are_ignored_in_sandboxes() {
+    assert_eq!(taken(libc::SIGCHLD), libc::SIG_IGN);
+}
+
+/// It runs behind the one above, whose sandbox came from them.
+#[test]
+#[ignore = "run by signals_are_taken_as_constructors_say"]
+fn children_are_waited_for_by_those_who_make_sandboxes() {
+    let makers: Vec<_> = descendants(std::process::id()).into_iter().filter_map(status).collect();
+    assert!(makers.iter().any(|status| status.contains("belljar-zygote")), "{makers:?}");
+    assert!(makers.iter().any(|status| status.contains("belljar-tmpl")), "{makers:?}");
+    for status in makers.iter().filter(|status| status.contains("belljar-")) {
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("SigIgn").trim();
+        let ignored = u64::from_str_radix(ignored, 16).expect("a number");
+        assert_eq!(ignored & (1 << (libc::SIGCHLD - 1)), 0, "{status}");
+    }
+}
+
+fn status(pid: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/status")).ok()
+}
+
+#[test]
+fn signals_are_taken_as_constructors_say() {
+    for runner in runners() {
+        for place in ["before", "behind"] {
+            for (deed, tests) in [("handles", "signals_are_handled"), ("ignores", "children_are")] {
+                let run = run_with(&format!("{place}:{deed}"), *runner, &[tests], &[]);
+                assert!(run.output.contains("test result: ok. 2 passed; 0 failed;"), "{}", run.output);
+                assert!(run.left.is_empty());
+                // The twin.
+                let run = run_with("", *runner, &[tests], &[]);
+                assert!(run.output.contains("test result: FAILED."), "{}", run.output);
+            }
+        }
+    }
+}
+
+// ---- Whether there is a zygote ----
 
 /// Whether this binary has a zygote, if it is started with this argument. It is looked at while it waits to print.
 fn has_zygote(argument: &str) -> bool {

@@ -115,7 +115,12 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
 
 /// The name of a process. `None` if it has ended.
 pub(crate) fn name_of(pid: u32) -> Option<String> {
-    stat(&directory(pid), |stat| Some(String::from_utf8_lossy(stat.name).into_owned()))
+    name_in(&directory(pid))
+}
+
+/// The name of the process or thread whose `directory` this is.
+pub(crate) fn name_in(directory: &Path) -> Option<String> {
+    stat(directory, |stat| Some(String::from_utf8_lossy(stat.name).into_owned()))
 }
 
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.

@@ -1,6 +1,6 @@
 //! Where belljar begins in a process, and where it ends: a constructor before `main`, and a handler at exit.
 //!
-//! The constructor comes after all that have a priority, and before those of the test binary behind it: the zygote runs these itself.
+//! The constructor comes after all that have a priority. It first runs those of the test binary that stand behind it.
 //! The C library hands it the arguments of `main`, which the standard library does not know yet.
 //!
 //! This is the only file that knows both the harness and the zygote's fork.
@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::harness::{doctor, listed_twice, prepared, report, skip, trace};
 use crate::proc::arguments;
 use crate::settings::settings;
-use crate::sys::{Constructor, MainArguments};
+use crate::sys::{self, Constructor, MainArguments};
 use crate::zygote;
 
 /// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
@@ -27,8 +27,12 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
     settings();
     let form = doctor::asked();
     if runs_tests() {
-        if zygote::start(&ENTRY, MainArguments(argc, argv, envp), leave) {
-            prepared::watch_mounts();
+        // So that the zygote has all that they make, and they run once, where `main` will.
+        // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
+        match unsafe { sys::run_constructors_behind(&raw const ENTRY, MainArguments(argc, argv, envp)) } {
+            Ok(()) if zygote::start(leave) => prepared::watch_mounts(),
+            Ok(()) => {}
+            Err(errno) => zygote::fail(errno),
         }
         if let Some(form) = form {
             doctor::answer(form);

@@ -21,7 +21,7 @@ use crate::rootfs::facts::all_ids_are_real;
 use crate::spec::{Ids, Spec};
 use crate::sys::probe::{self, Answer};
 use crate::sys::{End, errno_of, getegid, geteuid};
-use crate::zygote::ids;
+use crate::zygote::{self, ids};
 
 /// See capabilities(7).
 const CAP_SYS_ADMIN: u32 = 21;
@@ -106,6 +106,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
         return Some(if Path::new("/proc/stat").exists() { Cause::foreign_proc() } else { Cause::no_proc() });
     }
     match step {
+        Step::ForkZygote if errno == Errno::EDEADLK => Some(Cause::locked_by_threads(zygote::beside_fork())),
         _ if matches!(errno, Errno::EMFILE | Errno::ETOOMANYREFS) => {
             limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors)
         }

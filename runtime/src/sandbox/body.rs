@@ -58,7 +58,7 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         give_up(&report, (Step::Process, c"", errno))
     }
     let _ = set_name(birth.command);
-    sys::set_disposition(libc::SIGCHLD, birth.sigchld);
+    sys::set_action(libc::SIGCHLD, birth.sigchld);
     // What the `main` of every Rust program does.
     sys::set_disposition(libc::SIGPIPE, Disposition::Ignore);
     if let Some([monotonic, _]) = birth.spec.time {

@@ -10,7 +10,7 @@ use crate::frame::refusal::Refused;
 use crate::frame::{Buffer, Frame, Refusal};
 use crate::rootfs::build;
 use crate::spec::Spec;
-use crate::sys::{self, Disposition, Message};
+use crate::sys::{self, Action, Message};
 
 /// What init is born with.
 pub(crate) struct Birth<'z> {
@@ -24,8 +24,8 @@ pub(crate) struct Birth<'z> {
     pub(crate) mapped: Option<BorrowedFd<'z>>,
     /// Whether the session keyring that it is born with is one that nobody can use.
     pub(crate) has_no_keyring: bool,
-    /// How the test binary took SIGCHLD when it was started, and what it was called.
-    pub(crate) sigchld: Disposition,
+    /// How the test binary took SIGCHLD when all constructors had run, and what it was called.
+    pub(crate) sigchld: Action,
     pub(crate) command: &'z CStr,
     pub(crate) channel: &'z Channel,
     pub(crate) joining: &'z Joining,

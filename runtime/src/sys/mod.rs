@@ -8,6 +8,7 @@ pub(crate) mod namespaces;
 pub(crate) mod probe;
 mod process;
 mod signal;
+pub(crate) mod threads;
 
 use std::io;
 use std::time::Duration;

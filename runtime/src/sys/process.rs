@@ -15,7 +15,7 @@ use nix::unistd::{ForkResult, Pid};
 
 /// Proof that this process has one thread and that no lock is held by another. Only a process that was cloned before
 /// `main` has it, and it hands it on to its clones.
-pub(crate) struct SingleThreaded(());
+pub(crate) struct SingleThreaded(pub(super) ());
 
 /// See clone(2). In `libc` its type is too narrow.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -71,20 +71,6 @@ pub(crate) unsafe fn clone_zygote() -> nix::Result<Cloned<OwnedFd>> {
         // SAFETY: the kernel has just made the descriptor.
         _ => Cloned::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) }),
     })
-}
-
-/// Forks this process although it may have other threads, which constructors have started. The C library sees to its own
-/// locks, and allocators to theirs, by pthread_atfork(3); `wait` finds this child.
-///
-/// # Safety
-///
-/// The child must use no lock that such a thread may have held, besides those.
-pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
-    // SAFETY: the caller promises it.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => Ok(Cloned::Child(SingleThreaded(()))),
-        ForkResult::Parent { child } => pidfd_of(child).map(Cloned::Parent),
-    }
 }
 
 /// Clones this process into new namespaces, `flags` being a set of CLONE_NEW*, and into the v2 cgroup with this directory, if there
@@ -295,26 +281,39 @@ pub(crate) type Constructor = extern "C" fn(c_int, *const *const c_char, *const 
 #[derive(Clone, Copy)]
 pub(crate) struct MainArguments(pub(crate) c_int, pub(crate) *const *const c_char, pub(crate) *const *const c_char);
 
-/// Runs the constructors of this program that stand behind `own`.
+/// Runs the constructors of this program that stand behind `own` before it is their turn. At their turn, the C library finds others in
+/// their places, which do nothing.
 ///
 /// # Safety
 ///
-/// `own` must lie in `.init_array`, those before it must have run, and those behind it must not.
-pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments: MainArguments) {
+/// `own` must lie in `.init_array`, and it must be its turn.
+pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments: MainArguments) -> nix::Result<()> {
     unsafe extern "C" {
         /// Where `.init_array` ends. The linker defines it.
         static __init_array_end: [Constructor; 0];
     }
+    extern "C" fn nothing(_: c_int, _: *const *const c_char, _: *const *const c_char) {}
     let MainArguments(argc, argv, envp) = arguments;
     let end = (&raw const __init_array_end).cast::<Constructor>();
     // SAFETY: `own` is an entry of the array, so the entry behind it begins in the array or at its end.
-    let mut next = unsafe { own.add(1) };
-    while next < end {
-        // SAFETY: `next` is an entry, which the C library would call the same way.
-        unsafe { (*next)(argc, argv, envp) };
-        // SAFETY: as above.
+    let mut next = unsafe { own.add(1) }.cast_mut();
+    if next.cast_const() < end {
+        // SAFETY: sysconf takes an integer.
+        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let first = next.map_addr(|address| address - address % page_size);
+        let (length, access) = (end.addr() - first.addr(), libc::PROT_READ | libc::PROT_WRITE);
+        // The dynamic linker has made the array read-only, as a rule: "RELRO".
+        // SAFETY: these pages are data of the program, and stay readable.
+        Errno::result(unsafe { libc::mprotect(first.cast(), length, access) })?;
+    }
+    while next.cast_const() < end {
+        // SAFETY: `next` is an entry, which is writable by now, and which nobody but the C library reads.
+        let constructor = unsafe { next.replace(nothing) };
+        constructor(argc, argv, envp);
+        // SAFETY: as for the first.
         next = unsafe { next.add(1) };
     }
+    Ok(())
 }
 
 /// Has `command` join cgroups, by these files `cgroup.procs`, before it becomes the program that it is to run.

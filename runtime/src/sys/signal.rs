@@ -21,21 +21,33 @@ pub(crate) enum Fault {
 }
 
 /// How a process takes a signal it has no handler for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Disposition {
     Default,
     Ignore,
 }
 
-/// Sets how this process takes `signal`, and returns how it did before. A handler counts as the default.
-pub(crate) fn set_disposition(signal: c_int, disposition: Disposition) -> Disposition {
-    let handler = match disposition {
+/// How a process takes a signal: one of the dispositions, or a handler. See sigaction(2).
+#[derive(Clone, Copy)]
+pub(crate) struct Action(libc::sigaction);
+
+/// Sets how this process takes `signal`, and returns how it did before.
+pub(crate) fn set_disposition(signal: c_int, disposition: Disposition) -> Action {
+    // SAFETY: `sigaction` is integers and pointers, for which zero is a value.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = match disposition {
         Disposition::Default => libc::SIG_DFL,
         Disposition::Ignore => libc::SIG_IGN,
     };
-    // SAFETY: neither of the two runs code of ours.
-    let before = unsafe { libc::signal(signal, handler) };
-    if before == libc::SIG_IGN { Disposition::Ignore } else { Disposition::Default }
+    set_action(signal, Action(action))
+}
+
+/// The same with an action that was returned.
+pub(crate) fn set_action(signal: c_int, action: Action) -> Action {
+    let mut before = action;
+    // SAFETY: both outlive the call; a handler is one that this process had, or that from which it was forked.
+    let _ = unsafe { libc::sigaction(signal, &raw const action.0, &raw mut before.0) };
+    before
 }
 
 /// Does what may make a file larger than RLIMIT_FSIZE allows. That gets EFBIG then, and this process no SIGXFSZ. See getrlimit(2).
@@ -72,8 +84,13 @@ pub(crate) fn on_fault(hook: FaultHook) -> nix::Result<()> {
     action.sa_sigaction = handle_fault as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        let mut before = action;
         // SAFETY: `handle_fault` has the signature that SA_SIGINFO asks for, and is async-signal-safe.
-        Errno::result(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
+        Errno::result(unsafe { libc::sigaction(signal, &raw const action, &raw mut before) })?;
+        if before.sa_sigaction != libc::SIG_DFL {
+            // A constructor has set it, such as AddressSanitizer's, and it stays, as the standard library leaves it in `main`.
+            set_action(signal, Action(before));
+        }
     }
     Ok(())
 }

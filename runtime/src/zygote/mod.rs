@@ -4,7 +4,7 @@
 //! another thread holds, and enter a user namespace. What it forks finds all statics as they were at the start, and
 //! needs no exec: a test's `fn` pointer is as good there as here.
 //!
-//! 1. A constructor forks it, after all constructors before ours; it runs those behind ours itself.
+//! 1. A constructor forks it, after all others: it first runs those that stand behind it.
 //! 2. It waits for requests, and hands each to a [template]: a fork of its own that is in a user namespace and a mount namespace, in
 //!    which the host is read-only. There is one for each kind of sandbox, made when the first is asked for.
 //! 3. The template clones init, and goes on; neither ever waits for a test.
@@ -18,11 +18,11 @@ mod request;
 mod server;
 mod template;
 
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use std::{fs, process};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -30,9 +30,10 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, so
 use nix::unistd::getpid;
 
 use crate::cgroup::Joining;
+use crate::proc::{name_in, threads_of};
 use crate::sandbox::Channel;
 use crate::spec::Spec;
-use crate::sys::{self, Cloned, Constructor, MainArguments};
+use crate::sys::{self, Cloned};
 use request::Request;
 
 /// The zygote, as the test binary sees it.
@@ -51,13 +52,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 static ENDING: OnceLock<()> = OnceLock::new();
 
 /// Forks the zygote. `leave` is called when this process exits. Returns whether there is a zygote; if there is none, each test says why.
-pub(crate) fn start(entry: &'static Constructor, arguments: MainArguments, leave: extern "C" fn()) -> bool {
+pub(crate) fn start(leave: extern "C" fn()) -> bool {
     // Nobody else sets it: constructors run once.
-    let _ = ZYGOTE.set(fork(entry, arguments, leave));
+    let _ = ZYGOTE.set(fork(leave));
     matches!(ZYGOTE.get(), Some(Ok(_)))
 }
 
-fn fork(entry: &'static Constructor, arguments: MainArguments, leave: extern "C" fn()) -> nix::Result<Zygote> {
+/// What stands in the way of a zygote, if it can't even be forked.
+pub(crate) fn fail(errno: Errno) {
+    let _ = ZYGOTE.set(Err(errno));
+}
+
+fn fork(leave: extern "C" fn()) -> nix::Result<Zygote> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let (ours, theirs) = (sys::above_standard_streams(ours)?, sys::above_standard_streams(theirs)?);
     let owner = getpid();
@@ -67,10 +73,14 @@ fn fork(entry: &'static Constructor, arguments: MainArguments, leave: extern "C"
         // SAFETY: there is one thread, and it is here.
         unsafe { sys::clone_zygote() }
     } else {
-        // SAFETY: of locks, the zygote uses the allocator's, those of the C library, and some of the standard library's,
-        // which other threads hold for moments while they start threads or print.
-        unsafe { sys::fork_zygote() }
+        // SAFETY: the zygote uses no locks but those of the C library, of the allocator, and of the standard library.
+        unsafe { sys::threads::fork_zygote() }
     };
+    if cloned.as_ref().is_err_and(|errno| *errno == Errno::EDEADLK) {
+        // The first is this one.
+        let others = threads_of(process::id()).skip(1);
+        let _ = BESIDE_FORK.set(others.filter_map(|thread| name_in(&thread)).collect());
+    }
     match cloned? {
         Cloned::Parent(pidfd) => {
             sys::at_exit(leave)?;
@@ -78,11 +88,17 @@ fn fork(entry: &'static Constructor, arguments: MainArguments, leave: extern "C"
         }
         Cloned::Child(proof) => {
             drop(ours);
-            // SAFETY: the entry lies in `.init_array`, and it is its turn.
-            let run_constructors = || unsafe { sys::run_constructors_behind(entry, arguments) };
-            server::serve(theirs, owner, run_constructors, &proof)
+            server::serve(theirs, owner, &proof)
         }
     }
+}
+
+/// The names of the threads that this process had when it could not fork the zygote.
+static BESIDE_FORK: OnceLock<Vec<String>> = OnceLock::new();
+
+/// The names of the threads because of which there is no zygote.
+pub(crate) fn beside_fork() -> &'static [String] {
+    BESIDE_FORK.get().map_or(&[], Vec::as_slice)
 }
 
 /// Whether constructors have started no threads. A process's directory of threads has one link for each, and two for itself.

@@ -39,12 +39,11 @@ const NULL: &str = "/dev/null";
 const SOON: i32 = 500;
 
 /// What the zygote does from its birth to its end. It never returns.
-pub(super) fn serve(requests: OwnedFd, owner: Pid, run_constructors: impl FnOnce(), proof: &SingleThreaded) -> ! {
+pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! {
     let mut server = match Server::settle(&requests, owner, proof) {
         Ok(server) => server,
         Err(failure) => refuse_all(&requests, &failure),
     };
-    run_constructors();
     let mut message = [0; REQUEST_SIZE];
     loop {
         match template::next_request(&requests, &mut message) {

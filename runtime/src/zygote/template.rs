@@ -39,7 +39,7 @@ use crate::rootfs::stage::{self, Props, Stage};
 use crate::rootfs::sysctl;
 use crate::sandbox;
 use crate::spec::{Ids, Spec};
-use crate::sys::{self, Cloned, Disposition, SingleThreaded};
+use crate::sys::{self, Action, Cloned, SingleThreaded};
 
 /// What the templates of different sandboxes differ in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl Kind {
 
 /// What the zygote has inherited from the test binary, for the test's process.
 pub(super) struct Inherited {
-    /// How the test binary took SIGCHLD when it was started.
-    pub(super) sigchld: Disposition,
+    /// How the test binary took SIGCHLD when all constructors had run.
+    pub(super) sigchld: Action,
     /// What it was called.
     pub(super) command: CString,
 }

@@ -9,6 +9,7 @@ use std::fmt::{self, Display, Formatter};
 
 use self::places::*;
 use super::environment::{Barrier, Place, Surroundings};
+use crate::sys;
 use crate::text::plain;
 
 /// Where subordinate ids begin, by custom; see login.defs(5).
@@ -50,6 +51,17 @@ impl Cause {
     }
 
     // ---- What else is in the test binary, or runs it ----
+
+    /// `threads` are the names of those that were there when the zygote was to be forked.
+    pub(crate) fn locked_by_threads(threads: &[String]) -> Self {
+        let names: Vec<_> = threads.iter().map(|name| format!("`{}`", plain(name))).collect();
+        Self::new(
+            "a thread that runs before `main` keeps a lock of the standard library, which tests would wait for: that of the environment, \
+             of a standard stream, or of the panic hook",
+            format!("{} forks lacked it; the threads were {}", sys::threads::FORKS, names.join(", ")),
+            "have constructors start no thread that keeps such a lock, or let it begin in `main`",
+        )
+    }
 
     pub(crate) fn valgrind() -> Self {
         Self::new(
