@@ -85,7 +85,7 @@ fn a_zygote_that_is_stopped() {
     assert!(output.contains("test zygote_1_stops_it ... ok"), "{output}");
     assert!(output.contains("test zygote_2_is_late ... FAILED"), "{output}");
     assert!(
-        output.contains("it did not begin. After its timeout of 300ms, these had made no sandbox for it:"),
+        output.contains("it did not begin: after its timeout of 300ms, these had made no sandbox for it:"),
         "{output}"
     );
     assert!(output.contains("`belljar-zygote`, stopped"), "{output}");
@@ -97,7 +97,7 @@ fn a_template_that_is_stopped() {
     assert!(output.contains("test template_1_has_it_made ... ok"), "{output}");
     assert!(output.contains("test template_3_is_late ... FAILED"), "{output}");
     assert!(
-        output.contains("it did not begin. After its timeout of 300ms, these had made no sandbox for it:"),
+        output.contains("it did not begin: after its timeout of 300ms, these had made no sandbox for it:"),
         "{output}"
     );
     assert!(output.contains("`belljar-tmpl`, stopped"), "{output}");
@@ -176,7 +176,7 @@ fn run_crowd(others: &[&str]) -> String {
 fn a_zygote_with_no_room_for_requests() {
     let output = run_crowd(&["before::zygote"]);
     assert!(output.contains("test before::zygote ... ok"), "{output}");
-    assert_eq!(output.matches("it did not begin. After its timeout of 20ms").count(), CROWD, "{output}");
+    assert_eq!(output.matches("it did not begin: after its timeout of 20ms").count(), CROWD, "{output}");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn stop_after(delay: Duration, kind: usize) {
     assert_eq!(status.code(), Some(101), "{told}");
     assert!(output.contains("test result: FAILED. 8 passed; 1 failed;"), "{told}");
     let is_late = output.contains("it still ran after its timeout of 300ms")
-        || output.contains("it did not begin. After its timeout");
+        || output.contains("it did not begin: after its timeout");
     assert!(is_late, "{told}");
     assert!(marked(&mark).is_empty(), "{told}");
     println!("{} stopped: {}", KINDS[kind], stopped.is_some());

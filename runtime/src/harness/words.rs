@@ -328,7 +328,7 @@ pub(super) fn timed_out(test: &str, timeout: Duration, is_own: bool, running: &[
 /// `makers` are the processes that make sandboxes.
 pub(super) fn unanswered(test: &str, timeout: Duration, is_own: bool, makers: &[Process]) -> String {
     let timeout = written_timeout(timeout, is_own);
-    format!("{}: it did not begin. After {timeout}, these had made no sandbox for it:{}", failed(test), List(makers))
+    format!("{}: it did not begin: after {timeout}, these had made no sandbox for it:{}", failed(test), List(makers))
 }
 
 fn written_timeout(timeout: Duration, is_own: bool) -> String {
