@@ -143,7 +143,8 @@ fn home_of_one_of_many() {
 
 #[test]
 fn the_home_directory_may_be_odd() {
-    let has_ids = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.ends_with(" 4294967295\n"));
+    let maps_all = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.ends_with(" 4294967295\n"));
+    let has_ids = geteuid().is_root() && maps_all;
     for runner in runners() {
         for (home, is_own) in [
             (Some("relative"), true),
@@ -188,8 +189,7 @@ fn works_below_a_link() {
 
 #[test]
 fn the_working_directory_may_lie_below_a_link() {
-    let directory = tempfile::tempdir_in(env::current_exe().expect("this binary").parent().expect("a directory"));
-    let directory = directory.expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(&directory, Permissions::from_mode(0o755)).expect("chmod");
     let place = |path: &str| directory.path().join(path);
     fs::create_dir_all(place("real/package")).expect("mkdir");

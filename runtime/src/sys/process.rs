@@ -138,8 +138,9 @@ pub(crate) fn drop_capabilities() -> nix::Result<()> {
 
 /// Waits until a thread has ended, in whatever way. See pthread_join(3).
 pub(crate) fn join(thread: JoinHandle<()>) -> nix::Result<()> {
+    // C libraries differ in what stands for a thread.
     // SAFETY: a handle stands for a thread that nobody else waits for, and is used up here.
-    match unsafe { libc::pthread_join(thread.into_pthread_t(), ptr::null_mut()) } {
+    match unsafe { libc::pthread_join(thread.into_pthread_t() as _, ptr::null_mut()) } {
         0 => Ok(()),
         errno => Err(Errno::from_raw(errno)),
     }

@@ -7,7 +7,8 @@
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::{env, io, mem, panic, ptr};
+use std::time::{Duration, Instant};
+use std::{env, io, mem, panic, ptr, thread};
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
@@ -17,17 +18,21 @@ use nix::unistd::ForkResult;
 use super::fd::{receive, send};
 use super::process::{Cloned, End, SingleThreaded, clone, exit_now, pidfd_of, wait_any, wait_pid};
 
-/// How many forks are tried before other threads are said to hold locks for good.
-pub(crate) const FORKS: u32 = 200;
+/// How many forks are tried while all other threads sleep. One that has a lock then has it for good.
+const FORKS: u32 = 200;
+
+/// How long forks are tried while others run. One that has a lock may have to wait for a processor.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forks the zygote from a process that may have other threads. Unlike one that [`clone_zygote`](super::clone_zygote) makes, `wait` finds
-/// it. Fails with EDEADLK if each fork lacks a lock.
+/// it. `others_run` says whether another thread of this process does not sleep. Fails with EDEADLK if each fork lacks a lock.
 ///
 /// # Safety
 ///
 /// Of locks that other threads may have held, the child must use those of the C library, of allocators, and of the standard library only.
-pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
-    for _ in 0..FORKS {
+pub(crate) unsafe fn fork_zygote(others_run: impl Fn() -> bool) -> nix::Result<Cloned<OwnedFd>> {
+    let (begun, mut forks) = (Instant::now(), 0);
+    while forks < FORKS && begun.elapsed() < PATIENCE {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // SAFETY: the caller promises it.
         let child = match unsafe { nix::unistd::fork() }? {
@@ -56,6 +61,11 @@ pub(crate) unsafe fn fork_zygote() -> nix::Result<Cloned<OwnedFd>> {
                 let _ = wait_pid(child);
                 if told.is_some() {
                     return Err(Errno::from_raw(c_int::from_ne_bytes(errno)));
+                }
+                if others_run() {
+                    thread::sleep(Duration::from_millis(1));
+                } else {
+                    forks += 1;
                 }
             }
         }

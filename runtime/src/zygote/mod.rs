@@ -20,6 +20,7 @@ mod template;
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{fs, process};
@@ -30,7 +31,7 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, so
 use nix::unistd::getpid;
 
 use crate::cgroup::Joining;
-use crate::proc::{name_in, threads_of};
+use crate::proc::{name_in, stat, threads_of};
 use crate::sandbox::Channel;
 use crate::spec::Spec;
 use crate::sys::{self, Cloned};
@@ -74,12 +75,10 @@ fn fork(leave: extern "C" fn()) -> nix::Result<Zygote> {
         unsafe { sys::clone_zygote() }
     } else {
         // SAFETY: the zygote uses no locks but those of the C library, of the allocator, and of the standard library.
-        unsafe { sys::threads::fork_zygote() }
+        unsafe { sys::threads::fork_zygote(others_run) }
     };
     if cloned.as_ref().is_err_and(|errno| *errno == Errno::EDEADLK) {
-        // The first is this one.
-        let others = threads_of(process::id()).skip(1);
-        let _ = BESIDE_FORK.set(others.filter_map(|thread| name_in(&thread)).collect());
+        let _ = BESIDE_FORK.set(other_threads().filter_map(|thread| name_in(&thread)).collect());
     }
     match cloned? {
         Cloned::Parent(pidfd) => {
@@ -91,6 +90,16 @@ fn fork(leave: extern "C" fn()) -> nix::Result<Zygote> {
             server::serve(theirs, owner, &proof)
         }
     }
+}
+
+/// The threads of this process besides the first, which this is.
+fn other_threads() -> impl Iterator<Item = PathBuf> {
+    threads_of(process::id()).skip(1)
+}
+
+/// Whether one of them does not sleep.
+fn others_run() -> bool {
+    other_threads().any(|other| stat(&other, |stat| stat.state()).is_some_and(|state| state != 'S'))
 }
 
 /// The names of the threads that this process had when it could not fork the zygote.

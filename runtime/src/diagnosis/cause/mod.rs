@@ -9,7 +9,6 @@ use std::fmt::{self, Display, Formatter};
 
 use self::places::*;
 use super::environment::{Barrier, Place, Surroundings};
-use crate::sys;
 use crate::text::plain;
 
 /// Where subordinate ids begin, by custom; see login.defs(5).
@@ -58,7 +57,7 @@ impl Cause {
         Self::new(
             "a thread that runs before `main` keeps a lock of the standard library, which tests would wait for: that of the environment, \
              of a standard stream, or of the panic hook",
-            format!("{} forks lacked it; the threads were {}", sys::threads::FORKS, names.join(", ")),
+            format!("each fork of this process lacked it; the threads were {}", names.join(", ")),
             "have constructors start no thread that keeps such a lock, or let it begin in `main`",
         )
     }
