@@ -4,8 +4,11 @@
 //! written limit fails the test, and says why. `BELLJAR_TESTS_LIMITS` (`yes` or `no`) says which must be the case; by
 //! default root can limit, and others may or may not.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -397,6 +400,132 @@ fn too_many_processes_are_refused() {
     assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
 }
 
+/// What is used up is named, with the figure: here a limit of a cgroup above, which neighbours could have used up as well.
+#[test]
+fn a_limit_that_is_shared_is_named() {
+    let Some(parent) = Parent::new("shared") else { return };
+    let limit = parent.directories.iter().map(|directory| directory.join("pids.max")).find(|file| file.exists());
+    // By version 2, what is refused above is not counted below. Before Linux 6.1, nobody knows how many there have been at most.
+    let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let Some(limit) = limit.filter(|limit| !is_v2 && limit.with_file_name("pids.peak").exists()) else { return };
+    fs::write(&limit, "20").expect("write");
+    let mut command = this_binary();
+    command.args(["--ignored", "--exact", "forks_without_a_limit"]);
+    parent.use_it(&mut command);
+    let run = run(&mut command);
+    assert!(run.failed() && !run.output.contains("pids limit 1024"), "{}", run.output);
+    let named =
+        format!("`forks_without_a_limit` met a limit that it shares: fork refused once: {} is 20", limit.display());
+    assert!(run.output.contains(&named) && run.output.contains("write `pids = ..`"), "{}", run.output);
+}
+
+/// Where `a_fork_bomb_harms_no_neighbour` listens.
+const GATE: &str = "BELLJAR_TESTS_GATE";
+
+/// Tells whoever listens that a body has come so far, and waits to be let go.
+fn pass_gate(message: &[u8]) -> UnixStream {
+    let name = env::var_os(GATE).expect(GATE);
+    let address = SocketAddr::from_abstract_name(name.as_encoded_bytes()).expect("address");
+    let mut gate = UnixStream::connect_addr(&address).expect("connect");
+    gate.write_all(message).and_then(|()| gate.read_exact(&mut [0])).expect("gate");
+    gate
+}
+
+/// How many processes a bomb starts where nothing limits it.
+const BOMB: usize = 1100;
+
+#[isolated(mount, timeout = "5m")]
+#[ignore = "run by a_fork_bomb_harms_no_neighbour"]
+fn bomb() {
+    let mut started = 0;
+    while started < BOMB {
+        #[expect(unsafe_code, reason = "spawning takes too long")]
+        // SAFETY: the child does nothing but wait.
+        match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Child) => hang(),
+            Ok(ForkResult::Parent { .. }) => started += 1,
+            Err(errno) => {
+                assert_eq!(errno, Errno::EAGAIN);
+                break;
+            }
+        }
+    }
+    println!("{started} were started");
+    pass_gate(b"bomb");
+}
+
+fn lives_beside_a_bomb() {
+    let _gate = pass_gate(b"rest");
+    end(spawn_up_to(10));
+}
+
+macro_rules! neighbours {
+    ($($name:ident)*) => { $(
+        #[isolated(mount, timeout = "5m")]
+        #[ignore = "run by a_fork_bomb_harms_no_neighbour"]
+        fn $name() {
+            lives_beside_a_bomb();
+        }
+    )* };
+}
+
+neighbours! {
+    beside_a beside_b beside_c beside_d beside_e beside_f beside_g beside_h beside_i beside_j beside_k beside_l beside_m beside_n
+    beside_o beside_p beside_q beside_r beside_s beside_t beside_u
+}
+
+/// Whether a test that writes no limit may have 1024 processes and threads here, and no more: with version 1 for root, and by RLIMIT_NPROC for
+/// others.
+fn has_default_limit() -> bool {
+    if geteuid().is_root() {
+        return Path::new("/sys/fs/cgroup/pids/tasks").exists();
+    }
+    let system = nix::sys::utsname::uname().expect("uname");
+    let release = system.release().to_str().expect("release").to_owned();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|version| version >= (5, 14))
+}
+
+/// While the bomb has all that it can have, each of the others starts processes.
+#[test]
+fn a_fork_bomb_harms_no_neighbour() {
+    if !has_default_limit() {
+        return;
+    }
+    let name = format!("belljar-tests-{}", process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("address");
+    let gate = UnixListener::bind_addr(&address).expect("bind");
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut command = this_binary();
+        command.args(["--ignored", "--show-output", "--test-threads=22", "bomb", "beside_"]).env(GATE, name);
+        let _ = told.send(run(&mut command));
+    });
+    let (mut bombs, mut others) = (Vec::new(), Vec::new());
+    gate.set_nonblocking(true).expect("set_nonblocking");
+    while bombs.len() + others.len() < 22 {
+        let Ok((mut body, _)) = gate.accept() else {
+            let ended = heard.recv_timeout(Duration::from_millis(10));
+            assert!(ended.is_err(), "{}", ended.expect("run").output);
+            continue;
+        };
+        body.set_nonblocking(false).expect("set_nonblocking");
+        let mut message = [0; 4];
+        body.read_exact(&mut message).expect("message");
+        if message == *b"bomb" { bombs.push(body) } else { others.push(body) }
+    }
+    for mut body in others.into_iter().chain(bombs) {
+        body.write_all(b"!").expect("let go");
+        // It is over.
+        assert_eq!(body.read(&mut [0]).expect("end"), 0);
+    }
+    let run = heard.recv().expect("run");
+    assert!(run.status.success() && run.output.contains("test result: ok. 22 passed"), "{}", run.output);
+    assert!(run.output.contains("1022 were started"), "{}", run.output);
+    let note = "`bomb` reached its limit: fork refused once: pids limit 1024";
+    assert!(!geteuid().is_root() || run.output.contains(note), "{}", run.output);
+}
+
 // ---- CPU time ----
 
 /// The CPU time that this process has taken.
@@ -702,6 +831,40 @@ fn a_cgroup_of_others_is_not_divided() {
     assert!(run.failed() && run.output.contains("processes that are not of this test run (`sleep`)"), "{}", run.output);
     assert!(run.output.contains("BELLJAR_CGROUP names a cgroup that others use"), "{}", run.output);
     assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
+}
+
+/// systemd ends some units when the kernel kills a process in them because memory is used up, and would end the run. Here a
+/// `systemctl` answers for it, which says what it is told to say, or fails. `lab/units` has the true one.
+#[test]
+fn no_test_ends_the_unit_that_the_tests_run_in() {
+    let Some(parent) = Parent::new("x.scope") else { return };
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return;
+    }
+    let programs = tempfile::tempdir().expect("tempdir");
+    let systemctl = programs.path().join("systemctl");
+    fs::write(&systemctl, "#!/bin/sh\n[ -n \"${POLICY+set}\" ] && echo \"$POLICY\"\n").expect("write");
+    fs::set_permissions(&systemctl, Permissions::from_mode(0o755)).expect("set_permissions");
+    let path = format!("{}:{}", programs.path().display(), env::var("PATH").expect("PATH"));
+    for (policy, ends) in
+        [(Some("stop"), true), (Some("kill"), true), (None, true), (Some("continue"), false), (Some(""), false)]
+    {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "allocates_too_much"]).env("PATH", &path);
+        command.envs(policy.map(|policy| ("POLICY", policy)));
+        parent.use_it(&mut command);
+        let run = run(&mut command);
+        assert!(run.failed(), "{}", run.output);
+        let shown = format!("-x.scope is {}", policy.unwrap_or("stop"));
+        assert_eq!(run.output.contains(&shown) && run.output.contains("-p Delegate=yes"), ends, "{}", run.output);
+        assert_eq!(run.output.contains("killed: out of memory"), !ends, "{}", run.output);
+    }
+    // Other limits kill nobody.
+    let mut command = this_binary();
+    command.args(["--ignored", "--exact", "forks_too_often"]).env("PATH", &path).env("POLICY", "stop");
+    parent.use_it(&mut command);
+    let run = run(&mut command);
+    assert!(run.passed(), "{}", run.output);
 }
 
 /// One of several hierarchies can't be had: the test does not run, and what was made in the others is removed.

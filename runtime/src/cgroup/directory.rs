@@ -1,5 +1,6 @@
 //! A cgroup as a directory in each hierarchy, and how a sandbox joins it.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write as _;
@@ -16,6 +17,20 @@ use crate::proc::text_in;
 #[derive(Debug, Default)]
 pub(crate) struct Cgroup {
     pub(super) directories: Vec<Directory>,
+    pub(super) plain: Option<Plain>,
+}
+
+/// A cgroup of version 1 that limits processes to the default number, and one sandbox has after the other: to make it takes longer
+/// than to join it.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub(super) directory: Directory,
+    /// The file that counts forks that were refused. It is looked at after each test.
+    pub(super) events: File,
+    /// The process that has made it. Its forks must not take it for theirs.
+    pub(super) owner: u32,
+    /// Whether forks have been refused. The kernel goes on counting, so that no other sandbox can have it.
+    pub(super) has_refused: Cell<bool>,
 }
 
 /// A cgroup in one hierarchy.
@@ -38,6 +53,9 @@ pub(super) enum Location {
 
 /// The file that lists the processes, and by which they are added.
 const PROCS: &str = "cgroup.procs";
+
+/// The same for threads, in version 1. A process that has one joins by it without keeping all others on the machine from forking.
+const TASKS: &str = "tasks";
 
 impl Directory {
     pub(super) fn at(path: impl Into<PathBuf>, v2: bool, controllers: Vec<Controller>) -> Self {
@@ -75,6 +93,11 @@ impl Directory {
         self.open(PROCS, OFlag::O_WRONLY).map(OwnedFd::from)
     }
 
+    /// The file by which a process with one thread joins.
+    pub(super) fn open_to_join(&self) -> Result<OwnedFd, Trouble> {
+        self.open(if self.v2 { PROCS } else { TASKS }, OFlag::O_WRONLY).map(OwnedFd::from)
+    }
+
     pub(crate) fn add(&self, pid: u32) -> Result<(), Trouble> {
         self.write(PROCS, &pid.to_string())
     }
@@ -107,10 +130,10 @@ pub(crate) struct Joining {
 /// How a sandbox joins a hierarchy of version 1, and sees it.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    /// Where it is mounted below the root: in [`CGROUPS`], by its controllers.
+    /// Where it is mounted below the root: in [`CGROUPS`], by its controllers. Empty if it is not.
     pub(crate) mount_point: CString,
-    /// The file `cgroup.procs`, to be written to.
-    pub(crate) procs: OwnedFd,
+    /// The file `tasks`, to be written to.
+    pub(crate) tasks: OwnedFd,
 }
 
 /// Where hierarchies are mounted, below the root.
@@ -125,10 +148,15 @@ impl Tree {
 }
 
 impl Joining {
+    /// What the sandbox sees of version 1.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &Tree> {
+        self.trees.iter().filter(|tree| !tree.mount_point.is_empty())
+    }
+
     /// All descriptors: those of v1, of v2, and the sweeper's.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let unified = self.unified.iter().flat_map(|(directory, procs)| [directory, procs]);
         let others = unified.chain(&self.sweeper).map(|fd| fd.as_fd());
-        self.trees.iter().map(|tree| tree.procs.as_fd()).chain(others)
+        self.trees.iter().map(|tree| tree.tasks.as_fd()).chain(others)
     }
 }

@@ -10,6 +10,7 @@ use super::controller::{Controller, Trouble};
 use super::shared::LEAF;
 use crate::proc::{MOUNTINFO, Mount, mounts_in, text_of};
 use crate::settings::settings;
+use crate::sys::{errno_of, is_of_descriptors};
 
 /// A mounted hierarchy, and the cgroup in it below which ours go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,11 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
         let controllers = match &place.controllers {
             Some(controllers) => controllers.clone(),
             None => {
-                let text = text_of(parent.join("cgroup.controllers")).unwrap_or_default();
+                let file = parent.join("cgroup.controllers");
+                let text = text_of(&file).or_else(|error| match is_of_descriptors(errno_of(&error)) {
+                    true => Err(Trouble::new(&file, &error)),
+                    false => Ok(String::new()),
+                })?;
                 Controller::among(text.split_whitespace())
             }
         };

@@ -1,5 +1,5 @@
 //! Cgroups that a test makes below its own. The test binary makes them, and hands the test the descriptors by which they are
-//! used: in version 1, and in a sandbox that shares its cgroup with others, a test could not do that by itself.
+//! used: in version 1, a test could not do that by itself.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

@@ -1,13 +1,14 @@
 //! The files by which limits are set, and those that tell how they were met.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::controller::{Controller, Trouble};
-use super::directory::{Cgroup, Directory, Location};
+use super::directory::{Cgroup, Directory, Location, Plain};
 use super::find::hierarchies;
 use crate::frame::usage::Usage;
 use crate::proc::text_of;
@@ -15,6 +16,9 @@ use crate::spec::Spec;
 
 /// How many processes and threads a test may have that writes no limit.
 pub(crate) const DEFAULT_PIDS: u32 = 1024;
+
+/// The file that counts forks that were refused.
+pub(super) const EVENTS: &str = "pids.events";
 
 /// The time over which CPU time is rationed, in microseconds; the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
@@ -31,6 +35,8 @@ pub(crate) struct Events {
     pub(crate) memory_peak: Option<u64>,
     /// How many times a process or thread could not be made.
     pub(crate) forks_refused: u64,
+    /// Whether that was for the limit of a cgroup above, which it shares with others.
+    pub(crate) for_shared_limit: bool,
 }
 
 impl Directory {
@@ -225,14 +231,31 @@ pub(crate) fn usage_of(directories: &[Directory]) -> Usage {
     usage
 }
 
+impl Plain {
+    fn forks_refused(&self) -> u64 {
+        let mut text = [0; 64];
+        let length = self.events.read_at(&mut text, 0).unwrap_or_default();
+        let refused = std::str::from_utf8(&text[..length]).ok().and_then(|text| find_in(text, "max"));
+        self.has_refused.set(refused != Some(0));
+        refused.unwrap_or_default()
+    }
+}
+
 impl Cgroup {
     /// How the limits of `spec` were met. To be read before this is dropped. It takes one descriptor at a time.
     pub(crate) fn events(&self, spec: &Spec) -> Result<Events, Trouble> {
         let mut events = Events::default();
-        if let Some(directory) = self.directory_of(Controller::Pids) {
+        if let Some(plain) = &self.plain {
+            events.forks_refused = plain.forks_refused();
+        } else if let Some(directory) = self.directory_of(Controller::Pids) {
             // Refused by this limit, and by none of a cgroup above or below. Older kernels have one file for all.
-            let local = directory.find("pids.events.local", "max");
-            events.forks_refused = local.map_or_else(|| directory.count("pids.events", "max"), Ok).unwrap_or_default();
+            let local = directory.v2.then(|| directory.find("pids.events.local", "max")).flatten();
+            events.forks_refused = local.map_or_else(|| directory.count(EVENTS, "max"), Ok).unwrap_or_default();
+        }
+        if let (Some(directory), 1..) = (self.directory_of(Controller::Pids), events.forks_refused) {
+            // Some kernels count here what was refused above.
+            let most = directory.number("pids.peak").zip(directory.number("pids.max"));
+            events.for_shared_limit = most.is_some_and(|(peak, limit)| peak < limit);
         }
         if let (Some(directory), true) = (self.directory_of(Controller::Memory), spec.memory.is_some()) {
             events.oom_kills = directory.oom_kills()?;
@@ -247,8 +270,9 @@ impl Cgroup {
         self.directory_of(Controller::Memory).map_or(Ok(0), Directory::oom_kills)
     }
 
-    fn directory_of(&self, controller: Controller) -> Option<&Directory> {
-        self.directories.iter().find(|directory| directory.has(controller))
+    pub(super) fn directory_of(&self, controller: Controller) -> Option<&Directory> {
+        let plain = self.plain.iter().map(|plain| &plain.directory);
+        self.directories.iter().chain(plain).find(|directory| directory.has(controller))
     }
 
     /// What has been used. To be read before this is dropped.

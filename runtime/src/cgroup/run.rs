@@ -1,5 +1,6 @@
 //! What one test binary makes: a directory in each hierarchy that it needs, and in it one for each sandbox.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -12,9 +13,9 @@ use nix::fcntl::OFlag;
 use nix::sys::utsname::uname;
 
 use super::controller::{Controller, Trouble};
-use super::directory::{CGROUPS, Cgroup, Directory, Joining, Location, Tree};
+use super::directory::{CGROUPS, Cgroup, Directory, Joining, Plain, Tree};
 use super::find::{Hierarchy, chosen, hierarchies};
-use super::limits::DEFAULT_PIDS;
+use super::limits::{DEFAULT_PIDS, EVENTS};
 use super::own::{make_locked, random, remove_in_time, remove_tree, sweep};
 use super::shared::{self, Shared};
 use super::sweeper::Sweeper;
@@ -22,13 +23,10 @@ use super::systemd;
 use crate::proc::pid_of;
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};
-use crate::sys::{Locked, geteuid};
+use crate::sys::{Locked, geteuid, is_of_descriptors};
 
 /// How often it is tried to remove a directory whose sandboxes have ended: for a second in all.
 const TRIES: u32 = 13;
-
-/// How many processes and threads all sandboxes together may have that share a cgroup.
-const SHARED_PIDS: u32 = 4 * DEFAULT_PIDS;
 
 pub(super) struct Run {
     hierarchies: Option<Result<Vec<Hierarchy>, Trouble>>,
@@ -66,8 +64,8 @@ pub(super) fn run() -> MutexGuard<'static, Run> {
 
 /// Makes the cgroup of a sandbox, with its limits. Where it has written none, and there can be no cgroup, it has none.
 ///
-/// To join a cgroup of version 1 takes a fifth of the time that an empty test takes. So sandboxes that have written no limits
-/// share one there, which is that of the `zygote`.
+/// To make one of version 1 takes a fiftieth of the time that an empty test takes. So those of sandboxes that have written no limits
+/// are used again there.
 pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joining), Trouble> {
     let written = Controller::written(spec);
     let mut run = run();
@@ -76,11 +74,13 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
         let (cgroup, joining) = without_pids(spec);
         return Ok((cgroup, run.with_news(joining)));
     }
-    let made = match run.make(spec, &written, zygote) {
-        Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written, zygote),
+    let made = match run.make(spec, &written) {
+        Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written),
         other => other,
     };
     let (cgroup, joining) = match made {
+        // That passes, and is waited for.
+        Err(trouble) if trouble.errno().is_some_and(is_of_descriptors) => return Err(trouble),
         // Who names a cgroup means it.
         Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller, spec)) => {
             run.in_vain |= written.is_empty();
@@ -158,15 +158,17 @@ impl Run {
     }
 
     pub(super) fn hierarchies(&mut self) -> Result<Vec<Hierarchy>, Trouble> {
-        self.hierarchies.get_or_insert_with(hierarchies).clone()
+        if let Some(known) = &self.hierarchies {
+            return known.clone();
+        }
+        let found = hierarchies();
+        if !matches!(&found, Err(trouble) if trouble.errno().is_some_and(is_of_descriptors)) {
+            self.hierarchies = Some(found.clone());
+        }
+        found
     }
 
-    fn make(
-        &mut self,
-        spec: &Spec,
-        written: &[Controller],
-        zygote: BorrowedFd<'_>,
-    ) -> Result<(Cgroup, Joining), Trouble> {
+    fn make(&mut self, spec: &Spec, written: &[Controller]) -> Result<(Cgroup, Joining), Trouble> {
         let found = self.hierarchies()?;
         if found.is_empty() && chosen().is_some() {
             return Err(Trouble::Missing(Controller::Pids));
@@ -177,29 +179,27 @@ impl Run {
         {
             return Err(Trouble::Missing(*missing));
         }
-        let mut directories = Vec::new();
-        match self.make_directories(&mut directories, &found, spec, written, zygote) {
-            Ok(_) if directories.is_empty() => Ok(without_pids(spec)),
+        let mut cgroup = Cgroup::default();
+        match self.make_directories(&mut cgroup, &found, spec, written) {
             Ok(mut joining) => {
-                let limited = directories.iter().any(|directory| directory.controllers.contains(&Controller::Pids));
-                joining.process_limit = !limited && process_limit_is_exact(spec);
-                Ok((Cgroup { directories }, joining))
+                let is_limited = cgroup.directory_of(Controller::Pids).is_some();
+                joining.process_limit = !is_limited && process_limit_is_exact(spec);
+                Ok((cgroup, joining))
             }
             Err(trouble) => {
-                self.over.extend(paths(directories));
+                self.take_back(&mut cgroup);
                 Err(trouble)
             }
         }
     }
 
-    /// Makes the directories of one cgroup. If it fails, those that it has made are in `directories` too.
+    /// Makes the directories of one cgroup. If it fails, `cgroup` has those that it has made too.
     fn make_directories(
         &mut self,
-        directories: &mut Vec<Directory>,
+        cgroup: &mut Cgroup,
         found: &[Hierarchy],
         spec: &Spec,
         written: &[Controller],
-        zygote: BorrowedFd<'_>,
     ) -> Result<Joining, Trouble> {
         let name = self.next_name();
         let mut joining = Joining::default();
@@ -223,16 +223,17 @@ impl Run {
                 place.outlives_its_tests()?;
             }
             if !hierarchy.v2 && written.is_empty() && !is_measured {
-                if place.contain(zygote)? {
-                    self.moves += 1;
-                }
+                let plain = place.plain(&name)?;
+                let tasks = plain.directory.open_to_join();
+                cgroup.plain = Some(plain);
+                joining.trees.push(Tree { mount_point: CString::default(), tasks: tasks? });
                 continue;
             }
             let required: Vec<_> =
                 written.iter().copied().filter(|controller| !has_stand_in(*controller, spec)).collect();
             let controllers = place.enable(&wanted, &required, is_measured || !written.is_empty())?;
-            directories.push(place.make(&name, controllers)?);
-            if let Some(directory) = directories.last() {
+            cgroup.directories.push(place.make(&name, controllers)?);
+            if let Some(directory) = cgroup.directories.last() {
                 directory.limit(spec)?;
                 joining.add(hierarchy, directory)?;
             }
@@ -251,7 +252,7 @@ impl Run {
         let name = self.next_name();
         let directory = self.place(hierarchy)?.make(&name, Vec::new())?;
         if hierarchy.controllers.contains(&Controller::Pids) {
-            // They leave the cgroup that limits those of the sandboxes without one.
+            // They leave the one that limits the sandbox's others.
             directory.limit_pids(DEFAULT_PIDS)?;
         }
         Ok(directory)
@@ -275,7 +276,7 @@ impl Run {
             hierarchy,
             directory,
             _lock: lock,
-            has_zygote: false,
+            plain: Vec::new(),
             enabled: Vec::new(),
             refused: Vec::new(),
             shared,
@@ -300,6 +301,17 @@ impl Run {
         Joining { moves: self.moves, sweeper: self.sweepers.take(), ..joining }
     }
 
+    /// Takes back a cgroup whose sandbox is over.
+    fn take_back(&mut self, cgroup: &mut Cgroup) {
+        self.over.extend(cgroup.directories.drain(..).map(|directory| directory.path_of("")));
+        let Some(plain) = cgroup.plain.take() else { return };
+        let path = plain.directory.path_of("");
+        match self.places.iter_mut().find(|place| path.starts_with(&place.directory)) {
+            Some(place) if !plain.has_refused.get() => place.plain.push(plain),
+            _ => self.over.push(path),
+        }
+    }
+
     fn remove_those_that_are_over(&mut self) {
         self.over.retain(|directory| !remove_tree(directory));
     }
@@ -311,8 +323,8 @@ pub(super) struct Place {
     directory: PathBuf,
     /// Held as long as this process lives, however it ends.
     _lock: Locked,
-    /// For v1: whether the zygote is in it.
-    has_zygote: bool,
+    /// For v1: those for sandboxes without written limits that none has now.
+    plain: Vec<Plain>,
     /// For v2: the controllers that the cgroups in it have.
     enabled: Vec<Controller>,
     /// For v2: those that they can't have, and whether the cgroup above was changed to get them. Not tried again for tests that
@@ -343,18 +355,24 @@ impl Place {
         }
     }
 
-    /// Moves the zygote, and so all sandboxes that it will make and that join no other, to a cgroup with a limit on processes. Returns
-    /// whether it was elsewhere.
-    fn contain(&mut self, zygote: BorrowedFd<'_>) -> Result<bool, Trouble> {
-        if self.has_zygote {
-            return Ok(false);
+    /// Of version 1: a cgroup that sets the default limit, of this name if a new one has to be made.
+    fn plain(&mut self, name: &str) -> Result<Plain, Trouble> {
+        let owner = process::id();
+        while let Some(plain) = self.plain.pop() {
+            if plain.owner == owner {
+                return Ok(plain);
+            }
         }
-        let Some(zygote) = pid_of(zygote) else { return Ok(false) };
-        let shared = self.make("shared", Vec::new())?;
-        shared.limit_pids(SHARED_PIDS)?;
-        shared.add(zygote)?;
-        self.has_zygote = true;
-        Ok(true)
+        let directory = self.make(name, vec![Controller::Pids])?;
+        // Init is one more.
+        let made = directory.limit_pids(DEFAULT_PIDS + 1).and_then(|()| directory.open(EVENTS, OFlag::O_RDONLY));
+        match made {
+            Ok(events) => Ok(Plain { directory, events, owner, has_refused: Cell::new(false) }),
+            Err(trouble) => {
+                remove_tree(&directory.path_of(""));
+                Err(trouble)
+            }
+        }
     }
 
     /// Has cgroups below ours get controllers: those that are `wanted`, as far as possible, and those that are `required`,
@@ -405,13 +423,13 @@ impl Place {
 impl Joining {
     /// Has the sandbox join `directory` too, which is one of `hierarchy`.
     fn add(&mut self, hierarchy: &Hierarchy, directory: &Directory) -> Result<(), Trouble> {
-        let procs = directory.open_procs()?;
+        let file = directory.open_to_join()?;
         if directory.v2 {
-            self.unified = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), procs));
+            self.unified = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), file));
         } else {
             let mount_point = CString::new(format!("{CGROUPS}{}", hierarchy.names));
             // The kernel has written no zero there.
-            self.trees.extend(mount_point.map(|mount_point| Tree { mount_point, procs }));
+            self.trees.extend(mount_point.map(|mount_point| Tree { mount_point, tasks: file }));
         }
         Ok(())
     }
@@ -419,15 +437,8 @@ impl Joining {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.directories.is_empty() {
-            run().over.extend(paths(self.directories.drain(..)));
+        if !self.directories.is_empty() || self.plain.is_some() {
+            run().take_back(self);
         }
     }
-}
-
-fn paths(directories: impl IntoIterator<Item = Directory>) -> impl Iterator<Item = PathBuf> {
-    directories.into_iter().filter_map(|directory| match directory.location {
-        Location::Path(path) => Some(path),
-        Location::Open(_) => None,
-    })
 }

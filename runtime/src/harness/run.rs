@@ -143,7 +143,10 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     if has_survivors {
         eprintln!("{}", words::survivors(name, &evidence.survivors));
     }
-    if forks_refused > 0 {
+    if evidence.events.for_shared_limit {
+        let lowest = cgroup::limits_on_processes().into_iter().min_by_key(|(_, limit, _)| *limit);
+        eprintln!("{}", words::forks_refused_above(name, forks_refused, lowest));
+    } else if forks_refused > 0 {
         let limit = test.spec.pids.unwrap_or(DEFAULT_PIDS);
         eprintln!("{}", words::forks_refused(name, forks_refused, limit));
     }

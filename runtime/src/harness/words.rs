@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -315,8 +316,19 @@ pub(super) fn note_on_processes(limit: u32) -> String {
 }
 
 pub(super) fn forks_refused(test: &str, times: u64, limit: u32) -> String {
-    let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
-    format!("belljar: `{test}` reached its limit: fork refused {times}: pids limit {limit}.")
+    format!("belljar: `{test}` reached its limit: fork refused {}: pids limit {limit}.", Times(times))
+}
+
+/// `lowest` is the file of the lowest limit above, that limit, and how many there are.
+pub(crate) fn forks_refused_above(test: &str, times: u64, lowest: Option<(PathBuf, u64, u64)>) -> String {
+    let seen = lowest.map_or(String::new(), |(file, limit, count)| {
+        format!(": {} is {limit}, and pids.current was {count}", plain(file.display()))
+    });
+    format!(
+        "belljar: `{test}` met a limit that it shares: fork refused {}{seen}. Another test may have used it up: write `pids = ..` on the \
+         one that starts so many.",
+        Times(times)
+    )
 }
 
 /// `is_own` is whether the test has written this timeout. Otherwise the environment has.
@@ -348,6 +360,18 @@ fn ended(end: End) -> String {
         End::Killed { signal, core } => {
             let name = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |name| name.to_string());
             format!("was killed by {name}{}", if core { " (core dumped)" } else { "" })
+        }
+    }
+}
+
+/// How often something was.
+struct Times(u64);
+
+impl Display for Times {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(1) => f.write_str("once"),
+            Self(times) => write!(f, "{times} times"),
         }
     }
 }

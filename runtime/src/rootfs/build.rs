@@ -170,10 +170,11 @@ fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
     let all = c"sys/fs/cgroup";
     let make_room = || mount(c"tmpfs", all, MsFlags::empty(), Some(c"mode=755")).or_refuse(Step::Mount, all);
     let unified = |path| mount(c"cgroup2", path, MsFlags::empty(), NONE);
-    if !joining.trees.is_empty() {
+    let has_trees = joining.shown().next().is_some();
+    if has_trees {
         make_room()?;
     }
-    for tree in &joining.trees {
+    for tree in joining.shown() {
         let path = tree.mount_point.as_c_str();
         mkdir(path, Mode::from_bits_truncate(0o755)).or_refuse(Step::Directory, path)?;
         // Root inside may be root outside, to whom the files belong by which the limits are set.
@@ -181,7 +182,7 @@ fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
     }
     match joining.unified {
         None => Ok(()),
-        Some(_) if joining.trees.is_empty() => match unified(all) {
+        Some(_) if !has_trees => match unified(all) {
             // With the host's `/sys` they are mounted there already, and the kernel mounts nothing over itself.
             Err(Errno::EBUSY) => make_room().and_then(|()| unified(all).or_refuse(Step::Mount, all)),
             result => result.or_refuse(Step::Mount, all),
@@ -192,7 +193,7 @@ fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
             unified(path).or_refuse(Step::Mount, path)
         }
     }?;
-    if joining.trees.is_empty() {
+    if !has_trees {
         return Ok(());
     }
     // What is written belongs in the root, which has a size.

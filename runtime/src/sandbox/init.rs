@@ -139,9 +139,9 @@ fn tell_of_birth(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
 fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
     let Birth { spec, joining, born_in_cgroup, .. } = birth;
     let unified = joining.unified.iter().filter(|_| !born_in_cgroup).map(|(_, procs)| procs);
-    for procs in joining.trees.iter().map(|tree| &tree.procs).chain(unified) {
+    for file in joining.trees.iter().map(|tree| &tree.tasks).chain(unified) {
         // 0 stands for whoever writes it.
-        match write(procs, b"0") {
+        match write(file, b"0") {
             Err(errno) if spec.has_limits() => return Err((Step::JoinCgroup, c"", errno)),
             _ => {}
         }

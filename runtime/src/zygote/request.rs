@@ -47,7 +47,7 @@ impl Request {
         let channel = Channel { report: descriptors.next()?, stdout: descriptors.next()?, stderr: descriptors.next()? };
         let mount_points = mount_points.split_inclusive(|byte| *byte == 0);
         let tree = |path| {
-            Some(Tree { mount_point: CString::from_vec_with_nul(Vec::from(path)).ok()?, procs: descriptors.next()? })
+            Some(Tree { mount_point: CString::from_vec_with_nul(Vec::from(path)).ok()?, tasks: descriptors.next()? })
         };
         let trees = mount_points.map(tree).collect::<Option<_>>()?;
         let unified = if has_unified == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };

@@ -194,7 +194,8 @@ impl Cause {
                 Place::Podman => "podman run --pids-limit -1",
                 Place::Kubernetes => "raise podPidsLimit of the kubelet, or run fewer tests at once (`--test-threads`)",
                 Place::Host | Place::Lxc | Place::Wsl => {
-                    "raise it (systemd: systemctl set-property UNIT TasksMax=infinity), or run fewer tests at once (`--test-threads`)"
+                    "raise it (systemd: systemctl set-property UNIT TasksMax=infinity), run fewer tests at once (`--test-threads`), or write \
+                     `pids = ..` on a test that starts many processes"
                 }
             },
         )
