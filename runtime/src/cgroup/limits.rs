@@ -162,7 +162,7 @@ impl Directory {
         // Version 1 counts each where it was killed, whether by this limit or by one of a cgroup above; and those of groups may be killed by
         // either limit. How often a limit was met it no longer counts on all kernels, but nothing is killed before the last page is
         // used up.
-        if !self.was_used_up() {
+        if !self.was_used_up()? {
             return Ok(0);
         }
         let own = self.count("memory.oom_control", "oom_kill")?;
@@ -172,18 +172,23 @@ impl Directory {
         let groups: Vec<_> = groups.map(|entry| entry.path()).collect();
         let groups = groups.into_iter().map(|path| Self::at(path, false, Vec::new()));
         let kills =
-            |group: Self| if group.was_used_up() { Ok(0) } else { group.count("memory.oom_control", "oom_kill") };
+            |group: Self| if group.was_used_up()? { Ok(0) } else { group.count("memory.oom_control", "oom_kill") };
         groups.map(kills).try_fold(own, |all, kills| Ok(all + kills?))
     }
 
     /// Of version 1: whether all memory that it may have was in use at a time, without what is swapped out or with it.
-    fn was_used_up(&self) -> bool {
-        let is_used_up = |limit, peak| {
-            let (limit, peak) = (self.number(limit), self.number(peak));
-            limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) > limit)
+    fn was_used_up(&self) -> Result<bool, Trouble> {
+        let figure = |file| match self.read(file) {
+            // Only kernels that count what is swapped out have it.
+            Err(Trouble::Refused { errno: Errno::ENOENT, .. }) => Ok(None),
+            read => Ok(read?.trim().parse::<u64>().ok()),
         };
-        is_used_up("memory.limit_in_bytes", "memory.max_usage_in_bytes")
-            || is_used_up("memory.memsw.limit_in_bytes", "memory.memsw.max_usage_in_bytes")
+        let is_reached = |limit, peak| {
+            let (limit, peak) = (figure(limit)?, figure(peak)?);
+            Ok(limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) > limit))
+        };
+        Ok(is_reached("memory.limit_in_bytes", "memory.max_usage_in_bytes")?
+            || is_reached("memory.memsw.limit_in_bytes", "memory.memsw.max_usage_in_bytes")?)
     }
 }
 
@@ -198,7 +203,7 @@ pub(crate) fn memory_used_up() -> Option<(PathBuf, u64)> {
             |around: &Directory| has(around, "memory.events.local", "oom") && has(around, "memory.events", "oom_kill");
         (around.find(is_used_up)?, "memory.max")
     } else {
-        (around.find(Directory::was_used_up)?, "memory.limit_in_bytes")
+        (around.find(|around| around.was_used_up().unwrap_or(false))?, "memory.limit_in_bytes")
     };
     Some((used_up.path_of(file), used_up.number(file)?))
 }
