@@ -91,7 +91,12 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
             }
             Evidence { unborn: true, .. } => words::unborn(name, death(None).as_ref()),
             Evidence { shut_down: true, .. } => words::unreported(name),
-            Evidence { init_ended: end, .. } => words::init_gone(name, *end, death(*end).as_ref()),
+            Evidence { init_ended: end, .. } => {
+                // With the template, whatever ends that, its inits are killed.
+                let is_killed = matches!(end, Some(End::Killed { signal: libc::SIGKILL, .. }));
+                let cause = death(end.filter(|_| !is_killed));
+                words::init_gone(name, *end, cause.as_ref())
+            }
         });
     };
     if let (Some(_), Some(bytes)) = (evidence.outcome, evidence.rubbish) {
