@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, from the top down. Those on one line know nothing of each other.
 const ROOMS: [&[&str]; 13] = [
     &["lib"],
-    &["start"],
+    &["fuzzed", "start"],
     &["harness"],
     &["diagnosis"],
     &["zygote"],

@@ -100,6 +100,8 @@ mod cgroup;
 mod diagnosis;
 #[cfg(target_os = "linux")]
 mod frame;
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub mod fuzzed;
 #[cfg(target_os = "linux")]
 mod harness;
 #[cfg(target_os = "linux")]

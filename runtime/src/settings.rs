@@ -149,7 +149,11 @@ impl Settings {
     }
 
     /// Reads the settings from `variables`. Paths begin at `directory`. Standard error may be a terminal.
-    fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, directory: &Path, has_terminal: bool) -> Self {
+    pub(crate) fn read(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        directory: &Path,
+        has_terminal: bool,
+    ) -> Self {
         let mut settings = Self::default();
         let mut is_ci = false;
         for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {

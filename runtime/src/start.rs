@@ -17,9 +17,9 @@ use crate::zygote;
 
 /// Has the C library call [`enter`] before `main`. Without a priority it comes after all that have one.
 /// glibc passes it the arguments of `main`. musl passes nothing, and constructors there expect nothing.
-/// Miri can't fork.
+/// Miri can't fork, and a fuzzer runs no test.
 #[used]
-#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
+#[cfg_attr(not(any(miri, fuzzing)), unsafe(link_section = ".init_array"))]
 static ENTRY: Constructor = enter;
 
 extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {

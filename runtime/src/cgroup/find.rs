@@ -121,6 +121,18 @@ fn places(table: &[u8]) -> Vec<Place> {
     table.split(|byte| *byte == b'\n').filter_map(place).collect()
 }
 
+/// For [`fuzzed`](crate::fuzzed): what the kernel writes about cgroups.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mounts = mounts_in(bytes);
+    for place in places(bytes) {
+        mounts.iter().for_each(|mount| {
+            place.is_in(mount);
+        });
+    }
+    super::limits::find_in(&String::from_utf8_lossy(bytes), "oom_kill");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -146,7 +146,7 @@ impl Directory {
     }
 }
 
-fn find_in(text: &str, name: &str) -> Option<u64> {
+pub(super) fn find_in(text: &str, name: &str) -> Option<u64> {
     let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs.find(|(key, _)| *key == name)?.1.trim().parse().ok()
 }

@@ -20,6 +20,8 @@ mod systemd;
 
 pub(crate) use controller::{Controller, Trouble};
 pub(crate) use directory::{Cgroup, Directory, Joining, Tree};
+#[cfg(any(test, fuzzing))]
+pub(crate) use find::fuzz;
 pub(crate) use find::{chosen, limits_on_processes};
 pub(crate) use groups::{Handed, NoGroup, refused};
 pub(crate) use limits::{DEFAULT_PIDS, Events, memory_used_up, usage_of};

@@ -131,7 +131,7 @@ pub(crate) fn security_context() -> Option<String> {
 }
 
 /// Whether a process of this context is let do less than others.
-fn barrier_of(context: &str) -> Option<Barrier> {
+pub(crate) fn barrier_of(context: &str) -> Option<Barrier> {
     // AppArmor has a name and a mode, or the name `unconfined` alone.
     if let Some(profile) = context.strip_suffix(" (enforce)") {
         return Some(Barrier::Profile(profile.to_owned()));

@@ -334,14 +334,6 @@ fn map_of(kind: &str) -> Option<String> {
 
 /// That this process's own user or group has no number here, if that is so. It shows as one that may have none either.
 fn unmapped() -> Option<Cause> {
-    let holds = |map: &str, id: u32| {
-        let range = |line: &str| {
-            let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
-            let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
-            Some((first..first + count).contains(&id.into()))
-        };
-        map.lines().filter_map(range).any(|holds| holds)
-    };
     let ids = [("uid", geteuid().as_raw()), ("gid", getegid().as_raw())];
     let maps = ids.into_iter().filter_map(|(kind, id)| Some((map_of(kind)?, id)));
     let lacking = { maps }.find(|(map, id)| !holds(map, *id));
@@ -422,6 +414,16 @@ pub(crate) fn death(end: Option<End>) -> Option<Cause> {
 /// The limit on stacks that systems have: 8 MiB.
 const USUAL_STACK: u64 = 8 << 20;
 
+/// Whether a map of ids has a number for this one inside. See user_namespaces(7).
+pub(crate) fn holds(map: &str, id: u32) -> bool {
+    let range = |line: &str| {
+        let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
+        let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
+        Some((first..first.saturating_add(count)).contains(&id.into()))
+    };
+    map.lines().filter_map(range).any(|holds| holds)
+}
+
 /// How many processes may have ended between a refusal and its explanation.
 const SPARE: u64 = 8;
 
@@ -430,7 +432,7 @@ fn has_overlay() -> bool {
 }
 
 /// Whether a kernel that calls itself `release` is older than this one.
-fn is_older_than(version: (u32, u32), release: &str) -> bool {
+pub(crate) fn is_older_than(version: (u32, u32), release: &str) -> bool {
     let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
     numbers.next().zip(numbers.next()).is_some_and(|own| own < version)
 }

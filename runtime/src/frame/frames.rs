@@ -13,7 +13,7 @@ use super::step::{Moment, Refusal, Step};
 use crate::sys::{End, Fault};
 
 /// Begins every frame. A message without it was not written by us.
-const MAGIC: [u8; 4] = *b"\xbeJar";
+pub(crate) const MAGIC: [u8; 4] = *b"\xbeJar";
 
 /// The most bytes that a frame carries besides its head. A longer panic message is sent in pieces.
 pub(crate) const PAYLOAD_MAX: usize = 1024;
@@ -224,10 +224,10 @@ fn flag(byte: u8) -> Option<bool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn examples() -> Vec<Frame<'static>> {
+    pub(crate) fn examples() -> Vec<Frame<'static>> {
         let mut frames = vec![
             Frame::Born,
             Frame::PanicText(b"left == right"),

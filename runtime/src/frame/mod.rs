@@ -8,5 +8,9 @@ pub(crate) mod refusal;
 mod step;
 pub(crate) mod usage;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use frames::MAGIC;
+#[cfg(test)]
+pub(crate) use frames::tests::examples;
 pub(crate) use frames::{Buffer, FRAME_MAX, Frame, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
 pub(crate) use step::{Moment, Refusal, Step};

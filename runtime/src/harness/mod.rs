@@ -3,6 +3,8 @@
 mod answers;
 pub(crate) mod doctor;
 mod evidence;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod hints;
 mod judge;
 mod keep_failed;

@@ -95,7 +95,7 @@ impl Stream {
 
 /// Takes the text out of `bytes`, and leaves a character at the end of which only the beginning has come. What is no
 /// UTF-8 becomes U+FFFD, because the harness captures nothing else.
-fn whole_characters(bytes: &mut Vec<u8>) -> String {
+pub(super) fn whole_characters(bytes: &mut Vec<u8>) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut rest = 0;
     for chunk in bytes.utf8_chunks() {

@@ -324,12 +324,14 @@ const TOLD_MAX: usize = 1 << 20;
 
 /// A sandbox is asked for, and that on this thread.
 pub(super) fn life() -> Option<Life> {
-    let life =
-        || Life { row: SANDBOXES.take(), asked: here(), told: None, test: None, moments: Vec::new(), told_bytes: 0 };
-    is_wanted().then(life)
+    is_wanted().then(Life::new)
 }
 
 impl Life {
+    pub(super) fn new() -> Self {
+        Self { row: SANDBOXES.take(), asked: here(), told: None, test: None, moments: Vec::new(), told_bytes: 0 }
+    }
+
     pub(super) fn begin(&mut self, test: &'static Test) {
         (self.told, self.test) = (here(), Some(test));
     }

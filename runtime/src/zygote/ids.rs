@@ -143,11 +143,7 @@ impl Maps {
             let file =
                 openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
             let own = text_in(File::from(file)).map_err(|error| failed(errno_of(&error)))?;
-            let line = |line: &str| {
-                let mut fields = line.split_ascii_whitespace();
-                Some(format!("{0} {0} {1}\n", fields.next()?, fields.nth(1)?))
-            };
-            Ok::<_, Failure>(own.lines().filter_map(line).collect())
+            Ok::<_, Failure>(lines_for_init(&own))
         };
         let [uids, gids] = &KINDS;
         let status = openat(proc, c"self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -173,6 +169,15 @@ impl Maps {
     }
 }
 
+/// The map by which an init gets all ids that a process with this map has.
+pub(crate) fn lines_for_init(own: &str) -> String {
+    let line = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        Some(format!("{0} {0} {1}\n", fields.next()?, fields.nth(1)?))
+    };
+    own.lines().filter_map(line).collect()
+}
+
 /// The name of the user who runs the tests, or the number if there is no name.
 pub(crate) fn user() -> String {
     let uid = geteuid();
@@ -185,7 +190,7 @@ pub(crate) fn own_ranges(table: &str) -> Vec<(u32, u32)> {
     ranges(&String::from_utf8_lossy(&text), &user(), geteuid().as_raw())
 }
 
-fn ranges(table: &str, user: &str, uid: u32) -> Vec<(u32, u32)> {
+pub(crate) fn ranges(table: &str, user: &str, uid: u32) -> Vec<(u32, u32)> {
     let uid = uid.to_string();
     let range = |line: &str| {
         let mut fields = line.trim().split(':');

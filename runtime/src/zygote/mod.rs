@@ -14,7 +14,7 @@
 #![expect(unsafe_code, reason = "the fork itself")]
 
 pub(crate) mod ids;
-mod request;
+pub(crate) mod request;
 mod server;
 mod template;
 

@@ -57,3 +57,46 @@ impl Request {
         Some(Self { spec, channel, joining })
     }
 }
+
+/// For [`fuzzed`](crate::fuzzed): a message to the zygote, which has the address of a real spec, or one that there can't be. The first byte
+/// says which, and how many descriptors come with it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(input: &[u8], spec: &'static Spec) {
+    const IS_NULL: u8 = 128;
+    const IS_CROOKED: u8 = 64;
+    let Some((&how, rest)) = input.split_first() else { return };
+    let mut message = rest.to_vec();
+    let mut address = std::ptr::from_ref(spec).expose_provenance();
+    if how & IS_NULL != 0 {
+        address = 0;
+    } else if how & IS_CROOKED != 0 {
+        address += 1;
+    }
+    if let Some(place) = message.first_chunk_mut() {
+        *place = address.to_ne_bytes();
+    }
+    let open = |_| std::fs::File::open("/dev/null").ok().map(Into::into);
+    let fds: Vec<_> = (0..how % 8).filter_map(open).collect();
+    let count = fds.len();
+    let Some(request) = Request::decode(&message, fds) else { return };
+    assert!(how & (IS_NULL | IS_CROOKED) == 0 && std::ptr::eq(request.spec, spec));
+    assert!(request.descriptors().len() <= count);
+    let encoded = request.encode();
+    let (flags, others) =
+        (ADDRESS_SIZE + size_of::<u32>()..ADDRESS_SIZE + size_of::<u32>() + 3, ADDRESS_SIZE + size_of::<u32>() + 3..);
+    assert_eq!(encoded[..flags.start], message[..flags.start]);
+    assert_eq!(encoded[others.clone()], message[others]);
+    assert!(encoded[flags.clone()].iter().zip(&message[flags]).all(|(ours, theirs)| (*ours != 0) == (*theirs != 0)));
+}
+
+/// For [`fuzzed`](crate::fuzzed): a real request, with no address.
+#[cfg(test)]
+pub(crate) fn example(spec: &'static Spec) -> Vec<u8> {
+    let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("null"));
+    let channel = Channel { report: null(), stdout: null(), stderr: null() };
+    let tree = Tree { mount_point: c"sys/fs/cgroup/pids".into(), tasks: null() };
+    let joining =
+        Joining { trees: vec![tree], unified: Some((null(), null())), process_limit: true, moves: 3, sweeper: None };
+    let request = Request { spec, channel, joining };
+    [&[1, 6], &[0; ADDRESS_SIZE][..], &request.encode()[ADDRESS_SIZE..]].concat()
+}

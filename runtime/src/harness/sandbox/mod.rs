@@ -2,6 +2,9 @@
 
 mod reports;
 
+#[cfg(test)]
+pub(in crate::harness) use reports::PANIC_TEXT_MAX;
+
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -375,7 +378,7 @@ enum Heard {
 }
 
 /// What came over the report socket at a time.
-enum Received {
+pub(in crate::harness) enum Received {
     Report,
     /// One whose answer may take time. The clock is looked at before the next.
     Question,
@@ -391,6 +394,40 @@ fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, theirs))
+}
+
+/// For [`fuzzed`](crate::harness::fuzzed).
+#[cfg(any(test, fuzzing))]
+impl Sandbox {
+    /// One that nobody has made.
+    pub(in crate::harness) fn made_up(spec: &'static Spec, has_trace: bool) -> io::Result<Self> {
+        let null = || std::fs::File::open("/dev/null").map(OwnedFd::from);
+        Ok(Self {
+            report: null()?,
+            stdout: Stream::stdout(null()?),
+            stderr: Stream::stderr(null()?),
+            cgroup: Cgroup::default(),
+            has_process_limit: false,
+            spec,
+            life: has_trace.then(Life::new),
+            init: None,
+            teller: None,
+            copy: None,
+            waiting: None,
+            evidence: Evidence::default(),
+        })
+    }
+
+    /// Takes a message, as if it had come over the report socket.
+    pub(in crate::harness) fn hear(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, sender: i32) -> nix::Result<Received> {
+        let message = sys::Message { length: bytes.len(), fds, sender: Some(sender) };
+        self.take(&bytes[..bytes.len().min(crate::frame::FRAME_MAX)], message)
+    }
+
+    /// All that became known.
+    pub(in crate::harness) fn heard(&mut self) -> Evidence {
+        mem::take(&mut self.evidence)
+    }
 }
 
 #[cfg(test)]

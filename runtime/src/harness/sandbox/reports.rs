@@ -20,7 +20,7 @@ use crate::sys::{self, Message};
 use super::{Received, Sandbox};
 
 /// The most bytes of a panic's text that are kept: many times what anybody reads.
-const PANIC_TEXT_MAX: usize = 64 << 20;
+pub(in crate::harness) const PANIC_TEXT_MAX: usize = 64 << 20;
 
 impl Sandbox {
     /// Takes one report, if there is one.
@@ -35,7 +35,7 @@ impl Sandbox {
     }
 
     /// Takes the report that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
-    fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Received> {
+    pub(super) fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Received> {
         let is_of_init = message.sender == self.teller;
         let mut fds = message.fds.into_iter();
         match buffer.get(..message.length).and_then(Frame::decode) {
