@@ -3,12 +3,13 @@
 //!
 //! Each function takes any bytes. It panics if belljar breaks a promise:
 //!
-//! - No bytes make a reader panic, and none is written in another form than it was read.
-//! - A test passes only if a frame says that the body returned, and then one of init, which is the process that has told of the birth, that the
-//!   test's process ended as it does after that. A message that is no frame, a frame of init's from somebody else, or another end of the body
-//!   keeps a test from passing.
-//! - A test is skipped only if a frame says that a step was refused, and none that the body has ended, unless init says the first.
-//! - Messages tell what a test has written without its control characters.
+//! - No input makes a reader panic. What a reader accepts is written back as the same bytes.
+//! - A test passes only after two frames. First, the test's process says that the body returned. Then init says that this process ended as it does
+//!   after that. Init is the process that sent the frame `Born`. Three things keep a test from passing: a message that is no frame, a frame of
+//!   init's from somebody else, and another end of the body.
+//! - A test is skipped only if a frame says that the host refused a step. If another frame says that the body has ended, the refusal must come from
+//!   init.
+//! - Messages show what a test has written without its control characters.
 //!
 //! What is not promised: that a body is found out which writes that it returned, and ends its process itself as belljar does. It is in the
 //! same process. And root of a sandbox may send a message in the name of init, see unix(7) on SCM_CREDENTIALS. belljar is no boundary against
@@ -71,7 +72,10 @@ pub fn texts(input: &[u8]) {
                 let _ = stat.wait_status();
             }
         }
-        2 => cgroup::fuzz(bytes),
+        2 => {
+            cgroup::fuzz(bytes);
+            cgroup::fuzz_counts(bytes);
+        }
         3 => {
             let variables = bytes.split(|byte| *byte == 0).filter_map(|line| {
                 let at = line.iter().position(|byte| *byte == b'=')?;

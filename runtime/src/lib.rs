@@ -85,9 +85,9 @@
 //!
 //! # Features
 //!
-//! `systemd`: where a test has written a limit, and the cgroup that the tests run in is not the user's to divide, as after any
-//! login, or its unit would end with the test, the test binary asks systemd for a scope that may be divided and goes on, by busctl(1),
-//! and moves there. Without it, the test fails and says what to type.
+//! `systemd`: a test that has a limit may not be able to have it where the tests run: the user may not divide that cgroup, as after any login, or
+//! its unit would end with the test. Then the test binary asks systemd for a new scope, by busctl(1), and moves there. Without the feature, the
+//! test fails and says what to type.
 //!
 //! # What it is not
 //!

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-/// The host name inside, where a test asks for none.
 /// The home directory of a test to which the environment gives none, by an absolute path.
 pub(crate) const DEFAULT_HOME: &str = "/root";
 
+/// The host name inside, where a test asks for none.
 pub(crate) const DEFAULT_HOSTNAME: &str = "localhost";
 
 /// One isolated test.

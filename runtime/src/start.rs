@@ -1,6 +1,6 @@
 //! Where belljar begins in a process, and where it ends: a constructor before `main`, and a handler at exit.
 //!
-//! The constructor comes after all that have a priority. It first runs those of the test binary that stand behind it.
+//! Constructors with a priority run before this one. This one then runs those that come later in `.init_array`.
 //! The C library hands it the arguments of `main`, which the standard library does not know yet.
 //!
 //! This is the only file that knows both the harness and the zygote's fork.

@@ -1,4 +1,4 @@
-//! What cgroups can limit, and why a host lets them not.
+//! What cgroups can limit, and why a host may not allow it.
 
 use std::fmt::{self, Display, Formatter};
 use std::io;

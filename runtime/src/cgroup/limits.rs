@@ -146,9 +146,15 @@ impl Directory {
     }
 }
 
-pub(super) fn find_in(text: &str, name: &str) -> Option<u64> {
+fn find_in(text: &str, name: &str) -> Option<u64> {
     let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs.find(|(key, _)| *key == name)?.1.trim().parse().ok()
+}
+
+/// For [`fuzzed`](crate::fuzzed): what the kernel counts.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_counts(bytes: &[u8]) {
+    find_in(&String::from_utf8_lossy(bytes), "oom_kill");
 }
 
 impl Directory {

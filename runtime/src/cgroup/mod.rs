@@ -5,7 +5,7 @@
 //! When a test binary is ended by a signal, its [`sweeper`] removes them. Where that was killed too, the next test binary that comes by
 //! does: what is not locked belongs to nobody any more.
 //!
-//! Limits that a test writes are promises, and what keeps them from being made is [`Trouble`]. The others are best effort.
+//! A written limit is a promise. If belljar can't set it, the error is a [`Trouble`]. Other limits are best effort.
 
 mod controller;
 mod directory;
@@ -24,6 +24,8 @@ pub(crate) use directory::{Cgroup, Directory, Joining, Tree};
 pub(crate) use find::fuzz;
 pub(crate) use find::{chosen, limits_on_processes};
 pub(crate) use groups::{Handed, NoGroup, refused};
+#[cfg(any(test, fuzzing))]
+pub(crate) use limits::fuzz_counts;
 pub(crate) use limits::{DEFAULT_PIDS, Events, memory_used_up, usage_of};
 pub(crate) use run::{clean_up, make};
 pub(crate) use sweeper::sweep_after;

@@ -1,6 +1,5 @@
-//! v2: the cgroup that the tests run in. Cgroups below it get controllers only while it holds no process itself, so that
-//! those of the test run have to move to a leaf. Several test binaries may be at it at once: they take turns, and the last
-//! one to leave puts everything back.
+//! Version 2 only: the cgroup that the tests run in. It can give controllers to cgroups below only while it holds no process. So the processes
+//! of the run move to a leaf. Several test binaries may do this at once: they take turns, and the last one to leave puts everything back.
 
 use std::ffi::c_int;
 use std::fs::{self, File};

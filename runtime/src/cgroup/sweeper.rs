@@ -1,7 +1,7 @@
 //! The sweeper: a process that removes the cgroups of a test binary that was ended by a signal.
 //!
 //! The problem: such a signal ends all sandboxes too, and leaves their cgroups, which are empty. A handler in the test binary would be
-//! in the way of the tests' own. So, with the first cgroup, the zygote makes one more process, which outlives both.
+//! in the way of the tests' own. So, with the first cgroup, the zygote makes the sweeper. It outlives the test binary and the zygote.
 //!
 //! 1. The test binary tells it of each directory that it makes, over a socket.
 //! 2. If the test binary ends by itself, it removes them itself, and tells the sweeper that there is nothing to do.

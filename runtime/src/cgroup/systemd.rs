@@ -1,5 +1,5 @@
-//! What systemd is asked: whether the unit that the tests run in goes on when the kernel kills a test whose memory is used up; and for
-//! a scope for this test run, which the user may divide, as `systemd-run --scope -p Delegate=yes` makes one before the run begins.
+//! belljar asks systemd two things. Does the unit that the tests run in go on when the kernel kills a test that has used up its memory? And can
+//! this run have a scope that the user may divide, as `systemd-run --scope -p Delegate=yes` makes one?
 //! See systemd.service(5), org.freedesktop.systemd1(5), and systemd's "Control Group APIs and Delegation".
 //!
 //! Its own clients systemctl(1) and busctl(1) speak to it: wherever there is a manager to be asked, there are those.

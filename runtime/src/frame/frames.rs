@@ -1,9 +1,10 @@
 //! What comes back from a sandbox: one frame a message, over a sequenced-packet socket.
 //!
-//! These processes write to it: the zygote and the template (that init could not be born), or init (that it was, before anybody else is
-//! there), the test (how the body ended), and init again (how the test's process ended, which is always the last). A socket, and no
-//! plain pipe, because init's pidfd comes with the frame of its birth, and because the kernel keeps message boundaries: whatever
-//! else a test writes to the descriptor, by accident, is a message of its own and can't shift or split a frame.
+//! Four processes write to it. The zygote and the template: init could not be born. Init: it was born, which comes first, and how the test's
+//! process ended, which comes last. The test: how the body ended.
+//!
+//! It is a socket, and no pipe: init's pidfd comes with the frame of its birth, and the kernel keeps message boundaries. Whatever else a test
+//! writes to the descriptor by accident is a message of its own. It can't shift or split a frame.
 //!
 //! The reader trusts nothing: what it can't decode is counted, and a test that caused it fails.
 
@@ -57,14 +58,13 @@ pub(crate) enum Frame<'a> {
     /// From the test: it got SIGSEGV or SIGBUS.
     Fault(Fault),
     /// From init: the test's process has ended. `execed`: another program ran in it. `stays`: init waits, as processes are left, or
-    /// what is left is wanted. `cpu`:
-    /// the CPU time of init and of all that it has reaped, in microseconds.
+    /// what is left is wanted. `cpu`: the CPU time of init and of all that it has reaped, in microseconds.
     Ended { end: End, execed: bool, stays: bool, cpu: u64 },
     /// From the test: it asks what the sandbox has used. With it comes the descriptor to write that to.
     Usage,
     /// From the test: it asks for a group of this name. With it comes a socket for what the cgroup is.
     Group(&'a [u8]),
-    /// From init, if the root is a copy: it is made, and nothing is changed yet. With it comes the tmpfs that holds what will be;
+    /// From init, if the root is a copy: it is made, and nothing is changed yet. With it comes the tmpfs that will hold all changes.
     Copied,
     /// From the test: it asks what has changed in the copy. With it comes a socket for the answer.
     Changes,

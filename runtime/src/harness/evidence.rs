@@ -11,6 +11,9 @@ use crate::frame::refusal::OwnedRefusal;
 use crate::frame::usage::Usage;
 use crate::sys::{End, Fault};
 
+/// The most bytes of a panic's text that are kept: many times what anybody reads.
+pub(super) const PANIC_TEXT_MAX: usize = 64 << 20;
+
 /// What became known while a sandbox ran.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {

@@ -191,9 +191,9 @@ pub(crate) fn texts(way: u8, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sandbox::PANIC_TEXT_MAX;
     use super::*;
     use crate::frame::{Moment, PAYLOAD_MAX};
+    use crate::harness::evidence::PANIC_TEXT_MAX;
 
     /// What is kept of what a test sends without end.
     fn kept(frame: Frame<'_>, times: usize) -> Evidence {

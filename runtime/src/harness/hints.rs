@@ -1,6 +1,7 @@
-//! What of its sandbox a test may have met that failed: one note, by what its panic or its error says.
+//! One note for a test that failed: its sandbox may be the reason.
 //!
-//! It speaks only where the text shows an error that a sandbox gives and the host does not, and names the option that has what was missing.
+//! The note appears only if the text of the panic or of the error shows what a sandbox causes and the host does not. It names the option that
+//! helps.
 
 use nix::errno::Errno;
 

@@ -1,4 +1,4 @@
-//! What a test tells of its end: every sentence that judges, and those beside it.
+//! All messages about how a test ended.
 
 use std::fmt::{self, Display, Formatter};
 use std::io;

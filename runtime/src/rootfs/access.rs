@@ -1,7 +1,7 @@
 //! Which directories are closed to root of a sandbox.
 //!
-//! Outside, it is whoever runs the tests. Real root enters every directory outside. In a user namespace it has that power only over users who
-//! have a number there, and in most sandboxes it is the only one who has.
+//! Outside, root of a sandbox is the user who runs the tests. Real root may enter every directory. In a user namespace, root may do so only for
+//! owners that have an id there. In most sandboxes, only root has one.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;

@@ -10,8 +10,7 @@
 //! paths in operations lead to the host, and relative ones into the sandbox. Then pivot_root(2) makes the new root the root, and the
 //! stage is let go of, with all that it holds.
 //!
-//! Where the root is a copy, it is put together below that tmpfs, out of what is laid over the host's tree, and the tmpfs, which
-//! holds all that will be written, stays out of sight.
+//! If the root is a copy, overlays are mounted below that tmpfs. The tmpfs holds all that the test writes. The test can't see the tmpfs itself.
 //!
 //! Without a root of its own, a sandbox begins in the host's tree as it is, and all paths are absolute.
 

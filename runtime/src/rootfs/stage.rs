@@ -4,12 +4,11 @@
 //!
 //! 1. The host's mounts become private: what is mounted later, here or there, does not show up on the other side.
 //! 2. What tests are given to write is set aside.
-//! 3. The host's mounts become read-only, but those of proc and sysfs: the kernel lets nobody mount a new one that may do more than those
-//!    that are there.
+//! 3. The host's mounts become read-only, but for proc and sysfs: otherwise the kernel would allow only read-only new ones.
 //! 4. The stage becomes the root, with the host's tree below it.
 //!
-//! The others begin in the host's tree as it is. If they need something, the stage lies over `/proc`, with the host's `/proc` in it:
-//! that is where each sandbox mounts its own in any case.
+//! Sandboxes without a root of their own begin in the host's tree as it is. If they need a stage, it is mounted over `/proc`, with the host's
+//! `/proc` in it, because each sandbox mounts its own `/proc` there anyway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr};

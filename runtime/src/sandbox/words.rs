@@ -1,4 +1,4 @@
-//! What a test's process says itself: to a body that asks for what there can't be, and before it ends on the spot.
+//! The messages of the test's process: errors for the body, and the last words before it exits.
 
 pub(super) fn bad_name(name: &str) -> String {
     format!(

@@ -1,5 +1,5 @@
-//! System calls that no kernel grants to anybody: the arguments are wrong, and it says so before it looks at who calls. Whatever else
-//! comes back was said by somebody who does not look at all arguments, and that is a seccomp filter.
+//! System calls with wrong arguments, which the kernel always refuses with the same error, before it looks at who calls. If another error
+//! comes back, a seccomp filter gave it.
 
 use std::ffi::{c_int, c_long};
 use std::ptr;

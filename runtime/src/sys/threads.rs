@@ -2,8 +2,8 @@
 //! back: locks.
 //!
 //! The C library sees to its own locks when it forks, and allocators to theirs, by pthread_atfork(3). Nobody sees to those of the standard
-//! library: a body would wait for ever to print, or to look at its environment. So a clone of the fork tries them first, and ends where it
-//! would wait. Then there is another fork, at another moment.
+//! library: a body would wait for ever to print, or to look at its environment. So after the fork,
+//! a clone tries each lock. If a lock is taken, the clone ends, and belljar forks again.
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd as _, OwnedFd};

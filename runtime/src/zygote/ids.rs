@@ -1,8 +1,8 @@
 //! Maps a range of ids for a template, which takes rights that the template itself doesn't have: root's, or those that /etc/subuid
 //! and /etc/subgid give, by newuidmap(1) and newgidmap(1). See user_namespaces(7).
 //!
-//! A process beside the template does it, which stays in the user namespace of the test binary. It then tells the template how that
-//! went. So a newuidmap that hangs keeps nobody waiting who does not need it.
+//! A helper process in the user namespace of the test binary does it, and tells the template how that went. If newuidmap hangs, only the tests with
+//! `uids` wait.
 
 use std::fs::{self, File};
 use std::io::Read as _;

@@ -4,7 +4,7 @@
 //! another thread holds, and enter a user namespace. What it forks finds all statics as they were at the start, and
 //! needs no exec: a test's `fn` pointer is as good there as here.
 //!
-//! 1. A constructor forks it, after all others: it first runs those that stand behind it.
+//! 1. belljar's constructor first runs the constructors that come after it. Then it forks the zygote.
 //! 2. It waits for requests, and hands each to a [template]: a fork of its own that is in a user namespace and a mount namespace, in
 //!    which the host is read-only. There is one for each kind of sandbox, made when the first is asked for.
 //! 3. The template clones init, and goes on; neither ever waits for a test.

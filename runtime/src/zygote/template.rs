@@ -252,12 +252,13 @@ impl<'i> Template<'i> {
             Ok(Cloned::Parent(init)) => {
                 let Some((maps, mapped)) = self.maps.as_ref().zip(mapped) else { return Ok(()) };
                 let set = |()| mapped.write(1).map_err(|errno| Failure::new(Step::MapIds, "", errno));
-                let given = maps.give(self.proc.as_fd(), init).and_then(set);
-                if given.is_err() {
+                if let Err(failure) = maps.give(self.proc.as_fd(), init).and_then(set) {
+                    // Before init's death, which says less.
+                    tell(request, &failure);
                     // Init waits, and has not been waited for.
                     let _ = kill(init, Signal::SIGKILL);
                 }
-                given.map(drop)
+                Ok(())
             }
             Ok(Cloned::Child(proof)) => {
                 let birth = sandbox::Birth {

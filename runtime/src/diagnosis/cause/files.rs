@@ -1,4 +1,4 @@
-//! Causes that lie in files, and in limits on what there may be of anything.
+//! Causes that lie in files and in resource limits.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The places that tests run in: what they are called, what is seen of them, and what remedies are called there.
+//! The kinds of place that tests run in: their names, their signs, and how each remedy is written there.
 
 use std::path::PathBuf;
 

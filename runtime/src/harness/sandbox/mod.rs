@@ -2,9 +2,6 @@
 
 mod reports;
 
-#[cfg(test)]
-pub(in crate::harness) use reports::PANIC_TEXT_MAX;
-
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};

@@ -12,15 +12,12 @@ use nix::sys::socket::MsgFlags;
 use crate::frame::refusal::OwnedRefusal;
 use crate::frame::{FRAME_MAX, Frame, Outcome, Refusal};
 use crate::harness::answers::{self, discard};
-use crate::harness::evidence::{Ended, Largest};
+use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
 use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
 use crate::sys::{self, Message};
 
 use super::{Received, Sandbox};
-
-/// The most bytes of a panic's text that are kept: many times what anybody reads.
-pub(in crate::harness) const PANIC_TEXT_MAX: usize = 64 << 20;
 
 impl Sandbox {
     /// Takes one report, if there is one.

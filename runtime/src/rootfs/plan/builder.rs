@@ -24,7 +24,7 @@ pub(crate) struct Planned {
 /// Collects operations, and knows what the tree looks like after them.
 pub(super) struct Builder<'f> {
     pub(super) host: &'f Host<'f>,
-    /// What the paths of the sandbox begin with, in place of `/`: see [`build`](super::build).
+    /// What the paths of the sandbox begin with, in place of `/`: see [`build`](crate::rootfs::build).
     pub(super) prefix: &'static str,
     /// The options of each tmpfs.
     pub(super) tmpfs: CString,
