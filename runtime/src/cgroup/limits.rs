@@ -13,6 +13,7 @@ use super::find::hierarchies;
 use crate::frame::usage::Usage;
 use crate::proc::text_of;
 use crate::spec::Spec;
+use crate::sys::page_size;
 
 /// How many processes and threads a test may have that writes no limit.
 pub(crate) const DEFAULT_PIDS: u32 = 1024;
@@ -23,8 +24,8 @@ pub(super) const EVENTS: &str = "pids.events";
 /// The time over which CPU time is rationed, in microseconds; the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
 
-/// How many bytes the kernel counts at once, in version 1, while there is room: MEMCG_CHARGE_BATCH, 64 pages.
-const BATCH: u64 = 64 * 4096;
+/// How many pages the kernel counts at once, in version 1, while there is room: MEMCG_CHARGE_BATCH.
+const BATCH: u64 = 64;
 
 /// How a test met its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,7 +192,8 @@ impl Directory {
         };
         let is_reached = |limit, peak| {
             let (limit, peak) = (figure(limit)?, figure(peak)?);
-            Ok(limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) > limit))
+            let batch = BATCH * page_size();
+            Ok(limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(batch) > limit))
         };
         Ok(is_reached("memory.limit_in_bytes", "memory.max_usage_in_bytes")?
             || is_reached("memory.memsw.limit_in_bytes", "memory.memsw.max_usage_in_bytes")?)

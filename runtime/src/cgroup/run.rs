@@ -1,6 +1,7 @@
 //! What one test binary makes: a directory in each hierarchy that it needs, and in it one for each sandbox.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -116,10 +117,12 @@ fn process_limit_is_exact(spec: &Spec) -> bool {
 
 /// Removes all that this process has made. To be called when no sandbox is left.
 pub(crate) fn clean_up() {
-    let (places, sweeper) = {
+    let (places, sweeper, never_sent) = {
         let mut run = run();
-        (mem::take(&mut run.places), run.sweeper.take())
+        (mem::take(&mut run.places), run.sweeper.take(), run.sweepers.take())
     };
+    // If no request has taken it along, there is no sweeper.
+    drop(never_sent);
     if let Some(sweeper) = sweeper {
         let _ = sweeper.end();
     }
@@ -276,7 +279,7 @@ impl Run {
             hierarchy,
             directory,
             _lock: lock,
-            plain: Vec::new(),
+            plain: VecDeque::new(),
             enabled: Vec::new(),
             refused: Vec::new(),
             shared,
@@ -307,7 +310,7 @@ impl Run {
         let Some(plain) = cgroup.plain.take() else { return };
         let path = plain.directory.path_of("");
         match self.places.iter_mut().find(|place| path.starts_with(&place.directory)) {
-            Some(place) if !plain.has_refused.get() => place.plain.push(plain),
+            Some(place) if !plain.has_refused.get() => place.plain.push_back(plain),
             _ => self.over.push(path),
         }
     }
@@ -324,7 +327,7 @@ pub(super) struct Place {
     /// Held as long as this process lives, however it ends.
     _lock: Locked,
     /// For v1: those for sandboxes without written limits that none has now.
-    plain: Vec<Plain>,
+    plain: VecDeque<Plain>,
     /// For v2: the controllers that the cgroups in it have.
     enabled: Vec<Controller>,
     /// For v2: those that they can't have, and whether the cgroup above was changed to get them. Not tried again for tests that
@@ -358,7 +361,8 @@ impl Place {
     /// Of version 1: a cgroup that sets the default limit, of this name if a new one has to be made.
     fn plain(&mut self, name: &str) -> Result<Plain, Trouble> {
         let owner = process::id();
-        while let Some(plain) = self.plain.pop() {
+        // Of the longest ago: in the others, the kernel may still count an init that has ended.
+        while let Some(plain) = self.plain.pop_front() {
             if plain.owner == owner {
                 return Ok(plain);
             }

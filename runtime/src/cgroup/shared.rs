@@ -1,7 +1,7 @@
 //! Version 2 only: the cgroup that the tests run in. It can give controllers to cgroups below only while it holds no process. So the processes
 //! of the run move to a leaf. Several test binaries may do this at once: they take turns, and the last one to leave puts everything back.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
@@ -184,11 +184,16 @@ fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
     iter::successors(Some(pid), |pid| parent_of(*pid)).take_while(|pid| *pid != 0)
 }
 
+/// What a sweeper is called.
+pub(super) const SWEEPER: &CStr = c"belljar-sweeper";
+
 /// Those of these processes that do not descend from the `oldest` of the test run that was found among them. All are strangers
 /// if there is none.
 fn strangers(pids: &[u32], oldest: Option<u32>) -> Vec<u32> {
     let is_ours = |pid: u32| oldest.is_some_and(|oldest| ancestors(pid).any(|pid| pid == oldest));
     // A process that has ended is no trouble.
     let has_ended = |pid: u32| pid != 0 && parent_of(pid).is_none();
-    pids.iter().copied().filter(|pid| !is_ours(*pid) && !has_ended(*pid)).collect()
+    // That of a test binary which was killed waits for its turn, and ends.
+    let is_sweeper = |pid: u32| name_of(pid).is_some_and(|name| name.as_bytes() == SWEEPER.to_bytes());
+    pids.iter().copied().filter(|pid| !is_ours(*pid) && !has_ended(*pid) && !is_sweeper(*pid)).collect()
 }

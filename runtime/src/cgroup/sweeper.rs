@@ -18,9 +18,8 @@ use nix::sys::prctl::set_name;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::directory::Directory;
 use super::own::remove_in_time;
-use super::shared::Shared;
+use super::shared::{SWEEPER, Shared};
 use crate::sys::{self, Disposition, SingleThreaded};
 
 /// How often it is tried to remove a directory whose sandboxes are ending: for 13 seconds in all.
@@ -53,7 +52,7 @@ impl Sweeper {
         let _ = sys::send(self.0.as_fd(), &[&[version], directory.as_os_str().as_bytes()].concat());
     }
 
-    /// Ends it, before the directories are removed, of which it may be in one.
+    /// Ends it, before the cgroups are put back: it may be in the leaf.
     pub(super) fn end(self) -> nix::Result<()> {
         let patience = PollTimeout::from(PATIENCE_MS);
         sys::send(self.0.as_fd(), NOTHING)?;
@@ -73,7 +72,7 @@ impl Sweeper {
 
 /// What the sweeper does from its birth to its end. `owner` is the test binary.
 pub(crate) fn sweep_after(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) -> ! {
-    let _ = set_name(c"belljar-sweeper");
+    let _ = set_name(SWEEPER);
     // Who ends the test binary may send the same signal to all that it has started.
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
         sys::set_disposition(signal, Disposition::Ignore);
@@ -120,13 +119,7 @@ fn left_by(owner: Pid, socket: &OwnedFd) -> Vec<(PathBuf, bool)> {
 
 fn remove(directory: &Path, v2: bool) {
     let Some(parent) = directory.parent() else { return };
-    let shared = if v2 {
-        Shared::enter(parent).ok()
-    } else {
-        // The zygote may have been in it, and so this process.
-        let _ = Directory::at(parent, v2, Vec::new()).add(0);
-        None
-    };
+    let shared = if v2 { Shared::enter(parent).ok() } else { None };
     remove_in_time(directory, TRIES);
     if let Some(shared) = shared {
         shared.leave(parent);

@@ -11,12 +11,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use crate::proc::text_of;
+use crate::proc::{text_in, text_of};
 use crate::sys;
 use crate::sys::geteuid;
 
 /// How long a manager may take to do it. It answers before it has.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a manager may take to answer. One that hangs keeps tests with limits waiting no longer than that.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Moves these processes, of which this is one, to a new scope of this name. Returns whether they are there.
 pub(super) fn move_to_scope(name: &str, pids: [u32; 2]) -> bool {
@@ -58,7 +61,7 @@ pub(super) fn unit_that_ends(path: &Path) -> Option<(String, String)> {
         Some(policy) => policy,
         // In a container, say, whose engine has asked for the unit.
         None if sys::is_delegated(cgroup) => return None,
-        None => "stop".to_owned(),
+        None => "stop, if it is as systemd has it by default: systemd could not be asked".to_owned(),
     };
     // Before systemd 253, scopes have none.
     (!matches!(policy.as_str(), "continue" | "")).then(|| (name.to_string_lossy().into_owned(), policy))
@@ -115,8 +118,26 @@ impl Manager {
     /// What it says of the unit of this name.
     fn property(&self, property: &str, unit: &OsStr) -> Option<String> {
         let mut systemctl = self.client("systemctl");
-        let output = systemctl.args(["show", "--value", "--property", property, "--"]).arg(unit).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        let mut client = systemctl
+            .args(["show", "--value", "--property", property, "--"])
+            .arg(unit)
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        // What it says is short, and waits in the pipe.
+        let start = Instant::now();
+        let status = loop {
+            match client.try_wait().ok()? {
+                None if start.elapsed() < ANSWER => thread::sleep(Duration::from_millis(1)),
+                None => {
+                    let _ = client.kill().and_then(|()| client.wait());
+                    return None;
+                }
+                Some(status) => break status,
+            }
+        };
+        let said = text_in(client.stdout?).ok().filter(|_| status.success())?;
+        Some(said.trim().to_owned())
     }
 }
 

@@ -21,6 +21,7 @@ use crate::rootfs::facts::all_ids_are_real;
 use crate::spec::{Ids, Spec};
 use crate::sys::probe::{self, Answer};
 use crate::sys::{End, errno_of, getegid, geteuid};
+use crate::text::plain;
 use crate::zygote::{self, ids};
 
 /// See capabilities(7).
@@ -298,10 +299,10 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
         }
         Trouble::Missing(_) if around.place == Place::Wsl => Some(Cause::no_controllers_in_wsl()),
         Trouble::Refused { path, errno: Errno::EACCES | Errno::EPERM } => {
-            Some(Cause::cgroup_of_others(format!("{}{}", path.display(), owner_of(path))))
+            Some(Cause::cgroup_of_others(format!("{}{}", plain(path.display()), owner_of(path))))
         }
         Trouble::Foreign { path, .. } => {
-            Some(Cause::cgroup_of_others(format!("cgroup.procs of {} has others' processes", path.display())))
+            Some(Cause::cgroup_of_others(format!("cgroup.procs of {} has others' processes", plain(path.display()))))
         }
         Trouble::Missing(_) if unified => {
             Some(Cause::cgroup_of_others(format!("/proc/self/cgroup is {}", own_cgroup())))
@@ -454,7 +455,8 @@ fn keys_of(uid: u32) -> String {
 
 fn owner_of(path: &Path) -> String {
     let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
-    existing.map_or(String::new(), |(path, metadata)| format!(" ({} belongs to {})", path.display(), metadata.uid()))
+    existing
+        .map_or(String::new(), |(path, metadata)| format!(" ({} belongs to {})", plain(path.display()), metadata.uid()))
 }
 
 /// The cgroup of version 2 that this process is in.

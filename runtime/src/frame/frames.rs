@@ -60,7 +60,7 @@ pub(crate) enum Frame<'a> {
     /// From init: the test's process has ended. `execed`: another program ran in it. `stays`: init waits, as processes are left, or
     /// what is left is wanted. `cpu`: the CPU time of init and of all that it has reaped, in microseconds.
     Ended { end: End, execed: bool, stays: bool, cpu: u64 },
-    /// From the test: it asks what the sandbox has used. With it comes the descriptor to write that to.
+    /// From the test: it asks what the sandbox has used. With it comes a socket for the answer.
     Usage,
     /// From the test: it asks for a group of this name. With it comes a socket for what the cgroup is.
     Group(&'a [u8]),

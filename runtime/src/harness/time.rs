@@ -25,7 +25,7 @@ impl Time {
     const PULSE: Duration = Duration::from_secs(1);
 
     pub(super) fn begin(timeout: Option<Duration>) -> Self {
-        let pulse = timeout.map_or(Self::PULSE, |timeout| Self::PULSE.min(timeout / 4));
+        let pulse = timeout.map_or(Self::PULSE, |timeout| Self::PULSE.min(timeout / 4).max(Duration::from_millis(1)));
         Self { left: timeout, pulse, counted: Instant::now() }
     }
 

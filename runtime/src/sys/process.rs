@@ -1,7 +1,6 @@
 //! Processes: how they are cloned, waited for, ended and known again.
 
 use std::ffi::{OsStr, c_char, c_int, c_long};
-use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::os::unix::thread::JoinHandleExt as _;
@@ -9,6 +8,7 @@ use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread::JoinHandle;
+use std::{hint, mem};
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
@@ -282,6 +282,12 @@ pub(crate) type Constructor = extern "C" fn(c_int, *const *const c_char, *const 
 #[derive(Clone, Copy)]
 pub(crate) struct MainArguments(pub(crate) c_int, pub(crate) *const *const c_char, pub(crate) *const *const c_char);
 
+/// How many bytes a page has.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: sysconf takes an integer.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// Runs the constructors of this program that stand behind `own` before it is their turn. At their turn, the C library finds others in
 /// their places, which do nothing.
 ///
@@ -296,11 +302,12 @@ pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments:
     extern "C" fn nothing(_: c_int, _: *const *const c_char, _: *const *const c_char) {}
     let MainArguments(argc, argv, envp) = arguments;
     let end = (&raw const __init_array_end).cast::<Constructor>();
-    // SAFETY: `own` is an entry of the array, so the entry behind it begins in the array or at its end.
-    let mut next = unsafe { own.add(1) }.cast_mut();
+    end.expose_provenance();
+    // The array is the linker's: to the compiler, nothing lies behind `own`. So it is not to know where this address comes from.
+    let mut next =
+        ptr::with_exposed_provenance_mut::<Constructor>(hint::black_box(own.addr() + size_of::<Constructor>()));
     if next.cast_const() < end {
-        // SAFETY: sysconf takes an integer.
-        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let page_size = page_size() as usize;
         let first = next.map_addr(|address| address - address % page_size);
         let (length, access) = (end.addr() - first.addr(), libc::PROT_READ | libc::PROT_WRITE);
         // The dynamic linker has made the array read-only, as a rule: "RELRO".
@@ -311,8 +318,7 @@ pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments:
         // SAFETY: `next` is an entry, which is writable by now, and which nobody but the C library reads.
         let constructor = unsafe { next.replace(nothing) };
         constructor(argc, argv, envp);
-        // SAFETY: as for the first.
-        next = unsafe { next.add(1) };
+        next = next.wrapping_add(1);
     }
     Ok(())
 }

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use std::{env, io, mem, panic, ptr, thread};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::unistd::ForkResult;
 
-use super::fd::{receive, send};
-use super::process::{Cloned, End, SingleThreaded, clone, exit_now, pidfd_of, wait_any, wait_pid};
+use super::fd::{receive, send, time_left};
+use super::process::{Cloned, End, SingleThreaded, clone, exit_now, kill, pidfd_of, wait_any, wait_pid};
 
 /// How many forks are tried while all other threads sleep. One that has a lock then has it for good.
 const FORKS: u32 = 200;
@@ -54,6 +55,11 @@ pub(crate) unsafe fn fork_zygote(others_run: impl Fn() -> bool) -> nix::Result<C
         let pidfd = pidfd_of(child);
         drop(theirs);
         let mut errno = [0; size_of::<c_int>()];
+        let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+        if matches!(poll(&mut fds, time_left(Some(begun + PATIENCE))), Ok(0)) {
+            // It spins for a lock that no futex has.
+            let _ = pidfd.as_ref().map(|pidfd| kill(pidfd.as_fd()));
+        }
         match receive(ours.as_fd(), &mut errno, MsgFlags::empty())? {
             Some(_) if errno == [0; 4] => return pidfd.map(Cloned::Parent),
             told => {
@@ -95,7 +101,8 @@ fn take_locks() {
     unsafe { env::remove_var("BELLJAR") };
     drop(io::stdout().lock());
     drop(io::stderr().lock());
-    drop(panic::take_hook());
+    // What it owns is not this process's to give up.
+    mem::forget(panic::take_hook());
 }
 
 /// Ends this process with a status other than 0 when it is about to wait for a lock. See futex(2) and seccomp(2).

@@ -161,7 +161,7 @@ impl Cause {
     pub(crate) fn memory_used_up(file: &Path, limit: u64, around: &Surroundings) -> Self {
         Self::new(
             "the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it",
-            format!("{} is {limit}, and was reached", file.display()),
+            format!("{} is {limit}, and was reached", plain(file.display())),
             match around.place {
                 Place::Docker => "docker run --memory 4g, or run fewer tests at once (`--test-threads`)",
                 Place::Podman => "podman run --memory 4g, or run fewer tests at once (`--test-threads`)",
@@ -201,7 +201,6 @@ impl Cause {
         )
     }
 
-    /// `stack` is what RUST_MIN_STACK asks for.
     pub(crate) fn has_threads() -> Self {
         Self::new(
             "the test's process has a second thread before its body begins, as ThreadSanitizer's have, and enters no user namespace",

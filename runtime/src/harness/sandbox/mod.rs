@@ -254,19 +254,20 @@ impl Sandbox {
                 Received::Report => {}
                 Received::LastReport { stays } => return Ok(Heard::Ended { stays }),
                 Received::Question => return Ok(Heard::More),
-                Received::Nothing => {
-                    match self.hand_over() {
-                        // If it has ended meanwhile, it says why, or its end shows.
-                        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Heard::Silent),
-                        Err(errno) => return Err(errno),
-                    }
-                }
+                Received::Nothing => return self.hand_over_if_it_lives().map(|()| Heard::Silent),
                 Received::End => return Ok(Heard::Closed),
             }
         }
         // There need not be more: it may wait for its test.
-        let _ = self.hand_over();
-        Ok(Heard::More)
+        self.hand_over_if_it_lives().map(|()| Heard::More)
+    }
+
+    /// The same as [`hand_over`](Self::hand_over). If the sandbox has ended meanwhile, it says why, or its end shows.
+    fn hand_over_if_it_lives(&mut self) -> nix::Result<()> {
+        match self.hand_over() {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            result => result,
+        }
     }
 
     /// Ends a test whose time is up. A sandbox that has not been born by now ends by itself when it finds the report socket closed.

@@ -70,16 +70,15 @@ impl Answers<'_> {
     /// Whether the file system that has `path` answers. No links may be in that.
     pub(crate) fn at(&self, path: &Path) -> bool {
         let Some(mount) = self.mount_of(path).filter(|mount| is_served(&mount.kind)) else { return true };
+        if mount.kind == "autofs" {
+            return is_passed(mount, path);
+        }
         let known = self.known.0.borrow().get(&mount.point).copied();
         known.unwrap_or_else(|| {
             let is_own = || self.target.and_then(|target| self.mount_of(target)).is_some_and(|own| own.id == mount.id);
-            let answers = match mount.kind.as_bytes() {
-                _ if mount.point == Path::new("/") || is_own() => true,
-                // It would mount something.
-                b"autofs" => false,
-                // Where nobody can be sent, all are taken to answer.
-                _ => self.ask(&mount.point, path) != Err(Errno::ETIMEDOUT),
-            };
+            // Where nobody can be sent, all are taken to answer.
+            let answers =
+                mount.point == Path::new("/") || is_own() || self.ask(&mount.point, path) != Err(Errno::ETIMEDOUT);
             self.known.0.borrow_mut().insert(mount.point.clone(), answers);
             answers
         })
@@ -138,6 +137,12 @@ impl Answers<'_> {
     }
 }
 
+/// Whether whoever looks at `path`, which lies on this autofs, mounts nothing: at the directory of an indirect map, such as `/home`, whose entries
+/// are mounted one by one. See autofs(8).
+fn is_passed(mount: &Mount, path: &Path) -> bool {
+    path == mount.point && mount.options.as_bytes().split(|byte| *byte == b',').any(|option| option == b"indirect")
+}
+
 /// Whether a file system may keep whoever looks at it waiting for another process, another machine or a device that is not there; or is the
 /// kernel's own, in which reading can wait too. In a copy, such mounts are the host's, read-only. An automount point is an empty directory.
 pub(crate) fn may_wait(kind: &OsStr) -> bool {
@@ -166,4 +171,19 @@ fn is_served(kind: &OsStr) -> bool {
         "vboxsf", "virtiofs",
     ];
     SERVED.iter().any(|known| kind == *known) || kind.as_bytes().starts_with(b"fuse.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::mounts_in;
+
+    #[test]
+    fn the_directory_of_an_indirect_map_is_passed() {
+        let lines = b"30 20 0:30 / /home rw - autofs auto.home rw,fd=5,pgrp=1,timeout=300,indirect,pipe_ino=7\n\
+                      31 20 0:31 / /srv rw - autofs auto.srv rw,fd=6,pgrp=1,timeout=300,direct,pipe_ino=8\n";
+        let mounts = mounts_in(lines);
+        let passed = |number: usize, path: &str| is_passed(&mounts[number], Path::new(path));
+        assert!(passed(0, "/home") && !passed(0, "/home/ann") && !passed(1, "/srv"));
+    }
 }

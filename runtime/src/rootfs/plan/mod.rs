@@ -38,7 +38,8 @@ pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Failure> {
     if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
         return Err(Failure::new(Step::Bind, closed, Errno::EACCES));
     }
-    let mut named = spec.binds.iter().map(|bind| host.facts.absolute(spec, bind.from));
+    let package = host.facts.package(spec).filter(|_| spec.mount).map(Path::to_path_buf);
+    let mut named = spec.binds.iter().map(|bind| host.facts.absolute(spec, bind.from)).chain(package);
     if let Some(silent) = named.find(|path| !host.answers.follow(path)) {
         return Err(Failure::new(Step::Bind, silent, Errno::ETIMEDOUT));
     }
