@@ -4,23 +4,23 @@ use std::env;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::resource::Resource;
 use nix::unistd::{Group, User};
 
 use super::cause::Cause;
 use super::environment::{Barrier, Place, Surroundings, security_context};
+use super::limits::{limit_on, too_little_memory, too_many_processes};
 use crate::cgroup::{self, Trouble};
 use crate::frame::Step;
 use crate::frame::refusal::OwnedRefusal;
 use crate::proc::{self, has_capability, mount_points, text_of};
 use crate::rootfs::access::closed_above;
-use crate::rootfs::facts::all_ids_are_real;
 use crate::spec::{Ids, Spec};
 use crate::sys::probe::{self, Answer};
-use crate::sys::{End, errno_of, getegid, geteuid};
+use crate::sys::{errno_of, getegid, geteuid};
 use crate::text::plain;
 use crate::zygote::{self, ids};
 
@@ -354,67 +354,6 @@ fn chroot() -> Option<Cause> {
     first_has_another_root.then(|| Cause::chroot("/proc/1/root is another directory than /proc/self/root"))
 }
 
-/// The limit that this process has on a resource, if there is one. See getrlimit(2).
-#[expect(clippy::useless_conversion, reason = "on other targets it has another type")]
-fn limit_on(resource: Resource) -> Option<u64> {
-    getrlimit(resource).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY).map(u64::from)
-}
-
-/// The limit on processes and threads that is reached, if one is.
-fn too_many_processes(around: &Surroundings) -> Option<Cause> {
-    let own = || {
-        let directories = proc::all().into_iter().map(proc::directory);
-        let is_own = |directory: &PathBuf| fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == around.uid);
-        let threads = |directory: PathBuf| fs::metadata(directory.join("task")).map_or(0, |task| task.nlink() - 2);
-        directories.filter(is_own).map(threads).sum()
-    };
-    let limit = limit_on(Resource::RLIMIT_NPROC);
-    let of_cgroup = cgroup::limits_on_processes().into_iter().find(|(_, limit, count)| *count + SPARE >= *limit);
-    let of_user = limit.map(|limit| (limit, own())).filter(|(limit, count): &(u64, u64)| *count + SPARE >= *limit);
-    match (of_cgroup, of_user) {
-        (Some((file, limit, count)), _) => Some(Cause::too_many_in_cgroup(&file, limit, count, around)),
-        (None, Some((limit, count))) => Some(Cause::too_many_processes(limit, count)),
-        // Others have ended meanwhile. To real root, the limit does not apply.
-        (None, None) => limit
-            .filter(|_| around.uid != 0 || !all_ids_are_real())
-            .map(|limit| Cause::too_many_processes(limit, own())),
-    }
-}
-
-/// The limit that this process has on its memory, if there is one.
-fn too_little_memory() -> Option<Cause> {
-    let limits = [(Resource::RLIMIT_AS, "RLIMIT_AS", "ulimit -v"), (Resource::RLIMIT_DATA, "RLIMIT_DATA", "ulimit -d")];
-    let limits = limits.into_iter().filter_map(|(resource, name, command)| Some((limit_on(resource)?, name, command)));
-    limits.min().map(|(limit, name, command)| Cause::too_little_memory(name, limit, command))
-}
-
-/// The limit that may have ended a process of the sandbox, or of those that make sandboxes. `end` is how it ended, if that is known.
-pub(crate) fn death(end: Option<End>) -> Option<Cause> {
-    let signal = match end {
-        Some(End::Exited(_)) => return None,
-        Some(End::Killed { signal, .. }) => Some(signal),
-        None => None,
-    };
-    let fitting = |signal| match signal {
-        libc::SIGKILL => {
-            let (file, limit) = cgroup::memory_used_up()?;
-            Some(Cause::memory_used_up(&file, limit, &Surroundings::look()))
-        }
-        // So a program ends that gets no memory, or whose thread can't have any.
-        libc::SIGABRT => too_little_memory(),
-        libc::SIGSEGV => limit_on(Resource::RLIMIT_STACK).filter(|limit| *limit < USUAL_STACK).map(Cause::small_stack),
-        libc::SIGXFSZ => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
-        _ => None,
-    };
-    match signal {
-        Some(signal) => fitting(signal),
-        None => [libc::SIGKILL, libc::SIGABRT, libc::SIGSEGV, libc::SIGXFSZ].into_iter().find_map(fitting),
-    }
-}
-
-/// The limit on stacks that systems have: 8 MiB.
-const USUAL_STACK: u64 = 8 << 20;
-
 /// Whether a map of ids has a number for this one inside. See user_namespaces(7).
 pub(crate) fn holds(map: &str, id: u32) -> bool {
     let range = |line: &str| {
@@ -424,9 +363,6 @@ pub(crate) fn holds(map: &str, id: u32) -> bool {
     };
     map.lines().filter_map(range).any(|holds| holds)
 }
-
-/// How many processes may have ended between a refusal and its explanation.
-const SPARE: u64 = 8;
 
 fn has_overlay() -> bool {
     text_of("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|word| word == "overlay"))

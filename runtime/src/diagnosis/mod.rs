@@ -3,12 +3,14 @@
 mod cause;
 mod environment;
 mod explain;
+mod limits;
 mod page;
 
 pub(crate) use cause::Cause;
 #[cfg(any(test, fuzzing))]
 pub(crate) use environment::barrier_of;
-pub(crate) use explain::{death, device, explain, explain_cgroup, unknown};
+pub(crate) use explain::{device, explain, explain_cgroup, unknown};
 #[cfg(any(test, fuzzing))]
 pub(crate) use explain::{holds, is_older_than};
+pub(crate) use limits::death;
 pub(crate) use page::{Page, did_not_run, table};

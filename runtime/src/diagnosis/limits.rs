@@ -1,0 +1,78 @@
+//! The limits that a process or its user may have reached.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
+use super::cause::Cause;
+use super::environment::Surroundings;
+use crate::cgroup::{self};
+use crate::proc::{self};
+use crate::rootfs::facts::all_ids_are_real;
+use crate::sys::End;
+
+/// How many processes may have ended between a refusal and its explanation.
+const SPARE: u64 = 8;
+
+/// The limit that this process has on a resource, if there is one. See getrlimit(2).
+#[expect(clippy::useless_conversion, reason = "on other targets it has another type")]
+pub(super) fn limit_on(resource: Resource) -> Option<u64> {
+    getrlimit(resource).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY).map(u64::from)
+}
+
+/// The limit on processes and threads that is reached, if one is.
+pub(super) fn too_many_processes(around: &Surroundings) -> Option<Cause> {
+    let own = || {
+        let directories = proc::all().into_iter().map(proc::directory);
+        let is_own = |directory: &PathBuf| fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == around.uid);
+        let threads = |directory: PathBuf| fs::metadata(directory.join("task")).map_or(0, |task| task.nlink() - 2);
+        directories.filter(is_own).map(threads).sum()
+    };
+    let limit = limit_on(Resource::RLIMIT_NPROC);
+    let of_cgroup = cgroup::limits_on_processes().into_iter().find(|(_, limit, count)| *count + SPARE >= *limit);
+    let of_user = limit.map(|limit| (limit, own())).filter(|(limit, count): &(u64, u64)| *count + SPARE >= *limit);
+    match (of_cgroup, of_user) {
+        (Some((file, limit, count)), _) => Some(Cause::too_many_in_cgroup(&file, limit, count, around)),
+        (None, Some((limit, count))) => Some(Cause::too_many_processes(limit, count)),
+        // Others have ended meanwhile. To real root, the limit does not apply.
+        (None, None) => limit
+            .filter(|_| around.uid != 0 || !all_ids_are_real())
+            .map(|limit| Cause::too_many_processes(limit, own())),
+    }
+}
+
+/// The limit that this process has on its memory, if there is one.
+pub(super) fn too_little_memory() -> Option<Cause> {
+    let limits = [(Resource::RLIMIT_AS, "RLIMIT_AS", "ulimit -v"), (Resource::RLIMIT_DATA, "RLIMIT_DATA", "ulimit -d")];
+    let limits = limits.into_iter().filter_map(|(resource, name, command)| Some((limit_on(resource)?, name, command)));
+    limits.min().map(|(limit, name, command)| Cause::too_little_memory(name, limit, command))
+}
+
+/// The limit that may have ended a process of the sandbox, or of those that make sandboxes. `end` is how it ended, if that is known.
+pub(crate) fn death(end: Option<End>) -> Option<Cause> {
+    let signal = match end {
+        Some(End::Exited(_)) => return None,
+        Some(End::Killed { signal, .. }) => Some(signal),
+        None => None,
+    };
+    let fitting = |signal| match signal {
+        libc::SIGKILL => {
+            let (file, limit) = cgroup::memory_used_up()?;
+            Some(Cause::memory_used_up(&file, limit, &Surroundings::look()))
+        }
+        // So a program ends that gets no memory, or whose thread can't have any.
+        libc::SIGABRT => too_little_memory(),
+        libc::SIGSEGV => limit_on(Resource::RLIMIT_STACK).filter(|limit| *limit < USUAL_STACK).map(Cause::small_stack),
+        libc::SIGXFSZ => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
+        _ => None,
+    };
+    match signal {
+        Some(signal) => fitting(signal),
+        None => [libc::SIGKILL, libc::SIGABRT, libc::SIGSEGV, libc::SIGXFSZ].into_iter().find_map(fitting),
+    }
+}
+
+/// The limit on stacks that systems have: 8 MiB.
+const USUAL_STACK: u64 = 8 << 20;
