@@ -663,6 +663,16 @@ fn start_marked(parent: &Parent, names: &[&str]) -> (Child, String) {
     command.arg("--exact").args(names).args(["--ignored", "--nocapture", "--test-threads=2"]).stdout(Stdio::piped());
     parent.use_it(&mut command);
     let mark = mark(&mut command);
+    #[expect(unsafe_code, reason = "signals that this process ignores, as below `nohup`, are to end the run")]
+    // SAFETY: the child makes system calls.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+                nix::sys::signal::signal(signal, SigHandler::SigDfl)?;
+            }
+            Ok(())
+        });
+    }
     let mut child = command.process_group(0).spawn().expect("spawn");
     let mut output = String::new();
     let stdout = child.stdout.as_mut().expect("piped");

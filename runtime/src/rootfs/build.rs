@@ -224,21 +224,28 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
         }
         Operation::Copy { lower, to, options, or_show, if_there } => {
             let (overlay, flags) = (c"overlay", MsFlags::empty());
-            let mounted = mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str()));
-            match (mounted, if_there) {
-                (Err(_), Some(at)) if has_gone(lower) => {
-                    unlinkat(AT_FDCWD, at.as_c_str(), UnlinkatFlags::NoRemoveDir).or_refuse(Step::Copy, at)?;
-                    remove(to)
-                }
-                (Err(Errno::EINVAL), _) if *or_show => bind(lower, to),
-                (result, _) => result.or_refuse(Step::Copy, lower),
+            let lay = || mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str()));
+            let mounted = match if_there {
+                None => lay(),
+                Some(at) => match while_there(lower, lay) {
+                    Some(mounted) => mounted,
+                    None => {
+                        unlinkat(AT_FDCWD, at.as_c_str(), UnlinkatFlags::NoRemoveDir).or_refuse(Step::Copy, at)?;
+                        return remove(to);
+                    }
+                },
+            };
+            match mounted {
+                Err(Errno::EINVAL) if *or_show => bind(lower, to),
+                result => result.or_refuse(Step::Copy, lower),
             }
         }
         Operation::Bind { from, to, access, if_there } => {
-            match bind(from, to) {
-                Err(_) if *if_there && has_gone(from) => return remove(to),
-                result => result?,
-            }
+            let bind = || bind_mount(from, to);
+            let Some(bound) = (if *if_there { while_there(from, bind) } else { Some(bind()) }) else {
+                return remove(to);
+            };
+            bound.or_refuse(Step::Bind, missing(from, to, bound))?;
             match access {
                 Access::AsIs => Ok(()),
                 Access::ReadOnly { below } => set_read_only(to, below),
@@ -270,11 +277,34 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
 
 /// Shows `from`, with all that is mounted below it, at `to`.
 fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), Refused<'p>> {
-    let bound = mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE);
-    // If it is not the path that is shown that is missing, it is the place for it.
+    let bound = bind_mount(from, to);
+    bound.or_refuse(Step::Bind, missing(from, to, bound))
+}
+
+fn bind_mount(from: &CStr, to: &CStr) -> nix::Result<()> {
+    mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+}
+
+/// The path that is to blame: if it is not the one that is shown that is missing, it is the place for it.
+fn missing<'p>(from: &'p CStr, to: &'p CStr, bound: nix::Result<()>) -> &'p CStr {
     let is_there = || nix::unistd::access(from, AccessFlags::F_OK).is_ok();
-    let named = if bound == Err(Errno::ENOENT) && is_there() { to } else { from };
-    bound.or_refuse(Step::Bind, named)
+    if bound == Err(Errno::ENOENT) && is_there() { to } else { from }
+}
+
+/// Mounts what is at `path` of the host: again, if that had gone, and is back. `None` if it has gone.
+fn while_there(path: &CStr, mut mount: impl FnMut() -> nix::Result<()>) -> Option<nix::Result<()>> {
+    /// Nobody takes it away and puts it back between two looks for ever.
+    const LOOKS: u32 = 100;
+    let mut mounted = Ok(());
+    for _ in 0..LOOKS {
+        mounted = mount();
+        match mounted {
+            Err(_) if has_gone(path) => return None,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            _ => break,
+        }
+    }
+    Some(mounted)
 }
 
 /// Whether there is nothing at `path` of the host.
