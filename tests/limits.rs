@@ -607,10 +607,10 @@ impl Drop for Parent {
     }
 }
 
-/// All cgroups below this one, the deepest first.
+/// All cgroups below this one, the deepest first. Some may be removed meanwhile: there is nothing below those.
 fn below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).expect("read_dir").flatten() {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(below(&entry.path()));
             found.push(entry.path());
