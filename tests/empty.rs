@@ -26,52 +26,15 @@ const PER_ROUND: u8 = 50;
 /// As many as make the sandboxes count for little that a round finds prepared, and leaves for others to find.
 const PER_LONG_ROUND: u8 = 200;
 
-const SPEC: Spec = Spec {
-    root: Root::Tmpfs,
-    ids: Ids::One,
-    net: true,
-    mount: true,
-    memory: None,
-    pids: None,
-    cpu: None,
-    tmpfs: None,
-    hostname: None,
-    user: None,
-    time: None,
-    binds: &[],
-    env: &[],
-    clear_env: false,
-    manifest_dir: option_env!("CARGO_MANIFEST_DIR"),
-    target_tmpdir: None,
-};
-static EMPTY: Test = Test {
-    name: "bench::empty",
-    arguments: "",
-    spec: SPEC,
-    timeout: None,
-    skip_unsupported: false,
-    should_panic: None,
-    body: || 0,
-};
+const SPEC: Spec = Spec { manifest_dir: option_env!("CARGO_MANIFEST_DIR"), ..Spec::PLAIN };
+static EMPTY: Test = Test { name: "bench::empty", spec: SPEC, ..Test::PLAIN };
 /// With all limits that need a cgroup.
 static LIMITED: Test = Test {
     name: "bench::limited",
-    arguments: "",
     spec: Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC },
-    timeout: None,
-    skip_unsupported: false,
-    should_panic: None,
-    body: || 0,
+    ..Test::PLAIN
 };
-static SURVEY: Test = Test {
-    name: "bench::survey",
-    arguments: "",
-    spec: SPEC,
-    timeout: None,
-    skip_unsupported: false,
-    should_panic: None,
-    body: take_survey,
-};
+static SURVEY: Test = Test { name: "bench::survey", spec: SPEC, body: take_survey, ..Test::PLAIN };
 
 fn take_survey() -> u8 {
     floor::Survey::take().print();
@@ -109,15 +72,7 @@ fn run_on(threads: usize, times: impl Into<u32>, test: &'static Test) {
 
 /// A test that asks for this.
 const fn asking(spec: Spec) -> Test {
-    Test {
-        name: "bench::asking",
-        spec,
-        arguments: "",
-        timeout: None,
-        skip_unsupported: false,
-        should_panic: None,
-        body: || 0,
-    }
+    Test { name: "bench::asking", spec, ..Test::PLAIN }
 }
 
 const PLAIN: Spec = Spec { net: false, mount: false, ..SPEC };

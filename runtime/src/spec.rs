@@ -103,6 +103,26 @@ pub struct Bind {
 }
 
 impl Spec {
+    /// What `#[isolated]` asks for. The macro writes what differs.
+    pub const PLAIN: Self = Self {
+        net: true,
+        mount: true,
+        root: Root::Tmpfs,
+        tmpfs: None,
+        hostname: None,
+        user: None,
+        ids: Ids::One,
+        time: None,
+        binds: &[],
+        env: &[],
+        clear_env: false,
+        memory: None,
+        pids: None,
+        cpu: None,
+        manifest_dir: None,
+        target_tmpdir: None,
+    };
+
     /// Whether the test has written a limit, which is then a promise.
     pub(crate) fn has_limits(&self) -> bool {
         self.memory.is_some() || self.pids.is_some() || self.cpu.is_some()
@@ -120,6 +140,17 @@ impl Spec {
 }
 
 impl Test {
+    /// A test that asks for nothing, and does nothing. The macro writes what differs.
+    pub const PLAIN: Self = Self {
+        name: "",
+        arguments: "",
+        spec: Spec::PLAIN,
+        timeout: None,
+        skip_unsupported: false,
+        should_panic: None,
+        body: || 0,
+    };
+
     /// The name as the harness prints it, without the crate.
     pub(crate) fn short_name(&self) -> &'static str {
         self.name.split_once("::").map_or(self.name, |(_, name)| name)

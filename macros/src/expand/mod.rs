@@ -5,7 +5,7 @@
 //! #[should_panic]                       #[should_panic]
 //! fn name() -> T { body }       →       fn name() {
 //!                                           fn name() -> T { body }
-//!                                           run(const { &Test { name, spec, .. } })
+//!                                           run(const { &Test { name, spec, ..Test::PLAIN } })
 //!                                       }
 //! ```
 //!
@@ -15,13 +15,12 @@
 //! The inner function keeps its name, so that backtraces read as they would without us, and nothing else is named
 //! there that the body could see.
 
+mod asked;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{quote, quote_spanned};
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{
@@ -29,7 +28,7 @@ use syn::{
 };
 
 use crate::above::{Above, above, is_file_lock, is_lock, is_maker};
-use crate::args::{Args, Bind, Ids, Root};
+use crate::args::Args;
 use crate::function::Function;
 
 /// Why a test is ignored, and fails if it is run nevertheless.
@@ -255,82 +254,9 @@ fn isolated_test(
     function: &Function,
     test_attribute: Option<TokenStream>,
 ) -> TokenStream {
-    let Args {
-        net, mount, timeout, memory, pids, cpu, tmpfs, hostname, user, time, binds, env, clear_env, krate, ..
-    } = args;
     let Function { attrs, vis, sig, body } = function;
     let name = &sig.ident;
-    let written = arguments.to_string();
-    let should_panic = option(should_panic(attrs).map(ToTokens::into_token_stream));
-    let skip_unsupported = args.skip_unsupported;
-    let timeout = option(timeout.map(duration));
-    let [memory, tmpfs] = [memory, tmpfs].map(|bytes| literal(bytes.as_ref()));
-    let [pids, cpu] = [pids, cpu].map(|number| literal(number.as_ref()));
-    let hostname = literal(hostname.as_ref());
-    let user = option(user.map(|(uid, gid)| quote!((#uid, #gid))));
-    let root = match &args.root {
-        Root::Tmpfs => quote!(Tmpfs),
-        Root::Overlay => quote!(Overlay),
-        Root::Directory(path) => quote!(Directory(#path)),
-    };
-    let ids = match args.ids {
-        Ids::One => quote!(One),
-        Ids::Range(ids) => quote!(Range(#ids)),
-        Ids::Host => quote!(Host),
-    };
-    let time = option(time.map(|clocks| {
-        let clocks = clocks.map(duration);
-        quote!([#(#clocks),*])
-    }));
-    let binds = binds.iter().map(
-        |Bind { from, to, writable }| quote!(#krate::__private::Bind { from: #from, to: #to, writable: #writable }),
-    );
-    let env = env.iter().map(|(name, value)| quote!((#name, #value)));
-    // An error in the type of what the body returns points there.
-    let place = match &sig.output {
-        ReturnType::Type(_, returned) => returned.span(),
-        ReturnType::Default => name.span(),
-    };
-    let mut function_name = name.clone();
-    function_name.set_span(name.span().located_at(place));
-    // A function of another ABI is no `fn() -> T`.
-    let call = match sig.abi {
-        Some(_) => quote_spanned!(Span::mixed_site().located_at(place)=> || #function_name()),
-        None => quote!(#function_name),
-    };
-    let path = function.name();
-    // Errors in what we write point at the function's name, not at the whole attribute.
-    let span = Span::mixed_site().located_at(name.span());
-    let run = quote_spanned! {span=>
-        #krate::__private::run(const {
-            &#krate::__private::Test {
-                name: #path,
-                arguments: #written,
-                spec: #krate::__private::Spec {
-                    net: #net,
-                    mount: #mount,
-                    root: #krate::__private::Root::#root,
-                    tmpfs: #tmpfs,
-                    hostname: #hostname,
-                    user: #user,
-                    ids: #krate::__private::Ids::#ids,
-                    time: #time,
-                    binds: &[#(#binds),*],
-                    env: &[#(#env),*],
-                    clear_env: #clear_env,
-                    memory: #memory,
-                    pids: #pids,
-                    cpu: #cpu,
-                    manifest_dir: ::core::option_env!("CARGO_MANIFEST_DIR"),
-                    target_tmpdir: ::core::option_env!("CARGO_TARGET_TMPDIR"),
-                },
-                timeout: #timeout,
-                skip_unsupported: #skip_unsupported,
-                should_panic: #should_panic,
-                body: || #krate::__private::status(#call),
-            }
-        })
-    };
+    let run = run(args, arguments, function);
     let has_sandboxes = has_sandboxes();
     let elsewhere = elsewhere(function, test_attribute.as_ref());
     // The span of this function goes from the attribute to the end of the body: so Clippy sees that the body is a test's. Its braces stay
@@ -353,6 +279,41 @@ fn isolated_test(
         #test_attribute
         #(#beginning)* #name() #inside
         #elsewhere
+    }
+}
+
+/// The call that runs the test.
+fn run(args: &Args, arguments: &TokenStream, function: &Function) -> TokenStream {
+    let Function { attrs, sig, .. } = function;
+    let (krate, name) = (&args.krate, &sig.ident);
+    // An error in the type of what the body returns points there.
+    let place = match &sig.output {
+        ReturnType::Type(_, returned) => returned.span(),
+        ReturnType::Default => name.span(),
+    };
+    let mut function_name = name.clone();
+    function_name.set_span(name.span().located_at(place));
+    // A function of another ABI is no `fn() -> T`.
+    let call = match sig.abi {
+        Some(_) => quote_spanned!(Span::mixed_site().located_at(place)=> || #function_name()),
+        None => quote!(#function_name),
+    };
+    let (path, written) = (function.name(), arguments.to_string());
+    let differences = asked::differences(args, should_panic(attrs).as_ref());
+    let spec = asked::spec(args);
+    // Errors in what we write point at the function's name, not at the whole attribute.
+    let span = Span::mixed_site().located_at(name.span());
+    quote_spanned! {span=>
+        #krate::__private::run(const {
+            &#krate::__private::Test {
+                name: #path,
+                arguments: #written,
+                spec: #spec,
+                #differences
+                body: || #krate::__private::status(#call),
+                ..#krate::__private::Test::PLAIN
+            }
+        })
     }
 }
 
@@ -391,20 +352,4 @@ fn should_panic(attrs: &[Attribute]) -> Option<LitStr> {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text),
         _ => Some(any),
     }
-}
-
-fn option(value: Option<TokenStream>) -> TokenStream {
-    match value {
-        Some(value) => quote!(::core::option::Option::Some(#value)),
-        None => quote!(::core::option::Option::None),
-    }
-}
-
-fn literal(value: Option<impl ToTokens>) -> TokenStream {
-    option(value.map(ToTokens::into_token_stream))
-}
-
-fn duration(duration: Duration) -> TokenStream {
-    let (seconds, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
-    quote!(::core::time::Duration::new(#seconds, #nanoseconds))
 }

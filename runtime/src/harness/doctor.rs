@@ -59,50 +59,30 @@ struct Probe {
     device: Option<&'static str>,
 }
 
-pub(super) const PLAIN: Spec = Spec {
-    net: true,
-    mount: true,
-    root: Root::Tmpfs,
-    tmpfs: None,
-    hostname: None,
-    user: None,
-    ids: Ids::One,
-    time: None,
-    binds: &[],
-    env: &[],
-    clear_env: false,
-    memory: None,
-    pids: None,
-    cpu: None,
-    manifest_dir: None,
-    target_tmpdir: None,
-};
-
 const fn probe(name: &'static str, written: &'static str, spec: Spec) -> Probe {
-    let test =
-        Test { name, arguments: written, spec, timeout: None, skip_unsupported: false, should_panic: None, body: || 0 };
+    let test = Test { name, arguments: written, spec, ..Test::PLAIN };
     Probe { name, written, test, device: None }
 }
 
 /// `open` returns the number of the error.
 const fn device(path: &'static str, open: fn() -> u8) -> Probe {
-    let probe = probe("a device", path, PLAIN);
+    let probe = probe("a device", path, Spec::PLAIN);
     Probe { test: Test { body: open, ..probe.test }, device: Some(path), ..probe }
 }
 
 /// The first of them is what nearly all tests need.
 static PROBES: [Probe; 13] = [
-    probe("a sandbox", "#[isolated]", PLAIN),
-    probe("namespaces alone", "#[isolated(uts)]", Spec { net: false, mount: false, ..PLAIN }),
-    probe("a network of its own", "#[isolated(net)]", Spec { mount: false, ..PLAIN }),
-    probe("a root of its own", "#[isolated(mount)]", Spec { net: false, ..PLAIN }),
-    probe("a copy of the host's tree", "root = \"overlay\"", Spec { root: Root::Overlay, ..PLAIN }),
-    probe("an ordinary user", "user = 1000", Spec { user: Some((1000, 1000)), ..PLAIN }),
-    probe("several users", "uids = 65536", Spec { ids: Ids::Range(65536), ..PLAIN }),
-    probe("clocks of its own", "time", Spec { time: Some([Duration::ZERO; 2]), ..PLAIN }),
-    probe("a limit on memory", "memory = \"64MiB\"", Spec { memory: Some(64 << 20), ..PLAIN }),
-    probe("a limit on processes", "pids = 32", Spec { pids: Some(32), ..PLAIN }),
-    probe("a limit on CPU time", "cpu = 0.5", Spec { cpu: Some(500), ..PLAIN }),
+    probe("a sandbox", "#[isolated]", Spec::PLAIN),
+    probe("namespaces alone", "#[isolated(uts)]", Spec { net: false, mount: false, ..Spec::PLAIN }),
+    probe("a network of its own", "#[isolated(net)]", Spec { mount: false, ..Spec::PLAIN }),
+    probe("a root of its own", "#[isolated(mount)]", Spec { net: false, ..Spec::PLAIN }),
+    probe("a copy of the host's tree", "root = \"overlay\"", Spec { root: Root::Overlay, ..Spec::PLAIN }),
+    probe("an ordinary user", "user = 1000", Spec { user: Some((1000, 1000)), ..Spec::PLAIN }),
+    probe("several users", "uids = 65536", Spec { ids: Ids::Range(65536), ..Spec::PLAIN }),
+    probe("clocks of its own", "time", Spec { time: Some([Duration::ZERO; 2]), ..Spec::PLAIN }),
+    probe("a limit on memory", "memory = \"64MiB\"", Spec { memory: Some(64 << 20), ..Spec::PLAIN }),
+    probe("a limit on processes", "pids = 32", Spec { pids: Some(32), ..Spec::PLAIN }),
+    probe("a limit on CPU time", "cpu = 0.5", Spec { cpu: Some(500), ..Spec::PLAIN }),
     device(TUN, || open(TUN)),
     device(FUSE, || open(FUSE)),
 ];

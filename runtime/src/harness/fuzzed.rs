@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use super::doctor::PLAIN;
 use super::evidence::{Ended, Evidence};
 use super::hints::note;
 use super::judge::{Verdict, judge};
@@ -17,18 +16,11 @@ use crate::spec::{Root, Spec, Test};
 use crate::sys::End;
 
 /// Tests that nobody runs.
-pub(crate) static TESTS: [Test; 2] = [test(PLAIN), test(Spec { root: Root::Overlay, pids: Some(8), ..PLAIN })];
+pub(crate) static TESTS: [Test; 2] =
+    [test(Spec::PLAIN), test(Spec { root: Root::Overlay, pids: Some(8), ..Spec::PLAIN })];
 
 const fn test(spec: Spec) -> Test {
-    Test {
-        name: "a::test",
-        arguments: "",
-        spec,
-        timeout: None,
-        skip_unsupported: false,
-        should_panic: None,
-        body: || 0,
-    }
+    Test { name: "a::test", spec, ..Test::PLAIN }
 }
 
 /// Who sends: init and the test's process.

@@ -403,18 +403,9 @@ mod tests {
 
     use super::*;
     use crate::frame::{Buffer, Frame};
-    use crate::harness::doctor::PLAIN;
     use crate::sandbox::send;
 
-    static TEST: Test = Test {
-        name: "a::test",
-        arguments: "",
-        spec: PLAIN,
-        timeout: None,
-        skip_unsupported: false,
-        should_panic: None,
-        body: || 0,
-    };
+    static TEST: Test = Test::PLAIN;
 
     /// A trace has many reports before the test, and they may come at once.
     #[test]
