@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
@@ -16,7 +18,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, allocate, as_runner, mark, marked, must_limit, rounds, run, runners, this_binary};
+use belljar_tests::{
+    MARK, Run, allocate, as_runner, mark, marked, must_limit, rounds, run, runners, this_binary, wait_until,
+};
 use nix::unistd::geteuid;
 
 macro_rules! crowd {
@@ -118,10 +122,10 @@ fn a_hoarder() {
 }
 
 /// The kernel kills a child of it, which it takes no notice of, when its neighbour has all descriptors.
-#[isolated(memory = "64MiB")]
+#[isolated(memory = "64MiB", uts)]
 #[ignore = "run by an_oom_is_seen_without_descriptors"]
 fn loses_a_child() {
-    thread::sleep(Duration::from_millis(500));
+    wait_until(|| UnixStream::connect_addr(&meeting_place()).is_ok_and(|mut it| it.read_exact(&mut [0]).is_ok()));
     let status = Command::new("tail").arg("/dev/zero").status().expect("tail");
     assert_eq!(status.signal(), Some(libc::SIGKILL));
 }
@@ -129,12 +133,20 @@ fn loses_a_child() {
 #[test]
 #[ignore = "run by an_oom_is_seen_without_descriptors"]
 fn hoards_later() {
-    thread::sleep(Duration::from_millis(200));
+    let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
+    let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
     let mut files = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         files.push(file);
     }
+    neighbour.write_all(&[0]).expect("write");
+    // Until the neighbour has been judged.
     thread::sleep(Duration::from_secs(2));
+}
+
+/// Where the two of one run meet, which share the host's network.
+fn meeting_place() -> SocketAddr {
+    SocketAddr::from_abstract_name(env::var(MARK).expect("a mark")).expect("an address")
 }
 
 #[test]
@@ -549,7 +561,7 @@ impl Groups {
 fn remove_below(group: &Path, removed: &mut BTreeSet<PathBuf>) {
     let below = fs::read_dir(group).expect("a cgroup").flatten().filter(|entry| entry.path().is_dir());
     below.for_each(|entry| remove_below(&entry.path(), removed));
-    belljar_tests::wait_until(|| fs::remove_dir(group).is_ok());
+    wait_until(|| fs::remove_dir(group).is_ok());
     removed.insert(group.to_owned());
 }
 

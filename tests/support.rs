@@ -19,7 +19,7 @@ pub const MIB: usize = 1 << 20;
 
 /// The environment variable by which processes are found that a run has left. Forks inherit it as bytes in memory, so
 /// that not even `clearenv` removes it.
-const MARK: &str = "BELLJAR_TESTS_MARK";
+pub const MARK: &str = "BELLJAR_TESTS_MARK";
 
 /// A program that runs test binaries as an ordinary user.
 const ORDINARY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
