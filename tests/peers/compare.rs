@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use belljar::__private::{Ids, Root, Spec, Test, run};
+use belljar::__private::{Spec, Test, run};
 
 /// How many tests a test binary has.
 const TESTS: u32 = 100;
@@ -54,31 +54,12 @@ enum Kind {
 static SURVEY: Test = Test {
     name: "compare::survey",
     arguments: "",
-    spec: Spec {
-        net: true,
-        mount: true,
-        root: Root::Tmpfs,
-        ids: Ids::One,
-        memory: None,
-        pids: None,
-        cpu: None,
-        tmpfs: None,
-        hostname: None,
-        user: None,
-        env: &[],
-        clear_env: false,
-        time: None,
-        binds: &[],
-        manifest_dir: option_env!("CARGO_MANIFEST_DIR"),
-        target_tmpdir: None,
-    },
-    timeout: None,
-    skip_unsupported: false,
-    should_panic: None,
+    spec: Spec { manifest_dir: option_env!("CARGO_MANIFEST_DIR"), ..Spec::PLAIN },
     body: || {
         floor::Survey::take().print();
         0
     },
+    ..Test::PLAIN
 };
 
 fn main() {

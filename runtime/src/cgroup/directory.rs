@@ -17,13 +17,13 @@ use crate::proc::text_in;
 #[derive(Debug, Default)]
 pub(crate) struct Cgroup {
     pub(super) directories: Vec<Directory>,
-    pub(super) plain: Option<Plain>,
+    pub(super) reusable: Option<Reusable>,
 }
 
 /// A cgroup of version 1 that limits processes to the default number, and one sandbox has after the other: to make it takes longer
 /// than to join it.
 #[derive(Debug)]
-pub(super) struct Plain {
+pub(super) struct Reusable {
     pub(super) directory: Directory,
     /// The file that counts forks that were refused. It is looked at after each test.
     pub(super) events: File,

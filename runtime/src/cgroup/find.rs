@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::controller::{Controller, Trouble};
-use super::shared::LEAF;
+use super::leaf::LEAF;
 use crate::proc::{MOUNTINFO, Mount, mounts_in, text_of};
 use crate::settings::settings;
 use crate::sys::{errno_of, is_of_descriptors};

@@ -100,7 +100,7 @@ impl Cgroup {
             let own = self.directories.iter().find(is_own);
             let below = match own {
                 Some(Directory { v2: true, location: Location::Path(path), .. }) => run
-                    .place(&hierarchy)
+                    .run_directory(&hierarchy)
                     .and_then(|place| place.divide(path))
                     .map(|controllers| (path.clone(), controllers)),
                 Some(Directory { location: Location::Path(path), .. }) => {

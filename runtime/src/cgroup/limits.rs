@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::controller::{Controller, Trouble};
-use super::directory::{Cgroup, Directory, Location, Plain};
+use super::directory::{Cgroup, Directory, Location, Reusable};
 use super::find::hierarchies;
 use crate::frame::usage::Usage;
 use crate::proc::text_of;
@@ -244,7 +244,7 @@ pub(crate) fn usage_of(directories: &[Directory]) -> Usage {
     usage
 }
 
-impl Plain {
+impl Reusable {
     fn forks_refused(&self) -> u64 {
         let mut text = [0; 64];
         let length = self.events.read_at(&mut text, 0).unwrap_or_default();
@@ -258,8 +258,8 @@ impl Cgroup {
     /// How the limits of `spec` were met. To be read before this is dropped. It takes one descriptor at a time.
     pub(crate) fn events(&self, spec: &Spec) -> Result<Events, Trouble> {
         let mut events = Events::default();
-        if let Some(plain) = &self.plain {
-            events.forks_refused = plain.forks_refused();
+        if let Some(reusable) = &self.reusable {
+            events.forks_refused = reusable.forks_refused();
         } else if let Some(directory) = self.directory_of(Controller::Pids) {
             // Refused by this limit, and by none of a cgroup above or below. Older kernels have one file for all.
             let local = directory.v2.then(|| directory.find("pids.events.local", "max")).flatten();
@@ -284,8 +284,8 @@ impl Cgroup {
     }
 
     pub(super) fn directory_of(&self, controller: Controller) -> Option<&Directory> {
-        let plain = self.plain.iter().map(|plain| &plain.directory);
-        self.directories.iter().chain(plain).find(|directory| directory.has(controller))
+        let reusable = self.reusable.iter().map(|reusable| &reusable.directory);
+        self.directories.iter().chain(reusable).find(|directory| directory.has(controller))
     }
 
     /// What has been used. To be read before this is dropped.

@@ -11,10 +11,10 @@ mod controller;
 mod directory;
 mod find;
 mod groups;
+mod leaf;
 mod limits;
-mod own;
+mod locked;
 mod run;
-mod shared;
 mod sweeper;
 mod systemd;
 

@@ -14,11 +14,11 @@ use nix::fcntl::OFlag;
 use nix::sys::utsname::uname;
 
 use super::controller::{Controller, Trouble};
-use super::directory::{CGROUPS, Cgroup, Directory, Joining, Plain, Tree};
+use super::directory::{CGROUPS, Cgroup, Directory, Joining, Reusable, Tree};
 use super::find::{Hierarchy, chosen, hierarchies};
+use super::leaf::{self, Parent};
 use super::limits::{DEFAULT_PIDS, EVENTS};
-use super::own::{make_locked, random, remove_in_time, remove_tree, sweep};
-use super::shared::{self, Shared};
+use super::locked::{make_locked, random, remove_in_time, remove_tree, sweep};
 use super::sweeper::Sweeper;
 use super::systemd;
 use crate::proc::pid_of;
@@ -31,7 +31,7 @@ const TRIES: u32 = 13;
 
 pub(super) struct Run {
     hierarchies: Option<Result<Vec<Hierarchy>, Trouble>>,
-    places: Vec<Place>,
+    run_directories: Vec<RunDirectory>,
     /// How many cgroups have been made for sandboxes.
     made: u64,
     /// Directories of sandboxes that are over.
@@ -49,7 +49,7 @@ pub(super) struct Run {
 
 static RUN: Mutex<Run> = Mutex::new(Run {
     hierarchies: None,
-    places: Vec::new(),
+    run_directories: Vec::new(),
     made: 0,
     over: Vec::new(),
     in_vain: false,
@@ -117,19 +117,19 @@ fn process_limit_is_exact(spec: &Spec) -> bool {
 
 /// Removes all that this process has made. To be called when no sandbox is left.
 pub(crate) fn clean_up() {
-    let (places, sweeper, never_sent) = {
+    let (run_directories, sweeper, never_sent) = {
         let mut run = run();
-        (mem::take(&mut run.places), run.sweeper.take(), run.sweepers.take())
+        (mem::take(&mut run.run_directories), run.sweeper.take(), run.sweepers.take())
     };
     // If no request has taken it along, there is no sweeper.
     drop(never_sent);
     if let Some(sweeper) = sweeper {
         let _ = sweeper.end();
     }
-    for place in places {
-        remove_in_time(&place.directory, TRIES);
-        if let Some(shared) = place.shared {
-            shared.leave(&place.hierarchy.parent);
+    for ours in run_directories {
+        remove_in_time(&ours.directory, TRIES);
+        if let Some(parent) = ours.parent {
+            parent.leave(&ours.hierarchy.parent);
         }
     }
 }
@@ -217,25 +217,25 @@ impl Run {
             if wanted.is_empty() {
                 continue;
             }
-            let place = match self.place(hierarchy) {
+            let ours = match self.run_directory(hierarchy) {
                 // Figures are best effort.
                 Err(_) if !wanted.iter().any(limits) => continue,
-                place => place?,
+                ours => ours?,
             };
             if wanted.contains(&Controller::Memory) && written.contains(&Controller::Memory) {
-                place.outlives_its_tests()?;
+                ours.outlives_its_tests()?;
             }
             if !hierarchy.v2 && written.is_empty() && !is_measured {
-                let plain = place.plain(&name)?;
-                let tasks = plain.directory.open_to_join();
-                cgroup.plain = Some(plain);
+                let reusable = ours.reusable(&name)?;
+                let tasks = reusable.directory.open_to_join();
+                cgroup.reusable = Some(reusable);
                 joining.trees.push(Tree { mount_point: CString::default(), tasks: tasks? });
                 continue;
             }
             let required: Vec<_> =
                 written.iter().copied().filter(|controller| !has_stand_in(*controller, spec)).collect();
-            let controllers = place.enable(&wanted, &required, is_measured || !written.is_empty())?;
-            cgroup.directories.push(place.make(&name, controllers)?);
+            let controllers = ours.enable(&wanted, &required, is_measured || !written.is_empty())?;
+            cgroup.directories.push(ours.make(&name, controllers)?);
             if let Some(directory) = cgroup.directories.last() {
                 directory.limit(spec)?;
                 joining.add(hierarchy, directory)?;
@@ -253,7 +253,7 @@ impl Run {
     /// Makes one more directory in this hierarchy, of version 1, for groups of a sandbox that has none there.
     pub(super) fn make_one(&mut self, hierarchy: &Hierarchy) -> Result<Directory, Trouble> {
         let name = self.next_name();
-        let directory = self.place(hierarchy)?.make(&name, Vec::new())?;
+        let directory = self.run_directory(hierarchy)?.make(&name, Vec::new())?;
         if hierarchy.controllers.contains(&Controller::Pids) {
             // They leave the one that limits the sandbox's others.
             directory.limit_pids(DEFAULT_PIDS)?;
@@ -262,31 +262,31 @@ impl Run {
     }
 
     /// Our directory in this hierarchy, which is made if there is none.
-    pub(super) fn place(&mut self, hierarchy: &Hierarchy) -> Result<&mut Place, Trouble> {
-        if let Some(known) = self.places.iter().position(|place| place.hierarchy.parent == hierarchy.parent) {
-            return Ok(&mut self.places[known]);
+    pub(super) fn run_directory(&mut self, hierarchy: &Hierarchy) -> Result<&mut RunDirectory, Trouble> {
+        if let Some(known) = self.run_directories.iter().position(|ours| ours.hierarchy.parent == hierarchy.parent) {
+            return Ok(&mut self.run_directories[known]);
         }
-        if self.places.is_empty() {
+        if self.run_directories.is_empty() {
             // Those that are not used too: another run may have used them.
             self.hierarchies()?.iter().for_each(|found| sweep(&found.parent));
         }
         // Before anything is there that keeps others from putting everything back.
-        let shared = if hierarchy.v2 { Some(Shared::enter(&hierarchy.parent)?) } else { None };
+        let parent = if hierarchy.v2 { Some(Parent::enter(&hierarchy.parent)?) } else { None };
         let (directory, lock) = make_locked(&hierarchy.parent)?;
         self.tell_sweeper(&directory, hierarchy.v2);
         let hierarchy = hierarchy.clone();
-        self.places.push(Place {
+        self.run_directories.push(RunDirectory {
             hierarchy,
             directory,
             _lock: lock,
-            plain: VecDeque::new(),
+            reusable: VecDeque::new(),
             enabled: Vec::new(),
             refused: Vec::new(),
-            shared,
+            parent,
             ends: None,
         });
-        let last = self.places.len() - 1;
-        Ok(&mut self.places[last])
+        let last = self.run_directories.len() - 1;
+        Ok(&mut self.run_directories[last])
     }
 
     /// Tells the sweeper of a directory. There is one from the first on, where there are descriptors for it.
@@ -307,10 +307,10 @@ impl Run {
     /// Takes back a cgroup whose sandbox is over.
     fn take_back(&mut self, cgroup: &mut Cgroup) {
         self.over.extend(cgroup.directories.drain(..).map(|directory| directory.path_of("")));
-        let Some(plain) = cgroup.plain.take() else { return };
-        let path = plain.directory.path_of("");
-        match self.places.iter_mut().find(|place| path.starts_with(&place.directory)) {
-            Some(place) if !plain.has_refused.get() => place.plain.push_back(plain),
+        let Some(reusable) = cgroup.reusable.take() else { return };
+        let path = reusable.directory.path_of("");
+        match self.run_directories.iter_mut().find(|ours| path.starts_with(&ours.directory)) {
+            Some(ours) if !reusable.has_refused.get() => ours.reusable.push_back(reusable),
             _ => self.over.push(path),
         }
     }
@@ -321,25 +321,25 @@ impl Run {
 }
 
 /// Our directory in one hierarchy.
-pub(super) struct Place {
+pub(super) struct RunDirectory {
     hierarchy: Hierarchy,
     directory: PathBuf,
     /// Held as long as this process lives, however it ends.
     _lock: Locked,
     /// For v1: those for sandboxes without written limits that none has now.
-    plain: VecDeque<Plain>,
+    reusable: VecDeque<Reusable>,
     /// For v2: the controllers that the cgroups in it have.
     enabled: Vec<Controller>,
     /// For v2: those that they can't have, and whether the cgroup above was changed to get them. Not tried again for tests that
     /// have written no limit of theirs.
     refused: Vec<(Controller, bool)>,
     /// For v2: our part in the cgroup below which it lies.
-    shared: Option<Shared>,
+    parent: Option<Parent>,
     /// The same for v2, once it is known: the unit that systemd ends when a test uses up its memory, and its policy, if it does.
     ends: Option<Option<(String, String)>>,
 }
 
-impl Place {
+impl RunDirectory {
     /// Makes a cgroup in it.
     fn make(&self, name: &str, controllers: Vec<Controller>) -> Result<Directory, Trouble> {
         let path = self.directory.join(name);
@@ -359,19 +359,19 @@ impl Place {
     }
 
     /// Of version 1: a cgroup that sets the default limit, of this name if a new one has to be made.
-    fn plain(&mut self, name: &str) -> Result<Plain, Trouble> {
+    fn reusable(&mut self, name: &str) -> Result<Reusable, Trouble> {
         let owner = process::id();
         // Of the longest ago: in the others, the kernel may still count an init that has ended.
-        while let Some(plain) = self.plain.pop_front() {
-            if plain.owner == owner {
-                return Ok(plain);
+        while let Some(reusable) = self.reusable.pop_front() {
+            if reusable.owner == owner {
+                return Ok(reusable);
             }
         }
         let directory = self.make(name, vec![Controller::Pids])?;
         // Init is one more.
         let made = directory.limit_pids(DEFAULT_PIDS + 1).and_then(|()| directory.open(EVENTS, OFlag::O_RDONLY));
         match made {
-            Ok(events) => Ok(Plain { directory, events, owner, has_refused: Cell::new(false) }),
+            Ok(events) => Ok(Reusable { directory, events, owner, has_refused: Cell::new(false) }),
             Err(trouble) => {
                 remove_tree(&directory.path_of(""));
                 Err(trouble)
@@ -413,14 +413,14 @@ impl Place {
             Err(_) => &[Controller::Pids, Controller::Cpu],
         };
         self.enable(all, &[], true)?;
-        shared::divide(own, all)
+        leaf::divide(own, all)
     }
 
     fn enable_one(&mut self, controller: Controller, may_change: bool) -> Result<(), Trouble> {
-        if let (Some(shared), true) = (&self.shared, may_change) {
-            shared.enable(&self.hierarchy.parent, controller)?;
+        if let (Some(parent), true) = (&self.parent, may_change) {
+            parent.enable(&self.hierarchy.parent, controller)?;
         }
-        shared::turn_on(&self.directory, controller)
+        leaf::turn_on(&self.directory, controller)
     }
 }
 
@@ -441,7 +441,7 @@ impl Joining {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.directories.is_empty() || self.plain.is_some() {
+        if !self.directories.is_empty() || self.reusable.is_some() {
             run().take_back(self);
         }
     }

@@ -18,8 +18,8 @@ use nix::sys::prctl::set_name;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::own::remove_in_time;
-use super::shared::{SWEEPER, Shared};
+use super::leaf::{Parent, SWEEPER};
+use super::locked::remove_in_time;
 use crate::sys::{self, Disposition, SingleThreaded};
 
 /// How often it is tried to remove a directory whose sandboxes are ending: for 13 seconds in all.
@@ -119,9 +119,9 @@ fn left_by(owner: Pid, socket: &OwnedFd) -> Vec<(PathBuf, bool)> {
 
 fn remove(directory: &Path, v2: bool) {
     let Some(parent) = directory.parent() else { return };
-    let shared = if v2 { Shared::enter(parent).ok() } else { None };
+    let in_use = if v2 { Parent::enter(parent).ok() } else { None };
     remove_in_time(directory, TRIES);
-    if let Some(shared) = shared {
-        shared.leave(parent);
+    if let Some(in_use) = in_use {
+        in_use.leave(parent);
     }
 }

@@ -19,12 +19,12 @@ pub(super) const LEAF: &str = "belljar.leaf";
 
 const CONTROL: &str = "cgroup.subtree_control";
 
-/// A cgroup that this process uses with others. While one of them has it, it isn't put back.
-pub(super) struct Shared {
+/// The cgroup above ours, which this process uses with others. While one of them has it, it isn't put back.
+pub(super) struct Parent {
     users: Locked,
 }
 
-impl Shared {
+impl Parent {
     pub(super) fn enter(parent: &Path) -> Result<Self, Trouble> {
         let _turn = turn(parent)?;
         Ok(Self { users: lock(parent, libc::LOCK_SH)? })
