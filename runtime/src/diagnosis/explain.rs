@@ -12,7 +12,7 @@ use nix::unistd::{Group, User};
 
 use super::cause::Cause;
 use super::environment::{Barrier, Place, Surroundings, security_context};
-use super::limits::{limit_on, too_little_memory, too_many_processes};
+use super::limits::{limit_on, reached_limit_on_processes, too_little_memory, too_many_processes};
 use crate::cgroup::{self, Trouble};
 use crate::frame::Step;
 use crate::frame::refusal::OwnedRefusal;
@@ -148,8 +148,10 @@ fn find(step: Step, errno: Errno, path: &Path, around: &Surroundings) -> Option<
             let stack = env::var_os("RUST_MIN_STACK").map(|stack| stack.to_string_lossy().into_owned());
             stack
                 .map(|stack| Cause::no_thread(&stack))
-                .or_else(|| too_many_processes(around))
+                .or_else(|| reached_limit_on_processes(around))
+                // pthread_create(3) tells of both by EAGAIN.
                 .or_else(too_little_memory)
+                .or_else(|| too_many_processes(around))
         }
         Step::User if errno == Errno::EINVAL => Some(Cause::has_threads()),
         Step::HostIds => Some(Cause::not_real_root(around.uid, &map_of("uid").unwrap_or_default())),

@@ -22,25 +22,33 @@ pub(super) fn limit_on(resource: Resource) -> Option<u64> {
     getrlimit(resource).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY).map(u64::from)
 }
 
-/// The limit on processes and threads that is reached, if one is.
+/// The limit on processes and threads that is reached. If none is, others have ended meanwhile: then it is that of the user.
 pub(super) fn too_many_processes(around: &Surroundings) -> Option<Cause> {
-    let own = || {
-        let directories = proc::all().into_iter().map(proc::directory);
-        let is_own = |directory: &PathBuf| fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == around.uid);
-        let threads = |directory: PathBuf| fs::metadata(directory.join("task")).map_or(0, |task| task.nlink() - 2);
-        directories.filter(is_own).map(threads).sum()
+    let of_user = || {
+        // To real root, the limit does not apply.
+        let applies = around.uid != 0 || !all_ids_are_real();
+        let limit = limit_on(Resource::RLIMIT_NPROC).filter(|_| applies);
+        limit.map(|limit| Cause::too_many_processes(limit, threads_of(around.uid)))
     };
-    let limit = limit_on(Resource::RLIMIT_NPROC);
+    reached_limit_on_processes(around).or_else(of_user)
+}
+
+/// The limit on processes and threads that is reached, if one is.
+pub(super) fn reached_limit_on_processes(around: &Surroundings) -> Option<Cause> {
     let of_cgroup = cgroup::limits_on_processes().into_iter().find(|(_, limit, count)| *count + SPARE >= *limit);
-    let of_user = limit.map(|limit| (limit, own())).filter(|(limit, count): &(u64, u64)| *count + SPARE >= *limit);
-    match (of_cgroup, of_user) {
-        (Some((file, limit, count)), _) => Some(Cause::too_many_in_cgroup(&file, limit, count, around)),
-        (None, Some((limit, count))) => Some(Cause::too_many_processes(limit, count)),
-        // Others have ended meanwhile. To real root, the limit does not apply.
-        (None, None) => limit
-            .filter(|_| around.uid != 0 || !all_ids_are_real())
-            .map(|limit| Cause::too_many_processes(limit, own())),
+    if let Some((file, limit, count)) = of_cgroup {
+        return Some(Cause::too_many_in_cgroup(&file, limit, count, around));
     }
+    let (limit, count) = (limit_on(Resource::RLIMIT_NPROC)?, threads_of(around.uid));
+    (count + SPARE >= limit).then(|| Cause::too_many_processes(limit, count))
+}
+
+/// How many processes and threads a user has now.
+fn threads_of(uid: u32) -> u64 {
+    let directories = proc::all().into_iter().map(proc::directory);
+    let is_theirs = |directory: &PathBuf| fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == uid);
+    let threads = |directory: PathBuf| fs::metadata(directory.join("task")).map_or(0, |task| task.nlink() - 2);
+    directories.filter(is_theirs).map(threads).sum()
 }
 
 /// The limit that this process has on its memory, if there is one.
