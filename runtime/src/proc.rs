@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::sys::above_standard_streams;
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -125,13 +126,14 @@ pub(crate) fn name_in(directory: &Path) -> Option<String> {
 
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
-    pid_in(File::open(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?)
+    pid_in(File::open(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?).ok()
 }
 
-/// The same of what `/proc` tells of a pidfd.
-pub(crate) fn pid_in(info: impl Into<File>) -> Option<u32> {
-    let info = text_in(info.into()).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+/// The same of what `/proc` tells of a pidfd. ESRCH: it tells of no process.
+pub(crate) fn pid_in(info: impl Into<File>) -> nix::Result<u32> {
+    let info = text_in(info.into()).map_err(|error| sys::errno_of(&error))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok());
+    pid.ok_or(Errno::ESRCH)
 }
 
 /// The directories of a process's threads, in the order of their ids.

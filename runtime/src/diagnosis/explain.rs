@@ -63,7 +63,10 @@ fn explain_ids(wanted: Ids, OwnedRefusal { step, path, errno, said }: &OwnedRefu
             let present = ids::own_ranges(table).into_iter().map(|(_, length)| length).fold(0, u32::saturating_add);
             Some(Cause::no_subordinate_ids(&ids::user(), table, present, count - 1))
         }
-        map if map.starts_with("/proc") => Some(Cause::ids_are_missing(count, &map_of("uid").unwrap_or_default())),
+        map if map.starts_with("/proc") => {
+            // So the kernel answers whoever maps what it doesn't have.
+            (*errno == Errno::EPERM).then(|| Cause::ids_are_missing(count, &map_of("uid").unwrap_or_default()))
+        }
         program if matches!(errno, Errno::ENOENT | Errno::EACCES) => Some(Cause::no_program(program)),
         program => Some(Cause::program_refuses(program, said.trim())),
     }

@@ -28,7 +28,7 @@ pub(super) fn too_many_processes(around: &Surroundings) -> Option<Cause> {
         // To real root, the limit does not apply.
         let applies = around.uid != 0 || !all_ids_are_real();
         let limit = limit_on(Resource::RLIMIT_NPROC).filter(|_| applies);
-        limit.map(|limit| Cause::too_many_processes(limit, threads_of(around.uid)))
+        limit.map(|limit| Cause::too_many_processes(limit, threads_of_user(around.uid)))
     };
     reached_limit_on_processes(around).or_else(of_user)
 }
@@ -39,12 +39,12 @@ pub(super) fn reached_limit_on_processes(around: &Surroundings) -> Option<Cause>
     if let Some((file, limit, count)) = of_cgroup {
         return Some(Cause::too_many_in_cgroup(&file, limit, count, around));
     }
-    let (limit, count) = (limit_on(Resource::RLIMIT_NPROC)?, threads_of(around.uid));
+    let (limit, count) = (limit_on(Resource::RLIMIT_NPROC)?, threads_of_user(around.uid));
     (count + SPARE >= limit).then(|| Cause::too_many_processes(limit, count))
 }
 
 /// How many processes and threads a user has now.
-fn threads_of(uid: u32) -> u64 {
+fn threads_of_user(uid: u32) -> u64 {
     let directories = proc::all().into_iter().map(proc::directory);
     let is_theirs = |directory: &PathBuf| fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == uid);
     let threads = |directory: PathBuf| fs::metadata(directory.join("task")).map_or(0, |task| task.nlink() - 2);

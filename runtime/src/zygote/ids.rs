@@ -123,7 +123,10 @@ fn number_in(proc: BorrowedFd<'_>, process: Pid) -> nix::Result<u32> {
     let pidfd = sys::pidfd_of(process)?;
     let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
     let file = openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    pid_in(file).filter(|pid| *pid != 0).ok_or(Errno::ESRCH)
+    match pid_in(file)? {
+        0 => Err(Errno::ESRCH),
+        pid => Ok(pid),
+    }
 }
 
 /// What a template gives all its ids to inits by.
