@@ -301,20 +301,19 @@ pub(crate) unsafe fn run_constructors_behind(own: *const Constructor, arguments:
     }
     extern "C" fn nothing(_: c_int, _: *const *const c_char, _: *const *const c_char) {}
     let MainArguments(argc, argv, envp) = arguments;
-    let end = (&raw const __init_array_end).cast::<Constructor>();
-    end.expose_provenance();
+    let end = (&raw const __init_array_end).expose_provenance();
     // The array is the linker's: to the compiler, nothing lies behind `own`. So it is not to know where this address comes from.
     let mut next =
         ptr::with_exposed_provenance_mut::<Constructor>(hint::black_box(own.addr() + size_of::<Constructor>()));
-    if next.cast_const() < end {
+    if next.addr() < end {
         let page_size = page_size() as usize;
         let first = next.map_addr(|address| address - address % page_size);
-        let (length, access) = (end.addr() - first.addr(), libc::PROT_READ | libc::PROT_WRITE);
+        let (length, access) = (end - first.addr(), libc::PROT_READ | libc::PROT_WRITE);
         // The dynamic linker has made the array read-only, as a rule: "RELRO".
         // SAFETY: these pages are data of the program, and stay readable.
         Errno::result(unsafe { libc::mprotect(first.cast(), length, access) })?;
     }
-    while next.cast_const() < end {
+    while next.addr() < end {
         // SAFETY: `next` is an entry, which is writable by now, and which nobody but the C library reads.
         let constructor = unsafe { next.replace(nothing) };
         constructor(argc, argv, envp);
