@@ -14,8 +14,7 @@ use super::cause::Cause;
 use super::environment::{Barrier, Place, Surroundings, security_context};
 use super::limits::{limit_on, reached_limit_on_processes, too_little_memory, too_many_processes};
 use crate::cgroup::{self, Trouble};
-use crate::frame::Step;
-use crate::frame::refusal::OwnedRefusal;
+use crate::frame::{Refusal, Step};
 use crate::proc::{self, has_capability, mount_points, text_of};
 use crate::rootfs::access::closed_above;
 use crate::spec::{Ids, Spec};
@@ -28,15 +27,16 @@ use crate::zygote::{self, ids};
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// The most likely cause of a refusal; unknown if the host shows none.
-pub(crate) fn explain(spec: &Spec, refusal: &OwnedRefusal) -> Cause {
+pub(crate) fn explain(spec: &Spec, refusal: &Refusal) -> Cause {
     let around = Surroundings::look();
-    let OwnedRefusal { step, path, errno, .. } = refusal;
+    let Refusal { step, errno, .. } = refusal;
+    let path = refusal.path();
     // What is shown is named by an absolute path, and its place in a root of the sandbox's own by a relative one.
     let is_place = match spec.mount {
         true => !path.starts_with('/'),
         false => spec.binds.iter().any(|bind| path.ends_with(bind.to) && !path.ends_with(bind.from)),
     };
-    let path = Path::new("/").join(path);
+    let path = Path::new("/").join(&*path);
     if *step == Step::Bind && *errno == Errno::ENOENT && is_place {
         return Cause::no_place(&path);
     }
@@ -54,9 +54,10 @@ fn closed(path: &Path, ids: Ids) -> Option<Cause> {
 }
 
 /// Why there are not the ids that a test asks for.
-fn explain_ids(wanted: Ids, OwnedRefusal { step, path, errno, said }: &OwnedRefusal) -> Option<Cause> {
+fn explain_ids(wanted: Ids, refusal: &Refusal) -> Option<Cause> {
     let Ids::Range(count) = wanted else { return None };
-    match path.as_str() {
+    let Refusal { step, errno, said, .. } = refusal;
+    match &*refusal.path() {
         _ if *step != Step::MapIds => None,
         "" => (*errno == Errno::ESRCH).then(Cause::mapper_gone),
         table if table.starts_with("/etc/sub") => {
@@ -68,7 +69,7 @@ fn explain_ids(wanted: Ids, OwnedRefusal { step, path, errno, said }: &OwnedRefu
             (*errno == Errno::EPERM).then(|| Cause::ids_are_missing(count, &map_of("uid").unwrap_or_default()))
         }
         program if matches!(errno, Errno::ENOENT | Errno::EACCES) => Some(Cause::no_program(program)),
-        program => Some(Cause::program_refuses(program, said.trim())),
+        program => Some(Cause::program_refuses(program, String::from_utf8_lossy(said).trim())),
     }
 }
 

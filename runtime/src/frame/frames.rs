@@ -10,7 +10,8 @@
 
 use nix::errno::Errno;
 
-use super::step::{Moment, Refusal, Step};
+use super::refusal::{Refusal, RefusalRef};
+use super::step::{Moment, Step};
 use crate::sys::{End, Fault};
 
 /// Begins every frame. A message without it was not written by us.
@@ -31,6 +32,39 @@ pub(crate) const UNREPORTED: i32 = 91;
 /// The most bytes of a path in a refusal. What was said has the rest of the frame.
 const PATH_MAX: usize = 512;
 
+/// What a frame is: the byte behind [`MAGIC`].
+mod tag {
+    pub(super) const BORN: u8 = 0;
+    pub(super) const REFUSED: u8 = 1;
+    pub(super) const PANIC_TEXT: u8 = 2;
+    pub(super) const FINISHED: u8 = 3;
+    pub(super) const EXITING: u8 = 4;
+    pub(super) const FAULT: u8 = 5;
+    pub(super) const ENDED: u8 = 6;
+    pub(super) const USAGE: u8 = 7;
+    pub(super) const GROUP: u8 = 8;
+    pub(super) const LARGEST: u8 = 9;
+    pub(super) const MARK: u8 = 10;
+    pub(super) const COPIED: u8 = 11;
+    pub(super) const CHANGES: u8 = 12;
+    pub(super) const INIT: u8 = 13;
+}
+
+// How a body ended.
+const RETURNED: u8 = 0;
+const PANICKED: u8 = 1;
+const VANISHED: u8 = 2;
+
+// What a fault was.
+const SENT: u8 = 0;
+const STACK_OVERFLOW: u8 = 1;
+const SOMEWHERE: u8 = 2;
+const AT_ADDRESS: u8 = 3;
+
+// How a process ended.
+const EXITED: u8 = 0;
+const KILLED: u8 = 1;
+
 /// How the body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -48,7 +82,7 @@ pub(crate) enum Frame<'a> {
     /// From init, before all else: it lives. Its pidfd comes along.
     Born,
     /// From the zygote, the template, init or the test: the sandbox could not be set up.
-    Refused(Refusal<'a>),
+    Refused(RefusalRef<'a>),
     /// From the test: the next piece of its panic message.
     PanicText(&'a [u8]),
     /// From the test: the body is over.
@@ -107,54 +141,54 @@ impl<'a> Frame<'a> {
         let mut writer = Writer { buffer: &mut buffer.0, length: 0 };
         writer.put(&MAGIC);
         match *self {
-            Self::Born => writer.put(&[0]),
+            Self::Born => writer.put(&[tag::BORN]),
             Self::Refused(Refusal { step, path, errno, said }) => {
                 let path = &path[..path.len().min(PATH_MAX)];
-                writer.put(&[1, step as u8]);
+                writer.put(&[tag::REFUSED, step as u8]);
                 writer.put(&(errno as i32).to_ne_bytes());
                 writer.put(&(path.len() as u16).to_ne_bytes());
                 writer.put(path);
                 writer.put(said);
             }
             Self::PanicText(text) => {
-                writer.put(&[2]);
+                writer.put(&[tag::PANIC_TEXT]);
                 writer.put(text);
             }
-            Self::Finished(Outcome::Returned(status)) => writer.put(&[3, 0, status]),
-            Self::Finished(Outcome::Panicked { text }) => writer.put(&[3, 1, u8::from(text)]),
-            Self::Finished(Outcome::Vanished) => writer.put(&[3, 2, 0]),
-            Self::Exiting => writer.put(&[4]),
-            Self::Fault(Fault::Sent) => writer.put(&[5, 0]),
-            Self::Fault(Fault::StackOverflow) => writer.put(&[5, 1]),
-            Self::Fault(Fault::Access { address: None }) => writer.put(&[5, 2]),
+            Self::Finished(Outcome::Returned(status)) => writer.put(&[tag::FINISHED, RETURNED, status]),
+            Self::Finished(Outcome::Panicked { text }) => writer.put(&[tag::FINISHED, PANICKED, u8::from(text)]),
+            Self::Finished(Outcome::Vanished) => writer.put(&[tag::FINISHED, VANISHED, 0]),
+            Self::Exiting => writer.put(&[tag::EXITING]),
+            Self::Fault(Fault::Sent) => writer.put(&[tag::FAULT, SENT]),
+            Self::Fault(Fault::StackOverflow) => writer.put(&[tag::FAULT, STACK_OVERFLOW]),
+            Self::Fault(Fault::Access { address: None }) => writer.put(&[tag::FAULT, SOMEWHERE]),
             Self::Fault(Fault::Access { address: Some(address) }) => {
-                writer.put(&[5, 3]);
+                writer.put(&[tag::FAULT, AT_ADDRESS]);
                 writer.put(&address.to_ne_bytes());
             }
             Self::Ended { end, execed, stays, cpu } => {
                 let (kind, number, core) = match end {
-                    End::Exited(status) => (0, status, false),
-                    End::Killed { signal, core } => (1, signal, core),
+                    End::Exited(status) => (EXITED, status, false),
+                    End::Killed { signal, core } => (KILLED, signal, core),
                 };
-                writer.put(&[6, kind, u8::from(core), u8::from(execed), u8::from(stays)]);
+                writer.put(&[tag::ENDED, kind, u8::from(core), u8::from(execed), u8::from(stays)]);
                 writer.put(&number.to_ne_bytes());
                 writer.put(&cpu.to_ne_bytes());
             }
-            Self::Usage => writer.put(&[7]),
+            Self::Usage => writer.put(&[tag::USAGE]),
             Self::Largest { bytes, had_children, name } => {
-                writer.put(&[9, u8::from(had_children)]);
+                writer.put(&[tag::LARGEST, u8::from(had_children)]);
                 writer.put(&bytes.to_ne_bytes());
                 writer.put(name);
             }
             Self::Group(name) => {
-                writer.put(&[8]);
+                writer.put(&[tag::GROUP]);
                 writer.put(name);
             }
-            Self::Copied => writer.put(&[11]),
-            Self::Changes => writer.put(&[12]),
-            Self::Init => writer.put(&[13]),
+            Self::Copied => writer.put(&[tag::COPIED]),
+            Self::Changes => writer.put(&[tag::CHANGES]),
+            Self::Init => writer.put(&[tag::INIT]),
             Self::Mark { moment, at, path } => {
-                writer.put(&[10, moment.number()]);
+                writer.put(&[tag::MARK, moment.number()]);
                 writer.put(&at.to_ne_bytes());
                 writer.put(path);
             }
@@ -167,49 +201,49 @@ impl<'a> Frame<'a> {
     pub(crate) fn decode(message: &'a [u8]) -> Option<Self> {
         let (&kind, payload) = message.strip_prefix(&MAGIC)?.split_first()?;
         match (kind, payload) {
-            (0, []) => Some(Self::Born),
-            (1, [step, e0, e1, e2, e3, l0, l1, texts @ ..]) => {
+            (tag::BORN, []) => Some(Self::Born),
+            (tag::REFUSED, [step, e0, e1, e2, e3, l0, l1, texts @ ..]) => {
                 let step = *Step::ALL.get(usize::from(*step))?;
                 let errno = Errno::from_raw(i32::from_ne_bytes([*e0, *e1, *e2, *e3]));
                 let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
                 let (path, said) = texts.split_at_checked(length).filter(|_| length <= PATH_MAX)?;
                 Some(Self::Refused(Refusal { step, path, errno, said }))
             }
-            (2, text) => Some(Self::PanicText(text)),
-            (3, [0, status]) => Some(Self::Finished(Outcome::Returned(*status))),
-            (3, [1, text]) => Some(Self::Finished(Outcome::Panicked { text: flag(*text)? })),
-            (3, [2, 0]) => Some(Self::Finished(Outcome::Vanished)),
-            (4, []) => Some(Self::Exiting),
-            (5, [0]) => Some(Self::Fault(Fault::Sent)),
-            (5, [1]) => Some(Self::Fault(Fault::StackOverflow)),
-            (5, [2]) => Some(Self::Fault(Fault::Access { address: None })),
-            (5, [3, address @ ..]) => {
+            (tag::PANIC_TEXT, text) => Some(Self::PanicText(text)),
+            (tag::FINISHED, [RETURNED, status]) => Some(Self::Finished(Outcome::Returned(*status))),
+            (tag::FINISHED, [PANICKED, text]) => Some(Self::Finished(Outcome::Panicked { text: flag(*text)? })),
+            (tag::FINISHED, [VANISHED, 0]) => Some(Self::Finished(Outcome::Vanished)),
+            (tag::EXITING, []) => Some(Self::Exiting),
+            (tag::FAULT, [SENT]) => Some(Self::Fault(Fault::Sent)),
+            (tag::FAULT, [STACK_OVERFLOW]) => Some(Self::Fault(Fault::StackOverflow)),
+            (tag::FAULT, [SOMEWHERE]) => Some(Self::Fault(Fault::Access { address: None })),
+            (tag::FAULT, [AT_ADDRESS, address @ ..]) => {
                 let address = Some(u64::from_ne_bytes(address.try_into().ok()?));
                 Some(Self::Fault(Fault::Access { address }))
             }
-            (6, [kind, core, execed, stays, n0, n1, n2, n3, cpu @ ..]) => {
+            (tag::ENDED, [kind, core, execed, stays, n0, n1, n2, n3, cpu @ ..]) => {
                 let number = i32::from_ne_bytes([*n0, *n1, *n2, *n3]);
                 let cpu = u64::from_ne_bytes(cpu.try_into().ok()?);
-                let end = match (kind, flag(*core)?) {
-                    (0, false) => End::Exited(number),
-                    (1, core) => End::Killed { signal: number, core },
+                let end = match (*kind, flag(*core)?) {
+                    (EXITED, false) => End::Exited(number),
+                    (KILLED, core) => End::Killed { signal: number, core },
                     _ => return None,
                 };
                 Some(Self::Ended { end, execed: flag(*execed)?, stays: flag(*stays)?, cpu })
             }
-            (7, []) => Some(Self::Usage),
-            (8, name) => Some(Self::Group(name)),
-            (9, [had_children, payload @ ..]) => {
+            (tag::USAGE, []) => Some(Self::Usage),
+            (tag::GROUP, name) => Some(Self::Group(name)),
+            (tag::LARGEST, [had_children, payload @ ..]) => {
                 let (bytes, name) = payload.split_first_chunk()?;
                 Some(Self::Largest { bytes: u64::from_ne_bytes(*bytes), had_children: flag(*had_children)?, name })
             }
-            (10, [moment, payload @ ..]) => {
+            (tag::MARK, [moment, payload @ ..]) => {
                 let (at, path) = payload.split_first_chunk()?;
                 Some(Self::Mark { moment: Moment::from_number(*moment)?, at: u64::from_ne_bytes(*at), path })
             }
-            (11, []) => Some(Self::Copied),
-            (12, []) => Some(Self::Changes),
-            (13, []) => Some(Self::Init),
+            (tag::COPIED, []) => Some(Self::Copied),
+            (tag::CHANGES, []) => Some(Self::Changes),
+            (tag::INIT, []) => Some(Self::Init),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ pub(crate) mod address;
 pub(crate) mod changes;
 mod frames;
 pub(crate) mod moments;
-pub(crate) mod refusal;
+mod refusal;
 mod step;
 pub(crate) mod usage;
 
@@ -13,4 +13,5 @@ pub(crate) use frames::MAGIC;
 #[cfg(test)]
 pub(crate) use frames::tests::examples;
 pub(crate) use frames::{Buffer, FRAME_MAX, Frame, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
-pub(crate) use step::{Moment, Refusal, Step};
+pub(crate) use refusal::{OrRefuse, Refusal, RefusalRef};
+pub(crate) use step::{Moment, Step};

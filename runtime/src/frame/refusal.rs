@@ -1,79 +1,70 @@
 //! A step that the host refused: which one, on what path, and with what error.
-//!
-//! Init carries it without allocating; the zygote and the test binary own what they know.
 
-use std::ffi::{CStr, OsStr};
-use std::os::unix::ffi::OsStrExt as _;
+use std::borrow::Cow;
+use std::ffi::{CStr, OsString};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 
 use super::moments::record;
-use super::step::{Moment, Refusal, Step};
+use super::step::{Moment, Step};
 
-/// A step that failed, as `Result` carries it. The path is one of the plan's.
-pub(crate) type Refused<'p> = (Step, &'p CStr, Errno);
-
-/// Names the step that an error belongs to, and tells of one that is done.
-pub(crate) trait OrRefuse<T> {
-    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>>;
-}
-
-impl<T> OrRefuse<T> for nix::Result<T> {
-    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, Refused<'_>> {
-        match self {
-            Ok(value) => {
-                record(Moment::Done(step), path);
-                Ok(value)
-            }
-            Err(errno) => Err((step, path, errno)),
-        }
-    }
-}
-
-/// A step that failed in the zygote or in a template.
-pub(crate) struct Failure {
-    step: Step,
-    path: PathBuf,
-    errno: Errno,
+/// A step that failed: which one, on what, and why. The path may be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal<T = Vec<u8>> {
+    pub(crate) step: Step,
+    pub(crate) path: T,
+    pub(crate) errno: Errno,
     /// What a program said that failed.
-    said: Vec<u8>,
+    pub(crate) said: T,
 }
 
-impl Failure {
+/// The same, with borrowed texts: init does not allocate, and frames are read where they lie.
+pub(crate) type RefusalRef<'t> = Refusal<&'t [u8]>;
+
+impl Refusal {
     pub(crate) fn new(step: Step, path: impl Into<PathBuf>, errno: Errno) -> Self {
-        Self { step, path: path.into(), errno, said: Vec::new() }
+        Self::of_program(step, path, errno, Vec::new())
     }
 
     /// A program has failed, and has said this.
-    pub(crate) fn of_program(step: Step, program: &str, errno: Errno, said: Vec<u8>) -> Self {
-        Self { step, path: program.into(), errno, said }
+    pub(crate) fn of_program(step: Step, program: impl Into<PathBuf>, errno: Errno, said: Vec<u8>) -> Self {
+        Self { step, path: OsString::from(program.into()).into_vec(), errno, said }
     }
 
-    pub(crate) fn as_refusal(&self) -> Refusal<'_> {
+    pub(crate) fn as_ref(&self) -> RefusalRef<'_> {
         let Self { step, path, errno, said } = self;
-        Refusal { step: *step, path: path.as_os_str().as_bytes(), errno: *errno, said }
+        Refusal { step: *step, path, errno: *errno, said }
+    }
+
+    pub(crate) fn path(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.path)
     }
 }
 
-impl From<Refusal<'_>> for Failure {
-    fn from(Refusal { step, path, errno, said }: Refusal<'_>) -> Self {
-        Self { step, path: OsStr::from_bytes(path).into(), errno, said: said.to_vec() }
+impl<'p> RefusalRef<'p> {
+    /// A call of init has failed. The path is one of the plan's.
+    pub(crate) fn of_call(step: Step, path: &'p CStr, errno: Errno) -> Self {
+        Self { step, path: path.to_bytes(), errno, said: b"" }
     }
 }
 
-/// A step of the set-up that failed.
-#[derive(Debug)]
-pub(crate) struct OwnedRefusal {
-    pub(crate) step: Step,
-    pub(crate) path: String,
-    pub(crate) errno: Errno,
-    /// What a program said that failed.
-    pub(crate) said: String,
+impl From<RefusalRef<'_>> for Refusal {
+    fn from(Refusal { step, path, errno, said }: RefusalRef<'_>) -> Self {
+        Self { step, path: path.to_vec(), errno, said: said.to_vec() }
+    }
 }
 
-impl OwnedRefusal {
-    pub(crate) fn new(step: Step, errno: Errno) -> Self {
-        Self { step, path: String::new(), errno, said: String::new() }
+/// Names the step that an error belongs to, and tells of one that is done.
+pub(crate) trait OrRefuse<T> {
+    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, RefusalRef<'_>>;
+}
+
+impl<T> OrRefuse<T> for nix::Result<T> {
+    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, RefusalRef<'_>> {
+        let value = self.map_err(|errno| RefusalRef::of_call(step, path, errno))?;
+        record(Moment::Done(step), path);
+        Ok(value)
     }
 }

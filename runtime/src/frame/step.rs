@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use nix::errno::Errno;
-
 /// Makes an enum of the steps, and a list of all. What a step does is its documentation too.
 macro_rules! steps {
     ($($step:ident: $what:literal,)*) => {
@@ -109,13 +107,4 @@ impl Moment {
         let step = Step::ALL.get(at).copied().map(Self::Done);
         step.or_else(|| Self::OTHERS.get(at.checked_sub(Step::ALL.len())?).copied())
     }
-}
-
-/// A step that failed: which one, on what, and why. `path` may be empty, and so may `said`, which is what a program said that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal<'a> {
-    pub(crate) step: Step,
-    pub(crate) path: &'a [u8],
-    pub(crate) errno: Errno,
-    pub(crate) said: &'a [u8],
 }

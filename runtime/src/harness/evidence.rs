@@ -6,9 +6,8 @@ use nix::errno::Errno;
 
 use super::processes::Process;
 use crate::cgroup::Events;
-use crate::frame::Outcome;
-use crate::frame::refusal::OwnedRefusal;
 use crate::frame::usage::Usage;
+use crate::frame::{Outcome, Refusal};
 use crate::sys::{End, Fault};
 
 /// The most bytes of a panic's text that are kept: many times what anybody reads.
@@ -18,7 +17,7 @@ pub(super) const PANIC_TEXT_MAX: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
     /// The step of the set-up that failed.
-    pub(crate) refused: Option<OwnedRefusal>,
+    pub(crate) refused: Option<Refusal>,
     /// Whether no init was ever born.
     pub(crate) unborn: bool,
     /// Whether the report socket was shut down while the sandbox lived.

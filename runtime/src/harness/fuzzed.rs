@@ -131,8 +131,8 @@ fn has_one_form(frame: &Frame<'_>, bytes: &[u8]) {
 fn is_judged_rightly(test: &Test, evidence: &Evidence, sent: &Sent) {
     if let (Some(refusal), None) = (&evidence.refused, evidence.rubbish) {
         assert!(sent.refused && sent.is_clean && (sent.refused_by_init || !sent.returned && !sent.failed));
-        let cause = Cause::program_refuses(&refusal.path, &refusal.said);
-        let page = Page::new(refusal.step, &refusal.path, refusal.errno, cause);
+        let cause = Cause::program_refuses(&refusal.path(), &String::from_utf8_lossy(&refusal.said));
+        let page = Page::new(refusal.step, &refusal.path(), refusal.errno, cause);
         is_plain(&page.in_full(test.short_name()));
         is_plain(&diagnosis::table(&[("a", "b", Some(&page)), ("c", "d", Some(&page))], false));
         return;

@@ -13,8 +13,7 @@ use super::evidence::{Ended, Evidence};
 use super::words;
 use crate::cgroup::Events;
 use crate::diagnosis::{Page, death, explain};
-use crate::frame::refusal::OwnedRefusal;
-use crate::frame::{Outcome, REPORTED, Step, UNREPORTED};
+use crate::frame::{Outcome, REPORTED, Refusal, Step, UNREPORTED};
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
 use crate::sys::{self, End, Fault};
@@ -66,9 +65,9 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
 }
 
 /// Why a test did not run, a step of whose set-up has failed.
-pub(crate) fn refused(spec: &Spec, refusal: &OwnedRefusal) -> Obstacle {
-    let OwnedRefusal { step, path, errno, .. } = refusal;
-    let page = Page::new(*step, path, *errno, explain(spec, refusal));
+pub(crate) fn refused(spec: &Spec, refusal: &Refusal) -> Obstacle {
+    let Refusal { step, errno, .. } = refusal;
+    let page = Page::new(*step, &refusal.path(), *errno, explain(spec, refusal));
     match errno {
         Errno::EAGAIN | Errno::ENOMEM => Obstacle::Moment(page),
         errno if sys::is_of_descriptors(*errno) => Obstacle::Moment(page),

@@ -18,8 +18,7 @@ use super::turns::{self, Turn};
 use super::{hints, listed_twice, mistakes, prepared, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::diagnosis::{Page, death, explain_cgroup, unknown};
-use crate::frame::Step;
-use crate::frame::refusal::OwnedRefusal;
+use crate::frame::{Refusal, Step};
 use crate::sandbox::must_be_outside;
 use crate::settings::{Mistake, settings};
 use crate::spec::Test;
@@ -167,7 +166,7 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
-        Some(Err(errno)) => return Err(judge::refused(&test.spec, &OwnedRefusal::new(Step::ForkZygote, *errno))),
+        Some(Err(errno)) => return Err(judge::refused(&test.spec, &Refusal::new(Step::ForkZygote, "", *errno))),
         None => return Err(Obstacle::Other(words::not_a_test_run(name))),
     };
     let (over, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
@@ -243,7 +242,7 @@ fn starts_one(step: Step) -> bool {
 }
 
 /// Whether a step may have failed because the host has changed since it was planned.
-fn may_be_outdated(refusal: &OwnedRefusal) -> bool {
+fn may_be_outdated(refusal: &Refusal) -> bool {
     let is_of_files = matches!(
         refusal.step,
         Step::Directory

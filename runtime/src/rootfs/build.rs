@@ -27,8 +27,7 @@ use nix::unistd::{
 };
 
 use crate::cgroup::Joining;
-use crate::frame::Step;
-use crate::frame::refusal::{OrRefuse as _, Refused};
+use crate::frame::{OrRefuse as _, RefusalRef, Step};
 use crate::sys;
 
 /// Where the host's tree is in the stage.
@@ -107,7 +106,7 @@ pub(crate) const KERNEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NO
 
 /// Carries out `plan`. A new root shows the cgroups that the sandbox has joined, which are the roots of its cgroup namespace.
 /// Of a copy, the tmpfs is returned.
-pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<OwnedFd>, Refused<'b>> {
+pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<OwnedFd>, RefusalRef<'b>> {
     // Directories and files get exactly the modes that the plan says.
     let mask = umask(Mode::empty());
     if let Some(options) = &plan.root {
@@ -131,7 +130,7 @@ pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<O
 
 /// Makes the directories in which a copy is put together, and returns the tmpfs that they are in, as it is without what will be
 /// mounted there.
-fn begin_copy() -> Result<OwnedFd, Refused<'static>> {
+fn begin_copy() -> Result<OwnedFd, RefusalRef<'static>> {
     let tmpfs = sys::clone_mounts(c".").or_refuse(Step::Copy, c"")?;
     let mode = Mode::from_bits_truncate(0o755);
     let make = || {
@@ -164,7 +163,7 @@ fn leave_stage() -> nix::Result<()> {
 }
 
 /// Mounts the cgroups, as the cgroup namespace shows them: version 2 alone, or below it what there is of both.
-fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
+fn mount_cgroups(joining: &Joining) -> Result<(), RefusalRef<'_>> {
     let mount = |kind, path, flags, options| mount(Some(kind), path, Some(kind), KERNEL_FLAGS | flags, options);
     let all = c"sys/fs/cgroup";
     let make_room = || mount(c"tmpfs", all, MsFlags::empty(), Some(c"mode=755")).or_refuse(Step::Mount, all);
@@ -199,7 +198,7 @@ fn mount_cgroups(joining: &Joining) -> Result<(), Refused<'_>> {
     remount_read_only(all).or_refuse(Step::ReadOnly, all)
 }
 
-fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
+fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
     match operation {
         Operation::Directory { path, mode } => mkdir(path.as_c_str(), *mode).or_refuse(Step::Directory, path),
         Operation::Symlink { path, target } => {
@@ -276,7 +275,7 @@ fn carry_out(operation: &Operation) -> Result<(), Refused<'_>> {
 }
 
 /// Shows `from`, with all that is mounted below it, at `to`.
-fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), Refused<'p>> {
+fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), RefusalRef<'p>> {
     let bound = bind_mount(from, to);
     bound.or_refuse(Step::Bind, missing(from, to, bound))
 }
@@ -313,7 +312,7 @@ fn has_gone(path: &CStr) -> bool {
 }
 
 /// Removes an empty directory or a file.
-fn remove(path: &CStr) -> Result<(), Refused<'_>> {
+fn remove(path: &CStr) -> Result<(), RefusalRef<'_>> {
     let remove = |flags| unlinkat(AT_FDCWD, path, flags);
     remove(UnlinkatFlags::RemoveDir).or_else(|_| remove(UnlinkatFlags::NoRemoveDir)).or_refuse(Step::Directory, path)
 }
@@ -373,7 +372,7 @@ fn write_setting(path: &CStr, value: &[u8]) -> nix::Result<()> {
 }
 
 /// Makes the mount at `path` read-only, and those `below` it.
-fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), Refused<'p>> {
+fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), RefusalRef<'p>> {
     match sys::set_read_only(path, true) {
         Err(errno) if may_be_unknown(errno) => {}
         result => return result.or_refuse(Step::ReadOnly, path),

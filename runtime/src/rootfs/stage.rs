@@ -23,8 +23,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root};
 
-use crate::frame::Step;
-use crate::frame::refusal::Failure;
+use crate::frame::{Refusal, Step};
 use crate::proc::{self, MOUNTINFO, Mount, hides_nothing, mounts_in};
 use crate::rootfs::build::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
 use crate::sys;
@@ -71,34 +70,34 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Makes the stage of sandboxes that have roots of their own, out of what the host has mounted, and goes there.
-    pub(crate) fn enter(mounts: &[Mount], props: Props<'_>) -> Result<Self, Failure> {
+    pub(crate) fn enter(mounts: &[Mount], props: Props<'_>) -> Result<Self, Refusal> {
         let set_aside = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
         let set_aside: Vec<_> = props.given.iter().filter_map(set_aside).collect();
         make_read_only(mounts)?;
         // At the root, `..` stays where it is, and then follows what is mounted there.
-        let root = mount_stage(c"/", c"/..").map_err(|errno| Failure::new(Step::Root, "/", errno))?;
-        pivot_root(c".", HOST).map_err(|errno| Failure::new(Step::Pivot, "/", errno))?;
+        let root = mount_stage(c"/", c"/..").map_err(|errno| Refusal::new(Step::Root, "/", errno))?;
+        pivot_root(c".", HOST).map_err(|errno| Refusal::new(Step::Pivot, "/", errno))?;
         let mut given = Vec::new();
         for (path, mounts) in set_aside {
             let attached = attach(&mounts, &given_as(given.len()));
-            attached.map_err(|errno| Failure::new(Step::Bind, &path, errno))?;
+            attached.map_err(|errno| Refusal::new(Step::Bind, &path, errno))?;
             given.push(path);
         }
         for (path, opened) in &props.opened {
             let place = given_as(given.len());
             let attached = attach(opened, &place).and_then(|()| shut(&place, mounts));
-            attached.map_err(|errno| Failure::new(Step::Bind, path, errno))?;
+            attached.map_err(|errno| Refusal::new(Step::Bind, path, errno))?;
             given.push(path.clone());
         }
         if let (Some(sysfs), false) = (mounts.iter().rfind(|mount| mount.point == Path::new("/sys")), props.net) {
-            show_sysfs(sysfs).map_err(|errno| Failure::new(Step::Bind, "/sys", errno))?;
+            show_sysfs(sysfs).map_err(|errno| Refusal::new(Step::Bind, "/sys", errno))?;
         }
         hang_settings(props.settings.as_ref())?;
         Ok(Self { root, place: "..", given, opened: props.opened })
     }
 
     /// Makes the stage of sandboxes that have the host's tree, if they need one.
-    pub(crate) fn lay_over_proc(props: &Props<'_>) -> Result<Option<Self>, Failure> {
+    pub(crate) fn lay_over_proc(props: &Props<'_>) -> Result<Option<Self>, Refusal> {
         if !props.net && props.settings.is_none() {
             return Ok(None);
         }
@@ -110,7 +109,7 @@ impl Stage {
             sys::attach_mounts(&host, HOST)?;
             Ok((root, working_directory))
         };
-        let failed = |errno| Failure::new(Step::Mount, "/proc", errno);
+        let failed = |errno| Refusal::new(Step::Mount, "/proc", errno);
         let (root, working_directory) = lay().map_err(failed)?;
         hang_settings(props.settings.as_ref())?;
         fchdir(&working_directory).map_err(failed)?;
@@ -237,19 +236,19 @@ fn show_sysfs(sysfs: &Mount) -> nix::Result<()> {
 }
 
 /// Attaches what is to be `/proc/sys` in the stage, if there is something.
-fn hang_settings(settings: Option<&OwnedFd>) -> Result<(), Failure> {
+fn hang_settings(settings: Option<&OwnedFd>) -> Result<(), Refusal> {
     let Some(settings) = settings else { return Ok(()) };
     let hung = attach(settings, Path::new(SETTINGS));
     let hung = hung.and_then(|()| set_one_read_only(&c_string(Path::new(SETTINGS)), KERNEL_FLAGS));
-    hung.map_err(|errno| Failure::new(Step::Mount, "/proc/sys", errno))
+    hung.map_err(|errno| Refusal::new(Step::Mount, "/proc/sys", errno))
 }
 
 /// Makes the mounts of the host private, and returns them.
-pub(crate) fn keep_host() -> Result<Vec<Mount>, Failure> {
+pub(crate) fn keep_host() -> Result<Vec<Mount>, Refusal> {
     let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
-    private.map_err(|errno| Failure::new(Step::Propagation, "/", errno))?;
+    private.map_err(|errno| Refusal::new(Step::Propagation, "/", errno))?;
     // From now on, nothing new is mounted here.
-    let table = fs::read(MOUNTINFO).map_err(|error| Failure::new(Step::Zygote, MOUNTINFO, sys::errno_of(&error)))?;
+    let table = fs::read(MOUNTINFO).map_err(|error| Refusal::new(Step::Zygote, MOUNTINFO, sys::errno_of(&error)))?;
     Ok(mounts_in(&table))
 }
 
@@ -260,7 +259,7 @@ const ROUNDS: usize = 100;
 ///
 /// A mount is reached by its path alone. One that no path leads to, because another lies over it or a directory above it is closed to
 /// this process, is left as it is: it is locked in its place, and no sandbox reaches it either.
-fn make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
+fn make_read_only(mounts: &[Mount]) -> Result<(), Refusal> {
     try_to_make_read_only(mounts)?;
     // A mount goes along if a directory above it is renamed, on whatever path.
     let mut writable = None;
@@ -272,10 +271,10 @@ fn make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
         }
         try_to_make_read_only(&now)?;
     }
-    Err(Failure::new(Step::ReadOnly, writable.unwrap_or_default(), Errno::EINVAL))
+    Err(Refusal::new(Step::ReadOnly, writable.unwrap_or_default(), Errno::EINVAL))
 }
 
-fn try_to_make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
+fn try_to_make_read_only(mounts: &[Mount]) -> Result<(), Refusal> {
     let table = Table::new(mounts);
     let mut pending: Vec<&Mount> = table.root.into_iter().collect();
     while let Some(mount) = pending.pop() {
@@ -297,7 +296,7 @@ fn try_to_make_read_only(mounts: &[Mount]) -> Result<(), Failure> {
                 // mount_namespaces(7). Or this process can't get there.
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {}
                 Err(Errno::EACCES) if is_closed(mount) => {}
-                Err(errno) => return Err(Failure::new(Step::ReadOnly, &mount.point, errno)),
+                Err(errno) => return Err(Refusal::new(Step::ReadOnly, &mount.point, errno)),
             }
         }
         pending.extend(table.on(mount));

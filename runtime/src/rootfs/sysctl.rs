@@ -18,8 +18,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Uid, fchownat, symlinkat};
 
-use crate::frame::Step;
-use crate::frame::refusal::Failure;
+use crate::frame::{Refusal, Step};
 use crate::sys::{self, errno_of};
 
 /// The kernel's settings.
@@ -52,8 +51,8 @@ const OF_IPC_AND_PID: [&str; 13] = [
 ];
 
 /// Makes the tree, attached nowhere. Only with a network of its own a sandbox may change the settings of one. This takes real root.
-pub(crate) fn tree(net: bool) -> Result<OwnedFd, Failure> {
-    let failed = |errno| Failure::new(Step::Mount, SETTINGS, errno);
+pub(crate) fn tree(net: bool) -> Result<OwnedFd, Refusal> {
+    let failed = |errno| Refusal::new(Step::Mount, SETTINGS, errno);
     let tree = sys::new_tmpfs(c"0755").map_err(failed)?;
     let directory = |path: &str, mode| mkdirat(&tree, path, Mode::from_bits_truncate(mode));
     let make = || {

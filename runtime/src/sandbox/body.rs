@@ -25,9 +25,8 @@ use super::words;
 use crate::frame::address::decode_test;
 use crate::frame::changes::{self, Change};
 use crate::frame::moments::{self, record};
-use crate::frame::refusal::{OrRefuse as _, Refused};
 use crate::frame::usage::{USAGE_SIZE, Usage};
-use crate::frame::{Frame, Moment, Outcome, PAYLOAD_MAX, REPORTED, Step, UNREPORTED};
+use crate::frame::{Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED};
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, SingleThreaded};
 use crate::whereabouts::Whereabouts;
@@ -55,7 +54,7 @@ static OVER: OnceLock<()> = OnceLock::new();
 pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> ! {
     // A process group of its own, so that a signal to the group does not reach init.
     if let Err(errno) = setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
-        give_up(&report, (Step::Process, c"", errno))
+        give_up(&report, RefusalRef::of_call(Step::Process, c"", errno))
     }
     let _ = set_name(birth.command);
     sys::set_action(libc::SIGCHLD, birth.sigchld);
@@ -69,18 +68,18 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         Ok(Some(test)) => *TEST.get_or_init(|| test),
         // The test binary wants no test of this sandbox any more.
         Ok(None) => sys::exit_now(0),
-        Err(errno) => give_up(&report, (Step::Process, c"", errno)),
+        Err(errno) => give_up(&report, RefusalRef::of_call(Step::Process, c"", errno)),
     };
     record(Moment::Told, c"");
     let report = REPORT.get_or_init(|| report);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     match ready.and_then(|()| fstat(&report.0)) {
         Ok(socket) => drop(INODE.set(socket.st_ino)),
-        Err(errno) => give_up(report, (Step::Process, c"", errno)),
+        Err(errno) => give_up(report, RefusalRef::of_call(Step::Process, c"", errno)),
     }
     if let Some(user) = birth.spec.user.filter(|user| *user != ROOT) {
-        if let Err(refused) = become_user(user, birth.spec) {
-            give_up(report, refused)
+        if let Err(refusal) = become_user(user, birth.spec) {
+            give_up(report, refusal)
         }
     }
     sys::change_environment(proof, birth.spec.env, birth.spec.clear_env);
@@ -92,7 +91,7 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         Ok(body) => body,
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
-            give_up(report, (Step::Thread, c"", errno))
+            give_up(report, RefusalRef::of_call(Step::Thread, c"", errno))
         }
     };
     // The thread is joined, so that the destructors of its locals belong to the body. The standard library's own way has no answer for a
@@ -123,13 +122,13 @@ fn end(reported: nix::Result<()>) -> ! {
 }
 
 /// Tells which step has failed, and ends this process.
-fn give_up(report: &Report, refused: Refused<'_>) -> ! {
-    channel::give_up(report.0.as_fd(), refused)
+fn give_up(report: &Report, refusal: RefusalRef<'_>) -> ! {
+    channel::give_up(report.0.as_fd(), refusal)
 }
 
 /// Becomes this user and this group, without root's powers. Root made the sandbox, and only root can make some of it: so where there
 /// are no others, this one is in a user namespace of its own below, in which it has another number.
-fn become_user((uid, gid): (u32, u32), spec: &Spec) -> Result<(), Refused<'static>> {
+fn become_user((uid, gid): (u32, u32), spec: &Spec) -> Result<(), RefusalRef<'static>> {
     if spec.ids != Ids::One {
         return leave_root((uid, gid), spec).or_refuse(Step::User, c"");
     }

@@ -6,8 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 
 use crate::cgroup::Joining;
-use crate::frame::refusal::Refused;
-use crate::frame::{Buffer, Frame, Refusal};
+use crate::frame::{Buffer, Frame, RefusalRef};
 use crate::rootfs::build;
 use crate::spec::Spec;
 use crate::sys::{self, Action, Message};
@@ -65,8 +64,8 @@ pub(crate) fn send(report: BorrowedFd<'_>, frame: &Frame<'_>) -> nix::Result<()>
 }
 
 /// Tells which step has failed, and ends this process, and with it the sandbox.
-pub(super) fn give_up(report: BorrowedFd<'_>, (step, path, errno): Refused<'_>) -> ! {
+pub(super) fn give_up(report: BorrowedFd<'_>, refusal: RefusalRef<'_>) -> ! {
     // Where even this fails, the test binary sees init's death, and says that.
-    let _ = send(report, &Frame::Refused(Refusal { step, path: path.to_bytes(), errno, said: b"" }));
+    let _ = send(report, &Frame::Refused(refusal));
     sys::exit_now(1)
 }

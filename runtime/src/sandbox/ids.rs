@@ -7,20 +7,19 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::write;
 
-use crate::frame::Step;
-use crate::frame::refusal::{OrRefuse as _, Refused};
+use crate::frame::{OrRefuse as _, RefusalRef, Step};
 
 /// Maps one user and one group, by these lines. `proc` is the directory of a procfs that shows this process. See user_namespaces(7).
 ///
 /// An ordinary user may map a group only in a namespace in which nobody may call setgroups(2). The template has given that up for all
 /// namespaces below its own.
-pub(crate) fn map_ids(proc: BorrowedFd<'_>, [uids, gids]: [&str; 2]) -> Result<(), Refused<'static>> {
+pub(crate) fn map_ids(proc: BorrowedFd<'_>, [uids, gids]: [&str; 2]) -> Result<(), RefusalRef<'static>> {
     write_own(proc, c"self/uid_map", uids).or_refuse(Step::MapIds, c"/proc/self/uid_map")?;
     write_own(proc, c"self/gid_map", gids).or_refuse(Step::MapIds, c"/proc/self/gid_map")
 }
 
 /// Gives up setgroups(2) in this user namespace and in all below. So does root: a test is to find the same, whoever runs it.
-pub(crate) fn give_up_setgroups(proc: BorrowedFd<'_>) -> Result<(), Refused<'static>> {
+pub(crate) fn give_up_setgroups(proc: BorrowedFd<'_>) -> Result<(), RefusalRef<'static>> {
     write_own(proc, c"self/setgroups", "deny").or_refuse(Step::MapIds, c"/proc/self/setgroups")
 }
 

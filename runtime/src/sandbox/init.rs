@@ -22,8 +22,7 @@ use super::ids::map_ids;
 use super::{body, reaper};
 use crate::cgroup;
 use crate::frame::moments::{self, record};
-use crate::frame::refusal::{OrRefuse as _, Refused};
-use crate::frame::{Buffer, Frame, Moment, Step};
+use crate::frame::{Buffer, Frame, Moment, OrRefuse as _, RefusalRef, Step};
 use crate::rootfs::build;
 use crate::spec::{DEFAULT_HOSTNAME, Ids, Spec};
 use crate::sys::{self, Disposition, SingleThreaded};
@@ -43,22 +42,22 @@ pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
         .and_then(|()| set_clocks(birth));
     let report = match begun.and_then(|()| put_descriptors_in_place(birth, &proof)) {
         Ok(report) => report,
-        Err(refused) => give_up(birth.channel.report.as_fd(), refused),
+        Err(refusal) => give_up(birth.channel.report.as_fd(), refusal),
     };
     match set_up(birth) {
         Ok(None) => {}
         Ok(Some(copy)) => {
             let mut buffer = Buffer::new();
             let sent = sys::send_with_fds(report.0.as_fd(), Frame::Copied.encode(&mut buffer), &[copy.as_raw_fd()]);
-            if let Err(refused) = sent.or_refuse(Step::Copy, c"") {
-                give_up(report.0.as_fd(), refused);
+            if let Err(refusal) = sent.or_refuse(Step::Copy, c"") {
+                give_up(report.0.as_fd(), refusal);
             }
         }
-        Err(refused) => give_up(report.0.as_fd(), refused),
+        Err(refusal) => give_up(report.0.as_fd(), refusal),
     }
     let procfs = match open(c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(procfs) => procfs,
-        Err(errno) => give_up(report.0.as_fd(), (Step::Mount, c"/proc", errno)),
+        Err(errno) => give_up(report.0.as_fd(), RefusalRef::of_call(Step::Mount, c"/proc", errno)),
     };
     match sys::fork(&proof) {
         Ok(ForkResult::Child) => {
@@ -66,12 +65,12 @@ pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
             body::run(report, birth, &proof)
         }
         Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child, birth.spec.memory.is_some()),
-        Err(errno) => give_up(report.0.as_fd(), (Step::Fork, c"", errno)),
+        Err(errno) => give_up(report.0.as_fd(), RefusalRef::of_call(Step::Fork, c"", errno)),
     }
 }
 
 /// The numbered steps. Returns the tmpfs of a root that is a copy.
-fn set_up<'b>(birth: &'b Birth<'_>) -> Result<Option<OwnedFd>, Refused<'b>> {
+fn set_up<'b>(birth: &'b Birth<'_>) -> Result<Option<OwnedFd>, RefusalRef<'b>> {
     // 1. The other namespaces. Here and not in the template's clone, so that several can be made at once, and so that what is in
     //    them belongs to ids that are mapped.
     unshare(namespaces(birth.spec)).or_refuse(Step::Namespaces, c"")?;
@@ -88,7 +87,7 @@ fn set_up<'b>(birth: &'b Birth<'_>) -> Result<Option<OwnedFd>, Refused<'b>> {
     build::build(birth.plan, birth.joining)
 }
 
-fn leave_session_keyring(has_none: bool) -> Result<(), Refused<'static>> {
+fn leave_session_keyring(has_none: bool) -> Result<(), RefusalRef<'static>> {
     match sys::join_new_session_keyring() {
         // To a kernel without keys, or in a container whose filter refuses them, there is nothing to leave.
         Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
@@ -100,7 +99,7 @@ fn leave_session_keyring(has_none: bool) -> Result<(), Refused<'static>> {
 
 /// If the test has clocks of its own, has all processes that init will fork run in a time namespace whose clocks show so much more. See
 /// time_namespaces(7).
-fn set_clocks(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+fn set_clocks(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
     let Some([monotonic, boottime]) = birth.spec.time else { return Ok(()) };
     unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)).or_refuse(Step::Clocks, c"")?;
     let mut line = [0; 128];
@@ -126,7 +125,7 @@ fn namespaces(spec: &Spec) -> CloneFlags {
 }
 
 /// Sends init's pidfd to the test binary. That comes first, when there is nobody yet who could spoil the socket.
-fn tell_of_birth(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+fn tell_of_birth(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
     let mut buffer = Buffer::new();
     let message = Frame::Born.encode(&mut buffer);
     let sent = sys::pidfd_of(getpid())
@@ -136,13 +135,13 @@ fn tell_of_birth(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
 
 /// Moves init, and with it all that it will fork, to the sandbox's cgroup, before there is a cgroup namespace to make that
 /// its root.
-fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+fn join_cgroup(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
     let Birth { spec, joining, born_in_cgroup, .. } = birth;
     let unified = joining.unified.iter().filter(|_| !born_in_cgroup).map(|(_, procs)| procs);
     for file in joining.trees.iter().map(|tree| &tree.tasks).chain(unified) {
         // 0 stands for whoever writes it.
         match write(file, b"0") {
-            Err(errno) if spec.has_limits() => return Err((Step::JoinCgroup, c"", errno)),
+            Err(errno) if spec.has_limits() => return Err(RefusalRef::of_call(Step::JoinCgroup, c"", errno)),
             _ => {}
         }
     }
@@ -157,7 +156,7 @@ fn join_cgroup(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
 }
 
 /// Leaves init no descriptors but the standard streams and the report socket.
-fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result<Report, Refused<'static>> {
+fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result<Report, RefusalRef<'static>> {
     let _ = set_name(c"belljar-init");
     sys::set_disposition(libc::SIGCHLD, Disposition::Default);
     let Channel { report, stdout, stderr } = birth.channel;
@@ -171,7 +170,7 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
     let report = Report(place().or_refuse(Step::Descriptors, c"")?);
     if let Err(errno) = sys::close_all_but(proof, &mut [report.0.as_raw_fd()], Some(birth.proc)) {
         // The other one may be closed.
-        give_up(report.0.as_fd(), (Step::Descriptors, c"", errno));
+        give_up(report.0.as_fd(), RefusalRef::of_call(Step::Descriptors, c"", errno));
     }
     moments::tell(report.0.as_fd());
     Ok(report)
@@ -182,7 +181,7 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
 ///
 /// The order matters. If the template ends before prctl(2), no signal comes; setsid(2) then waits for the lock under which
 /// the kernel ends processes, so that the template's descriptor says so for certain.
-fn live_no_longer_than(template: BorrowedFd<'_>, tied: nix::Result<()>) -> Result<(), Refused<'static>> {
+fn live_no_longer_than(template: BorrowedFd<'_>, tied: nix::Result<()>) -> Result<(), RefusalRef<'static>> {
     let look = || {
         tied?;
         setsid()?;
@@ -198,7 +197,7 @@ fn live_no_longer_than(template: BorrowedFd<'_>, tied: nix::Result<()>) -> Resul
 
 /// Maps the ids, without which nothing else may be done. To map more than one takes rights that init doesn't have: then it waits for
 /// the template. If that can't, it tells why, and this process ends.
-fn map_ids_of(birth: &Birth<'_>) -> Result<(), Refused<'static>> {
+fn map_ids_of(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
     match (birth.spec.ids, birth.mapped) {
         // Root of the template's user namespace is whoever runs the tests.
         (Ids::One, _) => map_ids(birth.proc, ["0 0 1\n", "0 0 1\n"]),

@@ -11,7 +11,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
 use super::channel::{Report, give_up};
-use crate::frame::{Buffer, Frame, REPORTED, Step};
+use crate::frame::{Buffer, Frame, REPORTED, RefusalRef, Step};
 use crate::proc::Stat;
 use crate::settings::settings;
 use crate::sys::{self, End, Waited};
@@ -30,7 +30,7 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
             // It is asked to wait.
             Ok(None) => {}
             // The test is a child that only this process waits for: it can't be gone.
-            Err(errno) => give_up(report.0.as_fd(), (Step::Wait, c"", errno)),
+            Err(errno) => give_up(report.0.as_fd(), RefusalRef::of_call(Step::Wait, c"", errno)),
         }
     };
     let end = ended.end;

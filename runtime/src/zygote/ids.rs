@@ -17,8 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, User, write};
 
-use crate::frame::refusal::Failure;
-use crate::frame::{Buffer, FRAME_MAX, Frame, Step};
+use crate::frame::{Buffer, FRAME_MAX, Frame, Refusal, Step};
 use crate::proc::{pid_in, text_in};
 use crate::sys::{self, Cloned, SingleThreaded, errno_of, getegid, geteuid};
 
@@ -55,7 +54,7 @@ pub(super) fn map_in_other_process(
             let mapped = map(template, count);
             let told = match &mapped {
                 Ok(()) => MAPPED,
-                Err(failure) => Frame::Refused(failure.as_refusal()).encode(&mut buffer),
+                Err(refusal) => Frame::Refused(refusal.as_ref()).encode(&mut buffer),
             };
             // If it is dead, nobody waits.
             let _ = write(tell, told);
@@ -65,22 +64,22 @@ pub(super) fn map_in_other_process(
 }
 
 /// Waits, in the template, until its ids are mapped.
-pub(super) fn wait_for(mapper: OwnedFd) -> Result<(), Failure> {
+pub(super) fn wait_for(mapper: OwnedFd) -> Result<(), Refusal> {
     let mut told = Vec::new();
     // It is never more, and comes in one piece.
     let read = File::from(mapper).take(FRAME_MAX as u64).read_to_end(&mut told);
     match (read, Frame::decode(&told)) {
         (Ok(_), _) if told == MAPPED => Ok(()),
         (Ok(_), Some(Frame::Refused(refusal))) => Err(refusal.into()),
-        (Ok(_), _) => Err(Failure::new(Step::MapIds, "", Errno::ESRCH)),
-        (Err(error), _) => Err(Failure::new(Step::MapIds, "", errno_of(&error))),
+        (Ok(_), _) => Err(Refusal::new(Step::MapIds, "", Errno::ESRCH)),
+        (Err(error), _) => Err(Refusal::new(Step::MapIds, "", errno_of(&error))),
     }
 }
 
 /// Gives a template the ids from 0 to `count`. To root's, they are the same as outside. An ordinary user is root, and the others
 /// are subordinate ids.
-fn map(template: Pid, count: u32) -> Result<(), Failure> {
-    let failed = |errno| Failure::new(Step::MapIds, "/proc", errno);
+fn map(template: Pid, count: u32) -> Result<(), Refusal> {
+    let failed = |errno| Refusal::new(Step::MapIds, "/proc", errno);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let proc = open(c"/proc", flags, Mode::empty()).map_err(failed)?;
     let template = number_in(proc.as_fd(), template).map_err(failed)?;
@@ -88,7 +87,7 @@ fn map(template: Pid, count: u32) -> Result<(), Failure> {
         if geteuid().is_root() {
             let path = format!("/proc/{template}/{}", kind.map);
             let written = fs::write(&path, format!("0 0 {count}\n"));
-            written.map_err(|error| Failure::new(Step::MapIds, path, errno_of(&error)))?;
+            written.map_err(|error| Refusal::new(Step::MapIds, path, errno_of(&error)))?;
         } else {
             map_by_program(kind, template, own, count)?;
         }
@@ -96,7 +95,7 @@ fn map(template: Pid, count: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn map_by_program(kind: &Kind, template: u32, own: u32, count: u32) -> Result<(), Failure> {
+fn map_by_program(kind: &Kind, template: u32, own: u32, count: u32) -> Result<(), Refusal> {
     let (mut arguments, mut inside) = (vec![template, 0, own, 1], 1);
     for (start, length) in own_ranges(kind.table) {
         let length = length.min(count - inside);
@@ -107,14 +106,14 @@ fn map_by_program(kind: &Kind, template: u32, own: u32, count: u32) -> Result<()
         }
     }
     if inside < count {
-        return Err(Failure::new(Step::MapIds, kind.table, Errno::ENOENT));
+        return Err(Refusal::new(Step::MapIds, kind.table, Errno::ENOENT));
     }
     let mut command = Command::new(kind.program);
     let output = command.args(arguments.iter().map(u32::to_string)).stdin(Stdio::null()).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(Failure::of_program(Step::MapIds, kind.program, Errno::EPERM, output.stderr)),
-        Err(error) => Err(Failure::new(Step::MapIds, kind.program, errno_of(&error))),
+        Ok(output) => Err(Refusal::of_program(Step::MapIds, kind.program, Errno::EPERM, output.stderr)),
+        Err(error) => Err(Refusal::new(Step::MapIds, kind.program, errno_of(&error))),
     }
 }
 
@@ -139,18 +138,18 @@ pub(super) struct Maps {
 
 impl Maps {
     /// That of this process, a template. Each range of ids that it has takes a line of its own. `proc` is a directory `/proc`.
-    pub(super) fn of_template(proc: BorrowedFd<'_>) -> Result<Self, Failure> {
+    pub(super) fn of_template(proc: BorrowedFd<'_>) -> Result<Self, Refusal> {
         let own = |kind: &Kind| {
-            let failed = |error| Failure::new(Step::MapIds, Path::new("/proc/self").join(kind.map), error);
+            let failed = |error| Refusal::new(Step::MapIds, Path::new("/proc/self").join(kind.map), error);
             let path = format!("self/{}", kind.map);
             let file =
                 openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
             let own = text_in(File::from(file)).map_err(|error| failed(errno_of(&error)))?;
-            Ok::<_, Failure>(lines_for_init(&own))
+            Ok::<_, Refusal>(lines_for_init(&own))
         };
         let [uids, gids] = &KINDS;
         let status = openat(proc, c"self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let status = status.map_err(|errno| Failure::new(Step::MapIds, "/proc/self/status", errno))?;
+        let status = status.map_err(|errno| Refusal::new(Step::MapIds, "/proc/self/status", errno))?;
         let status = text_in(File::from(status)).unwrap_or_default();
         // One for each of these namespaces, from that of `/proc` down.
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
@@ -159,14 +158,14 @@ impl Maps {
     }
 
     /// Gives the ids to `init`.
-    pub(super) fn give(&self, proc: BorrowedFd<'_>, init: Pid) -> Result<(), Failure> {
+    pub(super) fn give(&self, proc: BorrowedFd<'_>, init: Pid) -> Result<(), Refusal> {
         let number = if self.numbers_are_own { Ok(init.as_raw() as u32) } else { number_in(proc, init) };
-        let number = number.map_err(|errno| Failure::new(Step::MapIds, "/proc", errno))?;
+        let number = number.map_err(|errno| Refusal::new(Step::MapIds, "/proc", errno))?;
         for (kind, map) in KINDS.iter().zip(&self.lines) {
             let path = format!("{number}/{}", kind.map);
             let file = openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
             let written = file.and_then(|file| write(&file, map.as_bytes()));
-            written.map_err(|errno| Failure::new(Step::MapIds, Path::new("/proc").join(path), errno))?;
+            written.map_err(|errno| Refusal::new(Step::MapIds, Path::new("/proc").join(path), errno))?;
         }
         Ok(())
     }

@@ -19,9 +19,8 @@ use super::ids;
 use super::request::{REQUEST_SIZE, Request};
 use super::template::{self, Birth, Inherited, Kind, give_way};
 use crate::cgroup;
-use crate::frame::Step;
 use crate::frame::moments;
-use crate::frame::refusal::Failure;
+use crate::frame::{Refusal, Step};
 use crate::proc::{self, MountWatch, has_capability, has_fakeroot};
 use crate::rootfs::access::closed_above;
 use crate::rootfs::facts::Facts;
@@ -45,7 +44,7 @@ const SOON: i32 = 500;
 pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! {
     let mut server = match Server::settle(&requests, owner, proof) {
         Ok(server) => server,
-        Err(failure) => refuse_all(&requests, &failure),
+        Err(refusal) => refuse_all(&requests, &refusal),
     };
     let mut message = [0; REQUEST_SIZE];
     loop {
@@ -71,10 +70,10 @@ fn make_sweeper(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) {
 }
 
 /// Tells all who ask for sandboxes why this zygote can't make any.
-fn refuse_all(requests: &OwnedFd, failure: &Failure) -> ! {
+fn refuse_all(requests: &OwnedFd, refusal: &Refusal) -> ! {
     let mut message = [0; REQUEST_SIZE];
     while let Some((_, request)) = template::next_request(requests, &mut message) {
-        request.iter().for_each(|request| template::tell(request, failure));
+        request.iter().for_each(|request| template::tell(request, refusal));
     }
     sys::exit_now(1)
 }
@@ -120,8 +119,8 @@ struct Template {
 
 impl Server {
     /// Cuts the zygote off from what it has inherited, and ties its life to that of the test binary.
-    fn settle(requests: &OwnedFd, owner: Pid, proof: &SingleThreaded) -> Result<Self, Failure> {
-        let failed = |errno| Failure::new(Step::Zygote, "", errno);
+    fn settle(requests: &OwnedFd, owner: Pid, proof: &SingleThreaded) -> Result<Self, Refusal> {
+        let failed = |errno| Refusal::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != owner {
             // It has ended before, and nobody asks for anything.
@@ -150,7 +149,7 @@ impl Server {
         let command = get_name().map_err(failed)?;
         set_name(c"belljar-zygote").map_err(failed)?;
         let null = File::options().read(true).write(true).open(NULL);
-        let null = null.map_err(|error| Failure::new(Step::Zygote, NULL, sys::errno_of(&error)))?;
+        let null = null.map_err(|error| Refusal::new(Step::Zygote, NULL, sys::errno_of(&error)))?;
         for number in 0..=2 {
             sys::redirect(null.as_fd(), number).map_err(failed)?;
         }
@@ -174,13 +173,13 @@ impl Server {
         }
         let kind = Kind { closed: host.closed(request.spec, proof), ..Kind::of(request.spec, &host.facts) };
         if kind.ids == Ids::Host && !host.facts.is_real_root {
-            return template::tell(request, &Failure::new(Step::HostIds, "", Errno::EPERM));
+            return template::tell(request, &Refusal::new(Step::HostIds, "", Errno::EPERM));
         }
         loop {
             let known = self.templates.iter().position(|template| template.kind == kind);
             let at = match known.map_or_else(|| self.make_template(kind.clone(), proof), Ok) {
                 Ok(at) => at,
-                Err(failure) => return template::tell(request, &failure),
+                Err(refusal) => return template::tell(request, &refusal),
             };
             match sys::send_with_fds_now(self.templates[at].requests.as_fd(), message, &request.descriptors()) {
                 // It has ended: it was killed, or could not be made ready, and has told those who asked. Or some hundreds wait for it:
@@ -192,15 +191,15 @@ impl Server {
                         return;
                     }
                 }
-                Err(errno) => return template::tell(request, &Failure::new(Step::Zygote, "", errno)),
+                Err(errno) => return template::tell(request, &Refusal::new(Step::Zygote, "", errno)),
                 Ok(()) => return,
             }
         }
     }
 
     /// Clones a template, and returns its number.
-    fn make_template(&mut self, kind: Kind, proof: &SingleThreaded) -> Result<usize, Failure> {
-        let failed = |errno| Failure::new(Step::Template, "", errno);
+    fn make_template(&mut self, kind: Kind, proof: &SingleThreaded) -> Result<usize, Refusal> {
+        let failed = |errno| Refusal::new(Step::Template, "", errno);
         let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (ours, theirs) = sockets.map_err(failed)?;
         let mapper = matches!(kind.ids, Ids::Range(_)).then(|| pipe2(OFlag::O_CLOEXEC)).transpose().map_err(failed)?;

@@ -10,10 +10,9 @@
 //!
 //! A real root without a user namespace (`user = "host"`) has a template too. There the kernel locks nothing.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,8 +29,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::ids::{self, Maps};
 use super::request::{REQUEST_SIZE, Request};
 use crate::frame::moments;
-use crate::frame::refusal::Failure;
-use crate::frame::{Frame, Moment, Step};
+use crate::frame::{Frame, Moment, Refusal, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::facts::Facts;
 use crate::rootfs::plan::{self, Answers, Host, Known, Planned};
@@ -74,8 +72,8 @@ pub(super) struct Inherited {
 
 /// Tells the test binary why it gets no sandbox. If even this fails, the test binary is gone, or sees that all ends of the channel are
 /// closed.
-pub(super) fn tell(request: &Request, failure: &Failure) {
-    let _ = sandbox::send(request.channel.report.as_fd(), &Frame::Refused(failure.as_refusal()));
+pub(super) fn tell(request: &Request, refusal: &Refusal) {
+    let _ = sandbox::send(request.channel.report.as_fd(), &Frame::Refused(refusal.as_ref()));
 }
 
 /// The next request and how long its message is. The request may be one that can't be read. `None` if there will be no more.
@@ -103,7 +101,7 @@ pub(super) struct Birth<'i> {
 pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) -> ! {
     let mut template = match Template::prepare(birth, requests, proof) {
         Ok(template) => template,
-        Err(failure) => give_up(requests, &failure),
+        Err(refusal) => give_up(requests, &refusal),
     };
     let mut message = [0; REQUEST_SIZE];
     while let Some((_, request)) = next_request(requests, &mut message) {
@@ -118,10 +116,10 @@ pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) 
 }
 
 /// Tells whoever asks why there is no template, and ends. Who asks later gets another one.
-fn give_up(requests: &OwnedFd, failure: &Failure) -> ! {
+fn give_up(requests: &OwnedFd, refusal: &Refusal) -> ! {
     let mut message = [0; REQUEST_SIZE];
     while let Some((_, request)) = next_request(requests, &mut message) {
-        request.iter().for_each(|request| tell(request, failure));
+        request.iter().for_each(|request| tell(request, refusal));
         // From now on nobody can ask. Who has asked before is told.
         let _ = shutdown(requests.as_raw_fd(), Shutdown::Read);
     }
@@ -179,9 +177,9 @@ struct Template<'i> {
 }
 
 impl<'i> Template<'i> {
-    fn prepare(birth: Birth<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Failure> {
+    fn prepare(birth: Birth<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Refusal> {
         let Birth { kind, facts, inherited, zygote, mapper, settings, opened } = birth;
-        let failed = |errno| Failure::new(Step::Zygote, "", errno);
+        let failed = |errno| Refusal::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != zygote {
             // It has ended before, which the test binary sees for itself.
@@ -194,13 +192,13 @@ impl<'i> Template<'i> {
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
         let pidfd = sys::pidfd_of(getpid()).map_err(failed)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let proc = open(c"/proc", flags, Mode::empty()).map_err(|errno| Failure::new(Step::Zygote, "/proc", errno))?;
+        let proc = open(c"/proc", flags, Mode::empty()).map_err(|errno| Refusal::new(Step::Zygote, "/proc", errno))?;
         match (kind.ids, mapper) {
             (Ids::One, _) => {
                 let [uids, gids] = [facts.uid.as_raw(), facts.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
                 let proc = proc.as_fd();
-                let mapped = sandbox::give_up_setgroups(proc).and_then(|()| sandbox::map_ids(proc, [&uids, &gids]));
-                mapped.map_err(|(step, path, errno)| Failure::new(step, OsStr::from_bytes(path.to_bytes()), errno))?;
+                sandbox::give_up_setgroups(proc)?;
+                sandbox::map_ids(proc, [&uids, &gids])?;
             }
             (Ids::Range(_), Some(mapper)) => ids::wait_for(mapper)?,
             (Ids::Range(_), None) | (Ids::Host, _) => {}
@@ -227,17 +225,17 @@ impl<'i> Template<'i> {
     fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
         moments::tell(request.channel.report.as_fd());
         moments::record(Moment::Requested, c"");
-        if let Err(failure) = self.try_to_clone_init(&request, proof) {
-            tell(&request, &failure);
+        if let Err(refusal) = self.try_to_clone_init(&request, proof) {
+            tell(&request, &refusal);
         }
     }
 
-    fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Failure> {
+    fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Refusal> {
         let Request { spec, channel, joining } = request;
         let plan = self.plan(spec, proof)?;
         // Init waits for it to be set.
         let mapped = self.maps.as_ref().map(|_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC)).transpose();
-        let mapped = mapped.map_err(|errno| Failure::new(Step::MapIds, "", errno))?;
+        let mapped = mapped.map_err(|errno| Refusal::new(Step::MapIds, "", errno))?;
         let user = if spec.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let clone = |cgroup| sys::clone_into(proof, user | libc::CLONE_NEWPID, cgroup);
         // Where it can't be born in its cgroup, it joins by itself.
@@ -248,13 +246,13 @@ impl<'i> Template<'i> {
         }
         let born_in_cgroup = unified.is_some();
         match cloned {
-            Err(errno) => Err(Failure::new(Step::Clone, "", errno)),
+            Err(errno) => Err(Refusal::new(Step::Clone, "", errno)),
             Ok(Cloned::Parent(init)) => {
                 let Some((maps, mapped)) = self.maps.as_ref().zip(mapped) else { return Ok(()) };
-                let set = |()| mapped.write(1).map_err(|errno| Failure::new(Step::MapIds, "", errno));
-                if let Err(failure) = maps.give(self.proc.as_fd(), init).and_then(set) {
+                let set = |()| mapped.write(1).map_err(|errno| Refusal::new(Step::MapIds, "", errno));
+                if let Err(refusal) = maps.give(self.proc.as_fd(), init).and_then(set) {
                     // Before init's death, which says less.
-                    tell(request, &failure);
+                    tell(request, &refusal);
                     // Init waits, and has not been waited for.
                     let _ = kill(init, Signal::SIGKILL);
                 }
@@ -280,7 +278,7 @@ impl<'i> Template<'i> {
     }
 
     /// The number of the plan for `spec`, which is made if there is none that holds.
-    fn plan(&mut self, spec: &'static Spec, proof: &SingleThreaded) -> Result<usize, Failure> {
+    fn plan(&mut self, spec: &'static Spec, proof: &SingleThreaded) -> Result<usize, Refusal> {
         if let Some(known) = self.plans.iter().position(|(planned, _)| *planned == spec) {
             let basis = &self.plans[known].1.basis;
             if basis.is_empty() || self.on_host(|| basis.holds())? {
@@ -297,8 +295,8 @@ impl<'i> Template<'i> {
     }
 
     /// Looks at the host's tree.
-    fn on_host<T>(&self, look: impl FnOnce() -> T) -> Result<T, Failure> {
+    fn on_host<T>(&self, look: impl FnOnce() -> T) -> Result<T, Refusal> {
         let Some(stage) = &self.stage else { return Ok(look()) };
-        stage.on_host(look).map_err(|errno| Failure::new(Step::Zygote, "", errno))
+        stage.on_host(look).map_err(|errno| Refusal::new(Step::Zygote, "", errno))
     }
 }

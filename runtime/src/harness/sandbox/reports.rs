@@ -9,8 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
-use crate::frame::refusal::OwnedRefusal;
-use crate::frame::{FRAME_MAX, Frame, Outcome, Refusal};
+use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
 use crate::harness::answers::{self, discard};
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
 use crate::rootfs::build::COPY;
@@ -55,14 +54,10 @@ impl Sandbox {
                 fds.for_each(discard);
                 return Ok(Received::Question);
             }
-            Some(Frame::Refused(Refusal { step, path, errno, said }))
-                if is_of_init || self.evidence.outcome.is_none() =>
-            {
-                let path = Path::new(OsStr::from_bytes(path));
+            Some(Frame::Refused(refusal)) if is_of_init || self.evidence.outcome.is_none() => {
+                let path = Path::new(OsStr::from_bytes(refusal.path));
                 let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
-                let path = path.to_string_lossy().into_owned();
-                let said = String::from_utf8_lossy(said).into_owned();
-                self.evidence.refused = Some(OwnedRefusal { step, path, errno, said });
+                self.evidence.refused = Some(RefusalRef { path: path.as_os_str().as_bytes(), ..refusal }.into());
             }
             Some(Frame::PanicText(text)) => {
                 let room = PANIC_TEXT_MAX.saturating_sub(self.evidence.panic_text.len());

@@ -17,8 +17,7 @@ use super::host::Host;
 use super::paths::c_string;
 use super::system::LINKS;
 use super::wanted::{Wanted, as_wanted, profiles, tested, writable};
-use crate::frame::Step;
-use crate::frame::refusal::Failure;
+use crate::frame::{Refusal, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, LAYERS, Operation};
 use crate::rootfs::facts::Facts;
@@ -74,10 +73,10 @@ const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
 const COPIED_MAX: u64 = 1 << 20;
 
 /// A copy of the tree below `base`, in which what is written goes to a tmpfs.
-pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<Planned, Failure> {
+pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<Planned, Refusal> {
     let (facts, answers) = (host.facts, &host.answers);
     if !answers.follow(base) {
-        return Err(Failure::new(Step::Copy, base, Errno::ETIMEDOUT));
+        return Err(Refusal::new(Step::Copy, base, Errno::ETIMEDOUT));
     }
     let mut builder = Builder::new(host, spec, COPY);
     if base == Path::new("/") {

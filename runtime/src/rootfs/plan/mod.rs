@@ -27,21 +27,20 @@ pub(crate) use self::host::Host;
 use self::system::{LINKS, SYSTEM};
 pub(crate) use self::wanted::tested;
 use self::wanted::{PRIVATE, profiles, shown, writable};
-use crate::frame::Step;
-use crate::frame::refusal::Failure;
+use crate::frame::{Refusal, Step};
 use crate::rootfs::build::{Access, Plan};
 use crate::spec::{Root, Spec};
 
 /// Plans the file system of the sandbox that `spec` asks for. Fails if root of the sandbox may not reach what is tested, or if nobody answers
 /// where something lies that the test names.
-pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Failure> {
+pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Refusal> {
     if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
-        return Err(Failure::new(Step::Bind, closed, Errno::EACCES));
+        return Err(Refusal::new(Step::Bind, closed, Errno::EACCES));
     }
     let package = host.facts.package(spec).filter(|_| spec.mount).map(Path::to_path_buf);
     let mut named = spec.binds.iter().map(|bind| host.facts.absolute(spec, bind.from)).chain(package);
     if let Some(silent) = named.find(|path| !host.answers.follow(path)) {
-        return Err(Failure::new(Step::Bind, silent, Errno::ETIMEDOUT));
+        return Err(Refusal::new(Step::Bind, silent, Errno::ETIMEDOUT));
     }
     match spec.root {
         _ if !spec.mount => Ok(hosts_root(host, spec)),
