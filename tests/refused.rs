@@ -361,7 +361,8 @@ fn a_host_without_sysfs() {
 /// Runs a victim in a shell that has put a limit on itself, and checks what it is told. What it writes goes through a pipe: files may be
 /// limited. The first descriptor behind the standard streams is free, also if whoever runs the tests has one open there, as `make` has.
 fn check_limited(limit: &str, words: &[&str]) {
-    let script = format!("exec 3>&-; ({limit} && exec \"$0\" --exact victim --ignored --show-output) 2>&1 | cat; exit 101");
+    let script =
+        format!("exec 3>&-; ({limit} && exec \"$0\" --exact victim --ignored --show-output) 2>&1 | cat; exit 101");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(this_binary().get_program());
     check_told(&mut command, words);

@@ -2,7 +2,7 @@
 //!
 //! The problem: many parts of belljar go by environment variables. A test may change them, and a typing error in one must not go
 //! unnoticed. So they are all read here, once: the constructor does it, before `main` and before it forks the zygote. The rest of
-//! the code sees typed values. A wrong value and an unknown variable are mistakes. As long as there is one, no isolated test runs, and
+//! the code sees typed values. A wrong value and an unknown variable are bad. As long as there is one, no isolated test runs, and
 //! each test says what to write.
 
 use std::env;
@@ -75,7 +75,7 @@ pub(crate) struct Settings {
     /// What becomes of tests that the host can't run, whatever they say themselves.
     pub(crate) unsupported: Option<Unsupported>,
     /// What is wrong. As long as there is anything, no isolated test may run.
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) bad: Vec<BadSetting>,
 }
 
 /// The form of a diagnosis.
@@ -110,7 +110,7 @@ pub(crate) enum Unsupported {
 
 /// Something in the environment that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mistake {
+pub(crate) enum BadSetting {
     /// There is no such variable. The other one may be meant.
     Unknown { name: OsString, near: Option<Variable> },
     /// The variable can't have this value.
@@ -161,19 +161,19 @@ impl Settings {
             match Variable::ALL.into_iter().find(|variable| name == variable.name()) {
                 Some(variable) => {
                     if settings.set(variable, &value, directory).is_none() {
-                        settings.mistakes.push(Mistake::Value { variable, value });
+                        settings.bad.push(BadSetting::Value { variable, value });
                     }
                 }
                 None if begins(PREFIX) && !begins(OF_OUR_TESTS) => {
                     let near = nearest(&name);
-                    settings.mistakes.push(Mistake::Unknown { name, near });
+                    settings.bad.push(BadSetting::Unknown { name, near });
                 }
                 None => is_ci |= name == "CI" && value != "false",
             }
         }
         if settings.on_fail.is_some() {
             let why = if is_ci { Some(Unattended::Ci) } else { (!has_terminal).then_some(Unattended::NoTerminal) };
-            settings.mistakes.extend(why.map(Mistake::Unattended));
+            settings.bad.extend(why.map(BadSetting::Unattended));
         }
         settings
     }
@@ -282,7 +282,7 @@ mod tests {
             timeout: Some(Duration::from_secs(90)),
             trace: Some("/tmp/trace.json".into()),
             unsupported: Some(Unsupported::Fail),
-            mistakes: Vec::new(),
+            bad: Vec::new(),
         };
         assert_eq!(settings, expected);
         assert_eq!(read(&[("BELLJAR_REPORT", "-")]).report, Some(Report::Table));
@@ -308,8 +308,8 @@ mod tests {
             (Variable::Unsupported, &["1", "ignore", "SKIP"]),
         ] {
             for value in values {
-                let mistakes = vec![Mistake::Value { variable, value: value.into() }];
-                assert_eq!(read(&[(variable.name(), value)]), Settings { mistakes, ..Settings::default() }, "{value}");
+                let bad = vec![BadSetting::Value { variable, value: value.into() }];
+                assert_eq!(read(&[(variable.name(), value)]), Settings { bad, ..Settings::default() }, "{value}");
             }
         }
     }
@@ -327,8 +327,8 @@ mod tests {
             ("BELLJAR_VERBOSE", None),
             ("BELLJAR_", None),
         ] {
-            let mistakes = vec![Mistake::Unknown { name: name.into(), near }];
-            assert_eq!(read(&[(name, "1")]), Settings { mistakes, ..Settings::default() });
+            let bad = vec![BadSetting::Unknown { name: name.into(), near }];
+            assert_eq!(read(&[(name, "1")]), Settings { bad, ..Settings::default() });
         }
         // Not ours.
         assert_eq!(read(&[("BELLJARS", "1"), ("belljar_timeout", "1"), ("CARGO_BELLJAR_X", "1")]), Settings::default());
@@ -340,12 +340,12 @@ mod tests {
         let value = OsString::from_vec(b"\xfe".to_vec());
         let known = Variable::ALL.map(|variable| (variable.name().into(), value.clone()));
         let settings = Settings::read([(name.clone(), value.clone())].into_iter().chain(known), Path::new("/"), true);
-        assert_eq!(settings.mistakes[0], Mistake::Unknown { name, near: None });
+        assert_eq!(settings.bad[0], BadSetting::Unknown { name, near: None });
         // A path need not be text.
         assert_eq!(settings.trace, Some(Path::new("/").join(&value)));
         assert_eq!(settings.cgroup, Some(Path::new("/").join(&value)));
         let wrong = [Variable::Doctor, Variable::OnFail, Variable::Report, Variable::Timeout, Variable::Unsupported];
-        assert_eq!(settings.mistakes[1..], wrong.map(|variable| Mistake::Value { variable, value: value.clone() }));
+        assert_eq!(settings.bad[1..], wrong.map(|variable| BadSetting::Value { variable, value: value.clone() }));
     }
 
     #[test]
@@ -361,8 +361,8 @@ mod tests {
             (&[("CI", "true")], false, None),
         ] {
             let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
-            let mistakes = Settings::read(variables, Path::new("/"), has_terminal).mistakes;
-            assert_eq!(mistakes, expected.map(Mistake::Unattended).into_iter().collect::<Vec<_>>());
+            let bad = Settings::read(variables, Path::new("/"), has_terminal).bad;
+            assert_eq!(bad, expected.map(BadSetting::Unattended).into_iter().collect::<Vec<_>>());
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::ffi::{c_char, c_int};
 
 use crate::cgroup;
-use crate::harness::{doctor, listed_twice, prepared, report, skip, trace};
+use crate::harness::{doctor, listed_twice, pool, report, skip, trace};
 use crate::proc::arguments;
 use crate::settings::settings;
 use crate::sys::{self, Constructor, MainArguments};
@@ -30,7 +30,7 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
         // So that the zygote has all that they make, and they run once, where `main` will.
         // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
         match unsafe { sys::run_constructors_behind(&raw const ENTRY, MainArguments(argc, argv, envp)) } {
-            Ok(()) if zygote::start(leave) => prepared::watch_mounts(),
+            Ok(()) if zygote::start(leave) => pool::watch_mounts(),
             Ok(()) => {}
             Err(errno) => zygote::fail(errno),
         }

@@ -121,8 +121,9 @@ pub(crate) struct Joining {
     pub(crate) unified: Option<(OwnedFd, OwnedFd)>,
     /// Whether RLIMIT_NPROC stands in for the pids controller.
     pub(crate) process_limit: bool,
-    /// How often the zygote has been moved to another cgroup. What it has forked before is still elsewhere.
-    pub(crate) moves: u32,
+    /// Which generation of templates it needs. Those that the zygote made for another one are in another cgroup, or were planned from a
+    /// host that has changed since.
+    pub(crate) generation: u32,
     /// The socket of this run's sweeper, if the zygote is to make that now.
     pub(crate) sweeper: Option<OwnedFd>,
 }

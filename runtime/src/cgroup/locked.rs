@@ -18,7 +18,7 @@ const PREFIX: &str = "belljar-run-";
 /// How many digits chosen at random follow: a number made of a pid would come again.
 const RANDOM: usize = 16;
 
-pub(super) fn random() -> String {
+pub(super) fn random_name() -> String {
     // Each `RandomState` has other keys, chosen at random.
     let random = RandomState::new().hash_one(process::id());
     format!("{random:0RANDOM$x}")
@@ -27,7 +27,7 @@ pub(super) fn random() -> String {
 /// Makes a directory of a new name, and locks it.
 pub(super) fn make_locked(parent: &Path) -> Result<(PathBuf, Locked), Trouble> {
     loop {
-        let directory = parent.join(format!("{PREFIX}{}", random()));
+        let directory = parent.join(format!("{PREFIX}{}", random_name()));
         fs::create_dir(&directory).map_err(|error| Trouble::new(parent, &error))?;
         // Until it is locked, it may be swept.
         match lock(&directory) {

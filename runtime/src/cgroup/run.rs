@@ -18,7 +18,7 @@ use super::directory::{CGROUPS, Cgroup, Directory, Joining, Reusable, Tree};
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::leaf::{self, Parent};
 use super::limits::{DEFAULT_PIDS, EVENTS};
-use super::locked::{make_locked, random, remove_in_time, remove_tree, sweep};
+use super::locked::{make_locked, random_name, remove_in_time, remove_tree, sweep};
 use super::sweeper::Sweeper;
 use super::systemd;
 use crate::proc::pid_of;
@@ -149,7 +149,7 @@ impl Run {
         }
         // One that is taken for over leaves its processes where they are, and can't be used.
         let move_to_one = |_| {
-            let name = format!("belljar-{}.scope", random());
+            let name = format!("belljar-{}.scope", random_name());
             pid_of(zygote).is_some_and(|zygote| systemd::move_to_scope(&name, [process::id(), zygote]))
         };
         let moved = (0..3).any(move_to_one);
@@ -301,7 +301,7 @@ impl Run {
 
     /// Adds what the zygote is to know.
     fn with_news(&mut self, joining: Joining) -> Joining {
-        Joining { moves: self.moves, sweeper: self.sweepers.take(), ..joining }
+        Joining { generation: self.moves, sweeper: self.sweepers.take(), ..joining }
     }
 
     /// Takes back a cgroup whose sandbox is over.

@@ -14,7 +14,7 @@ const CAP_SETFCAP: u32 = 31;
 
 /// The kind of place that the tests run in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Platform {
     /// A machine, or nothing that gives itself away.
     Host,
     Docker,
@@ -26,7 +26,7 @@ pub(crate) enum Place {
     Wsl,
 }
 
-impl Place {
+impl Platform {
     /// By the marks that they leave, the innermost first.
     fn find() -> Self {
         let exists = |path: &&str| Path::new(path).exists();
@@ -70,8 +70,8 @@ pub(crate) enum Barrier {
 
 /// What is to be seen from the test binary.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
-    pub(crate) place: Place,
+pub(crate) struct Environment {
+    pub(crate) platform: Platform,
     pub(crate) barriers: Vec<Barrier>,
     pub(crate) has_proc: bool,
     pub(crate) kernel: String,
@@ -85,14 +85,14 @@ pub(crate) struct Surroundings {
     pub(crate) may_not_map_root: bool,
 }
 
-impl Surroundings {
+impl Environment {
     /// Whether there is a filter, whatever it refuses.
     pub(crate) fn has_filter(&self) -> bool {
         self.seccomp.as_deref() == Some("2")
     }
 }
 
-impl Surroundings {
+impl Environment {
     pub(crate) fn look() -> Self {
         let masks = masks();
         let has_valgrind = has_library(b"/vgpreload_core-");
@@ -105,7 +105,7 @@ impl Surroundings {
         let security = security_context().and_then(|context| barrier_of(&context));
         let mask = (!masks.is_empty()).then_some(Barrier::Mask(masks));
         Self {
-            place: Place::find(),
+            platform: Platform::find(),
             barriers: filter
                 .map(|answer| Barrier::Filter(Some(answer)))
                 .into_iter()

@@ -10,17 +10,17 @@ use std::{env, fs, process};
 
 use nix::errno::Errno;
 
+use super::bad_settings;
 use super::evidence::Evidence;
 use super::judge::{Obstacle, Verdict};
-use super::mistakes;
 use super::run::run_and_judge;
 use crate::diagnosis::Page;
 use crate::diagnosis::{self, unknown};
 use crate::frame::Outcome;
 use crate::json::Json;
 use crate::proc::{self, text_of};
-use crate::rootfs::facts::target_of;
-use crate::settings::{Form, Mistake, Settings, Variable, settings};
+use crate::rootfs::context::target_of;
+use crate::settings::{BadSetting, Form, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, errno_of};
 
@@ -180,8 +180,8 @@ const CAN_NOT: i32 = 2;
 /// Cargo starts all test binaries, one after the other. The first tells. The others end with the same status, and say that they have run
 /// no test.
 pub(crate) fn asked() -> Option<Form> {
-    let Settings { doctor, mistakes, .. } = settings();
-    let is_wrong = mistakes.iter().any(|mistake| matches!(mistake, Mistake::Value { variable: Variable::Doctor, .. }));
+    let Settings { doctor, bad, .. } = settings();
+    let is_wrong = bad.iter().any(|setting| matches!(setting, BadSetting::Value { variable: Variable::Doctor, .. }));
     if doctor.is_none() && !is_wrong || !is_test_binary() {
         return None;
     }
@@ -189,15 +189,15 @@ pub(crate) fn asked() -> Option<Form> {
         eprintln!("{text}");
         process::exit(CAN_NOT)
     };
-    if !mistakes.is_empty() {
-        refuse(mistakes::doctor_refuses(mistakes));
+    if !bad.is_empty() {
+        refuse(bad_settings::doctor_refuses(bad));
     }
     let asks_for_tests = |argument: &OsString| !OF_OUTPUT.iter().any(|other| argument == *other);
     if let Some(argument) = proc::arguments().into_iter().skip(1).find(asks_for_tests) {
-        refuse(mistakes::doctor_asked_for_tests(&argument.to_string_lossy()));
+        refuse(bad_settings::doctor_asked_for_tests(&argument.to_string_lossy()));
     }
     if let Some(status) = CargoTest::find().and_then(|run| run.status()) {
-        eprintln!("{}", mistakes::doctor_instead(true));
+        eprintln!("{}", bad_settings::doctor_instead(true));
         process::exit(status);
     }
     *doctor
@@ -211,7 +211,7 @@ pub(crate) fn answer(form: Form) -> ! {
         Form::Table => print!("{diagnosis}"),
         Form::Json => println!("{}", diagnosis.to_json()),
     }
-    eprintln!("{}", mistakes::doctor_instead(false));
+    eprintln!("{}", bad_settings::doctor_instead(false));
     if let Some(run) = CargoTest::find() {
         run.end(status);
     }

@@ -1,6 +1,6 @@
 //! In the test binary: what happens between the harness's call of a test and its verdict.
 
-mod answers;
+mod bad_settings;
 pub(crate) mod doctor;
 mod evidence;
 #[cfg(any(test, fuzzing))]
@@ -9,17 +9,17 @@ mod hints;
 mod judge;
 mod keep_failed;
 pub(crate) mod listed_twice;
-mod mistakes;
 mod output;
-pub(crate) mod prepared;
+pub(crate) mod pool;
 mod processes;
+mod replies;
 pub(crate) mod report;
 mod run;
 mod sandbox;
 pub(crate) mod skip;
+mod slots;
 mod time;
 pub(crate) mod trace;
-mod turns;
 mod words;
 
 pub use run::run;

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::evidence::Evidence;
 use super::judge::Verdict;
 use crate::json::Json;
-use crate::settings::{Mistake, Report, Variable, settings};
+use crate::settings::{BadSetting, Report, Variable, settings};
 use crate::spec::Test;
 use crate::sys::{self, errno_of};
 use crate::text::{Size, plain};
@@ -23,12 +23,12 @@ enum Destination {
     /// A file that there is no room for.
     Full,
     /// The standard error stream, at the end of the run.
-    Table(Mutex<Vec<Account>>),
+    Table(Mutex<Vec<Cost>>),
 }
 
 /// What one test has cost. What is not known is `None`.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub(crate) struct Cost {
     pub(crate) test: &'static str,
     pub(crate) verdict: &'static str,
     pub(crate) wall: Duration,
@@ -39,7 +39,7 @@ pub(crate) struct Account {
     pub(crate) left: Option<Vec<String>>,
 }
 
-impl Account {
+impl Cost {
     fn new(test: &Test, verdict: &Verdict, wall: Duration, evidence: Option<&Evidence>) -> Self {
         let usage = evidence.map(|evidence| evidence.usage).unwrap_or_default();
         let ended = evidence.and_then(|evidence| evidence.ended);
@@ -77,14 +77,14 @@ impl Account {
     }
 }
 
-static DESTINATION: OnceLock<Result<Option<Destination>, Mistake>> = OnceLock::new();
+static DESTINATION: OnceLock<Result<Option<Destination>, BadSetting>> = OnceLock::new();
 
 /// The report that is asked for, if there is one. The first call opens the file.
-fn destination() -> Result<Option<&'static Destination>, &'static Mistake> {
+fn destination() -> Result<Option<&'static Destination>, &'static BadSetting> {
     DESTINATION.get_or_init(find_destination).as_ref().map(Option::as_ref)
 }
 
-fn find_destination() -> Result<Option<Destination>, Mistake> {
+fn find_destination() -> Result<Option<Destination>, BadSetting> {
     let path = match &settings().report {
         None => return Ok(None),
         Some(Report::Table) => return Ok(Some(Destination::Table(Mutex::default()))),
@@ -94,32 +94,32 @@ fn find_destination() -> Result<Option<Destination>, Mistake> {
     match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => Ok(Some(Destination::Lines(file))),
         Err(error) if is_full(&error) => Ok(Some(Destination::Full)),
-        Err(error) => Err(Mistake::File { variable: Variable::Report, path: path.clone(), errno: errno_of(&error) }),
+        Err(error) => Err(BadSetting::File { variable: Variable::Report, path: path.clone(), errno: errno_of(&error) }),
     }
 }
 
 /// Fails if a report is asked for that can't be had.
-pub(super) fn check() -> Result<(), &'static Mistake> {
+pub(super) fn check() -> Result<(), &'static BadSetting> {
     destination().map(drop)
 }
 
 /// Takes down what a test that is over has cost.
 pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: Option<&Evidence>) {
     let Ok(Some(destination)) = destination() else { return };
-    let account = Account::new(test, verdict, wall, evidence);
+    let cost = Cost::new(test, verdict, wall, evidence);
     match destination {
         // One call for one line: several test binaries may append to the same file.
         Destination::Lines(file) => {
-            if let Err(error) = sys::without_size_signal(|| { file }.write_all(account.to_json().as_bytes())) {
+            if let Err(error) = sys::without_size_signal(|| { file }.write_all(cost.to_json().as_bytes())) {
                 lose(error);
             }
         }
         Destination::Full => lose(Errno::ENOSPC.into()),
-        Destination::Table(accounts) => accounts.lock().unwrap_or_else(PoisonError::into_inner).push(account),
+        Destination::Table(costs) => costs.lock().unwrap_or_else(PoisonError::into_inner).push(cost),
     }
 }
 
-/// Whether there is no room, which is no mistake in what was asked for.
+/// Whether there is no room, which is no setting in what was asked for.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(errno_of(error), Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
 }
@@ -138,31 +138,31 @@ pub(crate) fn print() {
         let _ = writeln!(io::stderr(), "{}", incomplete(count, &error));
     }
     // If no test has run, nobody has looked for it yet.
-    let Some(Ok(Some(Destination::Table(accounts)))) = DESTINATION.get() else { return };
-    let accounts = mem::take(&mut *accounts.lock().unwrap_or_else(PoisonError::into_inner));
-    if !accounts.is_empty() {
-        let _ = io::stderr().write_all(table(&accounts).as_bytes());
+    let Some(Ok(Some(Destination::Table(costs)))) = DESTINATION.get() else { return };
+    let costs = mem::take(&mut *costs.lock().unwrap_or_else(PoisonError::into_inner));
+    if !costs.is_empty() {
+        let _ = io::stderr().write_all(table(&costs).as_bytes());
     }
 }
 
 /// What each test has cost. What is not known is a question mark.
-fn table(accounts: &[Account]) -> String {
+fn table(costs: &[Cost]) -> String {
     let known = |figure: Option<String>| figure.unwrap_or_else(|| "?".to_owned());
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
     let heads = ["test", "verdict", "wall", "CPU", "peak memory", "peak pids", "left over"].map(str::to_owned);
-    let row = |account: &Account| {
+    let row = |cost: &Cost| {
         let left = |left: &Vec<String>| if left.is_empty() { "none".to_owned() } else { plain(left.join(" ")) };
         [
-            account.test.to_owned(),
-            account.verdict.to_owned(),
-            milliseconds(account.wall),
-            known(account.cpu.map(milliseconds)),
-            known(account.memory_peak.map(|bytes| Size(bytes).to_string())),
-            known(account.pids_peak.map(|pids| pids.to_string())),
-            known(account.left.as_ref().map(left)),
+            cost.test.to_owned(),
+            cost.verdict.to_owned(),
+            milliseconds(cost.wall),
+            known(cost.cpu.map(milliseconds)),
+            known(cost.memory_peak.map(|bytes| Size(bytes).to_string())),
+            known(cost.pids_peak.map(|pids| pids.to_string())),
+            known(cost.left.as_ref().map(left)),
         ]
     };
-    let rows: Vec<_> = iter::once(heads).chain(accounts.iter().map(row)).collect();
+    let rows: Vec<_> = iter::once(heads).chain(costs.iter().map(row)).collect();
     let mut table = String::from("\nbelljar: what the tests have cost\n");
     for row in &rows {
         let mut line = String::from(" ");

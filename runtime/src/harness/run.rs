@@ -14,13 +14,13 @@ use nix::errno::Errno;
 use super::evidence::Evidence;
 use super::judge::{self, Obstacle, Verdict, judge};
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
-use super::turns::{self, Turn};
-use super::{hints, listed_twice, mistakes, prepared, processes, report, skip, trace, words};
+use super::slots::{self, Slot};
+use super::{bad_settings, hints, listed_twice, pool, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::diagnosis::{Page, death, explain_cgroup, unknown};
 use crate::frame::{Refusal, Step};
 use crate::sandbox::must_be_outside;
-use crate::settings::{Mistake, settings};
+use crate::settings::{BadSetting, settings};
 use crate::spec::Test;
 use crate::sys;
 use crate::zygote::{Zygote, is_ending, zygote};
@@ -98,20 +98,20 @@ fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
 }
 
 /// What is wrong in the environment, so that no test runs. The first call opens the files that the environment names.
-fn mistakes() -> &'static [Mistake] {
-    static MISTAKES: OnceLock<Vec<Mistake>> = OnceLock::new();
-    MISTAKES.get_or_init(|| {
+fn all_bad_settings() -> &'static [BadSetting] {
+    static BAD: OnceLock<Vec<BadSetting>> = OnceLock::new();
+    BAD.get_or_init(|| {
         let of_files = [report::check().err(), trace::check().err()];
-        settings().mistakes.iter().chain(of_files.into_iter().flatten()).cloned().collect()
+        settings().bad.iter().chain(of_files.into_iter().flatten()).cloned().collect()
     })
 }
 
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
 fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     let name = test.short_name();
-    match mistakes() {
+    match all_bad_settings() {
         [] => {}
-        mistakes => return Err(Verdict::Failed(mistakes::wrong_environment(name, mistakes))),
+        bad => return Err(Verdict::Failed(bad_settings::wrong_environment(name, bad))),
     }
     let (over, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
@@ -155,10 +155,10 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     Ok((verdict, evidence))
 }
 
-/// A sandbox whose test is over, and that test's turn, which ends when the sandbox's descriptors are closed.
+/// A sandbox whose test is over, and that test's slot, which ends when the sandbox's descriptors are closed.
 pub(super) struct Over {
     sandbox: Sandbox,
-    _turn: Turn,
+    _turn: Slot,
 }
 
 /// Runs `test`, if it can be run.
@@ -200,14 +200,14 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
 /// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidence), NoSandbox> {
     let started = Instant::now();
-    let mut turn = Turn::take(zygote);
+    let mut slot = Slot::take(zygote);
     let mut is_anew = false;
     loop {
         let ran = run_in_one(test, zygote);
         let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
         if zygote.is_own() && !mem::replace(&mut is_anew, true) && ran.as_ref().is_ok_and(is_outdated) {
             plan_anew();
-            prepared::drop_all();
+            pool::drop_all();
             continue;
         }
         let (step, errno) = match &ran {
@@ -217,10 +217,10 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidenc
         };
         let is_of_processes = errno == Some(Errno::EAGAIN) && step.is_some_and(starts_one);
         let is_short = is_of_processes || errno.is_some_and(sys::is_of_descriptors);
-        // A process that was forked by the test binary has not the threads that would give a turn back.
-        if is_short && zygote.is_own() && !turn.is_alone() {
+        // A process that was forked by the test binary has not the threads that would give a slot back.
+        if is_short && zygote.is_own() && !slot.is_alone() {
             drop(ran);
-            turn = turn.take_another(zygote);
+            slot = slot.take_another(zygote);
             continue;
         }
         if errno == Some(Errno::ETOOMANYREFS) && started.elapsed() < ON_THE_WAY {
@@ -229,7 +229,7 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidenc
             continue;
         }
         let (sandbox, evidence) = ran?;
-        return Ok((Over { sandbox, _turn: turn }, evidence));
+        return Ok((Over { sandbox, _turn: slot }, evidence));
     }
 }
 
@@ -257,15 +257,15 @@ fn may_be_outdated(refusal: &Refusal) -> bool {
     is_of_files && matches!(refusal.errno, Errno::ENOENT | Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR)
 }
 
-/// Runs `test` in a spare sandbox, or else in one that is made for it.
+/// Runs `test` in a sandbox of the pool, or else in one that is made for it.
 fn run_in_one(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
     let deadline = settings().timeout_of(test.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
-    if let Some(mut spare) = prepared::take(zygote, &test.spec) {
+    if let Some(mut ready) = pool::take(zygote, &test.spec) {
         // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
-        if spare.begin(test).is_ok() {
-            let evidence = follow(&mut spare, test, zygote, deadline)?;
+        if ready.begin(test).is_ok() {
+            let evidence = follow(&mut ready, test, zygote, deadline)?;
             if evidence.refused.is_none() && !evidence.unborn {
-                return Ok((spare, evidence));
+                return Ok((ready, evidence));
             }
         }
     }
@@ -286,8 +286,8 @@ fn follow(
     zygote: &Zygote,
     deadline: Option<Instant>,
 ) -> Result<Evidence, NoSandbox> {
-    if !turns::are_short() {
-        prepared::replenish(zygote, &test.spec);
+    if !slots::are_scarce() {
+        pool::replenish(zygote, &test.spec);
     }
     sandbox.follow(test, zygote, deadline)
 }

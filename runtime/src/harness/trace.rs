@@ -20,18 +20,18 @@ use super::report::is_full;
 use crate::frame::{Moment, Step};
 use crate::json::Json;
 use crate::proc;
-use crate::settings::{Mistake, Variable, settings};
+use crate::settings::{BadSetting, Variable, settings};
 use crate::spec::Test;
 use crate::sys::{self, Locked, now};
 
-static PATH: OnceLock<Result<Option<&'static Path>, Mistake>> = OnceLock::new();
+static PATH: OnceLock<Result<Option<&'static Path>, BadSetting>> = OnceLock::new();
 
 /// Where the trace goes, if one is wanted. The first call opens the file.
-fn path() -> Result<Option<&'static Path>, &'static Mistake> {
+fn path() -> Result<Option<&'static Path>, &'static BadSetting> {
     PATH.get_or_init(find_path).as_ref().map(|path| *path)
 }
 
-fn find_path() -> Result<Option<&'static Path>, Mistake> {
+fn find_path() -> Result<Option<&'static Path>, BadSetting> {
     let Some(path) = &settings().trace else { return Ok(None) };
     let program = proc::arguments().into_iter().next().unwrap_or_default();
     let name = format!("{} ({})", program.to_string_lossy(), process::id());
@@ -43,9 +43,9 @@ fn find_path() -> Result<Option<&'static Path>, Mistake> {
         }
         Err(error) => Err(match error.raw_os_error() {
             Some(number) => {
-                Mistake::File { variable: Variable::Trace, path: path.clone(), errno: Errno::from_raw(number) }
+                BadSetting::File { variable: Variable::Trace, path: path.clone(), errno: Errno::from_raw(number) }
             }
-            None => Mistake::NoTrace(path.clone()),
+            None => BadSetting::NoTrace(path.clone()),
         }),
     }
 }
@@ -64,7 +64,7 @@ fn metadata(kind: &str, name: &str) -> [(&'static str, Json); 4] {
 }
 
 /// Fails if a trace is asked for that can't be had.
-pub(super) fn check() -> Result<(), &'static Mistake> {
+pub(super) fn check() -> Result<(), &'static BadSetting> {
     path().map(drop)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | file | which process | what |
 //! | --- | --- | --- |
-//! | [facts] | zygote, template | what the host is like |
+//! | [context] | zygote, template | what the host is like |
 //! | [stage] | template | the host's tree, read-only, and what else inits find |
 //! | [sysctl] | zygote, template | what `/proc/sys` is in sandboxes |
 //! | [plan] | template | the list of operations that make a root |
@@ -12,8 +12,8 @@
 
 pub(crate) mod access;
 pub(crate) mod build;
+pub(crate) mod context;
 pub(crate) mod diff;
-pub(crate) mod facts;
 pub(crate) mod plan;
 pub(crate) mod stage;
 pub(crate) mod sysctl;

@@ -19,7 +19,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
-use super::channel::{self, Birth, Report};
+use super::channel::{self, InitArgs, Report};
 use super::ids::map_ids;
 use super::words;
 use crate::frame::address::decode_test;
@@ -51,16 +51,16 @@ static TEST: OnceLock<&'static Test> = OnceLock::new();
 static OVER: OnceLock<()> = OnceLock::new();
 
 /// Waits for the test that this sandbox is for, runs its body, reports, and ends.
-pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> ! {
+pub(super) fn run(report: Report, args: &InitArgs<'_>, proof: &SingleThreaded) -> ! {
     // A process group of its own, so that a signal to the group does not reach init.
     if let Err(errno) = setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
         give_up(&report, RefusalRef::of_call(Step::Process, c"", errno))
     }
-    let _ = set_name(birth.command);
-    sys::set_action(libc::SIGCHLD, birth.sigchld);
+    let _ = set_name(args.command);
+    sys::set_action(libc::SIGCHLD, args.sigchld);
     // What the `main` of every Rust program does.
     sys::set_disposition(libc::SIGPIPE, Disposition::Ignore);
-    if let Some([monotonic, _]) = birth.spec.time {
+    if let Some([monotonic, _]) = args.spec.time {
         moments::clock_is_ahead_by(monotonic);
     }
     record(Moment::Waits, c"");
@@ -77,12 +77,12 @@ pub(super) fn run(report: Report, birth: &Birth<'_>, proof: &SingleThreaded) -> 
         Ok(socket) => drop(INODE.set(socket.st_ino)),
         Err(errno) => give_up(report, RefusalRef::of_call(Step::Process, c"", errno)),
     }
-    if let Some(user) = birth.spec.user.filter(|user| *user != ROOT) {
-        if let Err(refusal) = become_user(user, birth.spec) {
+    if let Some(user) = args.spec.user.filter(|user| *user != ROOT) {
+        if let Err(refusal) = become_user(user, args.spec) {
             give_up(report, refusal)
         }
     }
-    sys::change_environment(proof, birth.spec.env, birth.spec.clear_env);
+    sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
         let ended = run_body(test);
         *result() = Some(ended);

@@ -12,7 +12,7 @@ use crate::spec::Spec;
 use crate::sys::{self, Action, Message};
 
 /// What init is born with.
-pub(crate) struct Birth<'z> {
+pub(crate) struct InitArgs<'z> {
     pub(crate) spec: &'static Spec,
     pub(crate) plan: &'z build::Plan,
     /// The directory `/proc` of the host.

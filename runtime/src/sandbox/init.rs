@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, getpid, read, sethostname, setsid, write};
 
-use super::channel::{Birth, Channel, Report, give_up};
+use super::channel::{Channel, InitArgs, Report, give_up};
 use super::ids::map_ids;
 use super::{body, reaper};
 use crate::cgroup;
@@ -31,20 +31,20 @@ use crate::sys::{self, Disposition, SingleThreaded};
 const REPORT_FD: RawFd = 255;
 
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
-pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
+pub(crate) fn init(args: &InitArgs<'_>, proof: SingleThreaded) -> ! {
     // Before all else: whatever happens to this process from now on, it ends with the template.
     let tied = set_pdeathsig(Signal::SIGKILL);
     record(Moment::Begins, c"");
-    let begun = live_no_longer_than(birth.template, tied)
-        .and_then(|()| tell_of_birth(birth))
-        .and_then(|()| join_cgroup(birth))
-        .and_then(|()| map_ids_of(birth))
-        .and_then(|()| set_clocks(birth));
-    let report = match begun.and_then(|()| put_descriptors_in_place(birth, &proof)) {
+    let begun = live_no_longer_than(args.template, tied)
+        .and_then(|()| tell_of_birth(args))
+        .and_then(|()| join_cgroup(args))
+        .and_then(|()| map_ids_of(args))
+        .and_then(|()| set_clocks(args));
+    let report = match begun.and_then(|()| put_descriptors_in_place(args, &proof)) {
         Ok(report) => report,
-        Err(refusal) => give_up(birth.channel.report.as_fd(), refusal),
+        Err(refusal) => give_up(args.channel.report.as_fd(), refusal),
     };
-    match set_up(birth) {
+    match set_up(args) {
         Ok(None) => {}
         Ok(Some(copy)) => {
             let mut buffer = Buffer::new();
@@ -62,29 +62,29 @@ pub(crate) fn init(birth: &Birth<'_>, proof: SingleThreaded) -> ! {
     match sys::fork(&proof) {
         Ok(ForkResult::Child) => {
             drop(procfs);
-            body::run(report, birth, &proof)
+            body::run(report, args, &proof)
         }
-        Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child, birth.spec.memory.is_some()),
+        Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child, args.spec.memory.is_some()),
         Err(errno) => give_up(report.0.as_fd(), RefusalRef::of_call(Step::Fork, c"", errno)),
     }
 }
 
 /// The numbered steps. Returns the tmpfs of a root that is a copy.
-fn set_up<'b>(birth: &'b Birth<'_>) -> Result<Option<OwnedFd>, RefusalRef<'b>> {
+fn set_up<'b>(args: &'b InitArgs<'_>) -> Result<Option<OwnedFd>, RefusalRef<'b>> {
     // 1. The other namespaces. Here and not in the template's clone, so that several can be made at once, and so that what is in
     //    them belongs to ids that are mapped.
-    unshare(namespaces(birth.spec)).or_refuse(Step::Namespaces, c"")?;
+    unshare(namespaces(args.spec)).or_refuse(Step::Namespaces, c"")?;
     // 2. The keys, which namespaces don't divide.
-    leave_session_keyring(birth.has_no_keyring)?;
+    leave_session_keyring(args.has_no_keyring)?;
     // 3. The names.
-    let hostname = birth.spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
+    let hostname = args.spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
     sethostname(hostname).or_refuse(Step::Hostname, c"")?;
     // 4. The network.
-    if birth.spec.net {
+    if args.spec.net {
         sys::bring_up_loopback().or_refuse(Step::Loopback, c"")?;
     }
     // 5. The file system.
-    build::build(birth.plan, birth.joining)
+    build::build(args.plan, args.joining)
 }
 
 fn leave_session_keyring(has_none: bool) -> Result<(), RefusalRef<'static>> {
@@ -99,8 +99,8 @@ fn leave_session_keyring(has_none: bool) -> Result<(), RefusalRef<'static>> {
 
 /// If the test has clocks of its own, has all processes that init will fork run in a time namespace whose clocks show so much more. See
 /// time_namespaces(7).
-fn set_clocks(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
-    let Some([monotonic, boottime]) = birth.spec.time else { return Ok(()) };
+fn set_clocks(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
+    let Some([monotonic, boottime]) = args.spec.time else { return Ok(()) };
     unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)).or_refuse(Step::Clocks, c"")?;
     let mut line = [0; 128];
     let room = line.len();
@@ -110,7 +110,7 @@ fn set_clocks(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
     let formatted = write!(rest, "monotonic {} {}\nboottime {} {}\n", m.0, m.1, b.0, b.1);
     let length = room - rest.len();
     let written = match formatted {
-        Ok(()) => openat(birth.proc, c"self/timens_offsets", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        Ok(()) => openat(args.proc, c"self/timens_offsets", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
             .and_then(|file| write(&file, &line[..length]).map(drop)),
         Err(_) => Err(Errno::EOVERFLOW),
     };
@@ -125,18 +125,18 @@ fn namespaces(spec: &Spec) -> CloneFlags {
 }
 
 /// Sends init's pidfd to the test binary. That comes first, when there is nobody yet who could spoil the socket.
-fn tell_of_birth(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
+fn tell_of_birth(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
     let mut buffer = Buffer::new();
     let message = Frame::Born.encode(&mut buffer);
     let sent = sys::pidfd_of(getpid())
-        .and_then(|pidfd| sys::send_with_fds(birth.channel.report.as_fd(), message, &[pidfd.as_raw_fd()]));
+        .and_then(|pidfd| sys::send_with_fds(args.channel.report.as_fd(), message, &[pidfd.as_raw_fd()]));
     sent.or_refuse(Step::Birth, c"")
 }
 
 /// Moves init, and with it all that it will fork, to the sandbox's cgroup, before there is a cgroup namespace to make that
 /// its root.
-fn join_cgroup(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
-    let Birth { spec, joining, born_in_cgroup, .. } = birth;
+fn join_cgroup(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
+    let InitArgs { spec, joining, born_in_cgroup, .. } = args;
     let unified = joining.unified.iter().filter(|_| !born_in_cgroup).map(|(_, procs)| procs);
     for file in joining.trees.iter().map(|tree| &tree.tasks).chain(unified) {
         // 0 stands for whoever writes it.
@@ -156,10 +156,10 @@ fn join_cgroup(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
 }
 
 /// Leaves init no descriptors but the standard streams and the report socket.
-fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result<Report, RefusalRef<'static>> {
+fn put_descriptors_in_place(args: &InitArgs<'_>, proof: &SingleThreaded) -> Result<Report, RefusalRef<'static>> {
     let _ = set_name(c"belljar-init");
     sys::set_disposition(libc::SIGCHLD, Disposition::Default);
-    let Channel { report, stdout, stderr } = birth.channel;
+    let Channel { report, stdout, stderr } = args.channel;
     let place = || {
         sys::redirect(stdout.as_fd(), libc::STDOUT_FILENO)?;
         sys::redirect(stderr.as_fd(), libc::STDERR_FILENO)?;
@@ -168,7 +168,7 @@ fn put_descriptors_in_place(birth: &Birth<'_>, proof: &SingleThreaded) -> Result
         sys::duplicate_above(report, lowest)
     };
     let report = Report(place().or_refuse(Step::Descriptors, c"")?);
-    if let Err(errno) = sys::close_all_but(proof, &mut [report.0.as_raw_fd()], Some(birth.proc)) {
+    if let Err(errno) = sys::close_all_but(proof, &mut [report.0.as_raw_fd()], Some(args.proc)) {
         // The other one may be closed.
         give_up(report.0.as_fd(), RefusalRef::of_call(Step::Descriptors, c"", errno));
     }
@@ -197,10 +197,10 @@ fn live_no_longer_than(template: BorrowedFd<'_>, tied: nix::Result<()>) -> Resul
 
 /// Maps the ids, without which nothing else may be done. To map more than one takes rights that init doesn't have: then it waits for
 /// the template. If that can't, it tells why, and this process ends.
-fn map_ids_of(birth: &Birth<'_>) -> Result<(), RefusalRef<'static>> {
-    match (birth.spec.ids, birth.mapped) {
+fn map_ids_of(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
+    match (args.spec.ids, args.mapped) {
         // Root of the template's user namespace is whoever runs the tests.
-        (Ids::One, _) => map_ids(birth.proc, ["0 0 1\n", "0 0 1\n"]),
+        (Ids::One, _) => map_ids(args.proc, ["0 0 1\n", "0 0 1\n"]),
         (Ids::Range(_), Some(mapped)) => match read(mapped, &mut [0; size_of::<u64>()]) {
             Ok(_) => {
                 record(Moment::Done(Step::MapIds), c"");

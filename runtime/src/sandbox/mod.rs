@@ -10,7 +10,7 @@ mod words;
 
 pub use body::must_be_inside;
 pub(crate) use body::{changes, must_be_outside, usage, whereabouts};
-pub(crate) use channel::{Birth, Channel, send};
+pub(crate) use channel::{Channel, InitArgs, send};
 pub use group::Group;
 pub(crate) use ids::{give_up_setgroups, map_ids};
 pub(crate) use init::init;

@@ -22,7 +22,7 @@ use crate::proc::{pid_in, text_in};
 use crate::sys::{self, Cloned, SingleThreaded, errno_of, getegid, geteuid};
 
 /// A map of one kind of ids.
-struct Kind {
+struct IdKind {
     /// The name of the file of the process.
     map: &'static str,
     /// Who writes it for ordinary users.
@@ -31,9 +31,9 @@ struct Kind {
     table: &'static str,
 }
 
-const KINDS: [Kind; 2] = [
-    Kind { map: "uid_map", program: "newuidmap", table: "/etc/subuid" },
-    Kind { map: "gid_map", program: "newgidmap", table: "/etc/subgid" },
+const ID_KINDS: [IdKind; 2] = [
+    IdKind { map: "uid_map", program: "newuidmap", table: "/etc/subuid" },
+    IdKind { map: "gid_map", program: "newgidmap", table: "/etc/subgid" },
 ];
 
 /// What the template is told when its ids are mapped. Otherwise it is told the frame of a refusal.
@@ -83,7 +83,7 @@ fn map(template: Pid, count: u32) -> Result<(), Refusal> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let proc = open(c"/proc", flags, Mode::empty()).map_err(failed)?;
     let template = number_in(proc.as_fd(), template).map_err(failed)?;
-    for (kind, own) in KINDS.iter().zip([geteuid().as_raw(), getegid().as_raw()]) {
+    for (kind, own) in ID_KINDS.iter().zip([geteuid().as_raw(), getegid().as_raw()]) {
         if geteuid().is_root() {
             let path = format!("/proc/{template}/{}", kind.map);
             let written = fs::write(&path, format!("0 0 {count}\n"));
@@ -95,7 +95,7 @@ fn map(template: Pid, count: u32) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn map_by_program(kind: &Kind, template: u32, own: u32, count: u32) -> Result<(), Refusal> {
+fn map_by_program(kind: &IdKind, template: u32, own: u32, count: u32) -> Result<(), Refusal> {
     let (mut arguments, mut inside) = (vec![template, 0, own, 1], 1);
     for (start, length) in own_ranges(kind.table) {
         let length = length.min(count - inside);
@@ -139,7 +139,7 @@ pub(super) struct Maps {
 impl Maps {
     /// That of this process, a template. Each range of ids that it has takes a line of its own. `proc` is a directory `/proc`.
     pub(super) fn of_template(proc: BorrowedFd<'_>) -> Result<Self, Refusal> {
-        let own = |kind: &Kind| {
+        let own = |kind: &IdKind| {
             let failed = |error| Refusal::new(Step::MapIds, Path::new("/proc/self").join(kind.map), error);
             let path = format!("self/{}", kind.map);
             let file =
@@ -147,7 +147,7 @@ impl Maps {
             let own = text_in(File::from(file)).map_err(|error| failed(errno_of(&error)))?;
             Ok::<_, Refusal>(lines_for_init(&own))
         };
-        let [uids, gids] = &KINDS;
+        let [uids, gids] = &ID_KINDS;
         let status = openat(proc, c"self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let status = status.map_err(|errno| Refusal::new(Step::MapIds, "/proc/self/status", errno))?;
         let status = text_in(File::from(status)).unwrap_or_default();
@@ -161,7 +161,7 @@ impl Maps {
     pub(super) fn give(&self, proc: BorrowedFd<'_>, init: Pid) -> Result<(), Refusal> {
         let number = if self.numbers_are_own { Ok(init.as_raw() as u32) } else { number_in(proc, init) };
         let number = number.map_err(|errno| Refusal::new(Step::MapIds, "/proc", errno))?;
-        for (kind, map) in KINDS.iter().zip(&self.lines) {
+        for (kind, map) in ID_KINDS.iter().zip(&self.lines) {
             let path = format!("{number}/{}", kind.map);
             let file = openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
             let written = file.and_then(|file| write(&file, map.as_bytes()));

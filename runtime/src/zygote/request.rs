@@ -21,10 +21,10 @@ pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 3 + 102
 impl Request {
     /// The message that stands for this, but for its descriptors.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Joining { trees, unified, process_limit, moves, sweeper } = &self.joining;
+        let Joining { trees, unified, process_limit, generation, sweeper } = &self.joining;
         let flags = [unified.is_some(), *process_limit, sweeper.is_some()].map(u8::from);
         let mount_points = trees.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
-        let head = [&address::encode(self.spec)[..], &moves.to_ne_bytes(), &flags];
+        let head = [&address::encode(self.spec)[..], &generation.to_ne_bytes(), &flags];
         head.into_iter().chain(mount_points).collect::<Vec<_>>().concat()
     }
 
@@ -38,7 +38,8 @@ impl Request {
     /// `None` if the message or one of the descriptors got lost.
     pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
         let (address, rest) = message.split_at_checked(ADDRESS_SIZE)?;
-        let (moves, &[has_unified, process_limit, has_sweeper, ref mount_points @ ..]) = rest.split_first_chunk()?
+        let (generation, &[has_unified, process_limit, has_sweeper, ref mount_points @ ..]) =
+            rest.split_first_chunk()?
         else {
             return None;
         };
@@ -52,8 +53,8 @@ impl Request {
         let trees = mount_points.map(tree).collect::<Option<_>>()?;
         let unified = if has_unified == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
         let sweeper = if has_sweeper == 0 { None } else { Some(descriptors.next()?) };
-        let moves = u32::from_ne_bytes(*moves);
-        let joining = Joining { trees, unified, process_limit: process_limit != 0, moves, sweeper };
+        let generation = u32::from_ne_bytes(*generation);
+        let joining = Joining { trees, unified, process_limit: process_limit != 0, generation, sweeper };
         Some(Self { spec, channel, joining })
     }
 }
@@ -95,8 +96,13 @@ pub(crate) fn example(spec: &'static Spec) -> Vec<u8> {
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("null"));
     let channel = Channel { report: null(), stdout: null(), stderr: null() };
     let tree = Tree { mount_point: c"sys/fs/cgroup/pids".into(), tasks: null() };
-    let joining =
-        Joining { trees: vec![tree], unified: Some((null(), null())), process_limit: true, moves: 3, sweeper: None };
+    let joining = Joining {
+        trees: vec![tree],
+        unified: Some((null(), null())),
+        process_limit: true,
+        generation: 3,
+        sweeper: None,
+    };
     let request = Request { spec, channel, joining };
     [&[1, 6], &[0; ADDRESS_SIZE][..], &request.encode()[ADDRESS_SIZE..]].concat()
 }

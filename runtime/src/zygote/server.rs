@@ -17,14 +17,14 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
 use super::request::{REQUEST_SIZE, Request};
-use super::template::{self, Birth, Inherited, Kind, give_way};
+use super::template::{self, Inherited, TemplateArgs, TemplateKind, give_way};
 use crate::cgroup;
 use crate::frame::moments;
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, MountWatch, has_capability, has_fakeroot};
 use crate::rootfs::access::closed_above;
-use crate::rootfs::facts::Facts;
-use crate::rootfs::plan::{self, Answers, Known};
+use crate::rootfs::context::RunContext;
+use crate::rootfs::plan::{self, HostFiles, Responding};
 use crate::rootfs::sysctl;
 use crate::settings::{Variable, settings};
 use crate::spec::{Ids, Spec};
@@ -40,7 +40,7 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// verdicts with that.
 const SOON: i32 = 500;
 
-/// What the zygote does from its birth to its end. It never returns.
+/// What the zygote does from its args to its end. It never returns.
 pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! {
     let mut server = match Server::settle(&requests, owner, proof) {
         Ok(server) => server,
@@ -94,25 +94,25 @@ struct Server {
     templates: Vec<Template>,
     /// The templates that have not been waited for, those among them that are out of date too.
     children: Vec<Pid>,
-    host: Option<Host>,
-    /// How often the test binary had moved this process to another cgroup when the last request came.
-    moves: u32,
+    host: Option<HostState>,
+    /// Which generation of templates the last request needed.
+    generation: u32,
 }
 
 /// What is found out when the first sandbox is asked for.
-struct Host {
-    facts: Facts,
+struct HostState {
+    context: RunContext,
     /// `None` where there is no `/proc`.
     mounts: Option<MountWatch>,
     /// Of each package that was tested so far, the directories that root of a sandbox could not reach by itself.
     closed: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// Which file systems answer.
-    known: Known,
+    known: Responding,
 }
 
 /// A template, as the zygote sees it.
 struct Template {
-    kind: Kind,
+    kind: TemplateKind,
     /// When this is closed, it makes no more sandboxes, and ends when those that it has made have ended.
     requests: OwnedFd,
 }
@@ -157,7 +157,7 @@ impl Server {
         sys::close_all_but(proof, &mut [requests.as_raw_fd()], None).map_err(failed)?;
         let sigchld = sys::set_disposition(libc::SIGCHLD, Disposition::Default);
         let inherited = Inherited { sigchld, command };
-        Ok(Self { inherited, templates: Vec::new(), children: Vec::new(), host: None, moves: 0 })
+        Ok(Self { inherited, templates: Vec::new(), children: Vec::new(), host: None, generation: 0 })
     }
 
     /// Hands a request to the template of its kind. If there is none that is up to date, it makes one.
@@ -165,14 +165,15 @@ impl Server {
         while let Ok(Some(waited)) = sys::wait_any(libc::WNOHANG) {
             self.children.retain(|child| *child != waited.pid);
         }
-        let host = self.host.get_or_insert_with(Host::gather);
+        let host = self.host.get_or_insert_with(HostState::gather);
         // Templates are in the cgroup and have the mounts that this process had when it made them.
-        let has_moved = mem::replace(&mut self.moves, request.joining.moves) != request.joining.moves;
-        if host.mounts.as_ref().is_some_and(MountWatch::has_changed) || has_moved {
+        let is_outdated = mem::replace(&mut self.generation, request.joining.generation) != request.joining.generation;
+        if host.mounts.as_ref().is_some_and(MountWatch::has_changed) || is_outdated {
             self.templates.clear();
         }
-        let kind = Kind { closed: host.closed(request.spec, proof), ..Kind::of(request.spec, &host.facts) };
-        if kind.ids == Ids::Host && !host.facts.is_real_root {
+        let kind =
+            TemplateKind { closed: host.closed(request.spec, proof), ..TemplateKind::of(request.spec, &host.context) };
+        if kind.ids == Ids::Host && !host.context.is_real_root {
             return template::tell(request, &Refusal::new(Step::HostIds, "", Errno::EPERM));
         }
         loop {
@@ -198,12 +199,12 @@ impl Server {
     }
 
     /// Clones a template, and returns its number.
-    fn make_template(&mut self, kind: Kind, proof: &SingleThreaded) -> Result<usize, Refusal> {
+    fn make_template(&mut self, kind: TemplateKind, proof: &SingleThreaded) -> Result<usize, Refusal> {
         let failed = |errno| Refusal::new(Step::Template, "", errno);
         let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (ours, theirs) = sockets.map_err(failed)?;
         let mapper = matches!(kind.ids, Ids::Range(_)).then(|| pipe2(OFlag::O_CLOEXEC)).transpose().map_err(failed)?;
-        let owns_settings = self.host.as_ref().is_some_and(|host| host.facts.owns_kernel_files);
+        let owns_settings = self.host.as_ref().is_some_and(|host| host.context.owns_kernel_files);
         // Who has the rights of root makes it better than the template could.
         let settings = owns_settings.then(|| sysctl::tree(kind.net).ok()).flatten();
         let open = |path: &PathBuf| {
@@ -216,10 +217,10 @@ impl Server {
         match sys::clone_into(proof, user | libc::CLONE_NEWNS, None).map_err(failed)? {
             Cloned::Child(proof) => {
                 let Self { inherited, host, .. } = self;
-                let facts = host.take().map_or_else(Facts::gather, |host| host.facts);
+                let context = host.take().map_or_else(RunContext::gather, |host| host.context);
                 let mapper = mapper.map(|(told, _)| told);
-                let birth = Birth { kind: &kind, facts, inherited, zygote, mapper, settings, opened };
-                template::run(birth, &theirs, &proof)
+                let args = TemplateArgs { kind: &kind, context, inherited, zygote, mapper, settings, opened };
+                template::run(args, &theirs, &proof)
             }
             Cloned::Parent(template) => {
                 self.children.push(template);
@@ -244,26 +245,27 @@ impl Server {
     }
 }
 
-impl Host {
+impl HostState {
     fn gather() -> Self {
         Self {
-            facts: Facts::gather(),
+            context: RunContext::gather(),
             mounts: MountWatch::begin().ok(),
             closed: BTreeMap::new(),
-            known: Known::default(),
+            known: Responding::default(),
         }
     }
 
     /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
     fn closed(&mut self, spec: &Spec, proof: &SingleThreaded) -> Vec<PathBuf> {
-        let Self { facts, closed, known, .. } = self;
-        let Some(package) = facts.package(spec).filter(|_| facts.is_real_root && spec.mount && spec.ids == Ids::One)
+        let Self { context, closed, known, .. } = self;
+        let Some(package) =
+            context.package(spec).filter(|_| context.is_real_root && spec.mount && spec.ids == Ids::One)
         else {
             return Vec::new();
         };
         let find = || {
-            let answers = Answers { mounts: &proc::mounts(), known, target: facts.target.as_deref(), proof };
-            let tested = plan::tested(&answers, facts, spec).into_iter().map(|path| answers.canonical(&path));
+            let files = HostFiles { mounts: &proc::mounts(), known, target: context.target.as_deref(), proof };
+            let tested = plan::tested(&files, context, spec).into_iter().map(|path| files.canonical(&path));
             let mut found: Vec<PathBuf> = Vec::new();
             for path in tested.filter(|path| closed_above(path, spec.ids).is_some()) {
                 // The outer ones come first.

@@ -31,8 +31,8 @@ use super::request::{REQUEST_SIZE, Request};
 use crate::frame::moments;
 use crate::frame::{Frame, Moment, Refusal, Step};
 use crate::proc::{Mount, text_of};
-use crate::rootfs::facts::Facts;
-use crate::rootfs::plan::{self, Answers, Host, Known, Planned};
+use crate::rootfs::context::RunContext;
+use crate::rootfs::plan::{self, Host, HostFiles, Planned, Responding};
 use crate::rootfs::stage::{self, Props, Stage};
 use crate::rootfs::sysctl;
 use crate::sandbox;
@@ -41,7 +41,7 @@ use crate::sys::{self, Action, Cloned, SingleThreaded};
 
 /// What the templates of different sandboxes differ in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct TemplateKind {
     pub(super) ids: Ids,
     /// Whether its sandboxes have networks of their own.
     pub(super) net: bool,
@@ -53,10 +53,10 @@ pub(super) struct Kind {
     pub(super) closed: Vec<PathBuf>,
 }
 
-impl Kind {
-    pub(super) fn of(spec: &Spec, facts: &Facts) -> Self {
+impl TemplateKind {
+    pub(super) fn of(spec: &Spec, context: &RunContext) -> Self {
         let given = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
-        let given = given.map(|bind| facts.absolute(spec, bind.from)).collect();
+        let given = given.map(|bind| context.absolute(spec, bind.from)).collect();
         let Spec { ids, net, mount, .. } = *spec;
         Self { ids, net, mount, given, closed: Vec::new() }
     }
@@ -84,9 +84,9 @@ pub(super) fn next_request(requests: &OwnedFd, message: &mut [u8]) -> Option<(us
 }
 
 /// What a template is born with.
-pub(super) struct Birth<'i> {
-    pub(super) kind: &'i Kind,
-    pub(super) facts: Facts,
+pub(super) struct TemplateArgs<'i> {
+    pub(super) kind: &'i TemplateKind,
+    pub(super) context: RunContext,
     pub(super) inherited: &'i Inherited,
     pub(super) zygote: Pid,
     /// Tells when the ids are mapped, if another process does that.
@@ -97,9 +97,9 @@ pub(super) struct Birth<'i> {
     pub(super) opened: Vec<OwnedFd>,
 }
 
-/// What a template does from its birth to its end. It never returns.
-pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) -> ! {
-    let mut template = match Template::prepare(birth, requests, proof) {
+/// What a template does from its args to its end. It never returns.
+pub(super) fn run(args: TemplateArgs<'_>, requests: &OwnedFd, proof: &SingleThreaded) -> ! {
+    let mut template = match Template::prepare(args, requests, proof) {
         Ok(template) => template,
         Err(refusal) => give_up(requests, &refusal),
     };
@@ -157,7 +157,7 @@ fn leave_session_keyring() -> bool {
 }
 
 struct Template<'i> {
-    facts: Facts,
+    context: RunContext,
     inherited: &'i Inherited,
     /// How it gives its ids to inits, if there are more than one.
     maps: Option<Maps>,
@@ -173,12 +173,12 @@ struct Template<'i> {
     has_no_keyring: bool,
     plans: Vec<(&'static Spec, Planned)>,
     /// Which file systems answer.
-    known: Known,
+    known: Responding,
 }
 
 impl<'i> Template<'i> {
-    fn prepare(birth: Birth<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Refusal> {
-        let Birth { kind, facts, inherited, zygote, mapper, settings, opened } = birth;
+    fn prepare(args: TemplateArgs<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Refusal> {
+        let TemplateArgs { kind, context, inherited, zygote, mapper, settings, opened } = args;
         let failed = |errno| Refusal::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != zygote {
@@ -195,7 +195,7 @@ impl<'i> Template<'i> {
         let proc = open(c"/proc", flags, Mode::empty()).map_err(|errno| Refusal::new(Step::Zygote, "/proc", errno))?;
         match (kind.ids, mapper) {
             (Ids::One, _) => {
-                let [uids, gids] = [facts.uid.as_raw(), facts.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
+                let [uids, gids] = [context.uid.as_raw(), context.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
                 let proc = proc.as_fd();
                 sandbox::give_up_setgroups(proc)?;
                 sandbox::map_ids(proc, [&uids, &gids])?;
@@ -205,23 +205,23 @@ impl<'i> Template<'i> {
         }
         let maps = if matches!(kind.ids, Ids::Range(_)) { Some(Maps::of_template(proc.as_fd())?) } else { None };
         let settings = match settings {
-            None if facts.owns_kernel_files => Some(sysctl::tree(kind.net)?),
+            None if context.owns_kernel_files => Some(sysctl::tree(kind.net)?),
             settings => settings,
         };
         let mounts = stage::keep_host()?;
-        let known = Known::default();
-        let answers = Answers { mounts: &mounts, known: &known, target: facts.target.as_deref(), proof };
-        // Where nobody answers, the plan says so.
-        let given = facts.profiles.iter().chain(&kind.given).map(PathBuf::as_path);
-        let given = given.filter(|path| answers.follow(path)).collect();
+        let known = Responding::default();
+        let files = HostFiles { mounts: &mounts, known: &known, target: context.target.as_deref(), proof };
+        // Where nobody files, the plan says so.
+        let given = context.profiles.iter().chain(&kind.given).map(PathBuf::as_path);
+        let given = given.filter(|path| files.follow(path)).collect();
         let opened = kind.closed.iter().cloned().zip(opened).collect();
         let props = Props { given, opened, settings, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, props)?) } else { Stage::lay_over_proc(&props)? };
         let has_no_keyring = leave_session_keyring();
-        Ok(Self { facts, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), known })
+        Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), known })
     }
 
-    /// Clones init, which tells the test binary of its birth; or tells it why there was none.
+    /// Clones init, which tells the test binary of its args; or tells it why there was none.
     fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
         moments::tell(request.channel.report.as_fd());
         moments::record(Moment::Requested, c"");
@@ -259,7 +259,7 @@ impl<'i> Template<'i> {
                 Ok(())
             }
             Ok(Cloned::Child(proof)) => {
-                let birth = sandbox::Birth {
+                let args = sandbox::InitArgs {
                     spec,
                     plan: &self.plans[plan].1.plan,
                     proc: self.proc.as_fd(),
@@ -272,7 +272,7 @@ impl<'i> Template<'i> {
                     joining,
                     born_in_cgroup,
                 };
-                sandbox::init(&birth, proof)
+                sandbox::init(&args, proof)
             }
         }
     }
@@ -286,9 +286,9 @@ impl<'i> Template<'i> {
             }
             self.plans.swap_remove(known);
         }
-        let Self { facts, mounts, stage, known, .. } = &*self;
-        let answers = Answers { mounts, known, target: facts.target.as_deref(), proof };
-        let host = Host { facts, mounts, answers, stage: stage.as_ref() };
+        let Self { context, mounts, stage, known, .. } = &*self;
+        let files = HostFiles { mounts, known, target: context.target.as_deref(), proof };
+        let host = Host { context, mounts, files, stage: stage.as_ref() };
         let planned = self.on_host(|| plan::plan(&host, spec))?;
         self.plans.push((spec, planned?));
         Ok(self.plans.len() - 1)

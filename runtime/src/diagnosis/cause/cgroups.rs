@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::Cause;
-use crate::diagnosis::environment::{Place, Surroundings};
+use crate::diagnosis::environment::{Environment, Platform};
 use crate::text::{error, plain};
 
 const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or Delegate=yes in the unit \
@@ -48,18 +48,18 @@ impl Cause {
         )
     }
 
-    pub(crate) fn read_only_cgroups(around: &Surroundings) -> Self {
+    pub(crate) fn read_only_cgroups(around: &Environment) -> Self {
         Self::new(
             "the cgroups are mounted read-only, as in a container",
             "/proc/self/mountinfo has them as ro",
-            match around.place {
-                Place::Podman => "podman run --security-opt unmask=/sys/fs/cgroup",
-                Place::Kubernetes => {
+            match around.platform {
+                Platform::Podman => "podman run --security-opt unmask=/sys/fs/cgroup",
+                Platform::Kubernetes => {
                     "containerd 2.1 or later with `cgroup_writable = true` for the runtime, or in the container's securityContext: \
                      privileged: true"
                 }
-                Place::Docker => "docker run --security-opt writable-cgroups=true",
-                Place::Host | Place::Lxc | Place::Wsl => {
+                Platform::Docker => "docker run --security-opt writable-cgroups=true",
+                Platform::Host | Platform::Lxc | Platform::Wsl => {
                     "sudo mount -o remount,rw /sys/fs/cgroup, or, for a container, docker run --security-opt writable-cgroups=true"
                 }
             },
@@ -98,29 +98,31 @@ impl Cause {
         )
     }
 
-    pub(crate) fn device_is_forbidden(path: &str, around: &Surroundings) -> Self {
+    pub(crate) fn device_is_forbidden(path: &str, around: &Environment) -> Self {
         Self::new(
             "the devices that a container, or a unit of systemd's, may open are listed, and this one is not among them",
             "the device is there, and open(2) says EPERM",
-            match around.place {
-                Place::Docker => format!("docker run --device {path}"),
-                Place::Podman => format!("podman run --device {path}"),
-                Place::Host | Place::Kubernetes | Place::Lxc | Place::Wsl => {
+            match around.platform {
+                Platform::Docker => format!("docker run --device {path}"),
+                Platform::Podman => format!("podman run --device {path}"),
+                Platform::Host | Platform::Kubernetes | Platform::Lxc | Platform::Wsl => {
                     format!("allow it where the tests run (systemd: -p DeviceAllow={path})")
                 }
             },
         )
     }
 
-    pub(crate) fn device_is_missing(path: &str, errno: Errno, around: &Surroundings) -> Self {
+    pub(crate) fn device_is_missing(path: &str, errno: Errno, around: &Environment) -> Self {
         let module = path.rsplit('/').next().unwrap_or(path);
         Self::new(
             "there is no such device, or the kernel has nothing to serve it with",
             format!("open(2) says {}", error(errno)),
-            match around.place {
-                Place::Docker => format!("docker run --device {path}"),
-                Place::Podman => format!("podman run --device {path}"),
-                Place::Host | Place::Kubernetes | Place::Lxc | Place::Wsl => format!("sudo modprobe {module}"),
+            match around.platform {
+                Platform::Docker => format!("docker run --device {path}"),
+                Platform::Podman => format!("podman run --device {path}"),
+                Platform::Host | Platform::Kubernetes | Platform::Lxc | Platform::Wsl => {
+                    format!("sudo modprobe {module}")
+                }
             },
         )
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::Cause;
-use crate::diagnosis::environment::{Place, Surroundings};
+use crate::diagnosis::environment::{Environment, Platform};
 use crate::text::{error, plain};
 
 impl Cause {
@@ -158,17 +158,17 @@ impl Cause {
     }
 
     /// `file` has the limit of a cgroup.
-    pub(crate) fn memory_used_up(file: &Path, limit: u64, around: &Surroundings) -> Self {
+    pub(crate) fn memory_used_up(file: &Path, limit: u64, around: &Environment) -> Self {
         Self::new(
             "the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it",
             format!("{} is {limit}, and was reached", plain(file.display())),
-            match around.place {
-                Place::Docker => "docker run --memory 4g, or run fewer tests at once (`--test-threads`)",
-                Place::Podman => "podman run --memory 4g, or run fewer tests at once (`--test-threads`)",
-                Place::Kubernetes => {
+            match around.platform {
+                Platform::Docker => "docker run --memory 4g, or run fewer tests at once (`--test-threads`)",
+                Platform::Podman => "podman run --memory 4g, or run fewer tests at once (`--test-threads`)",
+                Platform::Kubernetes => {
                     "raise limits.memory of the container, or run fewer tests at once (`--test-threads`)"
                 }
-                Place::Host | Place::Lxc | Place::Wsl => {
+                Platform::Host | Platform::Lxc | Platform::Wsl => {
                     "raise it (systemd: systemctl set-property UNIT MemoryMax=4G), or run fewer tests at once (`--test-threads`)"
                 }
             },
@@ -185,15 +185,17 @@ impl Cause {
     }
 
     /// `file` is the cgroup's pids.max.
-    pub(crate) fn too_many_in_cgroup(file: &Path, limit: u64, count: u64, around: &Surroundings) -> Self {
+    pub(crate) fn too_many_in_cgroup(file: &Path, limit: u64, count: u64, around: &Environment) -> Self {
         Self::new(
             "the cgroup that the tests run in has as many processes and threads as it may have",
             format!("{} is {limit}, and pids.current was {count}", plain(file.display())),
-            match around.place {
-                Place::Docker => "docker run --pids-limit -1",
-                Place::Podman => "podman run --pids-limit -1",
-                Place::Kubernetes => "raise podPidsLimit of the kubelet, or run fewer tests at once (`--test-threads`)",
-                Place::Host | Place::Lxc | Place::Wsl => {
+            match around.platform {
+                Platform::Docker => "docker run --pids-limit -1",
+                Platform::Podman => "podman run --pids-limit -1",
+                Platform::Kubernetes => {
+                    "raise podPidsLimit of the kubelet, or run fewer tests at once (`--test-threads`)"
+                }
+                Platform::Host | Platform::Lxc | Platform::Wsl => {
                     "raise it (systemd: systemctl set-property UNIT TasksMax=infinity), run fewer tests at once (`--test-threads`), or write \
                      `pids = ..` on a test that starts many processes"
                 }

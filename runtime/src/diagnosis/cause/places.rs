@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 
-use crate::diagnosis::environment::{Barrier, Place, Surroundings};
+use crate::diagnosis::environment::{Barrier, Environment, Platform};
 use crate::sys::probe::Answer;
 use crate::text::plain;
 
 /// How many paths a cause lists.
 const LISTED: usize = 3;
 
-pub(super) fn name_of(place: Place) -> &'static str {
-    match place {
-        Place::Host => "no container that gives itself away",
-        Place::Docker => "in Docker",
-        Place::Podman => "in Podman",
-        Place::Kubernetes => "in Kubernetes",
-        Place::Lxc => "in LXC",
-        Place::Wsl => "in WSL",
+pub(super) fn name_of(platform: Platform) -> &'static str {
+    match platform {
+        Platform::Host => "no container that gives itself away",
+        Platform::Docker => "in Docker",
+        Platform::Podman => "in Podman",
+        Platform::Kubernetes => "in Kubernetes",
+        Platform::Lxc => "in LXC",
+        Platform::Wsl => "in WSL",
     }
 }
 
@@ -50,26 +50,28 @@ pub(super) fn listed_ids(map: &str) -> String {
 }
 
 /// Settings belong to the machine, and a container can't change them.
-pub(super) fn sysctl(around: &Surroundings, assignment: &str) -> String {
-    let place = match around.place {
-        Place::Host | Place::Wsl => "",
-        Place::Docker | Place::Podman | Place::Kubernetes | Place::Lxc => "on the machine that the container runs on: ",
+pub(super) fn sysctl(around: &Environment, assignment: &str) -> String {
+    let place = match around.platform {
+        Platform::Host | Platform::Wsl => "",
+        Platform::Docker | Platform::Podman | Platform::Kubernetes | Platform::Lxc => {
+            "on the machine that the container runs on: "
+        }
     };
     format!("{place}sudo sysctl -w {assignment}")
 }
 
 /// What to do about `barrier`, and about the others that stand behind it: a filter may be one that has not shown yet.
-pub(super) fn way_past(barrier: &Barrier, around: &Surroundings) -> String {
+pub(super) fn way_past(barrier: &Barrier, around: &Environment) -> String {
     let hidden = around.has_filter().then_some(&Barrier::Filter(None));
     let is_known = |filter: &&Barrier| around.barriers.iter().any(|other| is_same(filter, other));
     let others = around.barriers.iter().chain(hidden.filter(|filter| !is_known(filter)));
     let barriers = || [barrier].into_iter().chain(others.clone().filter(|other| !is_same(barrier, other)));
     let all = |part: fn(&Barrier) -> &'static str, between| barriers().map(part).collect::<Vec<_>>().join(between);
     let right = if around.may_not_map_root { " --cap-add SETFCAP" } else { "" };
-    match around.place {
-        Place::Docker => format!("docker run {}{right}", all(for_docker, " ")),
-        Place::Podman => format!("podman run {}{right}", all(for_podman, " ")),
-        Place::Kubernetes => {
+    match around.platform {
+        Platform::Docker => format!("docker run {}{right}", all(for_docker, " ")),
+        Platform::Podman => format!("podman run {}{right}", all(for_podman, " ")),
+        Platform::Kubernetes => {
             let of_pod = if barriers().any(|barrier| matches!(barrier, Barrier::Mask(_))) {
                 "in the pod's spec: hostUsers: false; "
             } else {
@@ -78,8 +80,10 @@ pub(super) fn way_past(barrier: &Barrier, around: &Surroundings) -> String {
             let right = if around.may_not_map_root { "; capabilities: {add: [SETFCAP]}" } else { "" };
             format!("{of_pod}in the container's securityContext: {}{right}", all(for_kubernetes, "; "))
         }
-        Place::Lxc => "lxc config set CONTAINER security.nesting=true (or incus config set), and restart it".to_owned(),
-        Place::Host | Place::Wsl => on_host(barrier),
+        Platform::Lxc => {
+            "lxc config set CONTAINER security.nesting=true (or incus config set), and restart it".to_owned()
+        }
+        Platform::Host | Platform::Wsl => on_host(barrier),
     }
 }
 

@@ -81,7 +81,8 @@ impl Sandbox {
             let _span = trace::span("make a cgroup");
             cgroup::make(spec, zygote.as_fd())?
         };
-        let joining = Joining { moves: joining.moves.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
+        let joining =
+            Joining { generation: joining.generation.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
         let (report, their_report) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // By what comes with it, a message of no bytes can be told from the other side's end.

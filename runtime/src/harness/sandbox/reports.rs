@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
 use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
-use crate::harness::answers::{self, discard};
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
+use crate::harness::replies::{self, discard};
 use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
 use crate::sys::{self, Message};
@@ -104,10 +104,10 @@ impl Sandbox {
     /// Answers a question of the test, which waits at the other end of a socket.
     fn answer(&mut self, question: Frame<'_>, socket: &OwnedFd) {
         match question {
-            Frame::Usage => answers::tell(socket, &self.cgroup.usage().encode()),
-            Frame::Init => answers::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
-            Frame::Changes => answers::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
-            Frame::Group(name) => answers::hand_group(socket, name, &mut self.cgroup),
+            Frame::Usage => replies::tell(socket, &self.cgroup.usage().encode()),
+            Frame::Init => replies::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
+            Frame::Changes => replies::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
+            Frame::Group(name) => replies::hand_group(socket, name, &mut self.cgroup),
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use super::basis::Basis;
 use super::host::Host;
 use super::paths::{LINKS_MAX, c_string, names_reversed};
-use super::wanted::{Kind, Wanted};
+use super::wanted::{Wanted, WantedKind};
 use crate::rootfs::build::{Access, KERNEL_FLAGS, Operation, Plan};
 use crate::spec::{Bind, Ids, Spec};
 
@@ -90,7 +90,7 @@ impl<'f> Builder<'f> {
             let known = self.links.get(&physical).cloned();
             let of_host = || {
                 let original = if self.base.is_some() { self.original(&physical)? } else { physical.clone() };
-                if self.present.contains(&physical) || !self.host.answers.at(&original) {
+                if self.present.contains(&physical) || !self.host.files.at(&original) {
                     return None;
                 }
                 fs::read_link(original).ok()
@@ -154,7 +154,7 @@ impl<'f> Builder<'f> {
     pub(super) fn original(&self, path: &Path) -> Option<PathBuf> {
         let original = self.base.as_ref()?.join(path.strip_prefix("/").unwrap_or(path));
         let is_covered = path.ancestors().any(|path| self.covered.contains(path));
-        let is_there = || self.host.answers.at(&original) && fs::symlink_metadata(&original).is_ok();
+        let is_there = || self.host.files.at(&original) && fs::symlink_metadata(&original).is_ok();
         (!is_covered && is_there()).then_some(original)
     }
 
@@ -164,9 +164,9 @@ impl<'f> Builder<'f> {
         for Wanted { name, kind, .. } in wanted {
             let path = self.physical(&name);
             match kind {
-                Kind::Shown => self.show(&path),
-                Kind::Profiles => self.profiles(&path),
-                Kind::Writable(mode) => self.writable(&path, mode),
+                WantedKind::Shown => self.show(&path),
+                WantedKind::Profiles => self.profiles(&path),
+                WantedKind::Writable(mode) => self.writable(&path, mode),
             }
         }
     }
@@ -174,7 +174,7 @@ impl<'f> Builder<'f> {
     /// Shows what the test asks for by name, and goes where it begins.
     pub(super) fn finish(mut self, spec: &Spec, is_copy: bool) -> Planned {
         self.binds(spec);
-        let working_directory = self.host.facts.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let working_directory = self.host.context.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         self.directory(&working_directory, 0o755);
         let working_directory = Some(c_string(working_directory.as_os_str()));
         let plan = Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory };
@@ -208,7 +208,7 @@ impl<'f> Builder<'f> {
     pub(super) fn system_directory(&mut self, path: &Path) {
         match fs::read_link(path) {
             Ok(target) => self.symlink(path, &target),
-            Err(_) if self.host.answers.is_directory(path) => self.show(path),
+            Err(_) if self.host.files.is_directory(path) => self.show(path),
             Err(_) => {}
         }
     }
@@ -260,9 +260,9 @@ impl<'f> Builder<'f> {
     pub(super) fn writable(&mut self, path: &Path, mode: u32) {
         if !self.is_shown(path) {
             self.directory(path, mode);
-        } else if self.host.answers.is_directory(path)
+        } else if self.host.files.is_directory(path)
             && !self.shown.contains(path)
-            && !self.host.facts.tools.iter().any(|tools| tools == path)
+            && !self.host.context.tools.iter().any(|tools| tools == path)
         {
             self.mount_tmpfs(path);
             self.covered.insert(path.to_path_buf());
@@ -278,7 +278,7 @@ impl<'f> Builder<'f> {
     /// Shows what the test asks for by name, over all else.
     pub(super) fn binds(&mut self, spec: &Spec) {
         for Bind { from, to, writable } in spec.binds {
-            let [from, to] = [from, to].map(|path| self.host.facts.absolute(spec, path));
+            let [from, to] = [from, to].map(|path| self.host.context.absolute(spec, path));
             // The host's tree is as it is.
             let to = if spec.mount { self.physical(&to) } else { to };
             if spec.mount {
@@ -298,7 +298,7 @@ impl<'f> Builder<'f> {
 
     /// How what lies at `from` on the host is shown at `to`, if only to be read, where the host's mounts are as they are.
     pub(super) fn read_only(&self, from: &Path, to: &Path) -> Access {
-        let from = self.host.answers.canonical(from);
+        let from = self.host.files.canonical(from);
         let inside = |mount: &Path| Some(self.inside(&to.join(mount.strip_prefix(&from).ok()?)));
         Access::ReadOnly { below: self.host.mounts_below(&from).filter_map(inside).collect() }
     }

@@ -11,16 +11,16 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use super::answers::{Answers, may_wait};
 use super::builder::{Builder, Planned};
 use super::host::Host;
+use super::host_files::{HostFiles, may_wait};
 use super::paths::c_string;
 use super::system::LINKS;
 use super::wanted::{Wanted, as_wanted, profiles, tested, writable};
 use crate::frame::{Refusal, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, LAYERS, Operation};
-use crate::rootfs::facts::Facts;
+use crate::rootfs::context::RunContext;
 use crate::spec::{Ids, Spec};
 
 /// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
@@ -74,13 +74,13 @@ const COPIED_MAX: u64 = 1 << 20;
 
 /// A copy of the tree below `base`, in which what is written goes to a tmpfs.
 pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<Planned, Refusal> {
-    let (facts, answers) = (host.facts, &host.answers);
-    if !answers.follow(base) {
+    let (context, files) = (host.context, &host.files);
+    if !files.follow(base) {
         return Err(Refusal::new(Step::Copy, base, Errno::ETIMEDOUT));
     }
     let mut builder = Builder::new(host, spec, COPY);
     if base == Path::new("/") {
-        builder.owned = above_what_is_used(answers, facts, spec);
+        builder.owned = above_what_is_used(files, context, spec);
     }
     builder.copy(base, Path::new("/"));
     builder.base = Some(base.to_path_buf());
@@ -99,10 +99,10 @@ pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<P
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
     // Another tree lacks what is tested. The host's has all.
-    let tested = if base == Path::new("/") { Vec::new() } else { tested(answers, facts, spec) };
-    let has_room = |wanted: &'_ Wanted| answers.follow(&wanted.name) && builder.has_room_for(&wanted.name);
-    let writable = writable(answers, facts, spec).into_iter().filter(has_room).collect::<Vec<_>>();
-    builder.wanted(as_wanted(answers, tested).into_iter().chain(profiles(answers, facts)).chain(writable).collect());
+    let tested = if base == Path::new("/") { Vec::new() } else { tested(files, context, spec) };
+    let has_room = |wanted: &'_ Wanted| files.follow(&wanted.name) && builder.has_room_for(&wanted.name);
+    let writable = writable(files, context, spec).into_iter().filter(has_room).collect::<Vec<_>>();
+    builder.wanted(as_wanted(files, tested).into_iter().chain(profiles(files, context)).chain(writable).collect());
     Ok(builder.finish(spec, true))
 }
 
@@ -177,9 +177,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether nobody is to look into what is mounted there. What the tests lie in, or begin in, is looked into if it answers.
+    /// Whether nobody is to look into what is mounted there. What the tests lie in, or begin in, is looked into if it files.
     fn is_avoided(&self, mounted: &Mount) -> bool {
-        may_wait(&mounted.kind) && !(self.owned.contains(&mounted.point) && self.host.answers.at(&mounted.point))
+        may_wait(&mounted.kind) && !(self.owned.contains(&mounted.point) && self.host.files.at(&mounted.point))
     }
 
     /// Has the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
@@ -292,10 +292,10 @@ impl Builder<'_> {
 
 /// All directories on the way to those that tests write to. A file can be written in a copy only if all that it lies in belong to
 /// somebody who has a number inside, up to the first that root inside owns.
-fn above_what_is_used(answers: &Answers<'_>, facts: &Facts, spec: &Spec) -> Vec<PathBuf> {
-    let writable = writable(answers, facts, spec).into_iter().map(|wanted| wanted.canonical);
-    let used = tested(answers, facts, spec).into_iter().chain(facts.cwd.clone());
-    let used = used.map(|path| answers.canonical(&path)).chain(writable);
+fn above_what_is_used(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) -> Vec<PathBuf> {
+    let writable = writable(files, context, spec).into_iter().map(|wanted| wanted.canonical);
+    let used = tested(files, context, spec).into_iter().chain(context.cwd.clone());
+    let used = used.map(|path| files.canonical(&path)).chain(writable);
     used.flat_map(|path| path.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect()
 }
 

@@ -4,19 +4,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::answers::Answers;
-use super::wanted::{Kind, Wanted, tested};
+use super::host_files::HostFiles;
+use super::wanted::{Wanted, WantedKind, tested};
 use crate::proc::Mount;
-use crate::rootfs::facts::Facts;
+use crate::rootfs::context::RunContext;
 use crate::rootfs::stage::Stage;
 use crate::spec::Spec;
 
 /// The host, as the template sees it, which is root of the user namespace that it is in.
 pub(crate) struct Host<'t> {
-    pub(crate) facts: &'t Facts,
+    pub(crate) context: &'t RunContext,
     /// All that is mounted.
     pub(crate) mounts: &'t [Mount],
-    pub(crate) answers: Answers<'t>,
+    pub(crate) files: HostFiles<'t>,
     /// What it has besides.
     pub(crate) stage: Option<&'t Stage>,
 }
@@ -30,24 +30,24 @@ impl Host<'_> {
 
     /// What is tested and closed to the template, to be shown all the same.
     pub(super) fn closed(&self) -> impl Iterator<Item = Wanted> {
-        let wanted = |path: &Path| Wanted { canonical: path.into(), kind: Kind::Shown, name: path.into() };
+        let wanted = |path: &Path| Wanted { canonical: path.into(), kind: WantedKind::Shown, name: path.into() };
         self.stage.into_iter().flat_map(Stage::closed).map(wanted)
     }
 
     /// What is tested and closed, and not in the stage either.
     pub(super) fn closed_to_all(&self, spec: &Spec) -> Option<PathBuf> {
-        let answers = &self.answers;
+        let files = &self.files;
         let is_opened = |path: &Path| self.stage.is_some_and(|stage| stage.closed().any(|open| path.starts_with(open)));
         let is_closed = |path: &PathBuf| {
             let error = fs::metadata(path).err().map(|error| error.kind());
-            error == Some(io::ErrorKind::PermissionDenied) && !is_opened(&answers.canonical(path))
+            error == Some(io::ErrorKind::PermissionDenied) && !is_opened(&files.canonical(path))
         };
-        tested(answers, self.facts, spec).into_iter().find(is_closed)
+        tested(files, self.context, spec).into_iter().find(is_closed)
     }
 
     /// Whether the host has a directory there.
     pub(super) fn has_directory(&self, path: &Path) -> bool {
-        self.answers.is_directory(path) || self.stage.is_some_and(|stage| stage.has_closed_directory(path))
+        self.files.is_directory(path) || self.stage.is_some_and(|stage| stage.has_closed_directory(path))
     }
 
     pub(super) fn is_mount_point(&self, path: &Path) -> bool {

@@ -6,11 +6,11 @@
 //! - private and writable ones, empty at first: `/tmp`, `/run`, `/var`, `$HOME` and all else in the tmpfs;
 //! - what the kernel makes: `/proc`, `/sys`, `/dev/pts`, `/dev/mqueue`.
 
-mod answers;
 mod basis;
 mod builder;
 mod copy;
 mod host;
+mod host_files;
 mod paths;
 mod system;
 mod wanted;
@@ -19,11 +19,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-pub(crate) use self::answers::{Answers, Known};
 use self::builder::Builder;
 pub(crate) use self::builder::Planned;
 use self::copy::copied_root;
 pub(crate) use self::host::Host;
+pub(crate) use self::host_files::{HostFiles, Responding};
 use self::system::{LINKS, SYSTEM};
 pub(crate) use self::wanted::tested;
 use self::wanted::{PRIVATE, profiles, shown, writable};
@@ -31,22 +31,22 @@ use crate::frame::{Refusal, Step};
 use crate::rootfs::build::{Access, Plan};
 use crate::spec::{Root, Spec};
 
-/// Plans the file system of the sandbox that `spec` asks for. Fails if root of the sandbox may not reach what is tested, or if nobody answers
+/// Plans the file system of the sandbox that `spec` asks for. Fails if root of the sandbox may not reach what is tested, or if nobody files
 /// where something lies that the test names.
 pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Refusal> {
     if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
         return Err(Refusal::new(Step::Bind, closed, Errno::EACCES));
     }
-    let package = host.facts.package(spec).filter(|_| spec.mount).map(Path::to_path_buf);
-    let mut named = spec.binds.iter().map(|bind| host.facts.absolute(spec, bind.from)).chain(package);
-    if let Some(silent) = named.find(|path| !host.answers.follow(path)) {
+    let package = host.context.package(spec).filter(|_| spec.mount).map(Path::to_path_buf);
+    let mut named = spec.binds.iter().map(|bind| host.context.absolute(spec, bind.from)).chain(package);
+    if let Some(silent) = named.find(|path| !host.files.follow(path)) {
         return Err(Refusal::new(Step::Bind, silent, Errno::ETIMEDOUT));
     }
     match spec.root {
         _ if !spec.mount => Ok(hosts_root(host, spec)),
         Root::Tmpfs => Ok(own_root(host, spec)),
         Root::Overlay => copied_root(host, spec, Path::new("/")),
-        Root::Directory(path) => copied_root(host, spec, &host.answers.canonical(&host.facts.absolute(spec, path))),
+        Root::Directory(path) => copied_root(host, spec, &host.files.canonical(&host.context.absolute(spec, path))),
     }
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Refusal> {
 fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
     let mut builder = Builder::new(host, spec, "/");
     match host.stage {
-        Some(stage) if host.facts.owns_kernel_files => {
+        Some(stage) if host.context.owns_kernel_files => {
             let [new, whole] = stage.procs();
             builder.mount(c"proc", &whole);
             builder.bind(&whole, &new);
@@ -79,7 +79,7 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
     if spec.net {
         builder.let_ping();
     }
-    if host.facts.owns_kernel_files && spec.net {
+    if host.context.owns_kernel_files && spec.net {
         builder.shield_sys();
         if let Some(path) = cgroups {
             let below = host.mounts_below(path).map(|mount| builder.inside(mount)).collect();
@@ -93,7 +93,7 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
 
 /// A tmpfs with what tests and host tools need.
 fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
-    let (facts, answers) = (host.facts, &host.answers);
+    let (context, files) = (host.context, &host.files);
     let mut builder = Builder::new(host, spec, "");
     for path in SYSTEM {
         builder.system_directory(Path::new(path));
@@ -105,7 +105,7 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     builder.etc(spec);
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
-    let shown = shown(answers, facts, spec).into_iter().chain(host.closed());
-    builder.wanted(shown.chain(profiles(answers, facts)).chain(writable(answers, facts, spec)).collect());
+    let shown = shown(files, context, spec).into_iter().chain(host.closed());
+    builder.wanted(shown.chain(profiles(files, context)).chain(writable(files, context, spec)).collect());
     builder.finish(spec, false)
 }

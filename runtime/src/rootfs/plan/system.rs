@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 
 use super::builder::{Builder, read_only};
 use crate::rootfs::build::{Access, Operation};
-use crate::rootfs::facts::as_field;
+use crate::rootfs::context::as_field;
 use crate::rootfs::stage::Stage;
 use crate::rootfs::sysctl::{MACHINE, OWN};
 use crate::spec::{DEFAULT_HOSTNAME, Ids, Spec};
@@ -73,7 +73,7 @@ impl Builder<'_> {
     /// Fills `/etc`.
     pub(super) fn etc(&mut self, spec: &Spec) {
         let hostname = spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
-        let home = self.host.facts.home(spec);
+        let home = self.host.context.home(spec);
         let home = as_field(&home).unwrap_or(OsStr::new("/root")).as_bytes();
         let passwd: [&[u8]; 3] =
             [b"root:x:0:0:root:", home, b":/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"];
@@ -87,7 +87,7 @@ impl Builder<'_> {
         let alias = if hostname == DEFAULT_HOSTNAME { String::new() } else { format!(" {hostname}") };
         let hosts = format!("127.0.0.1\tlocalhost{alias}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         // Without a network there is no name server; glibc would look for one on the loopback and be told so at once.
-        let resolv = if spec.net { Vec::new() } else { self.host.facts.resolv_conf.clone() };
+        let resolv = if spec.net { Vec::new() } else { self.host.context.resolv_conf.clone() };
         self.file("/etc/passwd", [passwd.concat(), user.unwrap_or_default()].concat());
         self.file("/etc/group", format!("root:x:0:\nnogroup:x:65534:\n{group}").into_bytes());
         self.file("/etc/hostname", format!("{hostname}\n").into_bytes());
@@ -143,14 +143,14 @@ impl Builder<'_> {
         self.mount(c"proc", whole_proc);
         self.bind_inside(whole_proc, proc, Access::AsIs);
         let Some(stage) = self.host.stage else { return };
-        if self.host.facts.owns_kernel_files {
+        if self.host.context.owns_kernel_files {
             self.shield_proc(stage, proc, whole_proc);
         }
         self.directory(whole_sys, 0o555);
         if net {
             self.mount(c"sysfs", whole_sys);
             self.bind_inside(whole_sys, sys, Access::AsIs);
-            if self.host.facts.owns_kernel_files {
+            if self.host.context.owns_kernel_files {
                 self.shield_sys();
             }
         } else {

@@ -1,17 +1,17 @@
 //! What belljar says of the environment: of variables and values that are wrong, and of what `BELLJAR_DOCTOR` does.
 
 use crate::diagnosis::did_not_run;
-use crate::settings::{Mistake, Unattended, Variable};
+use crate::settings::{BadSetting, Unattended, Variable};
 use crate::text::{error, plain};
 
 /// A test did not run, because the environment is wrong.
-pub(crate) fn wrong_environment(test: &str, mistakes: &[Mistake]) -> String {
-    did_not_run(test, &all(mistakes))
+pub(crate) fn wrong_environment(test: &str, bad: &[BadSetting]) -> String {
+    did_not_run(test, &all(bad))
 }
 
 /// The same, for a process that is asked for a diagnosis.
-pub(crate) fn doctor_refuses(mistakes: &[Mistake]) -> String {
-    format!("belljar: {}", all(mistakes))
+pub(crate) fn doctor_refuses(bad: &[BadSetting]) -> String {
+    format!("belljar: {}", all(bad))
 }
 
 /// `BELLJAR_DOCTOR` is set, and this argument asks for tests.
@@ -29,27 +29,27 @@ pub(crate) fn doctor_instead(is_told: bool) -> String {
     format!("belljar: no test was run: BELLJAR_DOCTOR is set{told}.")
 }
 
-fn all(mistakes: &[Mistake]) -> String {
-    match mistakes {
+fn all(bad: &[BadSetting]) -> String {
+    match bad {
         [one] => describe(one),
         more => {
-            let lines: String = more.iter().map(|mistake| format!("\n  {}", describe(mistake))).collect();
+            let lines: String = more.iter().map(|setting| format!("\n  {}", describe(setting))).collect();
             format!("several environment variables are wrong:{lines}")
         }
     }
 }
 
-fn describe(mistake: &Mistake) -> String {
-    match mistake {
-        Mistake::Unknown { name, near } => {
+fn describe(setting: &BadSetting) -> String {
+    match setting {
+        BadSetting::Unknown { name, near } => {
             let near = near.map_or(String::new(), |near| format!(" Did you mean {}?", near.name()));
             let name = plain(name.to_string_lossy());
             format!("belljar has no variable {name}.{near} It has {}.", Variable::ALL.map(Variable::name).join(", "))
         }
-        Mistake::Value { variable, value } => {
+        BadSetting::Value { variable, value } => {
             format!("{} is `{}`. Write {}.", variable.name(), plain(value.to_string_lossy()), expected(*variable))
         }
-        Mistake::Unattended(why) => {
+        BadSetting::Unattended(why) => {
             let (why, remedy) = match why {
                 Unattended::Ci => ("CI is set", "Remove it there. If this is no CI, unset CI."),
                 Unattended::NoTerminal => (
@@ -59,14 +59,14 @@ fn describe(mistake: &Mistake) -> String {
             };
             format!("BELLJAR_ON_FAIL is `shell`, and nobody can enter the sandboxes that it keeps: {why}. {remedy}")
         }
-        Mistake::File { variable, path, errno } => format!(
+        BadSetting::File { variable, path, errno } => format!(
             "{} names the file `{}`, which can't be used: {}. Name one that can be written to; a path that is not absolute begins at \
              the directory of the package.",
             variable.name(),
             plain(path.display()),
             error(*errno)
         ),
-        Mistake::NoTrace(path) => format!(
+        BadSetting::NoTrace(path) => format!(
             "{} names the file `{}`, which is there and is no trace. It was left as it is: name another.",
             Variable::Trace.name(),
             plain(path.display())

@@ -16,7 +16,7 @@ use crate::spec::{DEFAULT_HOME, Spec};
 use crate::sys::{getegid, geteuid};
 
 /// The host, as far as a rootfs depends on it.
-pub(crate) struct Facts {
+pub(crate) struct RunContext {
     /// Who runs the tests.
     pub(crate) uid: Uid,
     pub(crate) gid: Gid,
@@ -45,7 +45,7 @@ pub(crate) struct Facts {
 /// Variables that name directories which are to be writable, and the modes of those.
 const WRITABLE: [(&str, u32); 3] = [("HOME", 0o755), ("TMPDIR", 0o1777), ("XDG_RUNTIME_DIR", 0o700)];
 
-impl Facts {
+impl RunContext {
     pub(crate) fn gather() -> Self {
         let uid = geteuid();
         let home = directory("HOME").unwrap_or_else(|| DEFAULT_HOME.into());

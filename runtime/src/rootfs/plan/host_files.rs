@@ -29,18 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which of those that may wait answer, by their mount points.
 #[derive(Default)]
-pub(crate) struct Known(RefCell<BTreeMap<PathBuf, bool>>);
+pub(crate) struct Responding(RefCell<BTreeMap<PathBuf, bool>>);
 
-/// Tells who answers, of what is mounted for this process.
-pub(crate) struct Answers<'t> {
+/// Tells who files, of what is mounted for this process.
+pub(crate) struct HostFiles<'t> {
     pub(crate) mounts: &'t [Mount],
-    pub(crate) known: &'t Known,
+    pub(crate) known: &'t Responding,
     /// Where the test binary lies, which has been read.
     pub(crate) target: Option<&'t Path>,
     pub(crate) proof: &'t SingleThreaded,
 }
 
-impl Answers<'_> {
+impl HostFiles<'_> {
     /// Whether whoever follows `path` is told where it leads, or that it leads nowhere.
     pub(crate) fn follow(&self, path: &Path) -> bool {
         if !self.mounts.iter().any(|mount| is_served(&mount.kind)) {
@@ -67,7 +67,7 @@ impl Answers<'_> {
         true
     }
 
-    /// Whether the file system that has `path` answers. No links may be in that.
+    /// Whether the file system that has `path` files. No links may be in that.
     pub(crate) fn at(&self, path: &Path) -> bool {
         let Some(mount) = self.mount_of(path).filter(|mount| is_served(&mount.kind)) else { return true };
         if mount.kind == "autofs" {
@@ -77,10 +77,10 @@ impl Answers<'_> {
         known.unwrap_or_else(|| {
             let is_own = || self.target.and_then(|target| self.mount_of(target)).is_some_and(|own| own.id == mount.id);
             // Where nobody can be sent, all are taken to answer.
-            let answers =
+            let files =
                 mount.point == Path::new("/") || is_own() || self.ask(&mount.point, path) != Err(Errno::ETIMEDOUT);
-            self.known.0.borrow_mut().insert(mount.point.clone(), answers);
-            answers
+            self.known.0.borrow_mut().insert(mount.point.clone(), files);
+            files
         })
     }
 
@@ -91,7 +91,7 @@ impl Answers<'_> {
         around.max_by_key(|mount| mount.point.components().count())
     }
 
-    /// The same as [`Path::canonicalize`], or the path as it stands, if that leads to nothing or nobody answers.
+    /// The same as [`Path::canonicalize`], or the path as it stands, if that leads to nothing or nobody files.
     pub(crate) fn canonical(&self, path: &Path) -> PathBuf {
         let canonical = self.follow(path).then(|| path.canonicalize().ok()).flatten();
         canonical.unwrap_or_else(|| path.to_path_buf())
