@@ -359,9 +359,10 @@ fn check(call: &Call, errno: Errno, run: &Run, whole: &[&str]) -> Result<(), Str
         // Of `/run`, where it is put together is not told.
         _ if step.contains("make a symbolic link in the sandbox: /run") => Ok(()),
         // Where a root is put together, nobody looks.
-        (Some("root" | "layers" | "host" | "given" | "new" | "settings" | "new-proc" | "whole-proc" | "/.."), _) => {
-            Ok(())
-        }
+        (
+            Some("root" | "layers" | "host" | "set-aside" | "new" | "settings" | "new-proc" | "whole-proc" | "/.."),
+            _,
+        ) => Ok(()),
         (Some(path), source) if !path.starts_with('.') && !is_named(path) && !source.is_some_and(is_named) => {
             Err(format!("{path} is not named"))
         }

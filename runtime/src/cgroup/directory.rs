@@ -116,9 +116,9 @@ impl Directory {
 #[derive(Debug, Default)]
 pub(crate) struct Joining {
     /// For v1.
-    pub(crate) trees: Vec<Tree>,
+    pub(crate) v1: Vec<V1Hierarchy>,
     /// For v2: the directory, to be born in; and its `cgroup.procs`, where that can't be.
-    pub(crate) unified: Option<(OwnedFd, OwnedFd)>,
+    pub(crate) v2: Option<(OwnedFd, OwnedFd)>,
     /// Whether RLIMIT_NPROC stands in for the pids controller.
     pub(crate) process_limit: bool,
     /// Which generation of templates it needs. Those that the zygote made for another one are in another cgroup, or were planned from a
@@ -130,7 +130,7 @@ pub(crate) struct Joining {
 
 /// How a sandbox joins a hierarchy of version 1, and sees it.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct V1Hierarchy {
     /// Where it is mounted below the root: in [`CGROUPS`], by its controllers. Empty if it is not.
     pub(crate) mount_point: CString,
     /// The file `tasks`, to be written to.
@@ -140,7 +140,7 @@ pub(crate) struct Tree {
 /// Where hierarchies are mounted, below the root.
 pub(super) const CGROUPS: &str = "sys/fs/cgroup/";
 
-impl Tree {
+impl V1Hierarchy {
     /// Its controllers, as mount(2) takes them; see cgroups(7).
     pub(crate) fn controllers(&self) -> &CStr {
         let path = self.mount_point.as_bytes_with_nul();
@@ -150,14 +150,14 @@ impl Tree {
 
 impl Joining {
     /// What the sandbox sees of version 1.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = &Tree> {
-        self.trees.iter().filter(|tree| !tree.mount_point.is_empty())
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &V1Hierarchy> {
+        self.v1.iter().filter(|tree| !tree.mount_point.is_empty())
     }
 
     /// All descriptors: those of v1, of v2, and the sweeper's.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let unified = self.unified.iter().flat_map(|(directory, procs)| [directory, procs]);
-        let others = unified.chain(&self.sweeper).map(|fd| fd.as_fd());
-        self.trees.iter().map(|tree| tree.tasks.as_fd()).chain(others)
+        let v2 = self.v2.iter().flat_map(|(directory, procs)| [directory, procs]);
+        let others = v2.chain(&self.sweeper).map(|fd| fd.as_fd());
+        self.v1.iter().map(|tree| tree.tasks.as_fd()).chain(others)
     }
 }

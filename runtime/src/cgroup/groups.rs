@@ -152,8 +152,8 @@ impl Directory {
         self.write("cgroup.freeze", &wanted.to_string())?;
         loop {
             // Opened before it is read: the kernel tells of what changes after that.
-            let events = self.open(EVENTS, OFlag::O_RDONLY)?;
-            let text = text_in(&events).map_err(|error| Trouble::new(Path::new(EVENTS), &error))?;
+            let events = self.open(CGROUP_EVENTS, OFlag::O_RDONLY)?;
+            let text = text_in(&events).map_err(|error| Trouble::new(Path::new(CGROUP_EVENTS), &error))?;
             if text.lines().any(|line| line == format!("frozen {wanted}")) {
                 return Ok(());
             }
@@ -168,7 +168,7 @@ impl Directory {
 }
 
 /// The file that tells whether there are processes, and whether they are frozen.
-const EVENTS: &str = "cgroup.events";
+const CGROUP_EVENTS: &str = "cgroup.events";
 
 fn open_new(path: &Path) -> Result<OwnedFd, Trouble> {
     let made = fs::create_dir(path).and_then(|()| File::open(path));

@@ -19,7 +19,7 @@ use crate::sys::page_size;
 pub(crate) const DEFAULT_PIDS: u32 = 1024;
 
 /// The file that counts forks that were refused.
-pub(super) const EVENTS: &str = "pids.events";
+pub(super) const PIDS_EVENTS: &str = "pids.events";
 
 /// The time over which CPU time is rationed, in microseconds; the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
@@ -263,7 +263,7 @@ impl Cgroup {
         } else if let Some(directory) = self.directory_of(Controller::Pids) {
             // Refused by this limit, and by none of a cgroup above or below. Older kernels have one file for all.
             let local = directory.v2.then(|| directory.find("pids.events.local", "max")).flatten();
-            events.forks_refused = local.map_or_else(|| directory.count(EVENTS, "max"), Ok).unwrap_or_default();
+            events.forks_refused = local.map_or_else(|| directory.count(PIDS_EVENTS, "max"), Ok).unwrap_or_default();
         }
         if let (Some(directory), 1..) = (self.directory_of(Controller::Pids), events.forks_refused) {
             // Some kernels count here what was refused above.

@@ -19,7 +19,7 @@ mod sweeper;
 mod systemd;
 
 pub(crate) use controller::{Controller, Trouble};
-pub(crate) use directory::{Cgroup, Directory, Joining, Tree};
+pub(crate) use directory::{Cgroup, Directory, Joining, V1Hierarchy};
 #[cfg(any(test, fuzzing))]
 pub(crate) use find::fuzz;
 pub(crate) use find::{chosen, limits_on_processes};

@@ -14,10 +14,10 @@ use nix::fcntl::OFlag;
 use nix::sys::utsname::uname;
 
 use super::controller::{Controller, Trouble};
-use super::directory::{CGROUPS, Cgroup, Directory, Joining, Reusable, Tree};
+use super::directory::{CGROUPS, Cgroup, Directory, Joining, Reusable, V1Hierarchy};
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::leaf::{self, Parent};
-use super::limits::{DEFAULT_PIDS, EVENTS};
+use super::limits::{DEFAULT_PIDS, PIDS_EVENTS};
 use super::locked::{make_locked, random_name, remove_in_time, remove_tree, sweep};
 use super::sweeper::Sweeper;
 use super::systemd;
@@ -37,7 +37,7 @@ pub(super) struct Run {
     /// Directories of sandboxes that are over.
     over: Vec<PathBuf>,
     /// Whether a sandbox without written limits could have no cgroup. It is not tried again for each test.
-    in_vain: bool,
+    has_none: bool,
     /// Whether systemd was asked for a scope.
     asked_systemd: bool,
     /// How often the zygote was moved to another cgroup.
@@ -52,7 +52,7 @@ static RUN: Mutex<Run> = Mutex::new(Run {
     run_directories: Vec::new(),
     made: 0,
     over: Vec::new(),
-    in_vain: false,
+    has_none: false,
     asked_systemd: false,
     moves: 0,
     sweeper: None,
@@ -71,7 +71,7 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     let written = Controller::written(spec);
     let mut run = run();
     run.remove_those_that_are_over();
-    if written.is_empty() && run.in_vain {
+    if written.is_empty() && run.has_none {
         let (cgroup, joining) = without_pids(spec);
         return Ok((cgroup, run.with_news(joining)));
     }
@@ -84,7 +84,7 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
         Err(trouble) if trouble.errno().is_some_and(is_of_descriptors) => return Err(trouble),
         // Who names a cgroup means it.
         Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller, spec)) => {
-            run.in_vain |= written.is_empty();
+            run.has_none |= written.is_empty();
             without_pids(spec)
         }
         made => made?,
@@ -229,7 +229,7 @@ impl Run {
                 let reusable = ours.reusable(&name)?;
                 let tasks = reusable.directory.open_to_join();
                 cgroup.reusable = Some(reusable);
-                joining.trees.push(Tree { mount_point: CString::default(), tasks: tasks? });
+                joining.v1.push(V1Hierarchy { mount_point: CString::default(), tasks: tasks? });
                 continue;
             }
             let required: Vec<_> =
@@ -369,7 +369,7 @@ impl RunDirectory {
         }
         let directory = self.make(name, vec![Controller::Pids])?;
         // Init is one more.
-        let made = directory.limit_pids(DEFAULT_PIDS + 1).and_then(|()| directory.open(EVENTS, OFlag::O_RDONLY));
+        let made = directory.limit_pids(DEFAULT_PIDS + 1).and_then(|()| directory.open(PIDS_EVENTS, OFlag::O_RDONLY));
         match made {
             Ok(events) => Ok(Reusable { directory, events, owner, has_refused: Cell::new(false) }),
             Err(trouble) => {
@@ -429,11 +429,11 @@ impl Joining {
     fn add(&mut self, hierarchy: &Hierarchy, directory: &Directory) -> Result<(), Trouble> {
         let file = directory.open_to_join()?;
         if directory.v2 {
-            self.unified = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), file));
+            self.v2 = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), file));
         } else {
             let mount_point = CString::new(format!("{CGROUPS}{}", hierarchy.names));
             // The kernel has written no zero there.
-            self.trees.extend(mount_point.map(|mount_point| Tree { mount_point, tasks: file }));
+            self.v1.extend(mount_point.map(|mount_point| V1Hierarchy { mount_point, tasks: file }));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use nix::sys::resource::Resource;
 use nix::unistd::{Group, User};
 
 use super::cause::Cause;
-use super::environment::{Barrier, Environment, Platform, security_context};
+use super::host_state::{Barrier, HostState, Platform, security_context};
 use super::limits::{limit_on, reached_limit_on_processes, too_little_memory, too_many_processes};
 use crate::cgroup::{self, Trouble};
 use crate::frame::{Refusal, Step};
@@ -28,7 +28,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 
 /// The most likely cause of a refusal; unknown if the host shows none.
 pub(crate) fn explain(spec: &Spec, refusal: &Refusal) -> Cause {
-    let around = Environment::look();
+    let around = HostState::look();
     let Refusal { step, errno, .. } = refusal;
     let path = refusal.path();
     // What is shown is named by an absolute path, and its place in a root of the sandbox's own by a relative one.
@@ -75,12 +75,12 @@ fn explain_ids(wanted: Ids, refusal: &Refusal) -> Option<Cause> {
 
 /// A cause for which nothing was seen.
 pub(crate) fn unknown() -> Cause {
-    Cause::unknown(&Environment::look())
+    Cause::unknown(&HostState::look())
 }
 
 /// Why a device can't be opened, which a sandbox shows as it is.
 pub(crate) fn device(path: &str, errno: Errno) -> Cause {
-    let around = Environment::look();
+    let around = HostState::look();
     match (errno, fs::metadata(path)) {
         (Errno::EACCES, Ok(metadata)) => {
             let owner = User::from_uid(metadata.uid().into()).ok().flatten();
@@ -95,7 +95,7 @@ pub(crate) fn device(path: &str, errno: Errno) -> Cause {
     }
 }
 
-fn find(step: Step, errno: Errno, path: &Path, around: &Environment) -> Option<Cause> {
+fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cause> {
     let refused = errno == Errno::EPERM || errno == Errno::EACCES;
     if around.has_valgrind {
         return Some(Cause::valgrind());
@@ -273,7 +273,7 @@ fn hides(barrier: &Barrier, path: &Path) -> bool {
 
 /// The most likely cause of there being no cgroup for the limits that a test has written.
 pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
-    let around = Environment::look();
+    let around = HostState::look();
     if !around.has_proc {
         return Some(Cause::no_proc());
     }
@@ -318,7 +318,7 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
 }
 
 /// The lowest limit on the numbers of namespaces of these kinds, one of which was reached.
-fn too_many_namespaces(kinds: &[&str], around: &Environment) -> Cause {
+fn too_many_namespaces(kinds: &[&str], around: &HostState) -> Cause {
     let limit = |kind: &&str| (setting(&format!("user/max_{kind}_namespaces")), (*kind).to_owned());
     let lowest = kinds.iter().map(limit).min_by_key(|(limit, _)| limit.unwrap_or(u64::MAX));
     let (limit, kind) = lowest.unwrap_or_default();

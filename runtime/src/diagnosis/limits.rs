@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::cause::Cause;
-use super::environment::Environment;
+use super::host_state::HostState;
 use crate::cgroup::{self};
 use crate::proc::{self};
 use crate::rootfs::context::all_ids_are_real;
@@ -23,7 +23,7 @@ pub(super) fn limit_on(resource: Resource) -> Option<u64> {
 }
 
 /// The limit on processes and threads that is reached. If none is, others have ended meanwhile: then it is that of the user.
-pub(super) fn too_many_processes(around: &Environment) -> Option<Cause> {
+pub(super) fn too_many_processes(around: &HostState) -> Option<Cause> {
     let of_user = || {
         // To real root, the limit does not apply.
         let applies = around.uid != 0 || !all_ids_are_real();
@@ -34,7 +34,7 @@ pub(super) fn too_many_processes(around: &Environment) -> Option<Cause> {
 }
 
 /// The limit on processes and threads that is reached, if one is.
-pub(super) fn reached_limit_on_processes(around: &Environment) -> Option<Cause> {
+pub(super) fn reached_limit_on_processes(around: &HostState) -> Option<Cause> {
     let of_cgroup = cgroup::limits_on_processes().into_iter().find(|(_, limit, count)| *count + SPARE >= *limit);
     if let Some((file, limit, count)) = of_cgroup {
         return Some(Cause::too_many_in_cgroup(&file, limit, count, around));
@@ -68,7 +68,7 @@ pub(crate) fn death(end: Option<End>) -> Option<Cause> {
     let fitting = |signal| match signal {
         libc::SIGKILL => {
             let (file, limit) = cgroup::memory_used_up()?;
-            Some(Cause::memory_used_up(&file, limit, &Environment::look()))
+            Some(Cause::memory_used_up(&file, limit, &HostState::look()))
         }
         // So a program ends that gets no memory, or whose thread can't have any.
         libc::SIGABRT => too_little_memory(),

@@ -62,12 +62,12 @@ impl Page {
     }
 
     /// All of it, where the test asks for what is not there.
-    pub(crate) fn of_mistake(&self, test: &str) -> String {
+    pub(crate) fn of_bad_request(&self, test: &str) -> String {
         did_not_run(test, &format!("what it asks for can't be had.{}", self.list("  ")))
     }
 
     /// All of it, where too much is in use.
-    pub(crate) fn of_moment(&self, test: &str) -> String {
+    pub(crate) fn of_busy_host(&self, test: &str) -> String {
         did_not_run(test, &format!("its sandbox could not be set up at this moment.{}", self.list("  ")))
     }
 

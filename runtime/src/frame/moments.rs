@@ -9,7 +9,8 @@ use std::time::Duration;
 use nix::sys::socket::{MsgFlags, send};
 
 use super::frames::{Buffer, Frame};
-use super::step::Moment;
+use super::refusal::RefusalRef;
+use super::step::{Moment, Step};
 use crate::sys;
 
 /// Whether a trace is wanted. The zygote sets it for all that it will fork.
@@ -19,12 +20,12 @@ static WANTED: AtomicBool = AtomicBool::new(false);
 static REPORT: AtomicI32 = AtomicI32::new(-1);
 
 /// From now on moments are told.
-pub(crate) fn want() {
+pub(crate) fn enable() {
     WANTED.store(true, Ordering::Relaxed);
 }
 
 /// From now on this is where they are told.
-pub(crate) fn tell(report: BorrowedFd<'_>) {
+pub(crate) fn set_socket(report: BorrowedFd<'_>) {
     REPORT.store(report.as_raw_fd(), Ordering::Relaxed);
 }
 
@@ -44,5 +45,18 @@ pub(crate) fn record(moment: Moment, path: &CStr) {
             Frame::Mark { moment, at: sys::now().saturating_sub(AHEAD.load(Ordering::Relaxed)), path: path.to_bytes() };
         // What gets lost is missing in the trace.
         let _ = send(REPORT.load(Ordering::Relaxed), frame.encode(&mut buffer), MsgFlags::MSG_NOSIGNAL);
+    }
+}
+
+/// Names the step that an error belongs to, and tells of one that is done.
+pub(crate) trait OrRefuse<T> {
+    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, RefusalRef<'_>>;
+}
+
+impl<T> OrRefuse<T> for nix::Result<T> {
+    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, RefusalRef<'_>> {
+        let value = self.map_err(|errno| RefusalRef::of_call(step, path, errno))?;
+        record(Moment::Done(step), path);
+        Ok(value)
     }
 }

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::moments::record;
-use super::step::{Moment, Step};
+use super::step::Step;
 
 /// A step that failed: which one, on what, and why. The path may be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,18 +52,5 @@ impl<'p> RefusalRef<'p> {
 impl From<RefusalRef<'_>> for Refusal {
     fn from(Refusal { step, path, errno, said }: RefusalRef<'_>) -> Self {
         Self { step, path: path.to_vec(), errno, said: said.to_vec() }
-    }
-}
-
-/// Names the step that an error belongs to, and tells of one that is done.
-pub(crate) trait OrRefuse<T> {
-    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, RefusalRef<'_>>;
-}
-
-impl<T> OrRefuse<T> for nix::Result<T> {
-    fn or_refuse(self, step: Step, path: &CStr) -> Result<T, RefusalRef<'_>> {
-        let value = self.map_err(|errno| RefusalRef::of_call(step, path, errno))?;
-        record(Moment::Done(step), path);
-        Ok(value)
     }
 }

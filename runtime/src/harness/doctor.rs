@@ -120,7 +120,7 @@ fn try_out(Probe { test, device, .. }: &'static Probe) -> Result<(), Page> {
         }
         Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
         Ok(_) => Ok(()),
-        Err(Obstacle::Host(page) | Obstacle::Mistake(page) | Obstacle::Moment(page)) => Err(page),
+        Err(Obstacle::Host(page) | Obstacle::BadRequest(page) | Obstacle::Busy(page)) => Err(page),
     }
 }
 

@@ -36,9 +36,9 @@ pub(crate) enum Obstacle {
     /// This host can't make its sandbox.
     Host(Page),
     /// It asks for what does not exist, such as a path.
-    Mistake(Page),
+    BadRequest(Page),
     /// Too much is in use at the moment.
-    Moment(Page),
+    Busy(Page),
     /// Anything else, with what to print.
     Other(String),
 }
@@ -69,10 +69,10 @@ pub(crate) fn refused(spec: &Spec, refusal: &Refusal) -> Obstacle {
     let Refusal { step, errno, .. } = refusal;
     let page = Page::new(*step, &refusal.path(), *errno, explain(spec, refusal));
     match errno {
-        Errno::EAGAIN | Errno::ENOMEM => Obstacle::Moment(page),
-        errno if sys::is_of_descriptors(*errno) => Obstacle::Moment(page),
+        Errno::EAGAIN | Errno::ENOMEM => Obstacle::Busy(page),
+        errno if sys::is_of_descriptors(*errno) => Obstacle::Busy(page),
         Errno::ENOENT | Errno::ENOTDIR | Errno::ETIMEDOUT if matches!(step, Step::Bind | Step::Copy) => {
-            Obstacle::Mistake(page)
+            Obstacle::BadRequest(page)
         }
         _ => Obstacle::Host(page),
     }

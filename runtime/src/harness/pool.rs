@@ -15,10 +15,10 @@ use crate::zygote::Zygote;
 
 /// How many sandboxes of one kind there are at most. Setting up waits for the kernel at times, so that one a processor would not keep
 /// it busy, however many tests run.
-const MOST: usize = 4;
+const MAX_PER_SPEC: usize = 4;
 
 /// How many there are in all. Those longest unused give way.
-const ALL: usize = 6;
+const MAX_TOTAL: usize = 6;
 
 struct Pool {
     /// The oldest first.
@@ -77,7 +77,7 @@ pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
         return;
     }
     let mut pool = pool();
-    let wanted = (pool.begun / 2).min(MOST);
+    let wanted = (pool.begun / 2).min(MAX_PER_SPEC);
     if wanted == 0 {
         return;
     }
@@ -88,7 +88,7 @@ pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
         let Ok(sandbox) = Sandbox::request(zygote, spec, Some(Instant::now())) else { return };
         pool.ready.push((spec, sandbox));
     }
-    let excess = pool.ready.len().saturating_sub(ALL);
+    let excess = pool.ready.len().saturating_sub(MAX_TOTAL);
     let over: Vec<_> = pool.ready.drain(..excess).collect();
     // Others need not wait for what is told of them.
     drop(pool);

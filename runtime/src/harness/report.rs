@@ -119,7 +119,7 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
     }
 }
 
-/// Whether there is no room, which is no setting in what was asked for.
+/// Whether there is no room, which is no mistake in what was asked for.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(errno_of(error), Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
 }

@@ -115,8 +115,8 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     }
     let (over, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
-        Obstacle::Mistake(page) => Verdict::Failed(page.of_mistake(name)),
-        Obstacle::Moment(page) => Verdict::Failed(page.of_moment(name)),
+        Obstacle::BadRequest(page) => Verdict::Failed(page.of_bad_request(name)),
+        Obstacle::Busy(page) => Verdict::Failed(page.of_busy_host(name)),
         Obstacle::Other(text) => Verdict::Failed(text),
     })?;
     let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { over.sandbox.changes() };
@@ -158,7 +158,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
 /// A sandbox whose test is over, and that test's slot, which ends when the sandbox's descriptors are closed.
 pub(super) struct Over {
     sandbox: Sandbox,
-    _turn: Slot,
+    _slot: Slot,
 }
 
 /// Runs `test`, if it can be run.
@@ -189,7 +189,7 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
             let page = Page::of_limits(&trouble, cause);
             // Who names a cgroup means it.
             let is_of_host = cgroup::chosen().is_none();
-            if is_of_host { Obstacle::Host(page) } else { Obstacle::Mistake(page) }
+            if is_of_host { Obstacle::Host(page) } else { Obstacle::BadRequest(page) }
         }
     })?;
     let _span = trace::span("judge");
@@ -201,11 +201,11 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
 fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidence), NoSandbox> {
     let started = Instant::now();
     let mut slot = Slot::take(zygote);
-    let mut is_anew = false;
+    let mut has_retried = false;
     loop {
         let ran = run_in_one(test, zygote);
         let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
-        if zygote.is_own() && !mem::replace(&mut is_anew, true) && ran.as_ref().is_ok_and(is_outdated) {
+        if zygote.is_own() && !mem::replace(&mut has_retried, true) && ran.as_ref().is_ok_and(is_outdated) {
             plan_anew();
             pool::drop_all();
             continue;
@@ -229,7 +229,7 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidenc
             continue;
         }
         let (sandbox, evidence) = ran?;
-        return Ok((Over { sandbox, _turn: slot }, evidence));
+        return Ok((Over { sandbox, _slot: slot }, evidence));
     }
 }
 

@@ -3,7 +3,7 @@
 //! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](super::stage). It has three
 //! directories:
 //! - [`HOST`]: the host's tree, read-only. The kernel has locked that: no sandbox can undo it.
-//! - [`GIVEN`]: what tests are given to write, by `bind = ["..:rw"]`.
+//! - [`SET_ASIDE`]: what tests are given to write, by `bind = ["..:rw"]`.
 //! - [`NEW`]: empty. The new root is mounted there, and filled.
 //!
 //! While the new root is filled, the host's tree is the process's root directory, and the new root its working directory. So absolute
@@ -34,7 +34,7 @@ use crate::sys;
 pub(crate) const HOST: &CStr = c"host";
 
 /// Where in the stage those paths of the host are that tests may write to, each by its number.
-pub(crate) const GIVEN: &CStr = c"given";
+pub(crate) const SET_ASIDE: &CStr = c"set-aside";
 
 /// Where new roots are mounted in the stage.
 pub(crate) const NEW: &CStr = c"new";
@@ -66,7 +66,7 @@ pub(crate) enum Operation {
     /// Writes a setting of the kernel's, if the kernel has it.
     Setting { path: CString, value: Vec<u8> },
     /// Gives away what lies at `path`, or only its mode, which writing and giving away have changed.
-    Give { path: CString, owner: (Uid, Gid), mode: Mode },
+    Chown { path: CString, owner: (Uid, Gid), mode: Mode },
     /// Mounts an overlay at `to` that shows `lower`; where the kernel can't, and `or_show`, shows `lower` itself, read-only. `if_there` is the
     /// link `at` of its layer: if `lower` has gone since it was planned, both it and `to` go too.
     Copy { lower: CString, to: CString, options: CString, or_show: bool, if_there: Option<CString> },
@@ -167,9 +167,9 @@ fn mount_cgroups(joining: &Joining) -> Result<(), RefusalRef<'_>> {
     let mount = |kind, path, flags, options| mount(Some(kind), path, Some(kind), KERNEL_FLAGS | flags, options);
     let all = c"sys/fs/cgroup";
     let make_room = || mount(c"tmpfs", all, MsFlags::empty(), Some(c"mode=755")).or_refuse(Step::Mount, all);
-    let unified = |path| mount(c"cgroup2", path, MsFlags::empty(), NONE);
-    let has_trees = joining.shown().next().is_some();
-    if has_trees {
+    let v2 = |path| mount(c"cgroup2", path, MsFlags::empty(), NONE);
+    let has_v1 = joining.shown().next().is_some();
+    if has_v1 {
         make_room()?;
     }
     for tree in joining.shown() {
@@ -178,20 +178,20 @@ fn mount_cgroups(joining: &Joining) -> Result<(), RefusalRef<'_>> {
         // Root inside may be root outside, to whom the files belong by which the limits are set.
         mount(c"cgroup", path, MsFlags::MS_RDONLY, Some(tree.controllers())).or_refuse(Step::Mount, path)?;
     }
-    match joining.unified {
+    match joining.v2 {
         None => Ok(()),
-        Some(_) if !has_trees => match unified(all) {
+        Some(_) if !has_v1 => match v2(all) {
             // With the host's `/sys` they are mounted there already, and the kernel mounts nothing over itself.
-            Err(Errno::EBUSY) => make_room().and_then(|()| unified(all).or_refuse(Step::Mount, all)),
+            Err(Errno::EBUSY) => make_room().and_then(|()| v2(all).or_refuse(Step::Mount, all)),
             result => result.or_refuse(Step::Mount, all),
         },
         Some(_) => {
             let path = c"sys/fs/cgroup/unified";
             mkdir(path, Mode::from_bits_truncate(0o755)).or_refuse(Step::Directory, path)?;
-            unified(path).or_refuse(Step::Mount, path)
+            v2(path).or_refuse(Step::Mount, path)
         }
     }?;
-    if !has_trees {
+    if !has_v1 {
         return Ok(());
     }
     // What is written belongs in the root, which has a size.
@@ -216,7 +216,7 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
             Err(Errno::ENOENT) => Ok(()),
             result => result.or_refuse(Step::File, path),
         },
-        Operation::Give { path, owner: (uid, gid), mode } => {
+        Operation::Chown { path, owner: (uid, gid), mode } => {
             let given = chown(path.as_c_str(), Some(*uid), Some(*gid));
             let given = given.and_then(|()| fchmodat(AT_FDCWD, path.as_c_str(), *mode, FchmodatFlags::FollowSymlink));
             given.or_refuse(Step::File, path)

@@ -25,7 +25,7 @@ use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root}
 
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, MOUNTINFO, Mount, hides_nothing, mounts_in};
-use crate::rootfs::build::{GIVEN, HOST, KERNEL_FLAGS, NEW, may_be_unknown, remount_read_only_with};
+use crate::rootfs::build::{HOST, KERNEL_FLAGS, NEW, SET_ASIDE, may_be_unknown, remount_read_only_with};
 use crate::sys;
 
 const NONE: Option<&str> = None;
@@ -41,16 +41,16 @@ const WHOLE_PROC: &CStr = c"whole-proc";
 const SYSFS: &str = "sys";
 
 /// Where the stage has what is to be `/proc/sys`.
-const SETTINGS: &str = "settings";
+const PROC_SYS: &str = "settings";
 
 /// What a stage is to hold.
-pub(crate) struct Props<'k> {
-    /// The paths of the host that tests may write to. Those that can't be given are left out.
-    pub(crate) given: Vec<&'k Path>,
+pub(crate) struct StageParts<'k> {
+    /// The paths of the host that tests may write to. Those that can't be cloned are left out.
+    pub(crate) writable_binds: Vec<&'k Path>,
     /// Paths that are closed to the template, with what the host has mounted there.
-    pub(crate) opened: Vec<(PathBuf, OwnedFd)>,
+    pub(crate) unreachable_mounts: Vec<(PathBuf, OwnedFd)>,
     /// What is to be `/proc/sys`, if that is not the kernel's own directory.
-    pub(crate) settings: Option<OwnedFd>,
+    pub(crate) proc_sys: Option<OwnedFd>,
     /// Whether sandboxes have networks of their own. Otherwise they have the host's `/sys`.
     pub(crate) net: bool,
 }
@@ -61,44 +61,44 @@ pub(crate) struct Stage {
     root: OwnedFd,
     /// Where inits find it.
     place: &'static str,
-    /// The paths of the host that the stage has by themselves, each in [`GIVEN`] by its number: those that tests may write to, and those
+    /// The paths of the host that the stage has by themselves, each in [`SET_ASIDE`] by its number: those that tests may write to, and those
     /// that are closed.
-    given: Vec<PathBuf>,
-    /// The closed ones.
-    opened: Vec<(PathBuf, OwnedFd)>,
+    set_aside: Vec<PathBuf>,
+    /// Those that are closed, with what the host has mounted there.
+    unreachable: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Stage {
     /// Makes the stage of sandboxes that have roots of their own, out of what the host has mounted, and goes there.
-    pub(crate) fn enter(mounts: &[Mount], props: Props<'_>) -> Result<Self, Refusal> {
-        let set_aside = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
-        let set_aside: Vec<_> = props.given.iter().filter_map(set_aside).collect();
+    pub(crate) fn enter(mounts: &[Mount], parts: StageParts<'_>) -> Result<Self, Refusal> {
+        let clone = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
+        let writable: Vec<_> = parts.writable_binds.iter().filter_map(clone).collect();
         make_read_only(mounts)?;
         // At the root, `..` stays where it is, and then follows what is mounted there.
         let root = mount_stage(c"/", c"/..").map_err(|errno| Refusal::new(Step::Root, "/", errno))?;
         pivot_root(c".", HOST).map_err(|errno| Refusal::new(Step::Pivot, "/", errno))?;
-        let mut given = Vec::new();
-        for (path, mounts) in set_aside {
-            let attached = attach(&mounts, &given_as(given.len()));
+        let mut set_aside = Vec::new();
+        for (path, mounts) in writable {
+            let attached = attach(&mounts, &numbered(set_aside.len()));
             attached.map_err(|errno| Refusal::new(Step::Bind, &path, errno))?;
-            given.push(path);
+            set_aside.push(path);
         }
-        for (path, opened) in &props.opened {
-            let place = given_as(given.len());
-            let attached = attach(opened, &place).and_then(|()| shut(&place, mounts));
+        for (path, mounts_below) in &parts.unreachable_mounts {
+            let place = numbered(set_aside.len());
+            let attached = attach(mounts_below, &place).and_then(|()| make_private_and_read_only(&place, mounts));
             attached.map_err(|errno| Refusal::new(Step::Bind, path, errno))?;
-            given.push(path.clone());
+            set_aside.push(path.clone());
         }
-        if let (Some(sysfs), false) = (mounts.iter().rfind(|mount| mount.point == Path::new("/sys")), props.net) {
+        if let (Some(sysfs), false) = (mounts.iter().rfind(|mount| mount.point == Path::new("/sys")), parts.net) {
             show_sysfs(sysfs).map_err(|errno| Refusal::new(Step::Bind, "/sys", errno))?;
         }
-        hang_settings(props.settings.as_ref())?;
-        Ok(Self { root, place: "..", given, opened: props.opened })
+        attach_proc_sys(parts.proc_sys.as_ref())?;
+        Ok(Self { root, place: "..", set_aside, unreachable: parts.unreachable_mounts })
     }
 
     /// Makes the stage of sandboxes that have the host's tree, if they need one.
-    pub(crate) fn lay_over_proc(props: &Props<'_>) -> Result<Option<Self>, Refusal> {
-        if !props.net && props.settings.is_none() {
+    pub(crate) fn lay_over_proc(parts: &StageParts<'_>) -> Result<Option<Self>, Refusal> {
+        if !parts.net && parts.proc_sys.is_none() {
             return Ok(None);
         }
         let lay = || {
@@ -111,9 +111,9 @@ impl Stage {
         };
         let failed = |errno| Refusal::new(Step::Mount, "/proc", errno);
         let (root, working_directory) = lay().map_err(failed)?;
-        hang_settings(props.settings.as_ref())?;
+        attach_proc_sys(parts.proc_sys.as_ref())?;
         fchdir(&working_directory).map_err(failed)?;
-        Ok(Some(Self { root, place: "/proc", given: Vec::new(), opened: Vec::new() }))
+        Ok(Some(Self { root, place: "/proc", set_aside: Vec::new(), unreachable: Vec::new() }))
     }
 
     /// Where inits find what the stage has by this name.
@@ -122,8 +122,8 @@ impl Stage {
     }
 
     /// Where inits find what the host has at `path`, if the stage has it by itself.
-    pub(crate) fn given(&self, path: &Path) -> Option<PathBuf> {
-        self.given.iter().position(|given| given == path).map(|number| self.path(given_as(number)))
+    pub(crate) fn place_of(&self, path: &Path) -> Option<PathBuf> {
+        self.set_aside.iter().position(|known| known == path).map(|number| self.path(numbered(number)))
     }
 
     /// Where the host's `/proc` is while sandboxes are planned.
@@ -147,14 +147,14 @@ impl Stage {
     }
 
     /// The paths that are closed to the template.
-    pub(crate) fn closed(&self) -> impl Iterator<Item = &Path> {
-        self.opened.iter().map(|(path, _)| path.as_path())
+    pub(crate) fn unreachable(&self) -> impl Iterator<Item = &Path> {
+        self.unreachable.iter().map(|(path, _)| path.as_path())
     }
 
     /// Whether `path` is a directory below one of those.
     pub(crate) fn has_closed_directory(&self, path: &Path) -> bool {
         let found =
-            self.opened.iter().find_map(|(closed, directory)| Some((path.strip_prefix(closed).ok()?, directory)));
+            self.unreachable.iter().find_map(|(closed, directory)| Some((path.strip_prefix(closed).ok()?, directory)));
         found.is_some_and(|(below, directory)| match below.as_os_str().is_empty() {
             // It may be closed itself.
             true => sys::stat(directory, c"").is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR),
@@ -168,8 +168,8 @@ impl Stage {
     }
 
     /// Where inits find what is to be `/proc/sys`.
-    pub(crate) fn settings(&self) -> PathBuf {
-        self.path(SETTINGS)
+    pub(crate) fn proc_sys(&self) -> PathBuf {
+        self.path(PROC_SYS)
     }
 
     /// Runs `plan` with the host's tree as the root directory, so that paths lead where they lead on the host.
@@ -192,15 +192,15 @@ const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 fn mount_stage(point: &CStr, there: &CStr) -> nix::Result<OwnedFd> {
     mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     chdir(there)?;
-    for name in [HOST, GIVEN, NEW] {
+    for name in [HOST, SET_ASIDE, NEW] {
         mkdir(name, Mode::from_bits_truncate(0o755))?;
     }
     open(".", O_PATH, Mode::empty())
 }
 
-/// Where the stage has what it gives by this number.
-fn given_as(number: usize) -> PathBuf {
-    as_path(GIVEN).join(number.to_string())
+/// Where the stage has what was set aside as this one.
+fn numbered(number: usize) -> PathBuf {
+    as_path(SET_ASIDE).join(number.to_string())
 }
 
 /// Attaches mounts at a new place.
@@ -214,7 +214,7 @@ fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
 }
 
 /// Makes what comes from the host private and read-only. Its mount may be any of the host's.
-fn shut(place: &Path, mounts: &[Mount]) -> nix::Result<()> {
+fn make_private_and_read_only(place: &Path, mounts: &[Mount]) -> nix::Result<()> {
     mount(NONE, place, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     let path = c_string(place);
     match sys::set_read_only(&path, true) {
@@ -236,15 +236,15 @@ fn show_sysfs(sysfs: &Mount) -> nix::Result<()> {
 }
 
 /// Attaches what is to be `/proc/sys` in the stage, if there is something.
-fn hang_settings(settings: Option<&OwnedFd>) -> Result<(), Refusal> {
-    let Some(settings) = settings else { return Ok(()) };
-    let hung = attach(settings, Path::new(SETTINGS));
-    let hung = hung.and_then(|()| set_one_read_only(&c_string(Path::new(SETTINGS)), KERNEL_FLAGS));
-    hung.map_err(|errno| Refusal::new(Step::Mount, "/proc/sys", errno))
+fn attach_proc_sys(proc_sys: Option<&OwnedFd>) -> Result<(), Refusal> {
+    let Some(proc_sys) = proc_sys else { return Ok(()) };
+    let attached = attach(proc_sys, Path::new(PROC_SYS));
+    let attached = attached.and_then(|()| set_one_read_only(&c_string(Path::new(PROC_SYS)), KERNEL_FLAGS));
+    attached.map_err(|errno| Refusal::new(Step::Mount, "/proc/sys", errno))
 }
 
 /// Makes the mounts of the host private, and returns them.
-pub(crate) fn keep_host() -> Result<Vec<Mount>, Refusal> {
+pub(crate) fn make_mounts_private() -> Result<Vec<Mount>, Refusal> {
     let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
     private.map_err(|errno| Refusal::new(Step::Propagation, "/", errno))?;
     // From now on, nothing new is mounted here.
@@ -321,7 +321,7 @@ fn set_one_read_only(path: &CStr, flags: MsFlags) -> nix::Result<()> {
 
 /// The file systems of the kernel's own data, and where they belong. See mount_namespaces(7): the kernel lets nobody mount another proc or
 /// sysfs but where there is one that is whole, and as little locked as the new one.
-const KERNELS: [(&str, &str); 2] = [("proc", "/proc"), ("sysfs", "/sys")];
+const PROC_AND_SYSFS: [(&str, &str); 2] = [("proc", "/proc"), ("sysfs", "/sys")];
 
 /// Mounts, by what they are mounted on.
 struct Table<'m> {
@@ -343,7 +343,7 @@ impl<'m> Table<'m> {
                 table.root = Some(mount);
             }
         }
-        for (kind, point) in KERNELS {
+        for (kind, point) in PROC_AND_SYSFS {
             let is_own = |mount: &&&Mount| mount.point == Path::new(point) || !table.is_reached(mount);
             let all: Vec<_> = mounts.iter().filter(|mount| mount.kind == *kind).collect();
             let own: Vec<_> = all.iter().filter(is_own).copied().collect();

@@ -173,7 +173,7 @@ fn receive(report: &Report) -> nix::Result<Option<&'static Test>> {
 /// Runs the body, on its thread.
 fn run_body(test: &'static Test) -> thread::Result<u8> {
     // Without a signal stack, an overflow is reported less well, and as reliably.
-    let _ = sys::watch_stack();
+    let _ = sys::install_signal_stack();
     if cfg!(panic = "abort") {
         report_panics();
     }

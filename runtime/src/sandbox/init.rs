@@ -137,8 +137,8 @@ fn tell_of_birth(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
 /// its root.
 fn join_cgroup(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
     let InitArgs { spec, joining, born_in_cgroup, .. } = args;
-    let unified = joining.unified.iter().filter(|_| !born_in_cgroup).map(|(_, procs)| procs);
-    for file in joining.trees.iter().map(|tree| &tree.tasks).chain(unified) {
+    let v2 = joining.v2.iter().filter(|_| !born_in_cgroup).map(|(_, procs)| procs);
+    for file in joining.v1.iter().map(|tree| &tree.tasks).chain(v2) {
         // 0 stands for whoever writes it.
         match write(file, b"0") {
             Err(errno) if spec.has_limits() => return Err(RefusalRef::of_call(Step::JoinCgroup, c"", errno)),
@@ -172,7 +172,7 @@ fn put_descriptors_in_place(args: &InitArgs<'_>, proof: &SingleThreaded) -> Resu
         // The other one may be closed.
         give_up(report.0.as_fd(), RefusalRef::of_call(Step::Descriptors, c"", errno));
     }
-    moments::tell(report.0.as_fd());
+    moments::set_socket(report.0.as_fd());
     Ok(report)
 }
 

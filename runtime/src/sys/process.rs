@@ -229,7 +229,7 @@ pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
 }
 
 /// Has the process that `pidfd` refers to go on, if it is stopped.
-pub(crate) fn go_on(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
+pub(crate) fn resume(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
     signal(pidfd, libc::SIGCONT)
 }
 

@@ -120,7 +120,7 @@ extern "C" fn handle_fault(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_
 }
 
 /// Gives this thread a signal stack, and tells [`on_fault`] where its stack ends.
-pub(crate) fn watch_stack() -> nix::Result<()> {
+pub(crate) fn install_signal_stack() -> nix::Result<()> {
     let guard = stack_guard()?;
     GUARD[0].store(guard.start, Ordering::Release);
     GUARD[1].store(guard.end, Ordering::Release);

@@ -158,7 +158,7 @@ impl Maps {
     }
 
     /// Gives the ids to `init`.
-    pub(super) fn give(&self, proc: BorrowedFd<'_>, init: Pid) -> Result<(), Refusal> {
+    pub(super) fn write_for(&self, proc: BorrowedFd<'_>, init: Pid) -> Result<(), Refusal> {
         let number = if self.numbers_are_own { Ok(init.as_raw() as u32) } else { number_in(proc, init) };
         let number = number.map_err(|errno| Refusal::new(Step::MapIds, "/proc", errno))?;
         for (kind, map) in ID_KINDS.iter().zip(&self.lines) {

@@ -124,7 +124,7 @@ pub(crate) fn end() -> bool {
     let _ = ENDING.set(());
     let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
     // Somebody may have stopped it.
-    let _ = sys::go_on(zygote.pidfd.as_fd());
+    let _ = sys::resume(zygote.pidfd.as_fd());
     // One that waits for a template that somebody has stopped is killed, and with it all templates.
     if !has_ended_by(Instant::now() + PATIENCE, zygote) {
         let _ = sys::kill(zygote.as_fd());

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
-use crate::cgroup::{Joining, Tree};
+use crate::cgroup::{Joining, V1Hierarchy};
 use crate::frame::address::{self, ADDRESS_SIZE, decode_spec};
 use crate::sandbox::Channel;
 use crate::spec::Spec;
@@ -21,9 +21,9 @@ pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 3 + 102
 impl Request {
     /// The message that stands for this, but for its descriptors.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Joining { trees, unified, process_limit, generation, sweeper } = &self.joining;
-        let flags = [unified.is_some(), *process_limit, sweeper.is_some()].map(u8::from);
-        let mount_points = trees.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
+        let Joining { v1, v2, process_limit, generation, sweeper } = &self.joining;
+        let flags = [v2.is_some(), *process_limit, sweeper.is_some()].map(u8::from);
+        let mount_points = v1.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
         let head = [&address::encode(self.spec)[..], &generation.to_ne_bytes(), &flags];
         head.into_iter().chain(mount_points).collect::<Vec<_>>().concat()
     }
@@ -38,8 +38,7 @@ impl Request {
     /// `None` if the message or one of the descriptors got lost.
     pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
         let (address, rest) = message.split_at_checked(ADDRESS_SIZE)?;
-        let (generation, &[has_unified, process_limit, has_sweeper, ref mount_points @ ..]) =
-            rest.split_first_chunk()?
+        let (generation, &[has_v2, process_limit, has_sweeper, ref mount_points @ ..]) = rest.split_first_chunk()?
         else {
             return None;
         };
@@ -48,13 +47,16 @@ impl Request {
         let channel = Channel { report: descriptors.next()?, stdout: descriptors.next()?, stderr: descriptors.next()? };
         let mount_points = mount_points.split_inclusive(|byte| *byte == 0);
         let tree = |path| {
-            Some(Tree { mount_point: CString::from_vec_with_nul(Vec::from(path)).ok()?, tasks: descriptors.next()? })
+            Some(V1Hierarchy {
+                mount_point: CString::from_vec_with_nul(Vec::from(path)).ok()?,
+                tasks: descriptors.next()?,
+            })
         };
-        let trees = mount_points.map(tree).collect::<Option<_>>()?;
-        let unified = if has_unified == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
+        let v1 = mount_points.map(tree).collect::<Option<_>>()?;
+        let v2 = if has_v2 == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
         let sweeper = if has_sweeper == 0 { None } else { Some(descriptors.next()?) };
         let generation = u32::from_ne_bytes(*generation);
-        let joining = Joining { trees, unified, process_limit: process_limit != 0, generation, sweeper };
+        let joining = Joining { v1, v2, process_limit: process_limit != 0, generation, sweeper };
         Some(Self { spec, channel, joining })
     }
 }
@@ -95,14 +97,9 @@ pub(crate) fn fuzz(input: &[u8], spec: &'static Spec) {
 pub(crate) fn example(spec: &'static Spec) -> Vec<u8> {
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("null"));
     let channel = Channel { report: null(), stdout: null(), stderr: null() };
-    let tree = Tree { mount_point: c"sys/fs/cgroup/pids".into(), tasks: null() };
-    let joining = Joining {
-        trees: vec![tree],
-        unified: Some((null(), null())),
-        process_limit: true,
-        generation: 3,
-        sweeper: None,
-    };
+    let tree = V1Hierarchy { mount_point: c"sys/fs/cgroup/pids".into(), tasks: null() };
+    let joining =
+        Joining { v1: vec![tree], v2: Some((null(), null())), process_limit: true, generation: 3, sweeper: None };
     let request = Request { spec, channel, joining };
     [&[1, 6], &[0; ADDRESS_SIZE][..], &request.encode()[ADDRESS_SIZE..]].concat()
 }

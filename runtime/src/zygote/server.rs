@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
 use super::request::{REQUEST_SIZE, Request};
-use super::template::{self, Inherited, TemplateArgs, TemplateKind, give_way};
+use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
 use crate::frame::moments;
 use crate::frame::{Refusal, Step};
@@ -38,9 +38,9 @@ const CAP_SYS_RESOURCE: u32 = 24;
 
 /// From this score on, the memory that there is matters more than what a process has of it: the zygote goes before the test binary, and all
 /// verdicts with that.
-const SOON: i32 = 500;
+const OOM_SCORE_OF_ZYGOTE: i32 = 500;
 
-/// What the zygote does from its args to its end. It never returns.
+/// What the zygote does from its birth to its end. It never returns.
 pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! {
     let mut server = match Server::settle(&requests, owner, proof) {
         Ok(server) => server,
@@ -94,18 +94,18 @@ struct Server {
     templates: Vec<Template>,
     /// The templates that have not been waited for, those among them that are out of date too.
     children: Vec<Pid>,
-    host: Option<HostState>,
+    host: Option<KnownHost>,
     /// Which generation of templates the last request needed.
     generation: u32,
 }
 
 /// What is found out when the first sandbox is asked for.
-struct HostState {
+struct KnownHost {
     context: RunContext,
     /// `None` where there is no `/proc`.
     mounts: Option<MountWatch>,
     /// Of each package that was tested so far, the directories that root of a sandbox could not reach by itself.
-    closed: BTreeMap<PathBuf, Vec<PathBuf>>,
+    unreachable: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// Which file systems answer.
     known: Responding,
 }
@@ -134,7 +134,7 @@ impl Server {
         // Away from the keyboard: whether an interrupt ends the run is for the test binary to say.
         setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed)?;
         if settings().trace.is_some() {
-            moments::want();
+            moments::enable();
         }
         // A test may start a test binary itself, which would go by them.
         for variable in Variable::ALL.into_iter().filter(|variable| !variable.is_for_tests()) {
@@ -145,7 +145,7 @@ impl Server {
         }
         // Who has this right can't lower the score again for those without: the kernel keeps it as the least.
         let is_kept = has_capability(CAP_SYS_RESOURCE) == Some(true);
-        give_way(if is_kept { 0 } else { SOON });
+        raise_oom_score(if is_kept { 0 } else { OOM_SCORE_OF_ZYGOTE });
         let command = get_name().map_err(failed)?;
         set_name(c"belljar-zygote").map_err(failed)?;
         let null = File::options().read(true).write(true).open(NULL);
@@ -165,14 +165,16 @@ impl Server {
         while let Ok(Some(waited)) = sys::wait_any(libc::WNOHANG) {
             self.children.retain(|child| *child != waited.pid);
         }
-        let host = self.host.get_or_insert_with(HostState::gather);
+        let host = self.host.get_or_insert_with(KnownHost::gather);
         // Templates are in the cgroup and have the mounts that this process had when it made them.
         let is_outdated = mem::replace(&mut self.generation, request.joining.generation) != request.joining.generation;
         if host.mounts.as_ref().is_some_and(MountWatch::has_changed) || is_outdated {
             self.templates.clear();
         }
-        let kind =
-            TemplateKind { closed: host.closed(request.spec, proof), ..TemplateKind::of(request.spec, &host.context) };
+        let kind = TemplateKind {
+            unreachable: host.unreachable(request.spec, proof),
+            ..TemplateKind::of(request.spec, &host.context)
+        };
         if kind.ids == Ids::Host && !host.context.is_real_root {
             return template::tell(request, &Refusal::new(Step::HostIds, "", Errno::EPERM));
         }
@@ -206,12 +208,12 @@ impl Server {
         let mapper = matches!(kind.ids, Ids::Range(_)).then(|| pipe2(OFlag::O_CLOEXEC)).transpose().map_err(failed)?;
         let owns_settings = self.host.as_ref().is_some_and(|host| host.context.owns_kernel_files);
         // Who has the rights of root makes it better than the template could.
-        let settings = owns_settings.then(|| sysctl::tree(kind.net).ok()).flatten();
+        let proc_sys = owns_settings.then(|| sysctl::tree(kind.net).ok()).flatten();
         let open = |path: &PathBuf| {
             let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
             sys::clone_mounts(&path)
         };
-        let opened = kind.closed.iter().map(open).collect::<Result<_, _>>().map_err(failed)?;
+        let unreachable_mounts = kind.unreachable.iter().map(open).collect::<Result<_, _>>().map_err(failed)?;
         let user = if kind.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let zygote = getpid();
         match sys::clone_into(proof, user | libc::CLONE_NEWNS, None).map_err(failed)? {
@@ -219,7 +221,8 @@ impl Server {
                 let Self { inherited, host, .. } = self;
                 let context = host.take().map_or_else(RunContext::gather, |host| host.context);
                 let mapper = mapper.map(|(told, _)| told);
-                let args = TemplateArgs { kind: &kind, context, inherited, zygote, mapper, settings, opened };
+                let args =
+                    TemplateArgs { kind: &kind, context, inherited, zygote, mapper, proc_sys, unreachable_mounts };
                 template::run(args, &theirs, &proof)
             }
             Cloned::Parent(template) => {
@@ -245,19 +248,19 @@ impl Server {
     }
 }
 
-impl HostState {
+impl KnownHost {
     fn gather() -> Self {
         Self {
             context: RunContext::gather(),
             mounts: MountWatch::begin().ok(),
-            closed: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
             known: Responding::default(),
         }
     }
 
     /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
-    fn closed(&mut self, spec: &Spec, proof: &SingleThreaded) -> Vec<PathBuf> {
-        let Self { context, closed, known, .. } = self;
+    fn unreachable(&mut self, spec: &Spec, proof: &SingleThreaded) -> Vec<PathBuf> {
+        let Self { context, unreachable, known, .. } = self;
         let Some(package) =
             context.package(spec).filter(|_| context.is_real_root && spec.mount && spec.ids == Ids::One)
         else {
@@ -275,6 +278,6 @@ impl HostState {
             }
             found
         };
-        closed.entry(package.to_path_buf()).or_insert_with(find).clone()
+        unreachable.entry(package.to_path_buf()).or_insert_with(find).clone()
     }
 }

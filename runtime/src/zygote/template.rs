@@ -33,7 +33,7 @@ use crate::frame::{Frame, Moment, Refusal, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, Host, HostFiles, Planned, Responding};
-use crate::rootfs::stage::{self, Props, Stage};
+use crate::rootfs::stage::{self, Stage, StageParts};
 use crate::rootfs::sysctl;
 use crate::sandbox;
 use crate::spec::{Ids, Spec};
@@ -48,17 +48,17 @@ pub(super) struct TemplateKind {
     /// Whether its sandboxes have roots of their own. Otherwise they have the host's tree as it is.
     pub(super) mount: bool,
     /// The paths of the host that they may write to.
-    pub(super) given: Vec<PathBuf>,
+    pub(super) writable_binds: Vec<PathBuf>,
     /// The paths of what is tested that its sandboxes could not reach by themselves.
-    pub(super) closed: Vec<PathBuf>,
+    pub(super) unreachable: Vec<PathBuf>,
 }
 
 impl TemplateKind {
     pub(super) fn of(spec: &Spec, context: &RunContext) -> Self {
-        let given = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
-        let given = given.map(|bind| context.absolute(spec, bind.from)).collect();
+        let writable_binds = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
+        let writable_binds = writable_binds.map(|bind| context.absolute(spec, bind.from)).collect();
         let Spec { ids, net, mount, .. } = *spec;
-        Self { ids, net, mount, given, closed: Vec::new() }
+        Self { ids, net, mount, writable_binds, unreachable: Vec::new() }
     }
 }
 
@@ -92,12 +92,12 @@ pub(super) struct TemplateArgs<'i> {
     /// Tells when the ids are mapped, if another process does that.
     pub(super) mapper: Option<OwnedFd>,
     /// What is to be `/proc/sys`, if the zygote could make that.
-    pub(super) settings: Option<OwnedFd>,
+    pub(super) proc_sys: Option<OwnedFd>,
     /// What the host has mounted at the paths that are closed, in their order.
-    pub(super) opened: Vec<OwnedFd>,
+    pub(super) unreachable_mounts: Vec<OwnedFd>,
 }
 
-/// What a template does from its args to its end. It never returns.
+/// What a template does from its birth to its end. It never returns.
 pub(super) fn run(args: TemplateArgs<'_>, requests: &OwnedFd, proof: &SingleThreaded) -> ! {
     let mut template = match Template::prepare(args, requests, proof) {
         Ok(template) => template,
@@ -130,10 +130,10 @@ fn give_up(requests: &OwnedFd, refusal: &Refusal) -> ! {
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// The score by which the kernel kills tests first when memory is used up: before the zygote and the test binary, which has all verdicts.
-const FIRST: i32 = 1000;
+const OOM_SCORE_OF_TEMPLATE: i32 = 1000;
 
 /// Has the kernel kill this process as soon as by this score, when memory is used up.
-pub(super) fn give_way(score: i32) {
+pub(super) fn raise_oom_score(score: i32) {
     let own = text_of(OOM_SCORE).ok().and_then(|own| own.trim().parse().ok());
     if own.is_some_and(|own: i32| own < score) {
         let _ = fs::write(OOM_SCORE, score.to_string());
@@ -178,7 +178,7 @@ struct Template<'i> {
 
 impl<'i> Template<'i> {
     fn prepare(args: TemplateArgs<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Refusal> {
-        let TemplateArgs { kind, context, inherited, zygote, mapper, settings, opened } = args;
+        let TemplateArgs { kind, context, inherited, zygote, mapper, proc_sys, unreachable_mounts } = args;
         let failed = |errno| Refusal::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != zygote {
@@ -186,9 +186,14 @@ impl<'i> Template<'i> {
             sys::exit_now(1);
         }
         set_name(c"belljar-tmpl").map_err(failed)?;
-        give_way(FIRST);
-        let mut kept: Vec<_> =
-            [requests].into_iter().chain(&mapper).chain(&settings).chain(&opened).map(AsRawFd::as_raw_fd).collect();
+        raise_oom_score(OOM_SCORE_OF_TEMPLATE);
+        let mut kept: Vec<_> = [requests]
+            .into_iter()
+            .chain(&mapper)
+            .chain(&proc_sys)
+            .chain(&unreachable_mounts)
+            .map(AsRawFd::as_raw_fd)
+            .collect();
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
         let pidfd = sys::pidfd_of(getpid()).map_err(failed)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -204,26 +209,26 @@ impl<'i> Template<'i> {
             (Ids::Range(_), None) | (Ids::Host, _) => {}
         }
         let maps = if matches!(kind.ids, Ids::Range(_)) { Some(Maps::of_template(proc.as_fd())?) } else { None };
-        let settings = match settings {
+        let proc_sys = match proc_sys {
             None if context.owns_kernel_files => Some(sysctl::tree(kind.net)?),
-            settings => settings,
+            proc_sys => proc_sys,
         };
-        let mounts = stage::keep_host()?;
+        let mounts = stage::make_mounts_private()?;
         let known = Responding::default();
         let files = HostFiles { mounts: &mounts, known: &known, target: context.target.as_deref(), proof };
-        // Where nobody files, the plan says so.
-        let given = context.profiles.iter().chain(&kind.given).map(PathBuf::as_path);
-        let given = given.filter(|path| files.follow(path)).collect();
-        let opened = kind.closed.iter().cloned().zip(opened).collect();
-        let props = Props { given, opened, settings, net: kind.net };
-        let stage = if kind.mount { Some(Stage::enter(&mounts, props)?) } else { Stage::lay_over_proc(&props)? };
+        // If a file system does not respond, the plan says so.
+        let writable_binds = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
+        let writable_binds = writable_binds.filter(|path| files.follow(path)).collect();
+        let unreachable_mounts = kind.unreachable.iter().cloned().zip(unreachable_mounts).collect();
+        let parts = StageParts { writable_binds, unreachable_mounts, proc_sys, net: kind.net };
+        let stage = if kind.mount { Some(Stage::enter(&mounts, parts)?) } else { Stage::lay_over_proc(&parts)? };
         let has_no_keyring = leave_session_keyring();
         Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), known })
     }
 
-    /// Clones init, which tells the test binary of its args; or tells it why there was none.
+    /// Clones init, which tells the test binary of its birth; or tells it why there was none.
     fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
-        moments::tell(request.channel.report.as_fd());
+        moments::set_socket(request.channel.report.as_fd());
         moments::record(Moment::Requested, c"");
         if let Err(refusal) = self.try_to_clone_init(&request, proof) {
             tell(&request, &refusal);
@@ -239,18 +244,18 @@ impl<'i> Template<'i> {
         let user = if spec.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let clone = |cgroup| sys::clone_into(proof, user | libc::CLONE_NEWPID, cgroup);
         // Where it can't be born in its cgroup, it joins by itself.
-        let mut unified = joining.unified.as_ref().map(|(directory, _)| directory.as_fd());
-        let mut cloned = clone(unified);
-        if cloned.is_err() && unified.take().is_some() {
+        let mut v2 = joining.v2.as_ref().map(|(directory, _)| directory.as_fd());
+        let mut cloned = clone(v2);
+        if cloned.is_err() && v2.take().is_some() {
             cloned = clone(None);
         }
-        let born_in_cgroup = unified.is_some();
+        let born_in_cgroup = v2.is_some();
         match cloned {
             Err(errno) => Err(Refusal::new(Step::Clone, "", errno)),
             Ok(Cloned::Parent(init)) => {
                 let Some((maps, mapped)) = self.maps.as_ref().zip(mapped) else { return Ok(()) };
                 let set = |()| mapped.write(1).map_err(|errno| Refusal::new(Step::MapIds, "", errno));
-                if let Err(refusal) = maps.give(self.proc.as_fd(), init).and_then(set) {
+                if let Err(refusal) = maps.write_for(self.proc.as_fd(), init).and_then(set) {
                     // Before init's death, which says less.
                     tell(request, &refusal);
                     // Init waits, and has not been waited for.

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::Cause;
-use crate::diagnosis::environment::{Environment, Platform};
+use crate::diagnosis::host_state::{HostState, Platform};
 use crate::text::{error, plain};
 
 const DELEGATE: &str = "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or Delegate=yes in the unit \
@@ -48,7 +48,7 @@ impl Cause {
         )
     }
 
-    pub(crate) fn read_only_cgroups(around: &Environment) -> Self {
+    pub(crate) fn read_only_cgroups(around: &HostState) -> Self {
         Self::new(
             "the cgroups are mounted read-only, as in a container",
             "/proc/self/mountinfo has them as ro",
@@ -98,7 +98,7 @@ impl Cause {
         )
     }
 
-    pub(crate) fn device_is_forbidden(path: &str, around: &Environment) -> Self {
+    pub(crate) fn device_is_forbidden(path: &str, around: &HostState) -> Self {
         Self::new(
             "the devices that a container, or a unit of systemd's, may open are listed, and this one is not among them",
             "the device is there, and open(2) says EPERM",
@@ -112,7 +112,7 @@ impl Cause {
         )
     }
 
-    pub(crate) fn device_is_missing(path: &str, errno: Errno, around: &Environment) -> Self {
+    pub(crate) fn device_is_missing(path: &str, errno: Errno, around: &HostState) -> Self {
         let module = path.rsplit('/').next().unwrap_or(path);
         Self::new(
             "there is no such device, or the kernel has nothing to serve it with",

@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::Cause;
-use crate::diagnosis::environment::{Environment, Platform};
+use crate::diagnosis::host_state::{HostState, Platform};
 use crate::text::{error, plain};
 
 impl Cause {
@@ -158,7 +158,7 @@ impl Cause {
     }
 
     /// `file` has the limit of a cgroup.
-    pub(crate) fn memory_used_up(file: &Path, limit: u64, around: &Environment) -> Self {
+    pub(crate) fn memory_used_up(file: &Path, limit: u64, around: &HostState) -> Self {
         Self::new(
             "the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it",
             format!("{} is {limit}, and was reached", plain(file.display())),
@@ -185,7 +185,7 @@ impl Cause {
     }
 
     /// `file` is the cgroup's pids.max.
-    pub(crate) fn too_many_in_cgroup(file: &Path, limit: u64, count: u64, around: &Environment) -> Self {
+    pub(crate) fn too_many_in_cgroup(file: &Path, limit: u64, count: u64, around: &HostState) -> Self {
         Self::new(
             "the cgroup that the tests run in has as many processes and threads as it may have",
             format!("{} is {limit}, and pids.current was {count}", plain(file.display())),

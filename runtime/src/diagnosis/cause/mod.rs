@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 
 use self::places::*;
-use super::environment::{Barrier, Environment, Platform};
+use super::host_state::{Barrier, HostState, Platform};
 use crate::text::plain;
 
 /// Where subordinate ids begin, by custom; see login.defs(5).
@@ -38,8 +38,8 @@ impl Cause {
         Self { why: why.into(), seen: seen.into(), remedy: remedy.into() }
     }
 
-    pub(crate) fn unknown(around: &Environment) -> Self {
-        let Environment { platform, kernel, uid, seccomp, barriers, .. } = around;
+    pub(crate) fn unknown(around: &HostState) -> Self {
+        let HostState { platform, kernel, uid, seccomp, barriers, .. } = around;
         let seccomp = seccomp.as_ref().map_or(String::new(), |mode| format!(", Seccomp: {mode} in /proc/self/status"));
         let barriers: Vec<_> = barriers.iter().map(|barrier| format!(", {}", seen(barrier))).collect();
         Self::new(
@@ -81,7 +81,7 @@ impl Cause {
     // ---- What containers put around processes ----
 
     /// `barrier` is one of those that there are; where tests run in a container, the remedy is for all of them.
-    pub(crate) fn barrier(barrier: &Barrier, around: &Environment) -> Self {
+    pub(crate) fn barrier(barrier: &Barrier, around: &HostState) -> Self {
         let why = match barrier {
             Barrier::Filter(_) => "a seccomp filter refuses this call, as those of containers do".into(),
             Barrier::Profile(name) => format!("the AppArmor profile {} forbids this", plain(name)),
@@ -94,7 +94,7 @@ impl Cause {
     }
 
     /// `profile` is how AppArmor calls this process.
-    pub(crate) fn apparmor_restricts(profile: &str, around: &Environment) -> Self {
+    pub(crate) fn apparmor_restricts(profile: &str, around: &HostState) -> Self {
         let setting = "kernel.apparmor_restrict_unprivileged_userns";
         Self::new(
             "AppArmor takes all rights from user namespaces that ordinary users make, as Ubuntu does since 24.04",
@@ -105,14 +105,14 @@ impl Cause {
 
     // ---- Namespaces ----
 
-    pub(crate) fn for_root_only(around: &Environment) -> Self {
+    pub(crate) fn for_root_only(around: &HostState) -> Self {
         let setting = "kernel.unprivileged_userns_clone";
         let why = "user namespaces are for root only, as Debian and Arch once had it";
         Self::new(why, format!("{setting} is 0"), sysctl(around, &format!("{setting}=1")))
     }
 
     /// `setting` is the name of the one that limits the number of namespaces, `limit` its value, if that can be known.
-    pub(crate) fn too_many_namespaces(setting: &str, limit: Option<u64>, around: &Environment) -> Self {
+    pub(crate) fn too_many_namespaces(setting: &str, limit: Option<u64>, around: &HostState) -> Self {
         let seen = limit.map_or_else(|| format!("{setting} can't be read"), |limit| format!("{setting} is {limit}"));
         match limit {
             // What user namespaces begin with: it is not this one that limits.
@@ -159,7 +159,7 @@ impl Cause {
         )
     }
 
-    pub(crate) fn may_not_map_root(around: &Environment) -> Self {
+    pub(crate) fn may_not_map_root(around: &HostState) -> Self {
         Self::new(
             "root lacks CAP_SETFCAP here, without which the kernel lets nobody map root (since Linux 5.12)",
             "CapEff in /proc/self/status lacks the bit 31, and the user is 0",

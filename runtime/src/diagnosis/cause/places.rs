@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::diagnosis::environment::{Barrier, Environment, Platform};
+use crate::diagnosis::host_state::{Barrier, HostState, Platform};
 use crate::sys::probe::Answer;
 use crate::text::plain;
 
@@ -50,7 +50,7 @@ pub(super) fn listed_ids(map: &str) -> String {
 }
 
 /// Settings belong to the machine, and a container can't change them.
-pub(super) fn sysctl(around: &Environment, assignment: &str) -> String {
+pub(super) fn sysctl(around: &HostState, assignment: &str) -> String {
     let place = match around.platform {
         Platform::Host | Platform::Wsl => "",
         Platform::Docker | Platform::Podman | Platform::Kubernetes | Platform::Lxc => {
@@ -61,7 +61,7 @@ pub(super) fn sysctl(around: &Environment, assignment: &str) -> String {
 }
 
 /// What to do about `barrier`, and about the others that stand behind it: a filter may be one that has not shown yet.
-pub(super) fn way_past(barrier: &Barrier, around: &Environment) -> String {
+pub(super) fn way_past(barrier: &Barrier, around: &HostState) -> String {
     let hidden = around.has_filter().then_some(&Barrier::Filter(None));
     let is_known = |filter: &&Barrier| around.barriers.iter().any(|other| is_same(filter, other));
     let others = around.barriers.iter().chain(hidden.filter(|filter| !is_known(filter)));

@@ -223,8 +223,8 @@ impl<'f> Builder<'f> {
             return;
         }
         self.mount_point(path, self.host.has_directory(path));
-        let closed = self.host.stage.filter(|stage| stage.closed().any(|closed| closed == path));
-        let from = closed.and_then(|stage| stage.given(path));
+        let unreachable = self.host.stage.filter(|stage| stage.unreachable().any(|directory| directory == path));
+        let from = unreachable.and_then(|stage| stage.place_of(path));
         self.bind_if_there(from.as_deref().unwrap_or(path), path);
         self.shown.insert(path.to_path_buf());
     }
@@ -248,8 +248,8 @@ impl<'f> Builder<'f> {
             fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         directories.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
         directories.sort();
-        let Some(given) = self.host.stage.and_then(|stage| stage.given(path)) else { return };
-        self.bind(&given, path);
+        let Some(place) = self.host.stage.and_then(|stage| stage.place_of(path)) else { return };
+        self.bind(&place, path);
         for path in directories {
             self.bind_if_there(&path, &path);
         }
@@ -285,11 +285,11 @@ impl<'f> Builder<'f> {
                 // What is missing is told of later.
                 self.mount_point(&to, from.is_dir() || !from.exists());
             }
-            let given = self.host.stage.filter(|_| *writable).and_then(|stage| stage.given(&from));
+            let place = self.host.stage.filter(|_| *writable).and_then(|stage| stage.place_of(&from));
             let access = if spec.mount || *writable { Access::AsIs } else { self.read_only(&from, &to) };
             // Where the package lies elsewhere than when it was compiled, `..` may lead to the root. No mount is made there.
             let inside = if to == Path::new("/") { CString::default() } else { self.inside(&to) };
-            let from = c_string(given.as_ref().unwrap_or(&from).as_os_str());
+            let from = c_string(place.as_ref().unwrap_or(&from).as_os_str());
             self.operations.push(Operation::Bind { from, to: inside, access, if_there: false });
             self.covered.remove(&to);
             self.shown.insert(to);

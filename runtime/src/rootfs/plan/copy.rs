@@ -67,7 +67,7 @@ const OWNED_FILES: [&str; 16] = [
 ];
 
 /// What a copy has of its own in place of the tree's.
-const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+const KERNEL_DIRECTORIES: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// The largest file that is copied while a sandbox is planned, in bytes.
 const COPIED_MAX: u64 = 1 << 20;
@@ -84,7 +84,7 @@ pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<P
     }
     builder.copy(base, Path::new("/"));
     builder.base = Some(base.to_path_buf());
-    for path in KERNELS.map(Path::new) {
+    for path in KERNEL_DIRECTORIES.map(Path::new) {
         let is_laid_over = !builder.present.contains(path);
         builder.directory(path, 0o755);
         // Device nodes that lie on a disk can't be used in a user namespace. In `/sys`, which may be somebody else's, a whole proc is made.
@@ -150,14 +150,14 @@ impl Builder<'_> {
         }
         self.basis.add(from.to_path_buf());
         self.directory(to, mode_of(from));
-        self.give(from, self.inside(to));
+        self.chown_like(from, self.inside(to));
         // What this user can't list, it could not see outside either.
         let mut entries: Vec<_> =
             fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         entries.sort();
         for from in entries {
             let to = to.join(from.file_name().unwrap_or_default());
-            if KERNELS.iter().any(|path| to == Path::new(path)) {
+            if KERNEL_DIRECTORIES.iter().any(|path| to == Path::new(path)) {
                 self.directory(&to, 0o755);
                 continue;
             }
@@ -177,7 +177,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether nobody is to look into what is mounted there. What the tests lie in, or begin in, is looked into if it files.
+    /// Whether nobody is to look into what is mounted there. What the tests lie in, or begin in, is looked into if it responds.
     fn is_avoided(&self, mounted: &Mount) -> bool {
         may_wait(&mounted.kind) && !(self.owned.contains(&mounted.point) && self.host.files.at(&mounted.point))
     }
@@ -188,7 +188,7 @@ impl Builder<'_> {
         self.basis.add(from.to_path_buf());
         if let Some(content) = content_of(from, to) {
             self.file_with(to, content, mode_of(from));
-            self.give(from, self.inside(to));
+            self.chown_like(from, self.inside(to));
             return;
         }
         self.file_with(to, Vec::new(), 0o644);
@@ -197,7 +197,7 @@ impl Builder<'_> {
 
     /// Gives a copy of `from`, which root inside has made, to the owner of that, if there is one inside by the same number; and the bits
     /// of its mode that writing it takes away.
-    fn give(&mut self, from: &Path, path: CString) {
+    fn chown_like(&mut self, from: &Path, path: CString) {
         let Ok(metadata) = fs::symlink_metadata(from) else { return };
         let (uid, gid) = (metadata.uid(), metadata.gid());
         let is_inside = match self.ids {
@@ -209,7 +209,7 @@ impl Builder<'_> {
         let owner = if is_inside { (uid, gid) } else { (0, 0) };
         if owner != (0, 0) || metadata.is_file() && metadata.mode() & 0o7000 != 0 {
             let (owner, mode) = ((owner.0.into(), owner.1.into()), Mode::from_bits_truncate(metadata.mode() & 0o7777));
-            self.operations.push(Operation::Give { path, owner, mode });
+            self.operations.push(Operation::Chown { path, owner, mode });
         }
     }
 
@@ -226,7 +226,7 @@ impl Builder<'_> {
             let (path, target) = (c_string(path.as_os_str()), c_string(target.as_os_str()));
             self.operations.push(Operation::Symlink { path, target });
         }
-        self.give(from, c_string(upper.as_os_str()));
+        self.chown_like(from, c_string(upper.as_os_str()));
         self.own(from, to, &upper);
         if to != Path::new("/") {
             self.directory(to, 0o755);

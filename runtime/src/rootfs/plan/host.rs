@@ -29,18 +29,19 @@ impl Host<'_> {
     }
 
     /// What is tested and closed to the template, to be shown all the same.
-    pub(super) fn closed(&self) -> impl Iterator<Item = Wanted> {
+    pub(super) fn unreachable(&self) -> impl Iterator<Item = Wanted> {
         let wanted = |path: &Path| Wanted { canonical: path.into(), kind: WantedKind::Shown, name: path.into() };
-        self.stage.into_iter().flat_map(Stage::closed).map(wanted)
+        self.stage.into_iter().flat_map(Stage::unreachable).map(wanted)
     }
 
     /// What is tested and closed, and not in the stage either.
-    pub(super) fn closed_to_all(&self, spec: &Spec) -> Option<PathBuf> {
+    pub(super) fn unreachable_by_all(&self, spec: &Spec) -> Option<PathBuf> {
         let files = &self.files;
-        let is_opened = |path: &Path| self.stage.is_some_and(|stage| stage.closed().any(|open| path.starts_with(open)));
+        let is_reached =
+            |path: &Path| self.stage.is_some_and(|stage| stage.unreachable().any(|open| path.starts_with(open)));
         let is_closed = |path: &PathBuf| {
             let error = fs::metadata(path).err().map(|error| error.kind());
-            error == Some(io::ErrorKind::PermissionDenied) && !is_opened(&files.canonical(path))
+            error == Some(io::ErrorKind::PermissionDenied) && !is_reached(&files.canonical(path))
         };
         tested(files, self.context, spec).into_iter().find(is_closed)
     }

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Responding(RefCell<BTreeMap<PathBuf, bool>>);
 
-/// Tells who files, of what is mounted for this process.
+/// The files of the host, looked at only where their file system responds.
 pub(crate) struct HostFiles<'t> {
     pub(crate) mounts: &'t [Mount],
     pub(crate) known: &'t Responding,
@@ -67,7 +67,7 @@ impl HostFiles<'_> {
         true
     }
 
-    /// Whether the file system that has `path` files. No links may be in that.
+    /// Whether the file system that has `path` responds. No links may be in that.
     pub(crate) fn at(&self, path: &Path) -> bool {
         let Some(mount) = self.mount_of(path).filter(|mount| is_served(&mount.kind)) else { return true };
         if mount.kind == "autofs" {
@@ -91,7 +91,7 @@ impl HostFiles<'_> {
         around.max_by_key(|mount| mount.point.components().count())
     }
 
-    /// The same as [`Path::canonicalize`], or the path as it stands, if that leads to nothing or nobody files.
+    /// The same as [`Path::canonicalize`], or the path as it stands, if that leads to nothing, or its file system does not respond.
     pub(crate) fn canonical(&self, path: &Path) -> PathBuf {
         let canonical = self.follow(path).then(|| path.canonicalize().ok()).flatten();
         canonical.unwrap_or_else(|| path.to_path_buf())

@@ -31,11 +31,11 @@ use crate::frame::{Refusal, Step};
 use crate::rootfs::build::{Access, Plan};
 use crate::spec::{Root, Spec};
 
-/// Plans the file system of the sandbox that `spec` asks for. Fails if root of the sandbox may not reach what is tested, or if nobody files
+/// Plans the file system of the sandbox that `spec` asks for. Fails if root of the sandbox may not reach what is tested, or if nobody answers
 /// where something lies that the test names.
 pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Refusal> {
-    if let Some(closed) = host.closed_to_all(spec).filter(|_| spec.mount) {
-        return Err(Refusal::new(Step::Bind, closed, Errno::EACCES));
+    if let Some(unreachable) = host.unreachable_by_all(spec).filter(|_| spec.mount) {
+        return Err(Refusal::new(Step::Bind, unreachable, Errno::EACCES));
     }
     let package = host.context.package(spec).filter(|_| spec.mount).map(Path::to_path_buf);
     let mut named = spec.binds.iter().map(|bind| host.context.absolute(spec, bind.from)).chain(package);
@@ -105,7 +105,7 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     builder.etc(spec);
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
-    let shown = shown(files, context, spec).into_iter().chain(host.closed());
+    let shown = shown(files, context, spec).into_iter().chain(host.unreachable());
     builder.wanted(shown.chain(profiles(files, context)).chain(writable(files, context, spec)).collect());
     builder.finish(spec, false)
 }

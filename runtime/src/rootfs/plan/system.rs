@@ -174,7 +174,7 @@ impl Builder<'_> {
         for name in KERNEL_FILES {
             self.bind_to_itself(&proc.join(name), &stage.host_proc().join(name), read_only());
         }
-        let (sys, settings) = (proc.join("sys"), stage.settings());
+        let (sys, settings) = (proc.join("sys"), stage.proc_sys());
         self.bind(&settings, &sys);
         for (part, access) in [(OWN, Access::AsIs), (MACHINE, read_only())] {
             self.bind_inside(&whole.join("sys"), &sys.join(part), access);

@@ -70,7 +70,7 @@ pub(crate) enum Barrier {
 
 /// What is to be seen from the test binary.
 #[derive(Debug)]
-pub(crate) struct Environment {
+pub(crate) struct HostState {
     pub(crate) platform: Platform,
     pub(crate) barriers: Vec<Barrier>,
     pub(crate) has_proc: bool,
@@ -85,14 +85,14 @@ pub(crate) struct Environment {
     pub(crate) may_not_map_root: bool,
 }
 
-impl Environment {
+impl HostState {
     /// Whether there is a filter, whatever it refuses.
     pub(crate) fn has_filter(&self) -> bool {
         self.seccomp.as_deref() == Some("2")
     }
 }
 
-impl Environment {
+impl HostState {
     pub(crate) fn look() -> Self {
         let masks = masks();
         let has_valgrind = has_library(b"/vgpreload_core-");
