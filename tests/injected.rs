@@ -165,7 +165,7 @@ const KINDS: &[Kind] = &[
         ALL,
         None,
         &[EMFILE, ENOMEM, EPERM, ENOSYS],
-        &[ZYGOTE_IS_PREPARED, "tell the test binary of init"],
+        &[ZYGOTE_IS_PREPARED, "send a descriptor of init to the test binary"],
     ),
     kind(DUP, ALL, None, &[EBADF, EMFILE], &[ZYGOTE_IS_PREPARED, "put the standard streams"]),
     kind((libc::SYS_fcntl, "fcntl"), INIT, None, &[EMFILE, EINVAL], &["put the standard streams"]),
@@ -271,7 +271,7 @@ const KINDS: &[Kind] = &[
         INIT,
         None,
         &[ENOBUFS, ENOMEM, EPERM],
-        &["tell the test binary of init", "lay a private copy"],
+        &["send a descriptor of init to the test binary", "lay a private copy"],
     ),
     kind((libc::SYS_recvfrom, "recvfrom"), TEST, None, &[ENOMEM, EPERM], &["prepare the test's process"]),
 ];

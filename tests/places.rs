@@ -551,7 +551,7 @@ fn limit_is_kept(given: &Given) -> Expected {
         Given { site: "guest", .. } => Expected::Refused(Refusal {
             step: LIMITS,
             error: "EACCES (Permission denied)",
-            cause: "this user may not make cgroups where the tests run, or not by themselves",
+            cause: "this user may not make cgroups where the tests run, or other processes use that cgroup too",
             remedy: "systemd-run --user --scope -p Delegate=yes -- cargo test (as root, without --user), or Delegate=yes in the unit \
                      of the service that runs them, or give belljar the feature `systemd`, which asks for such a scope",
             applied: Applied::Not("`lab/session` shows it"),

@@ -84,7 +84,7 @@ fn run_with_ids(test: &str) {
     }
     assert!(run.failed(), "{}", run.output);
     assert!(run.output.contains("map the ids of the user namespace"), "{}", run.output);
-    let causes = ["subordinate ids are needed", "newuidmap is not installed", "root here has less than 65536 ids"];
+    let causes = ["subordinate ids are needed", "newuidmap is not installed", "fewer than 65536 ids are mapped here"];
     assert!(causes.iter().any(|cause| run.output.contains(cause)), "{}", run.output);
 }
 

@@ -46,9 +46,9 @@ pub(crate) struct Above {
     pub(crate) locks: Vec<TokenStream>,
     /// Whether one of those takes its lock by a file.
     pub(crate) has_file_lock: bool,
-    /// Whether ours is for one of several cases of rstest's: one of them stands below it.
+    /// Whether ours stands before one `#[case]` of several: rstest gives it to that one alone.
     pub(crate) is_for_one_case: bool,
-    /// Whether ours does not stand below each `#[test_case]`, before the next one.
+    /// Whether some `#[test_case]` has none of ours between it and the next one.
     pub(crate) lacks_some_cases: bool,
 }
 

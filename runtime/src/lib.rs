@@ -85,9 +85,9 @@
 //!
 //! # Features
 //!
-//! `systemd`: a test that has a limit may not be able to have it where the tests run: the user may not divide that cgroup, as after any login, or
-//! its unit would end with the test. Then the test binary asks systemd for a new scope, by busctl(1), and moves there. Without the feature, the
-//! test fails and says what to type.
+//! `systemd`: a test with a limit may be impossible where the tests run. The user may not divide that cgroup, as after any login, or systemd
+//! would end the unit together with the test. Then the test binary asks systemd for a new scope, by busctl(1), and moves there. Without the
+//! feature, the test fails and says what to type.
 //!
 //! # What it is not
 //!
@@ -162,9 +162,9 @@ pub fn usage() -> Usage {
 /// What this test has changed in its root until now, in the order of the paths, if that is a copy: with `root = "overlay"`, or a
 /// directory. A test in such a root that fails has the same list printed.
 ///
-/// A directory that was created stands for itself, and what is in it too; one that was removed, for all that was in it. A file that
-/// was only opened for writing has not changed. What whoever runs the tests can't list from outside is left out: as an ordinary
-/// user, what lies in directories of other users, which take `uids`, and in those whose mode keeps their owner out.
+/// A directory that was created is listed, and so is each entry in it. A directory that was removed is listed alone. A file that was
+/// only opened for writing has not changed. Not listed is what the user who runs the tests can't read from outside: directories of other
+/// users, which take `uids`, and directories whose mode locks out their owner.
 ///
 /// # Errors
 ///

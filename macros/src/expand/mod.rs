@@ -100,7 +100,7 @@ fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&Functio
         let errors = error.into_compile_error();
         return quote!(#errors #function);
     }
-    // Outside the sandbox, these keep tests apart. What they have done above keeps the inside of the sandbox from itself.
+    // Locks are to be taken outside of the sandbox. Above ours, they are taken inside, where they lock nobody out. So they are repeated here.
     let locks = above.locks.iter().map(|lock| syn::parse_quote!(#[#lock]));
     function.attrs.splice(0..0, locks);
     if is_made_below {

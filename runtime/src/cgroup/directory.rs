@@ -20,8 +20,7 @@ pub(crate) struct Cgroup {
     pub(super) reusable: Option<Reusable>,
 }
 
-/// A cgroup of version 1 that limits processes to the default number, and one sandbox has after the other: to make it takes longer
-/// than to join it.
+/// A cgroup of version 1 with the default limit on processes. One sandbox after the other uses it: to make one takes longer than to join it.
 #[derive(Debug)]
 pub(super) struct Reusable {
     pub(super) directory: Directory,
@@ -54,7 +53,7 @@ pub(super) enum Location {
 /// The file that lists the processes, and by which they are added.
 const PROCS: &str = "cgroup.procs";
 
-/// The same for threads, in version 1. A process that has one joins by it without keeping all others on the machine from forking.
+/// The same for threads, in version 1. A process with one thread joins by this file: that blocks no fork elsewhere on the machine.
 const TASKS: &str = "tasks";
 
 impl Directory {

@@ -34,7 +34,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
     }
     let mut found = Vec::new();
     for mount in mounts_in(&read(MOUNTINFO)?).into_iter().filter(|mount| is_v2(mount) || mount.kind == "cgroup") {
-        // A mount that was made outside our cgroup namespace shows what we have no name for.
+        // A mount that was made outside of our cgroup namespace shows paths that have no name here.
         let Some(place) = own.iter().find(|place| place.is_in(&mount)) else { continue };
         let Ok(below) = place.path.strip_prefix(&mount.root) else { continue };
         if below.components().any(|component| component == Component::ParentDir) {

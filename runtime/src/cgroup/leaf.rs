@@ -88,8 +88,7 @@ fn turn_on_in_empty(
     controller: Controller,
     make_room: impl Fn() -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    // The kernel refuses some controllers while there are processes; with the others, it lets them be the only ones that
-    // there can ever be.
+    // While there are processes in it, the kernel refuses some controllers. It accepts others, and then never again the former.
     make_room()?;
     for _ in 0..1000 {
         match turn_on(directory, controller) {
@@ -136,9 +135,9 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
     let mut tries = 0;
     let mut oldest = None;
     move_all(parent, &leaf, |pids| {
-        // Once they have moved, this process is elsewhere too.
+        // The oldest ancestor is looked for before this process has moved itself.
         oldest = oldest.or_else(|| ancestors(process::id()).filter(|pid| pids.contains(pid)).last());
-        // What is about to end, such as the zygote of a test binary that was killed, has lost its place in the family already.
+        // A process that is about to end, such as the zygote of a test binary that was killed, may have lost its parent already.
         let strangers = strangers(pids, oldest);
         if strangers.is_empty() {
             return make_leaf(&leaf).map(|()| true);

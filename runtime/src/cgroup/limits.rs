@@ -63,7 +63,7 @@ impl Directory {
         } else {
             // Before Linux 5.11, cgroups below are not counted otherwise.
             self.set_where_there("memory.use_hierarchy", 1)?;
-            // Memory alone may have no more than with swap.
+            // The limit without swap can't exceed the one with swap: then that one is set first.
             let raised = match self.set("memory.limit_in_bytes", limit) {
                 Err(Trouble::Refused { errno: Errno::EINVAL, .. }) => true,
                 result => result.map(|()| false)?,
@@ -79,7 +79,7 @@ impl Directory {
         if self.v2 { self.set_where_there("memory.oom.group", 1) } else { Ok(()) }
     }
 
-    /// Sets a limit that keeps memory from being swapped out instead. Without it, the other keeps no promise.
+    /// Limits swap too. Otherwise a test exceeds its limit on memory by swapping.
     fn forbid_swap(&self, file: &str, value: u64) -> Result<(), Trouble> {
         match self.set_where_there(file, value) {
             Ok(()) if has_swap() && self.read(file).is_err() => {
@@ -166,9 +166,8 @@ impl Directory {
             let was_used_up = self.count("memory.events.local", "oom")? > 0;
             return if was_used_up { self.count("memory.events", "oom_kill") } else { Ok(0) };
         }
-        // Version 1 counts each where it was killed, whether by this limit or by one of a cgroup above; and those of groups may be killed by
-        // either limit. How often a limit was met it no longer counts on all kernels, but nothing is killed before the last page is
-        // used up.
+        // Version 1 counts a kill in the cgroup of the process, whichever limit was met: this one, or one above. Not all kernels count how
+        // often a limit was met. But nothing is killed before the last page is used up: so that is asked.
         if !self.was_used_up()? {
             return Ok(0);
         }
@@ -290,8 +289,7 @@ impl Cgroup {
 
     /// What has been used. To be read before this is dropped.
     ///
-    /// Nothing at all has been used where no process has ever been: the sandbox was killed on its way here, and what it used
-    /// is not known.
+    /// If all figures are 0, the sandbox was killed before it joined the cgroup, and what it used is not known.
     pub(crate) fn usage(&self) -> Usage {
         let known = |figure: &u64| *figure > 0;
         let Usage { memory, memory_peak, cpu, pids, pids_peak } = usage_of(&self.directories);

@@ -80,9 +80,9 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
         other => other,
     };
     let (cgroup, joining) = match made {
-        // That passes, and is waited for.
+        // A shortage of descriptors passes. The caller waits for that.
         Err(trouble) if trouble.errno().is_some_and(is_of_descriptors) => return Err(trouble),
-        // Who names a cgroup means it.
+        // If BELLJAR_CGROUP is set, no test goes on without a cgroup.
         Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller, spec)) => {
             run.has_none |= written.is_empty();
             without_pids(spec)
@@ -102,8 +102,7 @@ fn has_stand_in(controller: Controller, spec: &Spec) -> bool {
     controller == Controller::Pids && process_limit_is_exact(spec)
 }
 
-/// Whether RLIMIT_NPROC counts the processes of a user namespace alone, as since Linux 5.14, and binds its owner, who must
-/// not be root, and who must be all users that there are: each is counted by itself. See getrlimit(2).
+/// Whether RLIMIT_NPROC limits this sandbox alone: since Linux 5.14, not for root, and in a sandbox with one id only. See getrlimit(2).
 fn process_limit_is_exact(spec: &Spec) -> bool {
     if spec.ids != Ids::One || geteuid().is_root() {
         return false;
@@ -147,7 +146,7 @@ impl Run {
         {
             return false;
         }
-        // One that is taken for over leaves its processes where they are, and can't be used.
+        // systemd may take the new scope for dead, which makes it useless. Then another name is tried.
         let move_to_one = |_| {
             let name = format!("belljar-{}.scope", random_name());
             pid_of(zygote).is_some_and(|zygote| systemd::move_to_scope(&name, [process::id(), zygote]))
@@ -244,7 +243,7 @@ impl Run {
         Ok(joining)
     }
 
-    /// A name that no other process has given either: one that was forked by a test binary goes on counting where that was.
+    /// A name that no other process gives. The pid is part of it: a fork of the test binary inherits the counter.
     fn next_name(&mut self) -> String {
         self.made += 1;
         format!("{}-{}", process::id(), self.made)
@@ -270,7 +269,7 @@ impl Run {
             // Those that are not used too: another run may have used them.
             self.hierarchies()?.iter().for_each(|found| sweep(&found.parent));
         }
-        // Before anything is there that keeps others from putting everything back.
+        // The parent is locked first, so that no other run undoes it meanwhile.
         let parent = if hierarchy.v2 { Some(Parent::enter(&hierarchy.parent)?) } else { None };
         let (directory, lock) = make_locked(&hierarchy.parent)?;
         self.tell_sweeper(&directory, hierarchy.v2);

@@ -163,7 +163,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
         Step::MapIds if errno == Errno::EPERM && path.ends_with("uid_map") && around.may_not_map_root => {
             Some(Cause::may_not_map_root(around))
         }
-        // Nobody may look there.
+        // The path is not looked at: its file system hangs.
         Step::Bind | Step::Copy if errno == Errno::ETIMEDOUT => Some(Cause::does_not_answer(&kind_at(path))),
         Step::Zygote | Step::Bind if path.starts_with("/dev") && !path.exists() => {
             Some(Cause::no_device(&path.to_string_lossy()))
@@ -173,7 +173,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
         }
         Step::Bind if errno == Errno::ENOENT && !path.exists() => Some(Cause::no_path(errno)),
         Step::Copy if errno == Errno::ENODEV && !has_overlay() => Some(Cause::no_overlay()),
-        // In the kernel's own words, which it had to be taught: it knew no other way before Linux 5.11.
+        // Before Linux 5.11, no user namespace could mount an overlay.
         Step::Copy if errno == Errno::EPERM && is_older_than((5, 11), &around.kernel) => {
             Some(Cause::no_overlay_for_users(&around.kernel))
         }
@@ -339,7 +339,7 @@ fn map_of(kind: &str) -> Option<String> {
     text_of(format!("/proc/self/{kind}_map")).ok()
 }
 
-/// That this process's own user or group has no number here, if that is so. It shows as one that may have none either.
+/// That this process's own user or group is not mapped here, if that is so. The kernel shows it as 65534, which is mapped no more often.
 fn unmapped() -> Option<Cause> {
     let ids = [("uid", geteuid().as_raw()), ("gid", getegid().as_raw())];
     let maps = ids.into_iter().filter_map(|(kind, id)| Some((map_of(kind)?, id)));

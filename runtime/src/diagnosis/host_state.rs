@@ -15,7 +15,7 @@ const CAP_SETFCAP: u32 = 31;
 /// The kind of place that the tests run in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Platform {
-    /// A machine, or nothing that gives itself away.
+    /// A machine, or a container that was not detected.
     Host,
     Docker,
     Podman,

@@ -1,4 +1,4 @@
-//! The steps in which a sandbox is set up, the other moments of its life, and what the host refused.
+//! The steps in which a sandbox is set up, and the other moments of its life.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -32,10 +32,10 @@ steps! {
     Zygote: "prepare the zygote, which makes all sandboxes",
     Template: "make the user and mount namespaces that sandboxes begin in",
     Clone: "clone init into new user and pid namespaces",
-    Birth: "tell the test binary of init",
+    Birth: "send a descriptor of init to the test binary",
     JoinCgroup: "join the cgroup",
     ProcessLimit: "limit processes and threads",
-    Session: "begin a session that ends with the zygote",
+    Session: "begin a session that ends with the template",
     Descriptors: "put the standard streams in place",
     HostIds: "do without a user namespace",
     MapIds: "map the ids of the user namespace",

@@ -89,7 +89,7 @@ impl Display for Error {
             }
             (Action::Enter(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN, there and here",
             (Action::Enter(Kind::Pid), Errno::EINVAL) => {
-                "a process may only go down in the tree of pid namespaces, and in another one starts no thread"
+                "a process can enter only a pid namespace below its own, and after that it can start no thread"
             }
             (Action::Enter(_), Errno::EINVAL) => {
                 "a thread that starts processes in another pid namespace can't start the one that this takes. Enter that one last"

@@ -3,7 +3,7 @@
 //! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](super::stage). It has three
 //! directories:
 //! - [`HOST`]: the host's tree, read-only. The kernel has locked that: no sandbox can undo it.
-//! - [`SET_ASIDE`]: what tests are given to write, by `bind = ["..:rw"]`.
+//! - [`SET_ASIDE`]: what stays writable, by `bind = ["..:rw"]`, and what root of the sandbox could not reach by itself.
 //! - [`NEW`]: empty. The new root is mounted there, and filled.
 //!
 //! While the new root is filled, the host's tree is the process's root directory, and the new root its working directory. So absolute
@@ -33,7 +33,7 @@ use crate::sys;
 /// Where the host's tree is in the stage.
 pub(crate) const HOST: &CStr = c"host";
 
-/// Where in the stage those paths of the host are that tests may write to, each by its number.
+/// Where in the stage those paths of the host are, each by its number.
 pub(crate) const SET_ASIDE: &CStr = c"set-aside";
 
 /// Where new roots are mounted in the stage.
@@ -59,7 +59,7 @@ pub(crate) enum Operation {
     Symlink { path: CString, target: CString },
     /// Writes a file.
     File { path: CString, content: Vec<u8>, mode: Mode },
-    /// Makes a device node that leads nowhere, for a device to be shown there: who lists the directory sees what is there, not what lies on it.
+    /// Makes a device node that leads nowhere, as the mount point of a device: so a listing of the directory shows a device.
     Node { path: CString },
     /// Writes a file with a number that no other sandbox has, as machine-id(5) describes it.
     MachineId { path: CString },
@@ -205,7 +205,7 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
             symlinkat(target.as_c_str(), AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
         }
         Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
-        // Who has no rights outside may make but this one, see overlayfs.rst in the kernel's documentation on whiteouts.
+        // Without rights outside, this is the only node that may be made: overlayfs calls it a whiteout.
         Operation::Node { path } => {
             mknod(path.as_c_str(), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).or_refuse(Step::File, path)
         }
@@ -284,15 +284,15 @@ fn bind_mount(from: &CStr, to: &CStr) -> nix::Result<()> {
     mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
 }
 
-/// The path that is to blame: if it is not the one that is shown that is missing, it is the place for it.
+/// The path that the error is about: `from`, or `to` if `from` is there.
 fn missing<'p>(from: &'p CStr, to: &'p CStr, bound: nix::Result<()>) -> &'p CStr {
     let is_there = || nix::unistd::access(from, AccessFlags::F_OK).is_ok();
     if bound == Err(Errno::ENOENT) && is_there() { to } else { from }
 }
 
-/// Mounts what is at `path` of the host: again, if that had gone, and is back. `None` if it has gone.
+/// Mounts what the host has at `path`. If that vanishes and comes back meanwhile, it tries again. `None` if it has gone.
 fn while_there(path: &CStr, mut mount: impl FnMut() -> nix::Result<()>) -> Option<nix::Result<()>> {
-    /// Nobody takes it away and puts it back between two looks for ever.
+    /// How often it tries.
     const LOOKS: u32 = 100;
     let mut mounted = Ok(());
     for _ in 0..LOOKS {

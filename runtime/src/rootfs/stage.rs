@@ -3,7 +3,7 @@
 //! Sandboxes with roots of their own begin in a tmpfs, the stage. See [`build`](super::build) for what is in it.
 //!
 //! 1. The host's mounts become private: what is mounted later, here or there, does not show up on the other side.
-//! 2. What tests are given to write is set aside.
+//! 2. What tests may write to is set aside.
 //! 3. The host's mounts become read-only, but for proc and sysfs: otherwise the kernel would allow only read-only new ones.
 //! 4. The stage becomes the root, with the host's tree below it.
 //!
@@ -261,7 +261,7 @@ const ROUNDS: usize = 100;
 /// this process, is left as it is: it is locked in its place, and no sandbox reaches it either.
 fn make_read_only(mounts: &[Mount]) -> Result<(), Refusal> {
     try_to_make_read_only(mounts)?;
-    // A mount goes along if a directory above it is renamed, on whatever path.
+    // A rename of a directory moves the mounts below it. So this is repeated until none is writable.
     let mut writable = None;
     for _ in 0..ROUNDS {
         let now = proc::mounts();
@@ -319,8 +319,8 @@ fn set_one_read_only(path: &CStr, flags: MsFlags) -> nix::Result<()> {
     }
 }
 
-/// The file systems of the kernel's own data, and where they belong. See mount_namespaces(7): the kernel lets nobody mount another proc or
-/// sysfs but where there is one that is whole, and as little locked as the new one.
+/// The file systems of the kernel's own data, and where they belong. See mount_namespaces(7): a process may mount another proc or sysfs only
+/// if one is there that is fully visible, and no more restricted than the new one.
 const PROC_AND_SYSFS: [(&str, &str); 2] = [("proc", "/proc"), ("sysfs", "/sys")];
 
 /// Mounts, by what they are mounted on.

@@ -50,7 +50,7 @@ const OF_IPC_AND_PID: [&str; 13] = [
     "shmmni",
 ];
 
-/// Makes the tree, attached nowhere. Only with a network of its own a sandbox may change the settings of one. This takes real root.
+/// Makes the tree, attached nowhere. `net`: the sandbox has a network of its own, and may change its settings. This takes real root.
 pub(crate) fn tree(net: bool) -> Result<OwnedFd, Refusal> {
     let failed = |errno| Refusal::new(Step::Mount, SETTINGS, errno);
     let tree = sys::new_tmpfs(c"0755").map_err(failed)?;

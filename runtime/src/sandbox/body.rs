@@ -126,8 +126,8 @@ fn give_up(report: &Report, refusal: RefusalRef<'_>) -> ! {
     channel::give_up(report.0.as_fd(), refusal)
 }
 
-/// Becomes this user and this group, without root's powers. Root made the sandbox, and only root can make some of it: so where there
-/// are no others, this one is in a user namespace of its own below, in which it has another number.
+/// Becomes this user and this group, without root's powers. Only root can set a sandbox up. So if the sandbox has one id only, which is
+/// root's, the test enters a user namespace below, in which that id has another number.
 fn become_user((uid, gid): (u32, u32), spec: &Spec) -> Result<(), RefusalRef<'static>> {
     if spec.ids != Ids::One {
         return leave_root((uid, gid), spec).or_refuse(Step::User, c"");
@@ -146,7 +146,7 @@ fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
         let own = spec.variable("HOME").map_or_else(|| env::var_os("HOME"), |home| Some(home.into()));
         let home = own.map(PathBuf::from).filter(|home| home.is_absolute()).unwrap_or_else(|| DEFAULT_HOME.into());
         match chown(&home, Some(uid), Some(gid)) {
-            // What is shown of the host is as it is, and there, in the kernel's own, or below a file, there may be none.
+            // The home is the host's, and read-only; or on a file system of the kernel's; or missing; or below a file.
             Err(Errno::EROFS | Errno::EPERM | Errno::ENOENT | Errno::ENOTDIR) => {}
             result => result?,
         }

@@ -43,8 +43,8 @@ use crate::sys::namespaces::own_pid_namespace;
 /// passed over. A group needs a host on which the sandbox can have a cgroup: of version 2 in a cgroup that the user may divide,
 /// or of version 1 as root. It is gone with the sandbox. Dropping this changes nothing.
 ///
-/// With version 2, the first group has the test's own processes move to the cgroup `belljar.leaf` below that of the sandbox: where
-/// there are others beside them, they can't stay in it.
+/// With version 2, the first group moves the test's own processes to the cgroup `belljar.leaf`: the kernel divides no cgroup that holds
+/// processes.
 #[derive(Debug)]
 pub struct Group {
     name: String,
@@ -95,7 +95,7 @@ impl Group {
         }
     }
 
-    /// Lets the group have this much memory, in bytes. Who needs more has all of it killed; with version 1, one process of it.
+    /// Limits the memory of the group, in bytes. If it needs more, the kernel kills all of its processes; with version 1, one of them.
     ///
     /// # Errors
     ///
@@ -177,8 +177,8 @@ impl Group {
         self.with(Controller::Cpu, |directory| directory.weigh_cpu(weight))
     }
 
-    /// A command that will run in the group, with all that it starts. While the group is frozen, it waits for that to end, and so
-    /// does who spawns it; with version 1, where only processes are frozen that are there, it does not.
+    /// A command that will run in the group, with all that it starts. While the group is frozen, the command waits, and so does the
+    /// thread that spawns it. With version 1, a new process is not frozen, and nobody waits.
     ///
     /// ```test_harness
     /// # use belljar::{Group, isolated};

@@ -76,8 +76,8 @@ pub(super) fn wait_for(mapper: OwnedFd) -> Result<(), Refusal> {
     }
 }
 
-/// Gives a template the ids from 0 to `count`. To root's, they are the same as outside. An ordinary user is root, and the others
-/// are subordinate ids.
+/// Gives a template the ids from 0 to `count`. If root runs the tests, ids are the same inside and outside. Otherwise 0 is the user, and
+/// the rest are subordinate ids.
 fn map(template: Pid, count: u32) -> Result<(), Refusal> {
     let failed = |errno| Refusal::new(Step::MapIds, "/proc", errno);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -128,7 +128,7 @@ fn number_in(proc: BorrowedFd<'_>, process: Pid) -> nix::Result<u32> {
     }
 }
 
-/// What a template gives all its ids to inits by.
+/// The maps that a template writes for its inits.
 pub(super) struct Maps {
     /// Of users, and of groups.
     lines: [String; 2],

@@ -36,8 +36,7 @@ const NULL: &str = "/dev/null";
 /// See capabilities(7).
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// From this score on, the memory that there is matters more than what a process has of it: the zygote goes before the test binary, and all
-/// verdicts with that.
+/// The zygote's score, see proc_pid_oom_score_adj(5). The kernel kills it before the test binary, which has all verdicts.
 const OOM_SCORE_OF_ZYGOTE: i32 = 500;
 
 /// What the zygote does from its birth to its end. It never returns.
@@ -143,7 +142,7 @@ impl Server {
         if let Some(path) = path_with_roots() {
             sys::set_variable(proof, "PATH", Some(&path));
         }
-        // Who has this right can't lower the score again for those without: the kernel keeps it as the least.
+        // With this capability, the kernel keeps a new score as the minimum for processes without it.
         let is_kept = has_capability(CAP_SYS_RESOURCE) == Some(true);
         raise_oom_score(if is_kept { 0 } else { OOM_SCORE_OF_ZYGOTE });
         let command = get_name().map_err(failed)?;

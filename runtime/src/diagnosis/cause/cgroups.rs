@@ -28,7 +28,11 @@ impl Cause {
 
     /// `seen` is how that shows.
     pub(crate) fn cgroup_of_others(seen: String) -> Self {
-        Self::new("this user may not make cgroups where the tests run, or not by themselves", seen, DELEGATE)
+        Self::new(
+            "this user may not make cgroups where the tests run, or other processes use that cgroup too",
+            seen,
+            DELEGATE,
+        )
     }
 
     /// `policy` is the unit's `OOMPolicy`.
@@ -84,8 +88,8 @@ impl Cause {
 
     pub(crate) fn swap_is_not_counted() -> Self {
         Self::new(
-            "this kernel has swap and does not count it, so that a limit on memory would be got round",
-            "the cgroup lacks that file, and /proc/swaps lists some",
+            "this kernel does not count swap, so that a test could exceed its limit on memory by swapping",
+            "the cgroup lacks that file, and /proc/swaps lists a device",
             "boot with swapaccount=1, or turn swap off (sudo swapoff --all)",
         )
     }

@@ -89,8 +89,8 @@ impl Cause {
     /// `kind` is the type of the file system.
     pub(crate) fn can_not_be_copied(kind: &str) -> Self {
         Self::new(
-            "overlayfs can't be laid over this file system: it may lie on two others already, as in a sandbox in a container, or tell \
-             no upper from lower case",
+            "overlayfs can't use this file system: two overlays lie below it already, as in a sandbox in a container, or it ignores \
+             upper and lower case",
             format!("the directory is on {}", if kind.is_empty() { "an unknown file system" } else { kind }),
             "name a directory on another file system: root = \"/dir\"",
         )
@@ -205,7 +205,7 @@ impl Cause {
 
     pub(crate) fn has_threads() -> Self {
         Self::new(
-            "the test's process has a second thread before its body begins, as ThreadSanitizer's have, and enters no user namespace",
+            "the test's process has a second thread before its body begins, as with ThreadSanitizer, so that it can't enter a user namespace",
             "EINVAL, which unshare(2) has for such processes",
             "write uids = 65536 beside user: users that are there already take no namespace of their own",
         )

@@ -188,7 +188,7 @@ impl Cause {
 
     pub(crate) fn ids_are_missing(count: u32, map: &str) -> Self {
         Self::new(
-            format!("root here has less than {count} ids itself, as in a container or a sandbox"),
+            format!("fewer than {count} ids are mapped here, even for root, as in a container or a sandbox"),
             format!("/proc/self/uid_map is {}", listed_ids(map)),
             "run the tests where root has them all, or give the sandbox around them as many (`uids`)",
         )

@@ -11,7 +11,7 @@ const LISTED: usize = 3;
 
 pub(super) fn name_of(platform: Platform) -> &'static str {
     match platform {
-        Platform::Host => "no container that gives itself away",
+        Platform::Host => "no container was detected",
         Platform::Docker => "in Docker",
         Platform::Podman => "in Podman",
         Platform::Kubernetes => "in Kubernetes",

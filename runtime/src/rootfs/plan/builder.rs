@@ -241,7 +241,7 @@ impl<'f> Builder<'f> {
         self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: true });
     }
 
-    /// Has a directory of the host's be writable, in which the target directory's others may lie: those are not.
+    /// Makes a directory of the host's writable, but not the directories in it.
     pub(super) fn profiles(&mut self, path: &Path) {
         self.mount_point(path, true);
         let mut directories: Vec<_> =
@@ -296,7 +296,7 @@ impl<'f> Builder<'f> {
         }
     }
 
-    /// How what lies at `from` on the host is shown at `to`, if only to be read, where the host's mounts are as they are.
+    /// A read-only view at `to` of what the host has at `from`, in the host's tree.
     pub(super) fn read_only(&self, from: &Path, to: &Path) -> Access {
         let from = self.host.files.canonical(from);
         let inside = |mount: &Path| Some(self.inside(&to.join(mount.strip_prefix(&from).ok()?)));

@@ -195,8 +195,7 @@ impl Builder<'_> {
         self.bind_if_there(from, to);
     }
 
-    /// Gives a copy of `from`, which root inside has made, to the owner of that, if there is one inside by the same number; and the bits
-    /// of its mode that writing it takes away.
+    /// Gives a copy of `from` to the owner of `from`, if that id exists inside. It also restores the bits of the mode that writing has cleared.
     fn chown_like(&mut self, from: &Path, path: CString) {
         let Ok(metadata) = fs::symlink_metadata(from) else { return };
         let (uid, gid) = (metadata.uid(), metadata.gid());

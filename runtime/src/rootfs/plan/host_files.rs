@@ -76,11 +76,11 @@ impl HostFiles<'_> {
         let known = self.known.0.borrow().get(&mount.point).copied();
         known.unwrap_or_else(|| {
             let is_own = || self.target.and_then(|target| self.mount_of(target)).is_some_and(|own| own.id == mount.id);
-            // Where nobody can be sent, all are taken to answer.
-            let files =
+            // If no child can be made to look, it is taken to respond.
+            let responds =
                 mount.point == Path::new("/") || is_own() || self.ask(&mount.point, path) != Err(Errno::ETIMEDOUT);
-            self.known.0.borrow_mut().insert(mount.point.clone(), files);
-            files
+            self.known.0.borrow_mut().insert(mount.point.clone(), responds);
+            responds
         })
     }
 
@@ -109,7 +109,7 @@ impl HostFiles<'_> {
             ForkResult::Child => {
                 let _ = set_pdeathsig(Signal::SIGKILL);
                 let _ = sys::close_all_but(self.proof, &mut [theirs.as_raw_fd()], None);
-                // The kernel may know all else by heart.
+                // The kernel may have attributes cached. statfs(2) asks the server.
                 let _ = statfs(point);
                 let _ = fs::symlink_metadata(path);
                 sys::exit_now(0)
@@ -123,7 +123,7 @@ impl HostFiles<'_> {
                     // It has nothing to say, and ends.
                     match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], sys::time_left(Some(deadline))) {
                         Err(Errno::EINTR) => {}
-                        // It waits for nobody but a processor.
+                        // It only waits for a processor.
                         Ok(0) if state() == Some('R') => deadline = Instant::now() + PATIENCE,
                         Ok(0) => {
                             let _ = kill(child, Signal::SIGKILL);
