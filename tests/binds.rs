@@ -123,16 +123,17 @@ fn binds_where_the_host_has_nothing() {}
 
 #[test]
 fn what_can_not_be_had_is_named() {
-    for (test, path, error) in [
-        ("binds_what_is_missing", "/nonexistent/belljar", "ENOENT"),
-        ("binds_where_nothing_can_be_made", "none can be made in a directory of the host's", "ENOENT"),
-        ("binds_a_directory_on_a_file", "/lab", "ENOTDIR"),
-        ("binds_where_the_host_has_nothing", "/nonexistent/place is missing in a directory that is shown", "ENOENT"),
+    let (show, place) = ("show a path of the host", "find the place in the sandbox");
+    for (test, step, path, error) in [
+        ("binds_what_is_missing", show, "/nonexistent/belljar", "ENOENT"),
+        ("binds_where_nothing_can_be_made", place, "none can be made in a directory of the host's", "ENOENT"),
+        ("binds_a_directory_on_a_file", show, "/lab", "ENOTDIR"),
+        ("binds_where_the_host_has_nothing", place, "/nonexistent/place is missing in a directory", "ENOENT"),
     ] {
         let run = belljar_tests::run_ignored(test);
         assert!(run.failed(), "{}", run.output);
         assert!(!run.output.contains("this host does not let"), "{test}: {}", run.output);
-        for part in ["show a path of the host", "what it asks for can't be had", path, error] {
+        for part in [step, "what it asks for can't be had", path, error] {
             assert!(run.output.contains(part), "{test} lacks {part:?}: {}", run.output);
         }
     }

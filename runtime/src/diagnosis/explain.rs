@@ -31,15 +31,7 @@ pub(crate) fn explain(spec: &Spec, refusal: &Refusal) -> Cause {
     let around = HostState::look();
     let Refusal { step, errno, .. } = refusal;
     let path = refusal.path();
-    // What is shown is named by an absolute path, and its place in a root of the sandbox's own by a relative one.
-    let is_place = match spec.mount {
-        true => !path.starts_with('/'),
-        false => spec.binds.iter().any(|bind| path.ends_with(bind.to) && !path.ends_with(bind.from)),
-    };
     let path = Path::new("/").join(&*path);
-    if *step == Step::Bind && *errno == Errno::ENOENT && is_place {
-        return Cause::no_place(&path);
-    }
     let closed = || (*errno == Errno::EACCES).then(|| closed(&path, spec.ids)).flatten();
     let cause = find(*step, *errno, &path, &around).or_else(|| explain_ids(spec.ids, refusal)).or_else(closed);
     cause.unwrap_or_else(|| Cause::unknown(&around))
@@ -171,6 +163,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
         Step::Copy if path != Path::new("/") && !path.is_dir() => {
             Some(Cause::no_directory(fs::metadata(path).err().map(|error| errno_of(&error))))
         }
+        Step::MountPoint if errno == Errno::ENOENT => Some(Cause::no_place(path)),
         Step::Bind if errno == Errno::ENOENT && !path.exists() => Some(Cause::no_path(errno)),
         Step::Copy if errno == Errno::ENODEV && !has_overlay() => Some(Cause::no_overlay()),
         // Before Linux 5.11, no user namespace could mount an overlay.
@@ -206,7 +199,7 @@ fn filter_of(step: Step) -> Option<Answer> {
         Step::User if setting("kernel/unprivileged_userns_clone") != Some(0) => {
             probe::unshare_is_filtered(libc::CLONE_NEWUSER)
         }
-        Step::Propagation | Step::Root | Step::Bind | Step::ReadOnly | Step::Mount | Step::Copy => {
+        Step::Propagation | Step::Root | Step::Bind | Step::MountPoint | Step::ReadOnly | Step::Mount | Step::Copy => {
             probe::mount_is_filtered()
         }
         // The kernel looks at the caller first.

@@ -50,6 +50,7 @@ steps! {
     Symlink: "make a symbolic link in the sandbox",
     File: "write a file in the sandbox",
     Bind: "show a path of the host in the sandbox",
+    MountPoint: "find the place in the sandbox for a path of the host",
     ReadOnly: "make a path read-only in the sandbox",
     Mount: "mount a file system in the sandbox",
     Copy: "lay a private copy over a tree of the host",

@@ -71,7 +71,9 @@ pub(crate) fn refused(spec: &Spec, refusal: &Refusal) -> Obstacle {
     match errno {
         Errno::EAGAIN | Errno::ENOMEM => Obstacle::Busy(page),
         errno if sys::is_of_descriptors(*errno) => Obstacle::Busy(page),
-        Errno::ENOENT | Errno::ENOTDIR | Errno::ETIMEDOUT if matches!(step, Step::Bind | Step::Copy) => {
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ETIMEDOUT
+            if matches!(step, Step::Bind | Step::MountPoint | Step::Copy) =>
+        {
             Obstacle::BadRequest(page)
         }
         _ => Obstacle::Host(page),

@@ -249,6 +249,7 @@ fn may_be_outdated(refusal: &Refusal) -> bool {
             | Step::Symlink
             | Step::File
             | Step::Bind
+            | Step::MountPoint
             | Step::ReadOnly
             | Step::Mount
             | Step::Copy

@@ -6,8 +6,8 @@
 //! - [`SET_ASIDE`]: what stays writable, by `bind = ["..:rw"]`, and what root of the sandbox could not reach by itself.
 //! - [`NEW`]: empty. The new root is mounted there, and filled.
 //!
-//! While the new root is filled, the host's tree is the process's root directory, and the new root its working directory. So absolute
-//! paths in operations lead to the host, and relative ones into the sandbox. Then pivot_root(2) makes the new root the root, and the
+//! While the new root is filled, the host's tree is the process's root directory, and the new root its working directory. So a
+//! [`HostPath`] is absolute, and an [`InsidePath`] is relative. Then pivot_root(2) makes the new root the root, and the
 //! stage is let go of, with all that it holds.
 //!
 //! If the root is a copy, overlays are mounted below that tmpfs. The tmpfs holds all that the test writes. The test can't see the tmpfs itself.
@@ -28,6 +28,7 @@ use nix::unistd::{
 
 use crate::cgroup::Joining;
 use crate::frame::{OrRefuse as _, RefusalRef, Step};
+use crate::rootfs::paths::{HostPath, InsidePath, Source};
 use crate::sys;
 
 /// Where the host's tree is in the stage.
@@ -54,34 +55,34 @@ pub(crate) struct Plan {
 /// A step towards a file system.
 pub(crate) enum Operation {
     /// Makes a directory, whose parent is there.
-    Directory { path: CString, mode: Mode },
+    Directory { path: InsidePath, mode: Mode },
     /// Makes a symbolic link.
-    Symlink { path: CString, target: CString },
+    Symlink { path: InsidePath, target: CString },
     /// Writes a file.
-    File { path: CString, content: Vec<u8>, mode: Mode },
+    File { path: InsidePath, content: Vec<u8>, mode: Mode },
     /// Makes a device node that leads nowhere, as the mount point of a device: so a listing of the directory shows a device.
-    Node { path: CString },
+    Node { path: InsidePath },
     /// Writes a file with a number that no other sandbox has, as machine-id(5) describes it.
-    MachineId { path: CString },
+    MachineId { path: InsidePath },
     /// Writes a setting of the kernel's, if the kernel has it.
-    Setting { path: CString, value: Vec<u8> },
+    Setting { path: InsidePath, value: Vec<u8> },
     /// Gives away what lies at `path`, or only its mode, which writing and giving away have changed.
-    Chown { path: CString, owner: (Uid, Gid), mode: Mode },
+    Chown { path: InsidePath, owner: (Uid, Gid), mode: Mode },
     /// Mounts an overlay at `to` that shows `lower`; where the kernel can't, and `or_show`, shows `lower` itself, read-only. `if_there` is the
     /// link `at` of its layer: if `lower` has gone since it was planned, both it and `to` go too.
-    Copy { lower: CString, to: CString, options: CString, or_show: bool, if_there: Option<CString> },
+    Copy { lower: HostPath, to: InsidePath, options: CString, or_show: bool, if_there: Option<InsidePath> },
     /// Shows `from`, with all that is mounted below it, at `to`, which is there. `if_there`: if `from` has gone since it was planned, `to` goes
     /// too.
-    Bind { from: CString, to: CString, access: Access, if_there: bool },
+    Bind { from: Source, to: InsidePath, access: Access, if_there: bool },
     /// Makes a link in the directory `to`, which becomes `/run`, for each entry of the directory `from`, but for those that are there and
     /// those that are named here. It leads to `prefix`, followed by the name.
-    Links { from: CString, to: CString, prefix: &'static [u8], but: &'static [&'static CStr] },
+    Links { from: InsidePath, to: InsidePath, prefix: &'static [u8], but: &'static [&'static CStr] },
     /// Moves a mount, with all that is mounted below it.
-    Move { from: CString, to: CString },
+    Move { from: InsidePath, to: InsidePath },
     /// Makes the mount at `path` read-only, but not those below it.
-    ReadOnly { path: CString },
+    ReadOnly { path: InsidePath },
     /// Mounts a file system, and puts back what was mounted at `kept`, which lies below it.
-    Mount { kind: &'static CStr, path: CString, flags: MsFlags, options: Option<CString>, kept: Option<CString> },
+    Mount { kind: &'static CStr, path: InsidePath, flags: MsFlags, options: Option<CString>, kept: Option<InsidePath> },
 }
 
 /// What may be done with that which is shown.
@@ -89,7 +90,7 @@ pub(crate) enum Access {
     /// What was allowed where it comes from.
     AsIs,
     /// Reading only. `below` are the mount points below the path, for kernels that can't find them by themselves.
-    ReadOnly { below: Vec<CString> },
+    ReadOnly { below: Vec<InsidePath> },
 }
 
 /// Where in the tmpfs a copy is put together, which becomes the root.
@@ -200,14 +201,14 @@ fn mount_cgroups(joining: &Joining) -> Result<(), RefusalRef<'_>> {
 
 fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
     match operation {
-        Operation::Directory { path, mode } => mkdir(path.as_c_str(), *mode).or_refuse(Step::Directory, path),
+        Operation::Directory { path, mode } => mkdir(&**path, *mode).or_refuse(Step::Directory, path),
         Operation::Symlink { path, target } => {
-            symlinkat(target.as_c_str(), AT_FDCWD, path.as_c_str()).or_refuse(Step::Symlink, path)
+            symlinkat(target.as_c_str(), AT_FDCWD, &**path).or_refuse(Step::Symlink, path)
         }
         Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
         // Without rights outside, this is the only node that may be made: overlayfs calls it a whiteout.
         Operation::Node { path } => {
-            mknod(path.as_c_str(), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).or_refuse(Step::File, path)
+            mknod(&**path, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).or_refuse(Step::File, path)
         }
         Operation::MachineId { path } => machine_id()
             .and_then(|id| write_file(path, &id, Mode::from_bits_truncate(0o444)))
@@ -217,19 +218,19 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
             result => result.or_refuse(Step::File, path),
         },
         Operation::Chown { path, owner: (uid, gid), mode } => {
-            let given = chown(path.as_c_str(), Some(*uid), Some(*gid));
-            let given = given.and_then(|()| fchmodat(AT_FDCWD, path.as_c_str(), *mode, FchmodatFlags::FollowSymlink));
+            let given = chown(&**path, Some(*uid), Some(*gid));
+            let given = given.and_then(|()| fchmodat(AT_FDCWD, &**path, *mode, FchmodatFlags::FollowSymlink));
             given.or_refuse(Step::File, path)
         }
         Operation::Copy { lower, to, options, or_show, if_there } => {
             let (overlay, flags) = (c"overlay", MsFlags::empty());
-            let lay = || mount(Some(overlay), to.as_c_str(), Some(overlay), flags, Some(options.as_c_str()));
+            let lay = || mount(Some(overlay), &**to, Some(overlay), flags, Some(options.as_c_str()));
             let mounted = match if_there {
                 None => lay(),
                 Some(at) => match while_there(lower, lay) {
                     Some(mounted) => mounted,
                     None => {
-                        unlinkat(AT_FDCWD, at.as_c_str(), UnlinkatFlags::NoRemoveDir).or_refuse(Step::Copy, at)?;
+                        unlinkat(AT_FDCWD, &**at, UnlinkatFlags::NoRemoveDir).or_refuse(Step::Copy, at)?;
                         return remove(to);
                     }
                 },
@@ -244,7 +245,7 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
             let Some(bound) = (if *if_there { while_there(from, bind) } else { Some(bind()) }) else {
                 return remove(to);
             };
-            bound.or_refuse(Step::Bind, missing(from, to, bound))?;
+            told(from, to, bound)?;
             match access {
                 Access::AsIs => Ok(()),
                 Access::ReadOnly { below } => set_read_only(to, below),
@@ -252,12 +253,12 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
         }
         Operation::Links { from, to, prefix, but } => link_all(from, to, prefix, but).or_refuse(Step::Symlink, c"/run"),
         Operation::Move { from, to } => {
-            mount(Some(from.as_c_str()), to.as_c_str(), NONE, MsFlags::MS_MOVE, NONE).or_refuse(Step::Mount, to)
+            mount(Some(&**from), &**to, NONE, MsFlags::MS_MOVE, NONE).or_refuse(Step::Mount, to)
         }
         Operation::ReadOnly { path } => remount_read_only(path).or_refuse(Step::ReadOnly, path),
         Operation::Mount { kind, path, flags, options, kept } => {
             let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
-            let mount = |flags| mount(Some(*kind), path.as_c_str(), Some(*kind), flags, options.as_deref());
+            let mount = |flags| mount(Some(*kind), &**path, Some(*kind), flags, options.as_deref());
             let mounted = match mount(*flags) {
                 // Where the host's is read-only, as in a container, the kernel lets this one be no other.
                 Err(Errno::EPERM) if *kind == c"sysfs" => mount(*flags | MsFlags::MS_RDONLY),
@@ -276,18 +277,19 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
 
 /// Shows `from`, with all that is mounted below it, at `to`.
 fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), RefusalRef<'p>> {
-    let bound = bind_mount(from, to);
-    bound.or_refuse(Step::Bind, missing(from, to, bound))
+    told(from, to, bind_mount(from, to))
 }
 
 fn bind_mount(from: &CStr, to: &CStr) -> nix::Result<()> {
     mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
 }
 
-/// The path that the error is about: `from`, or `to` if `from` is there.
-fn missing<'p>(from: &'p CStr, to: &'p CStr, bound: nix::Result<()>) -> &'p CStr {
-    let is_there = || nix::unistd::access(from, AccessFlags::F_OK).is_ok();
-    if bound == Err(Errno::ENOENT) && is_there() { to } else { from }
+/// Names the step that has failed: the place `to` is missing, if `from` is there.
+fn told<'p>(from: &'p CStr, to: &'p CStr, bound: nix::Result<()>) -> Result<(), RefusalRef<'p>> {
+    match bound {
+        Err(Errno::ENOENT) if !has_gone(from) => bound.or_refuse(Step::MountPoint, to),
+        _ => bound.or_refuse(Step::Bind, from),
+    }
 }
 
 /// Mounts what the host has at `path`. If that vanishes and comes back meanwhile, it tries again. `None` if it has gone.
@@ -372,7 +374,7 @@ fn write_setting(path: &CStr, value: &[u8]) -> nix::Result<()> {
 }
 
 /// Makes the mount at `path` read-only, and those `below` it.
-fn set_read_only<'p>(path: &'p CStr, below: &'p [CString]) -> Result<(), RefusalRef<'p>> {
+fn set_read_only<'p>(path: &'p CStr, below: &'p [InsidePath]) -> Result<(), RefusalRef<'p>> {
     match sys::set_read_only(path, true) {
         Err(errno) if may_be_unknown(errno) => {}
         result => return result.or_refuse(Step::ReadOnly, path),

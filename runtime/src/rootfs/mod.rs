@@ -7,6 +7,7 @@
 //! | [sysctl] | zygote, template | what `/proc/sys` is in sandboxes |
 //! | [plan] | template | the list of operations that make a root |
 //! | [build] | init | carries them out |
+//! | `paths` | all of them | paths of the host, and paths in the sandbox |
 //! | [diff] | test binary | what has changed in a copy |
 //! | [access] | test binary, zygote | which directories root of a sandbox can't enter |
 
@@ -14,6 +15,7 @@ pub(crate) mod access;
 pub(crate) mod build;
 pub(crate) mod context;
 pub(crate) mod diff;
+mod paths;
 pub(crate) mod plan;
 pub(crate) mod stage;
 pub(crate) mod sysctl;

@@ -11,7 +11,7 @@
 //! `/proc` in it, because each sandbox mounts its own `/proc` there anyway.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,6 +26,7 @@ use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root}
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, MOUNTINFO, Mount, hides_nothing, mounts_in};
 use crate::rootfs::build::{HOST, KERNEL_FLAGS, NEW, SET_ASIDE, may_be_unknown, remount_read_only_with};
+use crate::rootfs::paths::c_string;
 use crate::sys;
 
 const NONE: Option<&str> = None;
@@ -400,11 +401,6 @@ impl<'m> Table<'m> {
 
 fn as_path(name: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(name.to_bytes()))
-}
-
-/// `path` for the kernel. Paths of the system hold no NUL, nor do those of the environment and of the attribute.
-fn c_string(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
 
 #[cfg(test)]

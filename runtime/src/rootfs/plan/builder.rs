@@ -10,9 +10,9 @@ use nix::sys::stat::Mode;
 
 use super::basis::Basis;
 use super::host::Host;
-use super::paths::{LINKS_MAX, c_string, names_reversed};
 use super::wanted::{Wanted, WantedKind};
 use crate::rootfs::build::{Access, KERNEL_FLAGS, Operation, Plan};
+use crate::rootfs::paths::{HostPath, InsidePath, LINKS_MAX, Source, c_string, names_reversed};
 use crate::spec::{Bind, Ids, Spec};
 
 /// A plan, and what it holds for.
@@ -60,9 +60,9 @@ impl<'f> Builder<'f> {
     }
 
     /// `path` as operations name it, which are about the sandbox.
-    pub(super) fn inside(&self, path: &Path) -> CString {
+    pub(super) fn inside(&self, path: &Path) -> InsidePath {
         let relative = path.strip_prefix("/").unwrap_or(path);
-        c_string(Path::new(self.prefix).join(relative).as_os_str())
+        InsidePath::new(&Path::new(self.prefix).join(relative))
     }
 
     /// Whether `path` lies in a directory of the host that is shown, or is one.
@@ -128,7 +128,7 @@ impl<'f> Builder<'f> {
         if let Some(parent) = path.parent() {
             self.directory(parent, 0o755);
         }
-        let (link, content) = (self.inside(path), c_string(target.as_os_str()));
+        let (link, content) = (self.inside(path), c_string(target));
         self.operations.push(Operation::Symlink { path: link, target: content });
         self.present.insert(path.to_path_buf());
         self.links.insert(path.to_path_buf(), target.to_path_buf());
@@ -176,7 +176,7 @@ impl<'f> Builder<'f> {
         self.binds(spec);
         let working_directory = self.host.context.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         self.directory(&working_directory, 0o755);
-        let working_directory = Some(c_string(working_directory.as_os_str()));
+        let working_directory = Some(c_string(&working_directory));
         let plan = Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory };
         Planned { plan, basis: self.basis }
     }
@@ -195,7 +195,7 @@ impl<'f> Builder<'f> {
 
     /// Shows what the sandbox has at `from` at `to`, too.
     pub(super) fn bind_inside(&mut self, from: &Path, to: &Path, access: Access) {
-        let [from, to] = [from, to].map(|path| self.inside(path));
+        let (from, to) = (Source::Inside(self.inside(from)), self.inside(to));
         self.operations.push(Operation::Bind { from, to, access, if_there: false });
     }
 
@@ -231,13 +231,13 @@ impl<'f> Builder<'f> {
 
     /// Shows what is at `from`, on the host or in the stage, at `to`. If it is not to be written to, it is mounted read-only there.
     pub(super) fn bind(&mut self, from: &Path, to: &Path) {
-        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        let (from, to) = (Source::Host(HostPath::new(from)), self.inside(to));
         self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: false });
     }
 
     /// The same, for what nobody asks for by name: it may have gone when the sandbox is made.
     pub(super) fn bind_if_there(&mut self, from: &Path, to: &Path) {
-        let (from, to) = (c_string(from.as_os_str()), self.inside(to));
+        let (from, to) = (Source::Host(HostPath::new(from)), self.inside(to));
         self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: true });
     }
 
@@ -288,8 +288,8 @@ impl<'f> Builder<'f> {
             let place = self.host.stage.filter(|_| *writable).and_then(|stage| stage.place_of(&from));
             let access = if spec.mount || *writable { Access::AsIs } else { self.read_only(&from, &to) };
             // Where the package lies elsewhere than when it was compiled, `..` may lead to the root. No mount is made there.
-            let inside = if to == Path::new("/") { CString::default() } else { self.inside(&to) };
-            let from = c_string(place.as_ref().unwrap_or(&from).as_os_str());
+            let inside = if to == Path::new("/") { InsidePath::new(Path::new("")) } else { self.inside(&to) };
+            let from = Source::Host(HostPath::new(place.as_ref().unwrap_or(&from)));
             self.operations.push(Operation::Bind { from, to: inside, access, if_there: false });
             self.covered.remove(&to);
             self.shown.insert(to);

@@ -14,13 +14,13 @@ use nix::sys::stat::Mode;
 use super::builder::{Builder, Planned};
 use super::host::Host;
 use super::host_files::{HostFiles, may_wait};
-use super::paths::c_string;
 use super::system::LINKS;
 use super::wanted::{Wanted, as_wanted, profiles, tested, writable};
 use crate::frame::{Refusal, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, LAYERS, Operation};
 use crate::rootfs::context::RunContext;
+use crate::rootfs::paths::{HostPath, InsidePath, c_string};
 use crate::spec::{Ids, Spec};
 
 /// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
@@ -196,7 +196,7 @@ impl Builder<'_> {
     }
 
     /// Gives a copy of `from` to the owner of `from`, if that id exists inside. It also restores the bits of the mode that writing has cleared.
-    fn chown_like(&mut self, from: &Path, path: CString) {
+    fn chown_like(&mut self, from: &Path, path: InsidePath) {
         let Ok(metadata) = fs::symlink_metadata(from) else { return };
         let (uid, gid) = (metadata.uid(), metadata.gid());
         let is_inside = match self.ids {
@@ -219,13 +219,13 @@ impl Builder<'_> {
         let [upper, work, at, lower] = ["upper", "work", "at", "from"].map(|name| layer.join(name));
         for (path, mode) in [(&layer, 0o755), (&upper, mode_of(from)), (&work, 0o700)] {
             let mode = Mode::from_bits_truncate(mode);
-            self.operations.push(Operation::Directory { path: c_string(path.as_os_str()), mode });
+            self.operations.push(Operation::Directory { path: InsidePath::new(path), mode });
         }
         for (path, target) in [(&at, to), (&lower, from)] {
-            let (path, target) = (c_string(path.as_os_str()), c_string(target.as_os_str()));
+            let (path, target) = (InsidePath::new(path), c_string(target));
             self.operations.push(Operation::Symlink { path, target });
         }
-        self.chown_like(from, c_string(upper.as_os_str()));
+        self.chown_like(from, InsidePath::new(&upper));
         self.own(from, to, &upper);
         if to != Path::new("/") {
             self.directory(to, 0o755);
@@ -239,12 +239,12 @@ impl Builder<'_> {
         // Only this way are directories marked in a user namespace that hide the host's; see the kernel's overlayfs.rst.
         options.extend(b",userxattr");
         let operation = Operation::Copy {
-            lower: c_string(from.as_os_str()),
+            lower: HostPath::new(from),
             to: self.inside(to),
             options: CString::new(options).unwrap_or_default(),
             // Some file systems can't lie below, and they are mounted somewhere in the tree.
             or_show: self.host.is_mount_point(from) && to != Path::new("/"),
-            if_there: (to != Path::new("/")).then(|| c_string(at.as_os_str())),
+            if_there: (to != Path::new("/")).then(|| InsidePath::new(&at)),
         };
         self.operations.push(operation);
     }
@@ -265,7 +265,7 @@ impl Builder<'_> {
         for (_, path, metadata) in owned.into_iter().filter_map(place) {
             if metadata.is_dir() && path.parent().is_some_and(|parent| made.contains(parent)) {
                 let mode = Mode::from_bits_truncate(metadata.mode() & 0o7777);
-                self.operations.push(Operation::Directory { path: c_string(path.as_os_str()), mode });
+                self.operations.push(Operation::Directory { path: InsidePath::new(&path), mode });
                 made.insert(path);
             }
         }
@@ -278,11 +278,11 @@ impl Builder<'_> {
             if !made.contains(parent) && fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
                 // Root's already.
                 let mode = Mode::from_bits_truncate(mode_of(directory));
-                self.operations.push(Operation::Directory { path: c_string(parent.as_os_str()), mode });
+                self.operations.push(Operation::Directory { path: InsidePath::new(parent), mode });
                 made.insert(parent.to_path_buf());
             }
             if made.contains(parent) {
-                let (path, mode) = (c_string(path.as_os_str()), Mode::from_bits_truncate(metadata.mode() & 0o7777));
+                let (path, mode) = (InsidePath::new(&path), Mode::from_bits_truncate(metadata.mode() & 0o7777));
                 self.operations.push(Operation::File { path, content, mode });
             }
         }

@@ -20,8 +20,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::statfs;
 use nix::unistd::{ForkResult, pipe2};
 
-use super::paths::{LINKS_MAX, names_reversed};
 use crate::proc::{Mount, directory, stat};
+use crate::rootfs::paths::{LINKS_MAX, names_reversed};
 use crate::sys::{self, SingleThreaded};
 
 /// How long a file system may take for its first answer.

@@ -11,7 +11,6 @@ mod builder;
 mod copy;
 mod host;
 mod host_files;
-mod paths;
 mod system;
 mod wanted;
 
