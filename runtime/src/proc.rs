@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::sys::above_standard_streams;
@@ -153,6 +153,41 @@ fn numbers_in(directory: &Path) -> BTreeSet<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The two numbers that a release of the kernel begins with, as uname(2) tells it.
+pub(crate) fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
+    numbers.next().zip(numbers.next())
+}
+
+/// The cgroup of this process in one hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OwnCgroup {
+    /// The names of the hierarchy's controllers, with commas between them. Version 2 has none here.
+    pub(crate) controllers: String,
+    pub(crate) is_v2: bool,
+    pub(crate) path: PathBuf,
+}
+
+/// The table of them.
+pub(crate) const OWN_CGROUPS: &str = "/proc/self/cgroup";
+
+/// The cgroups in a table of that kind, see cgroups(7). It has lines like `4:cpu,cpuacct:/path`, and `0::/path` for version 2.
+pub(crate) fn own_cgroups_in(table: &[u8]) -> Vec<OwnCgroup> {
+    let cgroup = |line: &[u8]| {
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let (number, names, path) = (fields.next()?, String::from_utf8_lossy(fields.next()?), fields.next()?);
+        let is_v2 = number == b"0" && names.is_empty();
+        Some(OwnCgroup { controllers: names.into_owned(), is_v2, path: OsStr::from_bytes(path).into() })
+    };
+    table.split(|byte| *byte == b'\n').filter_map(cgroup).collect()
+}
+
+/// The cgroup of version 2 that this process is in.
+pub(crate) fn own_cgroup_v2() -> Option<PathBuf> {
+    let own = own_cgroups_in(&fs::read(OWN_CGROUPS).ok()?);
+    own.into_iter().find(|cgroup| cgroup.is_v2).map(|cgroup| cgroup.path)
+}
+
 /// What is mounted in the mount namespace of this process.
 pub(crate) const MOUNTINFO: &str = "/proc/self/mountinfo";
 
@@ -284,6 +319,32 @@ fn unescaped(field: &[u8]) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_cgroups_are_read() {
+        let table = b"5:cpu,cpuacct:/a\n4:memory:/b c:d\n1:name=systemd:/x\n0::/Z\xfcrich\n";
+        let cgroup = |controllers: &str, is_v2, path: &[u8]| OwnCgroup {
+            controllers: controllers.to_owned(),
+            is_v2,
+            path: OsStr::from_bytes(path).into(),
+        };
+        let expected = [
+            cgroup("cpu,cpuacct", false, b"/a"),
+            cgroup("memory", false, b"/b c:d"),
+            cgroup("name=systemd", false, b"/x"),
+            cgroup("", true, b"/Z\xfcrich"),
+        ];
+        assert_eq!(own_cgroups_in(table), expected);
+    }
+
+    #[test]
+    fn versions_of_kernels_are_read() {
+        assert_eq!(
+            ["5.10.0-30-amd64", "6.18", "7.3-rc1"].map(kernel_version),
+            [Some((5, 10)), Some((6, 18)), Some((7, 3))]
+        );
+        assert_eq!(["", "6", "six.one"].map(kernel_version), [None; 3]);
+    }
 
     #[test]
     fn mount_tables_are_read() {

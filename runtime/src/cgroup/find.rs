@@ -1,14 +1,12 @@
 //! Where this process stands in the cgroup hierarchies that are mounted, and so where it may make cgroups of its own.
 //! See cgroups(7), proc_pid_mountinfo(5) and proc_pid_cgroup(5).
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::controller::{Controller, Trouble};
 use super::leaf::LEAF;
-use crate::proc::{MOUNTINFO, Mount, mounts_in, text_of};
+use crate::proc::{MOUNTINFO, Mount, OWN_CGROUPS, OwnCgroup, mounts_in, own_cgroups_in, text_of};
 use crate::settings::settings;
 use crate::sys::{errno_of, is_of_descriptors};
 
@@ -28,15 +26,15 @@ pub(super) struct Hierarchy {
 /// All hierarchies that have one of our controllers.
 pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
     let read = |path: &str| fs::read(path).map_err(|error| Trouble::new(Path::new(path), &error));
-    let mut own = places(&read("/proc/self/cgroup")?);
+    let mut own = own_cgroups_in(&read(OWN_CGROUPS)?);
     if let Some(chosen) = chosen() {
-        own.iter_mut().for_each(|place| place.path.clone_from(&chosen));
+        own.iter_mut().for_each(|own| own.path.clone_from(&chosen));
     }
     let mut found = Vec::new();
     for mount in mounts_in(&read(MOUNTINFO)?).into_iter().filter(|mount| is_v2(mount) || mount.kind == "cgroup") {
         // A mount that was made outside of our cgroup namespace shows paths that have no name here.
-        let Some(place) = own.iter().find(|place| place.is_in(&mount)) else { continue };
-        let Ok(below) = place.path.strip_prefix(&mount.root) else { continue };
+        let Some(own) = own.iter().find(|own| shows(&mount, own)) else { continue };
+        let Ok(below) = own.path.strip_prefix(&mount.root) else { continue };
         if below.components().any(|component| component == Component::ParentDir) {
             // It is above all that is mounted here.
             continue;
@@ -47,9 +45,9 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
             // A test binary before us has moved this test run there.
             parent.pop();
         }
-        let controllers = match &place.controllers {
-            Some(controllers) => controllers.clone(),
-            None => {
+        let controllers = match v2 {
+            false => Controller::among(own.controllers.split(',')),
+            true => {
                 let file = parent.join("cgroup.controllers");
                 let text = text_of(&file).or_else(|error| match is_of_descriptors(errno_of(&error)) {
                     true => Err(Trouble::new(&file, &error)),
@@ -60,7 +58,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
         };
         let known = found.iter().any(|known: &Hierarchy| known.v2 == v2 && known.controllers == controllers);
         if !controllers.is_empty() && !known {
-            found.push(Hierarchy { v2, controllers, names: place.names.clone(), parent });
+            found.push(Hierarchy { v2, controllers, names: own.controllers.clone(), parent });
         }
     }
     Ok(found)
@@ -83,24 +81,13 @@ pub(crate) fn limits_on_processes() -> Vec<(PathBuf, u64, u64)> {
     own.flat_map(|found| found.parent.ancestors().filter_map(limit).collect::<Vec<_>>()).collect()
 }
 
-/// The cgroup of this process in one hierarchy.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    /// Those of our controllers that the hierarchy has. The unified one tells that elsewhere.
-    controllers: Option<Vec<Controller>>,
-    names: String,
-    path: PathBuf,
-}
-
-impl Place {
-    fn is_in(&self, mount: &Mount) -> bool {
-        match &self.controllers {
-            None => is_v2(mount),
-            Some(controllers) => {
-                let options = mount.options.to_string_lossy();
-                !is_v2(mount) && !controllers.is_empty() && Controller::among(options.split(',')) == *controllers
-            }
-        }
+/// Whether `mount` shows the hierarchy in which this process is in `own`.
+fn shows(mount: &Mount, own: &OwnCgroup) -> bool {
+    let ours = Controller::among(own.controllers.split(','));
+    let options = mount.options.to_string_lossy();
+    match own.is_v2 {
+        true => is_v2(mount),
+        false => !is_v2(mount) && !ours.is_empty() && Controller::among(options.split(',')) == ours,
     }
 }
 
@@ -109,25 +96,13 @@ fn is_v2(mount: &Mount) -> bool {
     mount.kind == "cgroup2"
 }
 
-/// Reads `/proc/self/cgroup`, which has lines like `4:cpu,cpuacct:/path`, and `0::/path` for the unified hierarchy.
-fn places(table: &[u8]) -> Vec<Place> {
-    let place = |line: &[u8]| {
-        let mut fields = line.splitn(3, |byte| *byte == b':');
-        let (number, names, path) = (fields.next()?, String::from_utf8_lossy(fields.next()?), fields.next()?);
-        let unified = number == b"0" && names.is_empty();
-        let controllers = (!unified).then(|| Controller::among(names.split(',')));
-        Some(Place { controllers, names: names.into_owned(), path: OsStr::from_bytes(path).into() })
-    };
-    table.split(|byte| *byte == b'\n').filter_map(place).collect()
-}
-
 /// For [`fuzzed`](crate::fuzzed): what the kernel writes about cgroups.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let mounts = mounts_in(bytes);
-    for place in places(bytes) {
+    for own in own_cgroups_in(bytes) {
         mounts.iter().for_each(|mount| {
-            place.is_in(mount);
+            shows(mount, &own);
         });
     }
 }
@@ -135,24 +110,6 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_read() {
-        let table = b"5:cpu,cpuacct:/a\n4:memory:/b c:d\n3:freezer:/\n1:name=systemd:/x\n0::/Z\xfcrich\n";
-        let place = |controllers: Option<&[Controller]>, names: &str, path: &[u8]| Place {
-            controllers: controllers.map(<[_]>::to_vec),
-            names: names.to_owned(),
-            path: OsStr::from_bytes(path).into(),
-        };
-        let expected = [
-            place(Some(&[Controller::Cpu, Controller::Cpuacct]), "cpu,cpuacct", b"/a"),
-            place(Some(&[Controller::Memory]), "memory", b"/b c:d"),
-            place(Some(&[]), "freezer", b"/"),
-            place(Some(&[]), "name=systemd", b"/x"),
-            place(None, "", b"/Z\xfcrich"),
-        ];
-        assert_eq!(places(table), expected);
-    }
 
     #[test]
     fn mounts_are_read_and_matched() {
@@ -169,12 +126,12 @@ mod tests {
             (Some("/sys/fs/cgroup/unified"), Some("/../.."), true),
         ];
         assert_eq!(points, expected);
-        let places = places(b"3:pids:/docker/1/x\n2:cpuacct,cpu:/\n1:devices:/\n0::/\n");
-        let matches = |place: usize| mounts.iter().map(move |mount| (place, mount));
-        let found: Vec<_> = (0..places.len())
+        let own = own_cgroups_in(b"3:pids:/docker/1/x\n2:cpuacct,cpu:/\n1:devices:/\n0::/\n");
+        let matches = |at: usize| mounts.iter().map(move |mount| (at, mount));
+        let found: Vec<_> = (0..own.len())
             .flat_map(matches)
-            .filter(|(place, mount)| places[*place].is_in(mount))
-            .map(|(place, mount)| (place, mount.point.to_str().unwrap_or_default()))
+            .filter(|(at, mount)| shows(mount, &own[*at]))
+            .map(|(at, mount)| (at, mount.point.to_str().unwrap_or_default()))
             .collect();
         let expected = [(0, "/sys/fs/c group/pids"), (1, "/sys/fs/cgroup/cpu,cpuacct"), (3, "/sys/fs/cgroup/unified")];
         assert_eq!(found, expected);

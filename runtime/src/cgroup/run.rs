@@ -21,7 +21,7 @@ use super::limits::{DEFAULT_PIDS, PIDS_EVENTS};
 use super::locked::{make_locked, random_name, remove_in_time, remove_tree, sweep};
 use super::sweeper::Sweeper;
 use super::systemd;
-use crate::proc::pid_of;
+use crate::proc::{kernel_version, pid_of};
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};
 use crate::sys::{Locked, geteuid, is_of_descriptors};
@@ -107,11 +107,8 @@ fn process_limit_is_exact(spec: &Spec) -> bool {
     if spec.ids != Ids::One || geteuid().is_root() {
         return false;
     }
-    let Ok(system) = uname() else { return false };
-    let release = system.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (5, 14)
+    let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
+    version.is_some_and(|version| version >= (5, 14))
 }
 
 /// Removes all that this process has made. To be called when no sandbox is left.

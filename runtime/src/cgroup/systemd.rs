@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use crate::proc::{text_in, text_of};
+use crate::proc::{own_cgroup_v2, text_in};
 use crate::sys;
 use crate::sys::geteuid;
 
@@ -49,8 +49,7 @@ pub(super) fn move_to_scope(name: &str, pids: [u32; 2]) -> bool {
 
 /// Whether this process is in the scope of this name.
 fn is_in(name: &str) -> bool {
-    let own = text_of("/proc/self/cgroup").unwrap_or_default();
-    own.lines().any(|line| line.starts_with("0::") && line.ends_with(&format!("/{name}")))
+    own_cgroup_v2().is_some_and(|own| own.ends_with(name))
 }
 
 /// The unit to which the cgroup at `path` belongs, and its `OOMPolicy`, if systemd ends the unit when the kernel kills a process below

@@ -15,7 +15,7 @@ use super::host_state::{Barrier, HostState, Platform, security_context};
 use super::limits::{limit_on, reached_limit_on_processes, too_little_memory, too_many_processes};
 use crate::cgroup::{self, Trouble};
 use crate::frame::{Refusal, Step};
-use crate::proc::{self, has_capability, mount_points, text_of};
+use crate::proc::{self, has_capability, kernel_version, mount_points, text_of};
 use crate::rootfs::access::closed_above;
 use crate::spec::{Ids, Spec};
 use crate::sys::probe::{self, Answer};
@@ -167,7 +167,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
         Step::Bind if errno == Errno::ENOENT && !path.exists() => Some(Cause::no_path(errno)),
         Step::Copy if errno == Errno::ENODEV && !has_overlay() => Some(Cause::no_overlay()),
         // Before Linux 5.11, no user namespace could mount an overlay.
-        Step::Copy if errno == Errno::EPERM && is_older_than((5, 11), &around.kernel) => {
+        Step::Copy if errno == Errno::EPERM && kernel_version(&around.kernel).is_some_and(|own| own < (5, 11)) => {
             Some(Cause::no_overlay_for_users(&around.kernel))
         }
         Step::Copy if errno == Errno::EINVAL => Some(Cause::can_not_be_copied(&kind_at(path))),
@@ -303,9 +303,10 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
         Trouble::Foreign { path, .. } => {
             Some(Cause::cgroup_of_others(format!("cgroup.procs of {} has others' processes", plain(path.display()))))
         }
-        Trouble::Missing(_) if unified => {
-            Some(Cause::cgroup_of_others(format!("/proc/self/cgroup is {}", own_cgroup())))
-        }
+        Trouble::Missing(_) if unified => Some(Cause::cgroup_of_others(format!(
+            "/proc/self/cgroup is 0::{}",
+            plain(proc::own_cgroup_v2().unwrap_or_default().display())
+        ))),
         _ => None,
     }
 }
@@ -367,12 +368,6 @@ fn has_overlay() -> bool {
     text_of("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|word| word == "overlay"))
 }
 
-/// Whether a kernel that calls itself `release` is older than this one.
-pub(crate) fn is_older_than(version: (u32, u32), release: &str) -> bool {
-    let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map_while(|number| number.parse().ok());
-    numbers.next().zip(numbers.next()).is_some_and(|own| own < version)
-}
-
 /// The type of the file system that `path` lies on.
 fn kind_at(path: &Path) -> String {
     let mounts = proc::mounts();
@@ -392,10 +387,4 @@ fn owner_of(path: &Path) -> String {
     let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     existing
         .map_or(String::new(), |(path, metadata)| format!(" ({} belongs to {})", plain(path.display()), metadata.uid()))
-}
-
-/// The cgroup of version 2 that this process is in.
-fn own_cgroup() -> String {
-    let text = text_of("/proc/self/cgroup").unwrap_or_default();
-    text.lines().find(|line| line.starts_with("0::")).unwrap_or_default().to_owned()
 }

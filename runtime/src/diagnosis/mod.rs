@@ -7,9 +7,9 @@ mod limits;
 mod page;
 
 pub(crate) use cause::Cause;
-pub(crate) use explain::{device, explain, explain_cgroup, unknown};
 #[cfg(any(test, fuzzing))]
-pub(crate) use explain::{holds, is_older_than};
+pub(crate) use explain::holds;
+pub(crate) use explain::{device, explain, explain_cgroup, unknown};
 #[cfg(any(test, fuzzing))]
 pub(crate) use host_state::barrier_of;
 pub(crate) use limits::death;

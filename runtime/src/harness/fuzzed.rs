@@ -10,7 +10,7 @@ use super::hints::note;
 use super::judge::{Verdict, judge};
 use super::output::whole_characters;
 use super::sandbox::{Received, Sandbox};
-use crate::diagnosis::{self, Cause, Page, barrier_of, holds, is_older_than};
+use crate::diagnosis::{self, Cause, Page, barrier_of, holds};
 use crate::frame::{Buffer, FRAME_MAX, Frame, MAGIC, Outcome, REPORTED};
 use crate::spec::{Root, Spec, Test};
 use crate::sys::End;
@@ -167,7 +167,7 @@ pub(crate) fn texts(way: u8, bytes: &[u8]) {
             holds(text, 0);
             holds(text, u32::MAX);
         }
-        2 => drop(is_older_than((5, 11), text)),
+        2 => drop(crate::proc::kernel_version(text)),
         _ => {
             let (mut pending, mut read) = (Vec::new(), String::new());
             for piece in bytes.chunks(usize::from(way)) {
