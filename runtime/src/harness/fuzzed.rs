@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use super::evidence::{Ended, Evidence};
 use super::hints::note;
 use super::judge::{Verdict, judge};
 use super::output::whole_characters;
-use super::sandbox::{Received, Sandbox};
+use super::sandbox::Sandbox;
 use crate::diagnosis::{self, Cause, Page, barrier_of, holds};
 use crate::frame::{Buffer, FRAME_MAX, Frame, MAGIC, Outcome, REPORTED};
 use crate::spec::{Root, Spec, Test};
@@ -68,7 +67,7 @@ pub(crate) fn reports(input: &[u8]) -> io::Result<()> {
     let is_born = flags & IS_BORN != 0;
     if is_born {
         let null = vec![File::open("/dev/null")?.into()];
-        assert!(matches!(hear(&mut sandbox, Frame::Born.encode(&mut Buffer::new()), null, INIT), Some(false)));
+        assert_eq!(sandbox.hear(Frame::Born.encode(&mut Buffer::new()), null, INIT), Ok(false));
     }
     let mut sent = Sent { is_clean: true, ..Sent::default() };
     while let Some((&[l0, l1, how], after)) = rest.split_first_chunk::<HEAD>() {
@@ -96,25 +95,17 @@ pub(crate) fn reports(input: &[u8]) -> io::Result<()> {
             Some(_) => {}
             None => sent.is_clean = false,
         }
-        match hear(&mut sandbox, &bytes, fds, if is_init { INIT } else { BODY }) {
-            Some(false) => {}
-            // It has ended, or can't be heard.
-            Some(true) => break,
-            None => return Ok(()),
+        match sandbox.hear(&bytes, fds, if is_init { INIT } else { BODY }) {
+            Ok(false) => {}
+            Ok(true) => break,
+            // It is given up.
+            Err(_) => return Ok(()),
         }
     }
     let mut evidence = sandbox.heard();
     evidence.has_process_limit = flags & HAS_PROCESS_LIMIT != 0;
     is_judged_rightly(test, &evidence, &sent);
     Ok(())
-}
-
-/// Whether that was the last report. `None` if the sandbox is given up.
-fn hear(sandbox: &mut Sandbox, bytes: &[u8], fds: Vec<OwnedFd>, sender: i32) -> Option<bool> {
-    match sandbox.hear(bytes, fds, sender) {
-        Ok(received) => Some(matches!(received, Received::LastReport { .. })),
-        Err(_) => None,
-    }
 }
 
 /// What was read as a frame is written as the same bytes. Only the number of an error that nobody knows gets lost.
@@ -193,7 +184,7 @@ mod tests {
         let mut buffer = Buffer::new();
         let bytes = frame.encode(&mut buffer);
         for _ in 0..times {
-            assert_eq!(hear(&mut sandbox, bytes, Vec::new(), BODY), Some(false));
+            assert_eq!(sandbox.hear(bytes, Vec::new(), BODY), Ok(false));
         }
         sandbox.heard()
     }

@@ -24,14 +24,14 @@ impl Time {
     /// The most of the time of a stop that counts.
     const PULSE: Duration = Duration::from_secs(1);
 
-    pub(super) fn begin(timeout: Option<Duration>) -> Self {
-        let pulse = timeout.map_or(Self::PULSE, |timeout| Self::PULSE.min(timeout / 4).max(Duration::from_millis(1)));
-        Self { left: timeout, pulse, counted: Instant::now() }
+    pub(super) fn until(deadline: Option<Instant>, now: Instant) -> Self {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let pulse = left.map_or(Self::PULSE, |left| Self::PULSE.min(left / 4).max(Duration::from_millis(1)));
+        Self { left, pulse, counted: now }
     }
 
     /// Counts what has passed since the last time.
-    pub(super) fn count(&mut self) {
-        let now = Instant::now();
+    pub(super) fn count(&mut self, now: Instant) {
         let passed = (now - mem::replace(&mut self.counted, now)).min(self.pulse);
         self.left = self.left.map(|left| left.saturating_sub(passed));
     }
@@ -67,4 +67,32 @@ pub(super) fn wait<const N: usize>(
     }
     let mut polled = polled.iter();
     Ok(fds.map(|fd| fd.is_some() && polled.next().and_then(PollFd::any).unwrap_or(false)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_stop_counts_as_a_pulse_and_all_else_in_full() {
+        let begun = Instant::now();
+        let mut time = Time::until(Some(begun + SECOND * 4), begun);
+        assert_eq!(time.pulse(), Some(begun + SECOND));
+        let mut count_at = |at: Duration| {
+            time.count(begun + at);
+            time.left
+        };
+        assert_eq!(count_at(SECOND * 1000), Some(SECOND * 3));
+        assert_eq!(count_at(SECOND * 1000 + SECOND / 2), Some(SECOND * 5 / 2));
+        assert_eq!(count_at(SECOND * 1001), Some(SECOND * 2));
+        assert_eq!(count_at(SECOND * 1002), Some(SECOND));
+        assert_eq!(count_at(SECOND * 1003 - Duration::from_nanos(1)), Some(Duration::from_nanos(1)));
+        assert!(!time.is_up());
+        // The wait ends when the last of it has passed, and not a pulse later.
+        assert_eq!(time.pulse(), Some(begun + SECOND * 1003));
+        time.count(begun + SECOND * 1003);
+        assert!(time.is_up());
+    }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(any(test, fuzzing))]
 mod made_up;
+mod progress;
 mod reports;
 
 use std::io;
@@ -33,6 +34,8 @@ use crate::spec::{Spec, Test};
 use crate::sys::{self};
 use crate::zygote::{Zygote, is_ending};
 
+use progress::{Ending, Next, Progress};
+
 /// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
 const MEMORY_CHECK: Duration = Duration::from_millis(20);
 
@@ -62,8 +65,7 @@ pub(in crate::harness) struct Sandbox {
     teller: Option<i32>,
     /// The copy that is its root, if that is one, once it is made.
     copy: Option<nix::Result<Tree>>,
-    /// The test that it is to run when it is ready for it.
-    waiting: Option<&'static Test>,
+    progress: Progress,
     evidence: Evidence,
 }
 
@@ -92,22 +94,32 @@ impl Sandbox {
         let has_process_limit = joining.process_limit;
         let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
-        let (stdout, stderr) = (Stream::stdout(stdout), Stream::stderr(stderr));
-        let (init, teller, copy, waiting, evidence) = (None, None, None, None, Evidence::default());
-        Ok(Self {
+        Ok(Self::new(spec, report, [stdout, stderr], cgroup, has_process_limit, life))
+    }
+
+    /// One of which nothing is known yet.
+    fn new(
+        spec: &'static Spec,
+        report: OwnedFd,
+        [stdout, stderr]: [OwnedFd; 2],
+        cgroup: Cgroup,
+        has_process_limit: bool,
+        life: Option<Life>,
+    ) -> Self {
+        Self {
             report,
-            stdout,
-            stderr,
+            stdout: Stream::stdout(stdout),
+            stderr: Stream::stderr(stderr),
             cgroup,
             has_process_limit,
             spec,
             life,
-            init,
-            teller,
-            copy,
-            waiting,
-            evidence,
-        })
+            init: None,
+            teller: None,
+            copy: None,
+            progress: Progress::default(),
+            evidence: Evidence::default(),
+        }
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
@@ -116,22 +128,9 @@ impl Sandbox {
         if let Some(life) = &mut self.life {
             life.begin(test);
         }
-        self.waiting = Some(test);
+        self.progress.begin(test);
         // A sandbox that was prepared has been born.
-        while matches!(self.receive()?, Received::Report | Received::Question) {}
-        self.hand_over()
-    }
-
-    /// Hands over the test that waits, if the sandbox is ready for it. No body begins before this process can end it; and what changes in a
-    /// copy is known only if the test begins after this process has seen it.
-    fn hand_over(&mut self) -> nix::Result<()> {
-        if self.init.is_none() || self.spec.has_copy() && self.copy.is_none() {
-            return Ok(());
-        }
-        match self.waiting.take() {
-            Some(test) => sys::send(self.report.as_fd(), &address::encode(test)),
-            None => Ok(()),
-        }
+        self.take_reports().map(drop)
     }
 
     /// What the test has changed in the copy that is its root; nothing if that is none.
@@ -151,7 +150,9 @@ impl Sandbox {
         deadline: Option<Instant>,
     ) -> Result<Evidence, NoSandbox> {
         let _span = trace::span("follow the test");
-        match self.watch(test, zygote, deadline) {
+        let mut time = Time::until(deadline, Instant::now());
+        let watched = self.watch(zygote.as_fd(), &mut time);
+        match watched.and_then(|ending| self.finish(ending, test, zygote.as_fd(), &time)) {
             Err(errno) if self.init.is_none() => return Err(errno.into()),
             Err(errno) => {
                 self.evidence.watching_failed = Some(errno);
@@ -189,113 +190,97 @@ impl Sandbox {
         self.stdout.is_mid_line() || self.stderr.is_mid_line()
     }
 
-    /// Passes on output and collects reports, until the last report has come, init is dead, or the time is up.
-    fn watch(&mut self, test: &Test, zygote: &Zygote, deadline: Option<Instant>) -> nix::Result<()> {
-        let mut time = Time::begin(deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())));
+    /// Passes on output and collects reports, until the last report has come, no more can come, or the time is up.
+    fn watch(&mut self, zygote: BorrowedFd<'_>, time: &mut Time) -> nix::Result<Ending> {
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
-        let mut report_open = true;
         loop {
-            let life = self.init.as_ref().map_or(zygote.as_fd(), |init| init.as_fd());
-            let report = report_open.then(|| self.report.as_fd());
-            let fds = [report, Some(life), self.stdout.pipe(), self.stderr.pipe()];
+            let life = self.init().unwrap_or(zygote);
+            let fds = [Some(self.report.as_fd()), Some(life), self.stdout.pipe(), self.stderr.pipe()];
             let [report, dead, stdout, stderr] = wait(fds, [time.pulse(), check].into_iter().flatten().min())?;
-            time.count();
+            time.count(Instant::now());
             self.pump(stdout, stderr)?;
             if check.is_some_and(|check| check <= Instant::now()) {
-                check = Some(Instant::now() + MEMORY_CHECK);
-                let kills = || self.cgroup.oom_kills();
-                if let (Some(init), Ok(1..)) = (&self.init, kills().or_else(|_| processes::look(kills))) {
-                    check = None;
-                    // The kernel has killed one process, which the others may wait for: none may go on. Init tells who it was.
-                    // If it was the test, init is about to say so.
-                    if !matches!(processes::kill_test(init.as_fd()), Ok(()) | Err(Errno::ESRCH)) {
-                        self.kill_all()?;
-                        return Ok(());
-                    }
-                }
+                check = (!self.kill_if_memory_is_used_up()?).then(|| Instant::now() + MEMORY_CHECK);
             }
-            let was_born = self.init.is_some();
-            let heard = if report || dead { self.take_reports()? } else { Heard::More };
-            match heard {
-                Heard::Ended { stays: false } => return Ok(()),
-                Heard::Ended { stays: true } => return self.end_survivors(test, time.deadline()),
-                // There may be more to read of what was sent before a death.
-                Heard::More => {}
-                // If it was the zygote's death, init may have been born before.
-                Heard::Silent | Heard::Closed if dead && was_born == self.init.is_some() => {
-                    self.evidence.init_ended = self.init.as_ref().and_then(|init| processes::end_of(init.as_fd()));
-                    return Ok(());
+            if dead {
+                self.progress.died();
+            }
+            if report || dead {
+                match self.take_reports() {
+                    Ok(Some(ending)) => return Ok(ending),
+                    // If the sandbox has ended before it was handed the test, it says why, or its end shows.
+                    Ok(None) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+                    Err(errno) => return Err(errno),
                 }
-                Heard::Silent => {}
-                Heard::Closed => match &self.init {
-                    // The zygote lets go of the socket when init, which tells of its birth, has it, or when there is none.
-                    None => {
-                        self.evidence.unborn = true;
-                        return Ok(());
-                    }
-                    // Init holds it to its end, but what is in the sandbox can shut it down for all.
-                    Some(init) if !dead => {
-                        self.evidence.shut_down = !processes::is_dying(init.as_fd());
-                        self.kill_all()?;
-                        self.evidence.init_ended = processes::end_of(init.as_fd());
-                        return Ok(());
-                    }
-                    // It was born in this turn.
-                    Some(_) => report_open = false,
-                },
             }
             if time.is_up() {
-                return self.end_late(test, zygote);
+                return Ok(self.progress.time_is_up());
             }
         }
     }
 
-    /// Takes the reports that have come, and hands the test over if the sandbox has become ready for it.
-    fn take_reports(&mut self) -> nix::Result<Heard> {
+    /// Takes the reports that have come, or some of them; and hands the test over if one of them says that the sandbox is ready.
+    fn take_reports(&mut self) -> nix::Result<Option<Ending>> {
         for _ in 0..FRAMES_A_TURN {
             match self.receive()? {
-                Received::Report => {}
-                Received::LastReport { stays } => return Ok(Heard::Ended { stays }),
-                Received::Question => return Ok(Heard::More),
-                Received::Nothing => return self.hand_over_if_it_lives().map(|()| Heard::Silent),
-                Received::End => return Ok(Heard::Closed),
+                Next::Read => {}
+                Next::Wait => break,
+                // What comes after this is not for `begin`, and may be the last report.
+                Next::HandOver(test) => return sys::send(self.report.as_fd(), &address::encode(test)).map(|()| None),
+                Next::End(ending) => return Ok(Some(ending)),
             }
         }
-        // There need not be more: it may wait for its test.
-        self.hand_over_if_it_lives().map(|()| Heard::More)
+        Ok(None)
     }
 
-    /// The same as [`hand_over`](Self::hand_over). If the sandbox has ended meanwhile, it says why, or its end shows.
-    fn hand_over_if_it_lives(&mut self) -> nix::Result<()> {
-        match self.hand_over() {
-            Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            result => result,
+    /// Kills the test if the kernel has killed one process, which the others may wait for. Returns whether that is so.
+    fn kill_if_memory_is_used_up(&self) -> nix::Result<bool> {
+        let kills = || self.cgroup.oom_kills();
+        let has_killed = matches!(kills().or_else(|_| processes::look(kills)), Ok(1..));
+        let Some(init) = self.init().filter(|_| has_killed) else { return Ok(false) };
+        // Init tells who it was. If it was the test, init is about to say so.
+        if !matches!(processes::kill_test(init), Ok(()) | Err(Errno::ESRCH)) {
+            self.kill_all()?;
         }
+        Ok(true)
     }
 
-    /// Ends a test whose time is up. A sandbox that has not been born by now ends by itself when it finds the report socket closed.
-    fn end_late(&mut self, test: &Test, zygote: &Zygote) -> nix::Result<()> {
-        if self.init.is_none() {
-            self.evidence.unanswered = Some(processes::makers(zygote.as_fd()));
-            return Ok(());
+    /// Does what is left to do when the watching has ended.
+    fn finish(&mut self, ending: Ending, test: &Test, zygote: BorrowedFd<'_>, time: &Time) -> nix::Result<()> {
+        match ending {
+            Ending::Over => {}
+            Ending::Left => self.end_survivors(test, time.deadline())?,
+            Ending::Late => {
+                self.keep(keep_failed::out_of_time(test))?;
+                self.evidence.timed_out = Some(self.census(processes::below_or_init));
+                self.kill_all()?;
+            }
+            // It ends by itself when it finds the report socket closed.
+            Ending::Unanswered => self.evidence.unanswered = Some(processes::makers(zygote)),
+            Ending::Unborn => self.evidence.unborn = true,
+            Ending::Silent => {
+                // If init lives, the socket was shut down.
+                self.evidence.shut_down = self.init().is_some_and(|init| !processes::is_dying(init));
+                self.kill_all()?;
+                self.evidence.init_ended = self.init().and_then(processes::end_of);
+            }
         }
-        self.keep(keep_failed::out_of_time(test))?;
-        self.evidence.timed_out = Some(self.census(processes::below_or_init));
-        self.kill_all()
+        Ok(())
     }
 
     /// Ends what the test has left.
     fn end_survivors(&mut self, test: &Test, deadline: Option<Instant>) -> nix::Result<()> {
         self.keep(keep_failed::failure(test, &self.evidence))?;
         self.evidence.survivors = self.census(processes::below);
-        let Some(init) = self.init.as_ref().filter(|_| self.spec.memory.is_some()) else { return self.kill_all() };
+        let Some(init) = self.init().filter(|_| self.spec.memory.is_some()) else { return self.kill_all() };
         // Init kills them, and tells if one of them was the largest.
         shutdown(self.report.as_raw_fd(), Shutdown::Write)?;
-        let [is_dead] = wait([Some(init.as_fd())], deadline)?;
+        let [is_dead] = wait([Some(init)], deadline)?;
         if !is_dead {
             self.kill_all()?;
         }
-        while matches!(self.receive()?, Received::Report | Received::Question) {}
+        self.progress.died();
+        while !matches!(self.receive()?, Next::End(_)) {}
         Ok(())
     }
 
@@ -315,8 +300,7 @@ impl Sandbox {
         let Some((failure, pid)) = failure.zip(self.init_pid()) else { return Ok(()) };
         keep_failed::tell(&failure, self.spec, pid);
         loop {
-            let init = self.init.as_ref().map(|init| init.as_fd());
-            let [dead, stdout, stderr] = wait([init, self.stdout.pipe(), self.stderr.pipe()], None)?;
+            let [dead, stdout, stderr] = wait([self.init(), self.stdout.pipe(), self.stderr.pipe()], None)?;
             self.pump(stdout, stderr)?;
             if dead {
                 return Ok(());
@@ -326,22 +310,27 @@ impl Sandbox {
 
     /// Kills init, and so all processes below it. When this returns, they are dead.
     fn kill_all(&self) -> nix::Result<()> {
-        let Some(init) = &self.init else { return Ok(()) };
-        match sys::kill(init.as_fd()) {
+        let Some(init) = self.init() else { return Ok(()) };
+        match sys::kill(init) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno),
         }
-        wait([Some(init.as_fd())], None).map(drop)
+        wait([Some(init)], None).map(drop)
     }
 
     /// Looks at the processes of the sandbox.
     fn census(&self, look: fn(BorrowedFd<'_>) -> Vec<Process>) -> Vec<Process> {
-        self.init.as_ref().map(|init| look(init.as_fd())).unwrap_or_default()
+        self.init().map(look).unwrap_or_default()
     }
 
     /// The number that init has in the pid namespace of this process.
     fn init_pid(&self) -> Option<u32> {
-        self.init.as_ref().and_then(|init| pid_of(init.as_fd()))
+        self.init().and_then(pid_of)
+    }
+
+    /// Its init, if that is born.
+    fn init(&self) -> Option<BorrowedFd<'_>> {
+        self.init.as_ref().map(OwnedFd::as_fd)
     }
 }
 
@@ -366,30 +355,6 @@ impl From<Errno> for NoSandbox {
     }
 }
 
-/// What came over the report socket in one turn.
-enum Heard {
-    /// The last report. `stays`: processes are left, or what is left is wanted.
-    Ended { stays: bool },
-    /// So much that there may be more.
-    More,
-    /// No more for now.
-    Silent,
-    /// No more at all.
-    Closed,
-}
-
-/// What came over the report socket at a time.
-pub(in crate::harness) enum Received {
-    Report,
-    /// One whose answer may take time. The clock is looked at before the next.
-    Question,
-    LastReport {
-        stays: bool,
-    },
-    Nothing,
-    End,
-}
-
 /// A pipe whose first end does not block.
 fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
@@ -399,41 +364,77 @@ fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use nix::sys::socket::MsgFlags;
-    use nix::unistd::getpid;
 
     use super::*;
-    use crate::frame::{Buffer, Frame};
+    use crate::frame::{Buffer, Frame, Outcome, REPORTED};
+    use crate::harness::fuzzed::TESTS;
     use crate::sandbox::send;
+    use crate::sys::End;
 
-    static TEST: Test = Test::PLAIN;
+    /// A file that stands for a process that is dead.
+    fn null() -> OwnedFd {
+        File::open("/dev/null").expect("/dev/null").into()
+    }
 
-    /// A trace has many reports before the test, and they may come at once.
-    #[test]
-    fn a_test_is_handed_over_after_as_many_reports_as_are_read_at_once() {
+    /// A sandbox of this test, which nobody has made and which has told that it is ready, and its end of the report socket.
+    fn ready(test: &'static Test) -> (Sandbox, OwnedFd) {
         let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (report, theirs) = sockets.expect("socketpair");
-        let stream = |new: fn(OwnedFd) -> Stream| new(output_pipe().expect("pipe").0);
-        let mut sandbox = Sandbox {
-            report,
-            stdout: stream(Stream::stdout),
-            stderr: stream(Stream::stderr),
-            cgroup: Cgroup::default(),
-            has_process_limit: false,
-            spec: &TEST.spec,
-            life: None,
-            init: None,
-            teller: None,
-            copy: None,
-            waiting: Some(&TEST),
-            evidence: Evidence::default(),
-        };
-        let pidfd = sys::pidfd_of(getpid()).expect("pidfd");
-        sys::send_with_fds(theirs.as_fd(), Frame::Born.encode(&mut Buffer::new()), &[pidfd.as_raw_fd()]).expect("send");
-        (1..FRAMES_A_TURN).for_each(|_| send(theirs.as_fd(), &Frame::Exiting).expect("send"));
-        assert!(matches!(sandbox.take_reports(), Ok(Heard::More)));
-        let mut message = [0; 16];
-        let received = sys::receive(theirs.as_fd(), &mut message, MsgFlags::MSG_DONTWAIT).expect("a message");
-        assert_eq!(&message[..received.expect("a message").length], address::encode(&TEST));
+        setsockopt(&report, PassCred, &true).expect("setsockopt");
+        for frame in [Frame::Born, Frame::Copied].iter().take(1 + usize::from(test.spec.has_copy())) {
+            let mut buffer = Buffer::new();
+            sys::send_with_fds(theirs.as_fd(), frame.encode(&mut buffer), &[null().as_raw_fd()]).expect("send");
+        }
+        (Sandbox { report, ..Sandbox::made_up(&test.spec, false).expect("descriptors") }, theirs)
+    }
+
+    /// The test passes.
+    fn pass(theirs: &OwnedFd) {
+        send(theirs.as_fd(), &Frame::Finished(Outcome::Returned(0))).expect("send");
+        let ended = Frame::Ended { end: End::Exited(REPORTED), execed: false, stays: false, cpu: 0 };
+        send(theirs.as_fd(), &ended).expect("send");
+    }
+
+    fn watch(sandbox: &mut Sandbox) -> nix::Result<Ending> {
+        sandbox.watch(null().as_fd(), &mut Time::until(None, Instant::now()))
+    }
+
+    /// `begin` reads no last report, which nobody would act on.
+    #[test]
+    fn a_test_is_handed_over_before_more_is_read() {
+        for test in &TESTS {
+            let (mut sandbox, theirs) = ready(test);
+            pass(&theirs);
+            assert_eq!(sandbox.begin(test), Ok(()));
+            let mut message = [0; 16];
+            let received = sys::receive(theirs.as_fd(), &mut message, MsgFlags::MSG_DONTWAIT).expect("a message");
+            assert_eq!(&message[..received.expect("a message").length], address::encode(test));
+            assert_eq!(watch(&mut sandbox), Ok(Ending::Over));
+        }
+    }
+
+    /// It has ended before its test was handed over.
+    #[test]
+    fn what_was_told_before_a_death_is_heard() {
+        let (mut sandbox, theirs) = ready(&TESTS[0]);
+        pass(&theirs);
+        drop(theirs);
+        sandbox.progress.begin(&TESTS[0]);
+        assert_eq!(watch(&mut sandbox), Ok(Ending::Over));
+    }
+
+    /// The clock is looked at when so many reports have been read, or a question has been answered.
+    #[test]
+    fn who_sends_without_end_is_left_for_a_while() {
+        for (frame, count) in [(Frame::Exiting, FRAMES_A_TURN - 1), (Frame::Usage, 1)] {
+            let (mut sandbox, theirs) = ready(&TESTS[0]);
+            (0..count).for_each(|_| send(theirs.as_fd(), &frame).expect("send"));
+            pass(&theirs);
+            assert_eq!(sandbox.take_reports(), Ok(None));
+            assert_eq!(sandbox.take_reports(), Ok(Some(Ending::Over)));
+        }
     }
 }

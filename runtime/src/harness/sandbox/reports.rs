@@ -16,32 +16,36 @@ use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
 use crate::sys::{self, Message};
 
-use super::{Received, Sandbox};
+use super::Sandbox;
+use super::progress::Next;
 
 impl Sandbox {
     /// Takes one report, if there is one.
-    pub(super) fn receive(&mut self) -> nix::Result<Received> {
+    pub(super) fn receive(&mut self) -> nix::Result<Next> {
         let mut buffer = [0; FRAME_MAX];
         match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(message)) => self.take(&buffer, message),
-            Ok(None) => Ok(Received::End),
-            Err(Errno::EAGAIN) => Ok(Received::Nothing),
+            Ok(None) => Ok(self.progress.closed()),
+            Err(Errno::EAGAIN) => Ok(self.progress.nothing_more()),
             Err(errno) => Err(errno),
         }
     }
 
     /// Takes the report that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
-    pub(super) fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Received> {
+    pub(super) fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Next> {
         let is_of_init = message.sender == self.teller;
+        let mut next = Next::Read;
         let mut fds = message.fds.into_iter();
         match buffer.get(..message.length).and_then(Frame::decode) {
             // Without the descriptor, this process could not end the sandbox. So no test is handed over.
             Some(Frame::Born) if self.init.is_none() => {
                 self.init = Some(fds.next().ok_or(Errno::EMFILE)?);
                 self.teller = message.sender;
+                next = self.progress.born(self.spec.has_copy());
             }
             Some(Frame::Copied) if is_of_init && self.copy.is_none() && self.spec.has_copy() => {
                 self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
+                next = self.progress.ready();
             }
             Some(question @ (Frame::Usage | Frame::Changes | Frame::Init | Frame::Group(_))) => {
                 if let Some(socket) = fds.next() {
@@ -51,8 +55,8 @@ impl Sandbox {
                     }
                     discard(socket);
                 }
-                fds.for_each(discard);
-                return Ok(Received::Question);
+                // The answer may have taken time. The clock is looked at before the next.
+                next = Next::Wait;
             }
             Some(Frame::Refused(refusal)) if is_of_init || self.evidence.outcome.is_none() => {
                 let path = Path::new(OsStr::from_bytes(refusal.path));
@@ -74,7 +78,7 @@ impl Sandbox {
                 // What is left has a part in it that will never be known.
                 let cpu = (!stays).then(|| Duration::from_micros(cpu));
                 self.evidence.ended = Some(Ended { end, execed, cpu });
-                return Ok(Received::LastReport { stays });
+                next = self.progress.ended(stays);
             }
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
@@ -92,7 +96,7 @@ impl Sandbox {
             | None => self.evidence.throw_away(message.length),
         }
         fds.for_each(discard);
-        Ok(Received::Report)
+        Ok(next)
     }
 
     /// Whether this does not contradict what has been told: a body that could not begin has no end, and another has one. Where panics
