@@ -41,13 +41,13 @@ mod tag {
     pub(super) const EXITING: u8 = 4;
     pub(super) const FAULT: u8 = 5;
     pub(super) const ENDED: u8 = 6;
-    pub(super) const USAGE: u8 = 7;
-    pub(super) const GROUP: u8 = 8;
+    pub(super) const ASK_USAGE: u8 = 7;
+    pub(super) const ASK_GROUP: u8 = 8;
     pub(super) const LARGEST: u8 = 9;
     pub(super) const MARK: u8 = 10;
     pub(super) const COPIED: u8 = 11;
-    pub(super) const CHANGES: u8 = 12;
-    pub(super) const INIT: u8 = 13;
+    pub(super) const ASK_CHANGES: u8 = 12;
+    pub(super) const ASK_INIT_PID: u8 = 13;
 }
 
 // How a body ended.
@@ -95,15 +95,15 @@ pub(crate) enum Frame<'a> {
     /// what is left is wanted. `cpu`: the CPU time of init and of all that it has reaped, in microseconds.
     Ended { end: End, execed: bool, stays: bool, cpu: u64 },
     /// From the test: it asks what the sandbox has used. With it comes a socket for the answer.
-    Usage,
+    AskUsage,
     /// From the test: it asks for a group of this name. With it comes a socket for what the cgroup is.
-    Group(&'a [u8]),
+    AskGroup(&'a [u8]),
     /// From init, if the root is a copy: it is made, and nothing is changed yet. With it comes the tmpfs that will hold all changes.
     Copied,
     /// From the test: it asks what has changed in the copy. With it comes a socket for the answer.
-    Changes,
+    AskChanges,
     /// From the test: it asks for the number that init has outside. With it comes a socket for the answer.
-    Init,
+    AskInitPid,
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
     /// `had_children`: it may have been a child of that one, which it had waited for.
     Largest { bytes: u64, had_children: bool, name: &'a [u8] },
@@ -174,19 +174,19 @@ impl<'a> Frame<'a> {
                 writer.put(&number.to_ne_bytes());
                 writer.put(&cpu.to_ne_bytes());
             }
-            Self::Usage => writer.put(&[tag::USAGE]),
+            Self::AskUsage => writer.put(&[tag::ASK_USAGE]),
             Self::Largest { bytes, had_children, name } => {
                 writer.put(&[tag::LARGEST, u8::from(had_children)]);
                 writer.put(&bytes.to_ne_bytes());
                 writer.put(name);
             }
-            Self::Group(name) => {
-                writer.put(&[tag::GROUP]);
+            Self::AskGroup(name) => {
+                writer.put(&[tag::ASK_GROUP]);
                 writer.put(name);
             }
             Self::Copied => writer.put(&[tag::COPIED]),
-            Self::Changes => writer.put(&[tag::CHANGES]),
-            Self::Init => writer.put(&[tag::INIT]),
+            Self::AskChanges => writer.put(&[tag::ASK_CHANGES]),
+            Self::AskInitPid => writer.put(&[tag::ASK_INIT_PID]),
             Self::Mark { moment, at, path } => {
                 writer.put(&[tag::MARK, moment.number()]);
                 writer.put(&at.to_ne_bytes());
@@ -231,8 +231,8 @@ impl<'a> Frame<'a> {
                 };
                 Some(Self::Ended { end, execed: flag(*execed)?, stays: flag(*stays)?, cpu })
             }
-            (tag::USAGE, []) => Some(Self::Usage),
-            (tag::GROUP, name) => Some(Self::Group(name)),
+            (tag::ASK_USAGE, []) => Some(Self::AskUsage),
+            (tag::ASK_GROUP, name) => Some(Self::AskGroup(name)),
             (tag::LARGEST, [had_children, payload @ ..]) => {
                 let (bytes, name) = payload.split_first_chunk()?;
                 Some(Self::Largest { bytes: u64::from_ne_bytes(*bytes), had_children: flag(*had_children)?, name })
@@ -242,8 +242,8 @@ impl<'a> Frame<'a> {
                 Some(Self::Mark { moment: Moment::from_number(*moment)?, at: u64::from_ne_bytes(*at), path })
             }
             (tag::COPIED, []) => Some(Self::Copied),
-            (tag::CHANGES, []) => Some(Self::Changes),
-            (tag::INIT, []) => Some(Self::Init),
+            (tag::ASK_CHANGES, []) => Some(Self::AskChanges),
+            (tag::ASK_INIT_PID, []) => Some(Self::AskInitPid),
             _ => None,
         }
     }
@@ -277,11 +277,11 @@ pub(crate) mod tests {
             Frame::Fault(Fault::Access { address: Some(0xdead_beef) }),
             Frame::Ended { end: End::Exited(REPORTED), execed: false, stays: true, cpu: 7 },
             Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, stays: false, cpu: u64::MAX },
-            Frame::Usage,
+            Frame::AskUsage,
             Frame::Copied,
-            Frame::Changes,
-            Frame::Init,
-            Frame::Group(b"db"),
+            Frame::AskChanges,
+            Frame::AskInitPid,
+            Frame::AskGroup(b"db"),
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
         for step in Step::ALL.iter().copied() {
@@ -313,7 +313,7 @@ pub(crate) mod tests {
                     Some(
                         Frame::PanicText(_)
                             | Frame::Refused(_)
-                            | Frame::Group(_)
+                            | Frame::AskGroup(_)
                             | Frame::Largest { .. }
                             | Frame::Mark { .. }
                     )

@@ -16,8 +16,8 @@ use crate::sys;
 /// Whether a trace is wanted. The zygote sets it for all that it will fork.
 static WANTED: AtomicBool = AtomicBool::new(false);
 
-/// The report socket of the sandbox that is being made, or that this is.
-static REPORT: AtomicI32 = AtomicI32::new(-1);
+/// The frame socket of the sandbox that is being made, or that this is.
+static SOCKET: AtomicI32 = AtomicI32::new(-1);
 
 /// From now on moments are told.
 pub(crate) fn enable() {
@@ -25,8 +25,8 @@ pub(crate) fn enable() {
 }
 
 /// From now on this is where they are told.
-pub(crate) fn set_socket(report: BorrowedFd<'_>) {
-    REPORT.store(report.as_raw_fd(), Ordering::Relaxed);
+pub(crate) fn set_socket(socket: BorrowedFd<'_>) {
+    SOCKET.store(socket.as_raw_fd(), Ordering::Relaxed);
 }
 
 /// How much more the clock shows here than outside, in nanoseconds.
@@ -44,7 +44,7 @@ pub(crate) fn record(moment: Moment, path: &CStr) {
         let frame =
             Frame::Mark { moment, at: sys::now().saturating_sub(AHEAD.load(Ordering::Relaxed)), path: path.to_bytes() };
         // What gets lost is missing in the trace.
-        let _ = send(REPORT.load(Ordering::Relaxed), frame.encode(&mut buffer), MsgFlags::MSG_NOSIGNAL);
+        let _ = send(SOCKET.load(Ordering::Relaxed), frame.encode(&mut buffer), MsgFlags::MSG_NOSIGNAL);
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Evidence {
     pub(crate) refused: Option<Refusal>,
     /// Whether no init was ever born.
     pub(crate) unborn: bool,
-    /// Whether the report socket was shut down while the sandbox lived.
+    /// Whether the frame socket was shut down while the sandbox lived.
     pub(crate) shut_down: bool,
     /// How the body ended.
     pub(crate) outcome: Option<Outcome>,
@@ -44,7 +44,7 @@ pub(crate) struct Evidence {
     pub(crate) largest: Option<Largest>,
     /// What it had used at its end.
     pub(crate) usage: Usage,
-    /// Bytes that came over the report socket and were no report, if there was such a message. It may have none.
+    /// Bytes that came over the frame socket and were no frame, if there was such a message. It may have none.
     pub(crate) rubbish: Option<usize>,
     /// What was running when the time was up.
     pub(crate) timed_out: Option<Vec<Process>>,

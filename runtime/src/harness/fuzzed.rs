@@ -80,7 +80,7 @@ pub(crate) fn reports(input: &[u8]) -> io::Result<()> {
             has_one_form(&frame, &bytes);
         }
         // Groups are made in cgroups of this machine.
-        let count = if matches!(frame, Some(Frame::Group(_))) { 0 } else { how & FDS };
+        let count = if matches!(frame, Some(Frame::AskGroup(_))) { 0 } else { how & FDS };
         let fds = (0..count).map(|_| Ok(UnixStream::pair()?.0.into())).collect::<io::Result<_>>()?;
         // Nobody else is there before.
         let is_init = !is_born || how & BY_INIT != 0;

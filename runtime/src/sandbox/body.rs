@@ -19,7 +19,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
-use super::channel::{self, InitArgs, Report};
+use super::channel::{self, FrameSocket, InitArgs};
 use super::ids::map_ids;
 use super::words;
 use crate::frame::address::decode_test;
@@ -38,8 +38,8 @@ const PANICKED: i32 = 101;
 /// Who the test is if it asks for nobody else.
 const ROOT: (u32, u32) = (0, 0);
 
-/// The report socket, for handlers. It is set before the body can run, and only then.
-static REPORT: OnceLock<Report> = OnceLock::new();
+/// The frame socket, for handlers. It is set before the body can run, and only then.
+static SOCKET: OnceLock<FrameSocket> = OnceLock::new();
 
 /// The inode of its socket. If the body closes it, its number may come to belong to a file of the body's.
 static INODE: OnceLock<libc::ino_t> = OnceLock::new();
@@ -51,10 +51,10 @@ static TEST: OnceLock<&'static Test> = OnceLock::new();
 static OVER: OnceLock<()> = OnceLock::new();
 
 /// Waits for the test that this sandbox is for, runs its body, reports, and ends.
-pub(super) fn run(report: Report, args: &InitArgs<'_>, proof: &SingleThreaded) -> ! {
+pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThreaded) -> ! {
     // A process group of its own, so that a signal to the group does not reach init.
     if let Err(errno) = setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
-        give_up(&report, RefusalRef::of_call(Step::Process, c"", errno))
+        give_up(&socket, RefusalRef::of_call(Step::Process, c"", errno))
     }
     let _ = set_name(args.command);
     sys::set_action(libc::SIGCHLD, args.sigchld);
@@ -64,22 +64,22 @@ pub(super) fn run(report: Report, args: &InitArgs<'_>, proof: &SingleThreaded) -
         moments::clock_is_ahead_by(monotonic);
     }
     record(Moment::Waits, c"");
-    let test = match receive(&report) {
+    let test = match receive(&socket) {
         Ok(Some(test)) => *TEST.get_or_init(|| test),
         // The test binary wants no test of this sandbox any more.
         Ok(None) => sys::exit_now(0),
-        Err(errno) => give_up(&report, RefusalRef::of_call(Step::Process, c"", errno)),
+        Err(errno) => give_up(&socket, RefusalRef::of_call(Step::Process, c"", errno)),
     };
     record(Moment::Told, c"");
-    let report = REPORT.get_or_init(|| report);
+    let socket = SOCKET.get_or_init(|| socket);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
-    match ready.and_then(|()| fstat(&report.0)) {
+    match ready.and_then(|()| fstat(&socket.0)) {
         Ok(socket) => drop(INODE.set(socket.st_ino)),
-        Err(errno) => give_up(report, RefusalRef::of_call(Step::Process, c"", errno)),
+        Err(errno) => give_up(socket, RefusalRef::of_call(Step::Process, c"", errno)),
     }
     if let Some(user) = args.spec.user.filter(|user| *user != ROOT) {
         if let Err(refusal) = become_user(user, args.spec) {
-            give_up(report, refusal)
+            give_up(socket, refusal)
         }
     }
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
@@ -91,7 +91,7 @@ pub(super) fn run(report: Report, args: &InitArgs<'_>, proof: &SingleThreaded) -
         Ok(body) => body,
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
-            give_up(report, RefusalRef::of_call(Step::Thread, c"", errno))
+            give_up(socket, RefusalRef::of_call(Step::Thread, c"", errno))
         }
     };
     // The thread is joined, so that the destructors of its locals belong to the body. The standard library's own way has no answer for a
@@ -99,12 +99,12 @@ pub(super) fn run(report: Report, args: &InitArgs<'_>, proof: &SingleThreaded) -
     let _ = sys::join(body);
     let result = result().take();
     let Some(result) = result else {
-        let reported = check(report).and_then(|()| report.send(&Frame::Finished(Outcome::Vanished)));
+        let reported = check(socket).and_then(|()| socket.send(&Frame::Finished(Outcome::Vanished)));
         // The thread may have held any lock.
         sys::exit_now(if reported.is_ok() { REPORTED } else { UNREPORTED })
     };
     let _ = OVER.set(());
-    end(finish(report, result))
+    end(finish(socket, result))
 }
 
 /// How the body ended.
@@ -122,8 +122,8 @@ fn end(reported: nix::Result<()>) -> ! {
 }
 
 /// Tells which step has failed, and ends this process.
-fn give_up(report: &Report, refusal: RefusalRef<'_>) -> ! {
-    channel::give_up(report.0.as_fd(), refusal)
+fn give_up(socket: &FrameSocket, refusal: RefusalRef<'_>) -> ! {
+    channel::give_up(socket.0.as_fd(), refusal)
 }
 
 /// Becomes this user and this group, without root's powers. Only root can set a sandbox up. So if the sandbox has one id only, which is
@@ -159,10 +159,10 @@ fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
 }
 
 /// The test that is sent when there is one. `None` if there will be none.
-fn receive(report: &Report) -> nix::Result<Option<&'static Test>> {
+fn receive(socket: &FrameSocket) -> nix::Result<Option<&'static Test>> {
     let mut message = [0; 16];
     loop {
-        match recv(report.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
+        match recv(socket.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
             Err(Errno::EINTR) => {}
             Err(Errno::ECONNRESET) => return Ok(None),
             length => return Ok(message.get(..length?).and_then(decode_test)),
@@ -195,11 +195,11 @@ fn report_panics() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         print(info);
-        let Some(report) = REPORT.get().filter(|_| sys::is_marked_process()) else { return };
+        let Some(socket) = SOCKET.get().filter(|_| sys::is_marked_process()) else { return };
         let _ = OVER.set(());
         record(Moment::BodyEnds, c"");
-        let reported = check(report).and_then(|()| send_text(report, info.payload()));
-        end(reported.and_then(|outcome| report.send(&Frame::Finished(outcome))))
+        let reported = check(socket).and_then(|()| send_text(socket, info.payload()));
+        end(reported.and_then(|outcome| socket.send(&Frame::Finished(outcome))))
     }));
 }
 
@@ -223,22 +223,22 @@ pub(crate) fn must_be_outside(test: &str) {
 }
 
 /// Fails if the body has closed the socket.
-fn check(report: &Report) -> nix::Result<()> {
-    let inode = fstat(&report.0)?.st_ino;
+fn check(socket: &FrameSocket) -> nix::Result<()> {
+    let inode = fstat(&socket.0)?.st_ino;
     if INODE.get() == Some(&inode) { Ok(()) } else { Err(Errno::EBADF) }
 }
 
-/// The report socket, if this is a sandbox, and the body has not closed it.
-pub(super) fn report() -> Option<&'static Report> {
-    REPORT.get().filter(|report| check(report).is_ok())
+/// The frame socket, if this is a sandbox, and the body has not closed it.
+pub(super) fn frame_socket() -> Option<&'static FrameSocket> {
+    SOCKET.get().filter(|socket| check(socket).is_ok())
 }
 
 /// Asks the test binary, outside, what has changed in the copy that is the root.
 pub(crate) fn changes() -> io::Result<Vec<Change>> {
     let unsupported = |text| io::Error::new(io::ErrorKind::Unsupported, text);
-    let report = report().ok_or_else(|| unsupported(words::no_changes()))?;
+    let socket = frame_socket().ok_or_else(|| unsupported(words::no_changes()))?;
     let mut errno = [0; size_of::<i32>()];
-    let answer = report.ask(&Frame::Changes, &mut errno)?.ok_or_else(|| unsupported(words::no_changes()))?;
+    let answer = socket.ask(&Frame::AskChanges, &mut errno)?.ok_or_else(|| unsupported(words::no_changes()))?;
     match (Errno::from_raw(i32::from_ne_bytes(errno)), answer.fds.into_iter().next()) {
         (Errno::ENODATA, _) => Err(unsupported(words::no_copy())),
         (_, Some(file)) => {
@@ -253,40 +253,40 @@ pub(crate) fn changes() -> io::Result<Vec<Change>> {
 
 /// Tells which sandbox this is.
 pub(crate) fn whereabouts() -> Option<Whereabouts> {
-    let (report, test) = (report()?, TEST.get()?);
+    let (socket, test) = (frame_socket()?, TEST.get()?);
     let mut pid = [0; size_of::<u32>()];
-    let known = report.ask(&Frame::Init, &mut pid).ok().flatten().map(|_| u32::from_ne_bytes(pid));
+    let known = socket.ask(&Frame::AskInitPid, &mut pid).ok().flatten().map(|_| u32::from_ne_bytes(pid));
     Some(Whereabouts { test: test.name, arguments: test.arguments, init: known.filter(|pid| *pid != 0) })
 }
 
 /// Asks the test binary, outside, what this sandbox has used.
 pub(crate) fn usage() -> Option<Usage> {
-    let report = report()?;
+    let socket = frame_socket()?;
     let mut bytes = [0; USAGE_SIZE];
-    let received = report.ask(&Frame::Usage, &mut bytes).ok()??;
+    let received = socket.ask(&Frame::AskUsage, &mut bytes).ok()??;
     (received.length == USAGE_SIZE).then(|| Usage::decode(&bytes))
 }
 
-fn finish(report: &Report, result: thread::Result<u8>) -> nix::Result<()> {
-    check(report)?;
+fn finish(socket: &FrameSocket, result: thread::Result<u8>) -> nix::Result<()> {
+    check(socket)?;
     record(Moment::BodyEnds, c"");
     let outcome = match result {
         Ok(status) => Outcome::Returned(status),
         Err(payload) => {
-            let outcome = send_text(report, &*payload)?;
+            let outcome = send_text(socket, &*payload)?;
             // The payload may be of a type whose destructor panics.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
             outcome
         }
     };
-    report.send(&Frame::Finished(outcome))
+    socket.send(&Frame::Finished(outcome))
 }
 
 /// Sends the text that a panic has, if it has one.
-fn send_text(report: &Report, payload: &(dyn Any + Send)) -> nix::Result<Outcome> {
+fn send_text(socket: &FrameSocket, payload: &(dyn Any + Send)) -> nix::Result<Outcome> {
     let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
     for piece in text.unwrap_or_default().as_bytes().chunks(PAYLOAD_MAX) {
-        report.send(&Frame::PanicText(piece))?;
+        socket.send(&Frame::PanicText(piece))?;
     }
     Ok(Outcome::Panicked { text: text.is_some() })
 }
@@ -304,7 +304,7 @@ fn on_fault(fault: Fault) {
 }
 
 fn send(frame: &Frame<'_>) {
-    if let Some(report) = REPORT.get() {
-        let _ = report.send(frame);
+    if let Some(socket) = SOCKET.get() {
+        let _ = socket.send(frame);
     }
 }

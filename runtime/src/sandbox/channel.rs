@@ -34,15 +34,15 @@ pub(crate) struct InitArgs<'z> {
 
 /// The sandbox's ends of what connects it to the test binary.
 pub(crate) struct Channel {
-    pub(crate) report: OwnedFd,
+    pub(crate) socket: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
 }
 
-/// The sandbox's end of the report socket.
-pub(crate) struct Report(pub(super) OwnedFd);
+/// The sandbox's end of the frame socket.
+pub(crate) struct FrameSocket(pub(super) OwnedFd);
 
-impl Report {
+impl FrameSocket {
     pub(crate) fn send(&self, frame: &Frame<'_>) -> nix::Result<()> {
         send(self.0.as_fd(), frame)
     }
@@ -57,15 +57,15 @@ impl Report {
     }
 }
 
-/// Sends `frame` over a report socket.
-pub(crate) fn send(report: BorrowedFd<'_>, frame: &Frame<'_>) -> nix::Result<()> {
+/// Sends `frame` over a frame socket.
+pub(crate) fn send(socket: BorrowedFd<'_>, frame: &Frame<'_>) -> nix::Result<()> {
     let mut buffer = Buffer::new();
-    sys::send(report, frame.encode(&mut buffer))
+    sys::send(socket, frame.encode(&mut buffer))
 }
 
 /// Tells which step has failed, and ends this process, and with it the sandbox.
-pub(super) fn give_up(report: BorrowedFd<'_>, refusal: RefusalRef<'_>) -> ! {
+pub(super) fn give_up(socket: BorrowedFd<'_>, refusal: RefusalRef<'_>) -> ! {
     // Where even this fails, the test binary sees init's death, and says that.
-    let _ = send(report, &Frame::Refused(refusal));
+    let _ = send(socket, &Frame::Refused(refusal));
     sys::exit_now(1)
 }

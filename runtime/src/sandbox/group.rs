@@ -85,9 +85,9 @@ impl Group {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, words::bad_name(name)));
         }
         let outside = || io::Error::new(io::ErrorKind::Unsupported, words::no_group(name));
-        let report = body::report().ok_or_else(outside)?;
+        let socket = body::frame_socket().ok_or_else(outside)?;
         let mut buffer = [0; PAYLOAD_MAX];
-        let received = report.ask(&Frame::Group(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
+        let received = socket.ask(&Frame::AskGroup(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
         match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {
             Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: own_pid_namespace()? }),
             Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, getpid, read, sethostname, setsid, write};
 
-use super::channel::{Channel, InitArgs, Report, give_up};
+use super::channel::{Channel, FrameSocket, InitArgs, give_up};
 use super::ids::map_ids;
 use super::{body, reaper};
 use crate::cgroup;
@@ -27,7 +27,7 @@ use crate::rootfs::build;
 use crate::spec::{DEFAULT_HOSTNAME, Ids, Spec};
 use crate::sys::{self, Disposition, SingleThreaded};
 
-/// Where the report socket goes: out of the way of tests that expect their descriptors to begin at 3.
+/// Where the frame socket goes: out of the way of tests that expect their descriptors to begin at 3.
 const REPORT_FD: RawFd = 255;
 
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
@@ -40,32 +40,32 @@ pub(crate) fn init(args: &InitArgs<'_>, proof: SingleThreaded) -> ! {
         .and_then(|()| join_cgroup(args))
         .and_then(|()| map_ids_of(args))
         .and_then(|()| set_clocks(args));
-    let report = match begun.and_then(|()| put_descriptors_in_place(args, &proof)) {
-        Ok(report) => report,
-        Err(refusal) => give_up(args.channel.report.as_fd(), refusal),
+    let socket = match begun.and_then(|()| put_descriptors_in_place(args, &proof)) {
+        Ok(socket) => socket,
+        Err(refusal) => give_up(args.channel.socket.as_fd(), refusal),
     };
     match set_up(args) {
         Ok(None) => {}
         Ok(Some(copy)) => {
             let mut buffer = Buffer::new();
-            let sent = sys::send_with_fds(report.0.as_fd(), Frame::Copied.encode(&mut buffer), &[copy.as_raw_fd()]);
+            let sent = sys::send_with_fds(socket.0.as_fd(), Frame::Copied.encode(&mut buffer), &[copy.as_raw_fd()]);
             if let Err(refusal) = sent.or_refuse(Step::Copy, c"") {
-                give_up(report.0.as_fd(), refusal);
+                give_up(socket.0.as_fd(), refusal);
             }
         }
-        Err(refusal) => give_up(report.0.as_fd(), refusal),
+        Err(refusal) => give_up(socket.0.as_fd(), refusal),
     }
     let procfs = match open(c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(procfs) => procfs,
-        Err(errno) => give_up(report.0.as_fd(), RefusalRef::of_call(Step::Mount, c"/proc", errno)),
+        Err(errno) => give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Mount, c"/proc", errno)),
     };
     match sys::fork(&proof) {
         Ok(ForkResult::Child) => {
             drop(procfs);
-            body::run(report, args, &proof)
+            body::run(socket, args, &proof)
         }
-        Ok(ForkResult::Parent { child }) => reaper::run(&report, &procfs, child, args.spec.memory.is_some()),
-        Err(errno) => give_up(report.0.as_fd(), RefusalRef::of_call(Step::Fork, c"", errno)),
+        Ok(ForkResult::Parent { child }) => reaper::run(&socket, &procfs, child, args.spec.memory.is_some()),
+        Err(errno) => give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Fork, c"", errno)),
     }
 }
 
@@ -129,7 +129,7 @@ fn tell_of_birth(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
     let mut buffer = Buffer::new();
     let message = Frame::Born.encode(&mut buffer);
     let sent = sys::pidfd_of(getpid())
-        .and_then(|pidfd| sys::send_with_fds(args.channel.report.as_fd(), message, &[pidfd.as_raw_fd()]));
+        .and_then(|pidfd| sys::send_with_fds(args.channel.socket.as_fd(), message, &[pidfd.as_raw_fd()]));
     sent.or_refuse(Step::Birth, c"")
 }
 
@@ -155,25 +155,25 @@ fn join_cgroup(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
     Ok(())
 }
 
-/// Leaves init no descriptors but the standard streams and the report socket.
-fn put_descriptors_in_place(args: &InitArgs<'_>, proof: &SingleThreaded) -> Result<Report, RefusalRef<'static>> {
+/// Leaves init no descriptors but the standard streams and the frame socket.
+fn put_descriptors_in_place(args: &InitArgs<'_>, proof: &SingleThreaded) -> Result<FrameSocket, RefusalRef<'static>> {
     let _ = set_name(c"belljar-init");
     sys::set_disposition(libc::SIGCHLD, Disposition::Default);
-    let Channel { report, stdout, stderr } = args.channel;
+    let Channel { socket, stdout, stderr } = args.channel;
     let place = || {
         sys::redirect(stdout.as_fd(), libc::STDOUT_FILENO)?;
         sys::redirect(stderr.as_fd(), libc::STDERR_FILENO)?;
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let lowest = RawFd::try_from(limit).map_or(REPORT_FD, |limit| REPORT_FD.min(limit - 1));
-        sys::duplicate_above(report, lowest)
+        sys::duplicate_above(socket, lowest)
     };
-    let report = Report(place().or_refuse(Step::Descriptors, c"")?);
-    if let Err(errno) = sys::close_all_but(proof, &mut [report.0.as_raw_fd()], Some(args.proc)) {
+    let socket = FrameSocket(place().or_refuse(Step::Descriptors, c"")?);
+    if let Err(errno) = sys::close_all_but(proof, &mut [socket.0.as_raw_fd()], Some(args.proc)) {
         // The other one may be closed.
-        give_up(report.0.as_fd(), RefusalRef::of_call(Step::Descriptors, c"", errno));
+        give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Descriptors, c"", errno));
     }
-    moments::set_socket(report.0.as_fd());
-    Ok(report)
+    moments::set_socket(socket.0.as_fd());
+    Ok(socket)
 }
 
 /// Makes this process, which is `tied` to the template's life, the leader of a session. If the template has ended already, so does this

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, read};
 
-use super::channel::{Report, give_up};
+use super::channel::{FrameSocket, give_up};
 use crate::frame::{Buffer, Frame, REPORTED, RefusalRef, Step};
 use crate::proc::Stat;
 use crate::settings::settings;
@@ -20,7 +20,7 @@ use crate::sys::{self, End, Waited};
 const FORKED_WITHOUT_EXEC: u64 = 0x40;
 
 /// Waits for `test`, reports how it ended, and ends. Where memory is limited, `finds_largest`, it also tells who had most.
-pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: bool) -> ! {
+pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_largest: bool) -> ! {
     let mut largest = Largest::default();
     // What has ended is looked at before it is reaped: a zombie still tells who it was.
     let ended = loop {
@@ -30,7 +30,7 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
             // It is asked to wait.
             Ok(None) => {}
             // The test is a child that only this process waits for: it can't be gone.
-            Err(errno) => give_up(report.0.as_fd(), RefusalRef::of_call(Step::Wait, c"", errno)),
+            Err(errno) => give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Wait, c"", errno)),
         }
     };
     let end = ended.end;
@@ -47,12 +47,12 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
     // Where failures are to be looked at, so may be what is left of them: mounts, files, interfaces.
     let stays = survivors || settings().on_fail.is_some();
     if finds_largest && !stays {
-        let _ = report.send(&largest.frame());
+        let _ = socket.send(&largest.frame());
     }
-    let _ = report.send(&Frame::Ended { end, execed, stays, cpu: cpu_time() });
+    let _ = socket.send(&Frame::Ended { end, execed, stays, cpu: cpu_time() });
     if stays {
         // The test binary looks at it, and then kills this process, or closes its end of the socket for writing.
-        let _ = recv(report.0.as_raw_fd(), &mut [0], MsgFlags::empty());
+        let _ = recv(socket.0.as_raw_fd(), &mut [0], MsgFlags::empty());
         // All but this process.
         let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         while let Ok(Some(waited)) = sys::wait_any(libc::WNOWAIT) {
@@ -60,7 +60,7 @@ pub(super) fn run(report: &Report, procfs: &OwnedFd, test: Pid, finds_largest: b
         }
         // Nobody makes room in the socket any more, so that this may be lost.
         let mut buffer = Buffer::new();
-        let _ = send(report.0.as_raw_fd(), largest.frame().encode(&mut buffer), MsgFlags::MSG_DONTWAIT);
+        let _ = send(socket.0.as_raw_fd(), largest.frame().encode(&mut buffer), MsgFlags::MSG_DONTWAIT);
     }
     sys::exit_now(0)
 }

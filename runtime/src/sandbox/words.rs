@@ -13,7 +13,7 @@ pub(super) fn bad_value(group: &str, value: &str, expected: &str) -> String {
 
 pub(super) fn no_group(group: &str) -> String {
     format!(
-        "belljar: there can be no group `{group}` here: this is no sandbox, or has closed the descriptor of its report."
+        "belljar: there can be no group `{group}` here: this is no sandbox, or it has closed the descriptor that leads to the test binary."
     )
 }
 
@@ -34,7 +34,7 @@ pub(super) fn has_caller(group: &str) -> String {
 }
 
 pub(super) fn no_changes() -> String {
-    "belljar: nothing is known of changes here: this is no sandbox, or has closed the descriptor of its report."
+    "belljar: nothing is known of changes here: this is no sandbox, or it has closed the descriptor that leads to the test binary."
         .to_owned()
 }
 

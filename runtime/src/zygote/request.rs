@@ -30,8 +30,8 @@ impl Request {
 
     /// Its descriptors, in their order: the channel, v1's files, v2's directory and file, the sweeper's socket.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
-        let Channel { report, stdout, stderr } = &self.channel;
-        let channel = [report, stdout, stderr].map(|fd| fd.as_fd());
+        let Channel { socket, stdout, stderr } = &self.channel;
+        let channel = [socket, stdout, stderr].map(|fd| fd.as_fd());
         channel.into_iter().chain(self.joining.descriptors()).map(|fd| fd.as_raw_fd()).collect()
     }
 
@@ -44,7 +44,7 @@ impl Request {
         };
         let spec = decode_spec(address)?;
         let mut descriptors = descriptors.into_iter();
-        let channel = Channel { report: descriptors.next()?, stdout: descriptors.next()?, stderr: descriptors.next()? };
+        let channel = Channel { socket: descriptors.next()?, stdout: descriptors.next()?, stderr: descriptors.next()? };
         let mount_points = mount_points.split_inclusive(|byte| *byte == 0);
         let tree = |path| {
             Some(V1Hierarchy {
@@ -96,7 +96,7 @@ pub(crate) fn fuzz(input: &[u8], spec: &'static Spec) {
 #[cfg(test)]
 pub(crate) fn example(spec: &'static Spec) -> Vec<u8> {
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("null"));
-    let channel = Channel { report: null(), stdout: null(), stderr: null() };
+    let channel = Channel { socket: null(), stdout: null(), stderr: null() };
     let tree = V1Hierarchy { mount_point: c"sys/fs/cgroup/pids".into(), tasks: null() };
     let joining =
         Joining { v1: vec![tree], v2: Some((null(), null())), process_limit: true, generation: 3, sweeper: None };

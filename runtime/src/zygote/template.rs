@@ -73,7 +73,7 @@ pub(super) struct Inherited {
 /// Tells the test binary why it gets no sandbox. If even this fails, the test binary is gone, or sees that all ends of the channel are
 /// closed.
 pub(super) fn tell(request: &Request, refusal: &Refusal) {
-    let _ = sandbox::send(request.channel.report.as_fd(), &Frame::Refused(refusal.as_ref()));
+    let _ = sandbox::send(request.channel.socket.as_fd(), &Frame::Refused(refusal.as_ref()));
 }
 
 /// The next request and how long its message is. The request may be one that can't be read. `None` if there will be no more.
@@ -228,7 +228,7 @@ impl<'i> Template<'i> {
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
     fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
-        moments::set_socket(request.channel.report.as_fd());
+        moments::set_socket(request.channel.socket.as_fd());
         moments::record(Moment::Requested, c"");
         if let Err(refusal) = self.try_to_clone_init(&request, proof) {
             tell(&request, &refusal);

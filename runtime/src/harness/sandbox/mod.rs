@@ -3,7 +3,7 @@
 #[cfg(any(test, fuzzing))]
 mod made_up;
 mod progress;
-mod reports;
+mod received;
 
 use std::io;
 use std::mem;
@@ -51,7 +51,7 @@ pub(in crate::harness) fn plan_anew() {
 }
 
 pub(in crate::harness) struct Sandbox {
-    report: OwnedFd,
+    socket: OwnedFd,
     stdout: Stream,
     stderr: Stream,
     cgroup: Cgroup,
@@ -85,29 +85,29 @@ impl Sandbox {
         };
         let joining =
             Joining { generation: joining.generation.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
-        let (report, their_report) =
+        let (socket, their_socket) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // By what comes with it, a message of no bytes can be told from the other side's end.
-        setsockopt(&report, PassCred, &true)?;
+        setsockopt(&socket, PassCred, &true)?;
         let (stdout, their_stdout) = output_pipe()?;
         let (stderr, their_stderr) = output_pipe()?;
         let has_process_limit = joining.process_limit;
-        let channel = Channel { report: their_report, stdout: their_stdout, stderr: their_stderr };
+        let channel = Channel { socket: their_socket, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
-        Ok(Self::new(spec, report, [stdout, stderr], cgroup, has_process_limit, life))
+        Ok(Self::new(spec, socket, [stdout, stderr], cgroup, has_process_limit, life))
     }
 
     /// One of which nothing is known yet.
     fn new(
         spec: &'static Spec,
-        report: OwnedFd,
+        socket: OwnedFd,
         [stdout, stderr]: [OwnedFd; 2],
         cgroup: Cgroup,
         has_process_limit: bool,
         life: Option<Life>,
     ) -> Self {
         Self {
-            report,
+            socket,
             stdout: Stream::stdout(stdout),
             stderr: Stream::stderr(stderr),
             cgroup,
@@ -130,7 +130,7 @@ impl Sandbox {
         }
         self.progress.begin(test);
         // A sandbox that was prepared has been born.
-        self.take_reports().map(drop)
+        self.take_frames().map(drop)
     }
 
     /// What the test has changed in the copy that is its root; nothing if that is none.
@@ -195,8 +195,8 @@ impl Sandbox {
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
         loop {
             let life = self.init().unwrap_or(zygote);
-            let fds = [Some(self.report.as_fd()), Some(life), self.stdout.pipe(), self.stderr.pipe()];
-            let [report, dead, stdout, stderr] = wait(fds, [time.pulse(), check].into_iter().flatten().min())?;
+            let fds = [Some(self.socket.as_fd()), Some(life), self.stdout.pipe(), self.stderr.pipe()];
+            let [received, dead, stdout, stderr] = wait(fds, [time.pulse(), check].into_iter().flatten().min())?;
             time.count(Instant::now());
             self.pump(stdout, stderr)?;
             if check.is_some_and(|check| check <= Instant::now()) {
@@ -205,8 +205,8 @@ impl Sandbox {
             if dead {
                 self.progress.died();
             }
-            if report || dead {
-                match self.take_reports() {
+            if received || dead {
+                match self.take_frames() {
                     Ok(Some(ending)) => return Ok(ending),
                     // If the sandbox has ended before it was handed the test, it says why, or its end shows.
                     Ok(None) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
@@ -220,13 +220,13 @@ impl Sandbox {
     }
 
     /// Takes the reports that have come, or some of them; and hands the test over if one of them says that the sandbox is ready.
-    fn take_reports(&mut self) -> nix::Result<Option<Ending>> {
+    fn take_frames(&mut self) -> nix::Result<Option<Ending>> {
         for _ in 0..FRAMES_A_TURN {
             match self.receive()? {
                 Next::Read => {}
                 Next::Wait => break,
                 // What comes after this is not for `begin`, and may be the last report.
-                Next::HandOver(test) => return sys::send(self.report.as_fd(), &address::encode(test)).map(|()| None),
+                Next::HandOver(test) => return sys::send(self.socket.as_fd(), &address::encode(test)).map(|()| None),
                 Next::End(ending) => return Ok(Some(ending)),
             }
         }
@@ -255,7 +255,7 @@ impl Sandbox {
                 self.evidence.timed_out = Some(self.census(processes::below_or_init));
                 self.kill_all()?;
             }
-            // It ends by itself when it finds the report socket closed.
+            // It ends by itself when it finds the frame socket closed.
             Ending::Unanswered => self.evidence.unanswered = Some(processes::makers(zygote)),
             Ending::Unborn => self.evidence.unborn = true,
             Ending::Silent => {
@@ -274,7 +274,7 @@ impl Sandbox {
         self.evidence.survivors = self.census(processes::below);
         let Some(init) = self.init().filter(|_| self.spec.memory.is_some()) else { return self.kill_all() };
         // Init kills them, and tells if one of them was the largest.
-        shutdown(self.report.as_raw_fd(), Shutdown::Write)?;
+        shutdown(self.socket.as_raw_fd(), Shutdown::Write)?;
         let [is_dead] = wait([Some(init)], deadline)?;
         if !is_dead {
             self.kill_all()?;
@@ -379,16 +379,16 @@ mod tests {
         File::open("/dev/null").expect("/dev/null").into()
     }
 
-    /// A sandbox of this test, which nobody has made and which has told that it is ready, and its end of the report socket.
+    /// A sandbox of this test, which nobody has made and which has told that it is ready, and its end of the frame socket.
     fn ready(test: &'static Test) -> (Sandbox, OwnedFd) {
         let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
-        let (report, theirs) = sockets.expect("socketpair");
-        setsockopt(&report, PassCred, &true).expect("setsockopt");
+        let (socket, theirs) = sockets.expect("socketpair");
+        setsockopt(&socket, PassCred, &true).expect("setsockopt");
         for frame in [Frame::Born, Frame::Copied].iter().take(1 + usize::from(test.spec.has_copy())) {
             let mut buffer = Buffer::new();
             sys::send_with_fds(theirs.as_fd(), frame.encode(&mut buffer), &[null().as_raw_fd()]).expect("send");
         }
-        (Sandbox { report, ..Sandbox::made_up(&test.spec, false).expect("descriptors") }, theirs)
+        (Sandbox { socket, ..Sandbox::made_up(&test.spec, false).expect("descriptors") }, theirs)
     }
 
     /// The test passes.
@@ -429,12 +429,12 @@ mod tests {
     /// The clock is looked at when so many reports have been read, or a question has been answered.
     #[test]
     fn who_sends_without_end_is_left_for_a_while() {
-        for (frame, count) in [(Frame::Exiting, FRAMES_A_TURN - 1), (Frame::Usage, 1)] {
+        for (frame, count) in [(Frame::Exiting, FRAMES_A_TURN - 1), (Frame::AskUsage, 1)] {
             let (mut sandbox, theirs) = ready(&TESTS[0]);
             (0..count).for_each(|_| send(theirs.as_fd(), &frame).expect("send"));
             pass(&theirs);
-            assert_eq!(sandbox.take_reports(), Ok(None));
-            assert_eq!(sandbox.take_reports(), Ok(Some(Ending::Over)));
+            assert_eq!(sandbox.take_frames(), Ok(None));
+            assert_eq!(sandbox.take_frames(), Ok(Some(Ending::Over)));
         }
     }
 }

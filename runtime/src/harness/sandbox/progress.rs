@@ -3,7 +3,7 @@
 
 use crate::spec::Test;
 
-/// What is to be done after something has come over the report socket.
+/// What is to be done after something has come over the frame socket.
 #[derive(Debug)]
 pub(super) enum Next {
     /// There may be more to read.

@@ -1,4 +1,4 @@
-//! What a sandbox tells over its report socket, and what a body asks there.
+//! What a sandbox tells over its frame socket, and what a body asks there.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,7 +23,7 @@ impl Sandbox {
     /// Takes one report, if there is one.
     pub(super) fn receive(&mut self) -> nix::Result<Next> {
         let mut buffer = [0; FRAME_MAX];
-        match sys::receive(self.report.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+        match sys::receive(self.socket.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(message)) => self.take(&buffer, message),
             Ok(None) => Ok(self.progress.closed()),
             Err(Errno::EAGAIN) => Ok(self.progress.nothing_more()),
@@ -47,7 +47,7 @@ impl Sandbox {
                 self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
                 next = self.progress.ready();
             }
-            Some(question @ (Frame::Usage | Frame::Changes | Frame::Init | Frame::Group(_))) => {
+            Some(question @ (Frame::AskUsage | Frame::AskChanges | Frame::AskInitPid | Frame::AskGroup(_))) => {
                 if let Some(socket) = fds.next() {
                     // Once its process has ended, nobody waits for this.
                     if self.evidence.ended.is_none() {
@@ -108,10 +108,10 @@ impl Sandbox {
     /// Answers a question of the test, which waits at the other end of a socket.
     fn answer(&mut self, question: Frame<'_>, socket: &OwnedFd) {
         match question {
-            Frame::Usage => replies::tell(socket, &self.cgroup.usage().encode()),
-            Frame::Init => replies::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
-            Frame::Changes => replies::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
-            Frame::Group(name) => replies::hand_group(socket, name, &mut self.cgroup),
+            Frame::AskUsage => replies::tell(socket, &self.cgroup.usage().encode()),
+            Frame::AskInitPid => replies::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
+            Frame::AskChanges => replies::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
+            Frame::AskGroup(name) => replies::hand_group(socket, name, &mut self.cgroup),
             _ => {}
         }
     }
