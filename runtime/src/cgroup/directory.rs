@@ -1,10 +1,8 @@
-//! A cgroup as a directory in each hierarchy, and how a sandbox joins it.
+//! A cgroup in one hierarchy: a directory.
 
-use std::cell::Cell;
-use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, open, openat};
@@ -12,25 +10,6 @@ use nix::sys::stat::Mode;
 
 use super::controller::{Controller, Trouble};
 use crate::proc::text_in;
-
-/// The cgroup of one sandbox: a directory in each hierarchy that limits it. It is removed soon after this is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct Cgroup {
-    pub(super) directories: Vec<Directory>,
-    pub(super) reusable: Option<Reusable>,
-}
-
-/// A cgroup of version 1 with the default limit on processes. One sandbox after the other uses it: to make one takes longer than to join it.
-#[derive(Debug)]
-pub(super) struct Reusable {
-    pub(super) directory: Directory,
-    /// The file that counts forks that were refused. It is looked at after each test.
-    pub(super) events: File,
-    /// The process that has made it. Its forks must not take it for theirs.
-    pub(super) owner: u32,
-    /// Whether forks have been refused. The kernel goes on counting, so that no other sandbox can have it.
-    pub(super) has_refused: Cell<bool>,
-}
 
 /// A cgroup in one hierarchy.
 #[derive(Debug)]
@@ -51,10 +30,7 @@ pub(super) enum Location {
 }
 
 /// The file that lists the processes, and by which they are added.
-const PROCS: &str = "cgroup.procs";
-
-/// The same for threads, in version 1. A process with one thread joins by this file: that blocks no fork elsewhere on the machine.
-const TASKS: &str = "tasks";
+pub(super) const PROCS: &str = "cgroup.procs";
 
 impl Directory {
     pub(super) fn at(path: impl Into<PathBuf>, v2: bool, controllers: Vec<Controller>) -> Self {
@@ -92,11 +68,6 @@ impl Directory {
         self.open(PROCS, OFlag::O_WRONLY).map(OwnedFd::from)
     }
 
-    /// The file by which a process with one thread joins.
-    pub(super) fn open_to_join(&self) -> Result<OwnedFd, Trouble> {
-        self.open(if self.v2 { PROCS } else { TASKS }, OFlag::O_WRONLY).map(OwnedFd::from)
-    }
-
     pub(crate) fn add(&self, pid: u32) -> Result<(), Trouble> {
         self.write(PROCS, &pid.to_string())
     }
@@ -108,55 +79,5 @@ impl Directory {
 
     pub(crate) fn has(&self, controller: Controller) -> bool {
         self.controllers.contains(&controller)
-    }
-}
-
-/// How a sandbox joins its cgroup.
-#[derive(Debug, Default)]
-pub(crate) struct Joining {
-    /// For v1.
-    pub(crate) v1: Vec<V1Hierarchy>,
-    /// For v2: the directory, to be born in; and its `cgroup.procs`, where that can't be.
-    pub(crate) v2: Option<(OwnedFd, OwnedFd)>,
-    /// Whether RLIMIT_NPROC stands in for the pids controller.
-    pub(crate) process_limit: bool,
-    /// Which generation of templates it needs. Those that the zygote made for another one are in another cgroup, or were planned from a
-    /// host that has changed since.
-    pub(crate) generation: u32,
-    /// The socket of this run's sweeper, if the zygote is to make that now.
-    pub(crate) sweeper: Option<OwnedFd>,
-}
-
-/// How a sandbox joins a hierarchy of version 1, and sees it.
-#[derive(Debug)]
-pub(crate) struct V1Hierarchy {
-    /// Where it is mounted below the root: in [`CGROUPS`], by its controllers. Empty if it is not.
-    pub(crate) mount_point: CString,
-    /// The file `tasks`, to be written to.
-    pub(crate) tasks: OwnedFd,
-}
-
-/// Where hierarchies are mounted, below the root.
-pub(super) const CGROUPS: &str = "sys/fs/cgroup/";
-
-impl V1Hierarchy {
-    /// Its controllers, as mount(2) takes them; see cgroups(7).
-    pub(crate) fn controllers(&self) -> &CStr {
-        let path = self.mount_point.as_bytes_with_nul();
-        path.get(CGROUPS.len()..).and_then(|names| CStr::from_bytes_with_nul(names).ok()).unwrap_or_default()
-    }
-}
-
-impl Joining {
-    /// What the sandbox sees of version 1.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = &V1Hierarchy> {
-        self.v1.iter().filter(|tree| !tree.mount_point.is_empty())
-    }
-
-    /// All descriptors: those of v1, of v2, and the sweeper's.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let v2 = self.v2.iter().flat_map(|(directory, procs)| [directory, procs]);
-        let others = v2.chain(&self.sweeper).map(|fd| fd.as_fd());
-        self.v1.iter().map(|tree| tree.tasks.as_fd()).chain(others)
     }
 }

@@ -10,7 +10,8 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::controller::{Controller, Trouble};
-use super::directory::{Cgroup, Directory, Location};
+use super::directory::{Directory, Location};
+use super::of_sandbox::Cgroup;
 use super::run::run;
 use crate::frame::PAYLOAD_MAX;
 use crate::proc::text_in;

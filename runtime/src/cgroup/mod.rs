@@ -14,18 +14,22 @@ mod groups;
 mod leaf;
 mod limits;
 mod locked;
+mod of_sandbox;
 mod run;
 mod sweeper;
 mod systemd;
+mod v1;
 
 pub(crate) use controller::{Controller, Trouble};
-pub(crate) use directory::{Cgroup, Directory, Joining, V1Hierarchy};
+pub(crate) use directory::Directory;
 #[cfg(any(test, fuzzing))]
 pub(crate) use find::fuzz;
 pub(crate) use find::{chosen, limits_on_processes};
 pub(crate) use groups::{Handed, NoGroup, refused};
 #[cfg(any(test, fuzzing))]
 pub(crate) use limits::fuzz_counts;
-pub(crate) use limits::{DEFAULT_PIDS, Events, memory_used_up, usage_of};
+pub(crate) use limits::{DEFAULT_PIDS, memory_used_up, usage_of};
+pub(crate) use of_sandbox::{Cgroup, Events, Joining};
 pub(crate) use run::{clean_up, make};
 pub(crate) use sweeper::sweep_after;
+pub(crate) use v1::V1Hierarchy;

@@ -1,8 +1,6 @@
 //! What one test binary makes: a directory in each hierarchy that it needs, and in it one for each sandbox.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,17 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{mem, process};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::utsname::uname;
 
 use super::controller::{Controller, Trouble};
-use super::directory::{CGROUPS, Cgroup, Directory, Joining, Reusable, V1Hierarchy};
+use super::directory::Directory;
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::leaf::{self, Parent};
-use super::limits::{DEFAULT_PIDS, PIDS_EVENTS};
+use super::limits::DEFAULT_PIDS;
 use super::locked::{make_locked, random_name, remove_in_time, remove_tree, sweep};
+use super::of_sandbox::{Cgroup, Joining, open_to_join};
 use super::sweeper::Sweeper;
 use super::systemd;
+use super::v1::{Reusable, V1Hierarchy};
 use crate::proc::{kernel_version, pid_of};
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};
@@ -222,10 +221,13 @@ impl Run {
                 ours.outlives_its_tests()?;
             }
             if !hierarchy.v2 && written.is_empty() && !is_measured {
-                let reusable = ours.reusable(&name)?;
-                let tasks = reusable.directory.open_to_join();
+                let reusable = match Reusable::next(&mut ours.reusable) {
+                    Some(reusable) => reusable,
+                    None => Reusable::limit(ours.make(&name, vec![Controller::Pids])?)?,
+                };
+                let tasks = open_to_join(&reusable.directory);
                 cgroup.reusable = Some(reusable);
-                joining.v1.push(V1Hierarchy { mount_point: CString::default(), tasks: tasks? });
+                joining.v1.push(V1Hierarchy::unseen(tasks?));
                 continue;
             }
             let required: Vec<_> =
@@ -354,27 +356,6 @@ impl RunDirectory {
         }
     }
 
-    /// Of version 1: a cgroup that sets the default limit, of this name if a new one has to be made.
-    fn reusable(&mut self, name: &str) -> Result<Reusable, Trouble> {
-        let owner = process::id();
-        // Of the longest ago: in the others, the kernel may still count an init that has ended.
-        while let Some(reusable) = self.reusable.pop_front() {
-            if reusable.owner == owner {
-                return Ok(reusable);
-            }
-        }
-        let directory = self.make(name, vec![Controller::Pids])?;
-        // Init is one more.
-        let made = directory.limit_pids(DEFAULT_PIDS + 1).and_then(|()| directory.open(PIDS_EVENTS, OFlag::O_RDONLY));
-        match made {
-            Ok(events) => Ok(Reusable { directory, events, owner, has_refused: Cell::new(false) }),
-            Err(trouble) => {
-                remove_tree(&directory.path_of(""));
-                Err(trouble)
-            }
-        }
-    }
-
     /// Has cgroups below ours get controllers: those that are `wanted`, as far as possible, and those that are `required`,
     /// or it fails. Returns all that they get. The cgroup above is changed only if it may be: for limits that are written, and
     /// where tests are measured because somebody asked for that.
@@ -417,21 +398,6 @@ impl RunDirectory {
             parent.enable(&self.hierarchy.parent, controller)?;
         }
         leaf::turn_on(&self.directory, controller)
-    }
-}
-
-impl Joining {
-    /// Has the sandbox join `directory` too, which is one of `hierarchy`.
-    fn add(&mut self, hierarchy: &Hierarchy, directory: &Directory) -> Result<(), Trouble> {
-        let file = directory.open_to_join()?;
-        if directory.v2 {
-            self.v2 = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), file));
-        } else {
-            let mount_point = CString::new(format!("{CGROUPS}{}", hierarchy.names));
-            // The kernel has written no zero there.
-            self.v1.extend(mount_point.map(|mount_point| V1Hierarchy { mount_point, tasks: file }));
-        }
-        Ok(())
     }
 }
 
