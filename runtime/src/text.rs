@@ -36,3 +36,27 @@ impl Display for Size {
         }
     }
 }
+
+/// What messages say, for snapshots.
+#[cfg(test)]
+pub(crate) mod snapshots {
+    /// Calls these functions of `$of`, and pairs the name of each with what it returns.
+    macro_rules! told {
+        ($of:ident::[$($function:ident($($arguments:tt)*)),* $(,)?]) => {
+            vec![$((stringify!($function), $of::$function($($arguments)*).into())),*]
+        };
+    }
+    pub(crate) use told;
+
+    /// Each text below its name.
+    pub(crate) fn page<'t>(told: impl IntoIterator<Item = (&'t str, String)>) -> String {
+        told.into_iter().map(|(name, text)| format!("# {name}\n{}\n", text.trim_matches('\n'))).collect()
+    }
+
+    /// The functions that others can call in `source`, and that are not among `names`.
+    pub(crate) fn lacking<'s>(source: &'s str, names: &[&str]) -> Vec<&'s str> {
+        let functions = source.lines().filter_map(|line| line.trim_start().strip_prefix("pub(")?.split_once(") fn "));
+        let functions = functions.filter_map(|(_, rest)| rest.split(['(', '<']).next());
+        functions.filter(|name| !names.contains(name)).collect()
+    }
+}

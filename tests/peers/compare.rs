@@ -6,7 +6,7 @@
 //!   root is the directory `podman` in it;
 //! - in the environment, `MACHINE` and a version for each program.
 
-#[path = "../floor.rs"]
+#[path = "../benches/empty/floor.rs"]
 mod floor;
 mod plot;
 

@@ -1,3 +1,4 @@
+use insta::assert_snapshot;
 use quote::{ToTokens as _, quote};
 
 use super::*;
@@ -11,6 +12,12 @@ fn words(tokens: TokenStream) -> (bool, bool) {
 fn errors(tokens: TokenStream) -> Vec<String> {
     let (_, error) = Args::parse(tokens);
     error.into_iter().flatten().map(|error| error.to_string()).collect()
+}
+
+/// All errors of each, below its tokens.
+fn told(all: &[TokenStream]) -> String {
+    let told = |tokens: &TokenStream| format!("# {tokens}\n{}\n", errors(tokens.clone()).join("\n"));
+    all.iter().map(told).collect()
 }
 
 #[test]
@@ -80,7 +87,7 @@ fn roots_and_ids_are_read() {
     assert_eq!(args(quote!(uids = 65536, user = 65535)).ids, Ids::Range(65536));
     assert_eq!(args(quote!(user = "host")).ids, Ids::Host);
     assert_eq!(args(quote!(user = 7)).ids, Ids::One);
-    for bad in [
+    let bad = [
         quote!(net, root = "overlay"),
         quote!(root = "image"),
         quote!(root = "//."),
@@ -88,14 +95,30 @@ fn roots_and_ids_are_read() {
         quote!(uids = 100, user = 100),
         quote!(uids = 100, user = "1:100"),
         quote!(uids = 100, user = "host"),
-    ] {
-        assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
-    }
+    ];
+    assert_snapshot!(told(&bad), @r#"
+    # net , root = "overlay"
+    `root` is what the root consists of that `mount` makes: write `mount` too
+    # root = "image"
+    `image` is no root: did you mean "./image"?
+
+    write "tmpfs", "overlay", or the path of a directory that begins with `/` or `./`
+    # root = "//."
+    `/` is the host's tree: write "overlay" for a copy of it
+    # uids = 0
+    `0` is no number of ids: write a number from 1 to 4294967295
+    # uids = 100 , user = 100
+    `user` is 100:100, and of 100 ids the last is 99: raise `uids`
+    # uids = 100 , user = "1:100"
+    `user` is 1:100, and of 100 ids the last is 99: raise `uids`
+    # uids = 100 , user = "host"
+    with `user = "host"` all ids are the host's: remove `uids`
+    "#);
 }
 
 #[test]
 fn values_have_their_bounds() {
-    for (good, bad) in [
+    let pairs = [
         (quote!(memory = "1MiB"), quote!(memory = "1MB")),
         (quote!(memory = "1000000000"), quote!(memory = "much")),
         (quote!(memory = "2gib"), quote!(memory = "-2GiB")),
@@ -107,10 +130,34 @@ fn values_have_their_bounds() {
         (quote!(bind = [".."]), quote!(bind = ["../../../../../../../../../../../../../../../.."])),
         (quote!(bind = ["a:rw"]), quote!(bind = ["a:wr"])),
         (quote!(bind = ["a:/ro"]), quote!(bind = ["a:/b/../c"])),
-    ] {
-        assert_eq!(errors(bad.clone()).len(), 1, "{bad}");
+    ];
+    for (good, _) in &pairs {
         assert!(errors(good.clone()).is_empty(), "{good}");
     }
+    assert_snapshot!(told(&pairs.map(|(_, bad)| bad)), @r#"
+    # memory = "1MB"
+    `1MB` is too little for a sandbox: give it at least 1.0 MiB
+    # memory = "much"
+    `much` is no size in bytes: write one like "64MiB", "1.5GiB" or "200MB"
+    # memory = "-2GiB"
+    `-2GiB` is no size in bytes: write one like "64MiB", "1.5GiB" or "200MB"
+    # pids = 1
+    `1` is no limit on processes and threads: write a number from 2 (what the test itself takes) to 4194303
+    # pids = 4_194_304
+    `4_194_304` is no limit on processes and threads: write a number from 2 (what the test itself takes) to 4194303
+    # cpu = 0.009
+    `0.009` is no number of cores: write one from 0.01 to 1000
+    # cpu = 1000.1
+    `1000.1` is no number of cores: write one from 0.01 to 1000
+    # bind = ["/a/.."]
+    `/a/..` names the root of the host, which the sandbox covers; name what is below it: write "/src", "/src:rw", "/src:/dst" or "/src:/dst:rw"
+    # bind = ["../../../../../../../../../../../../../../../.."]
+    `../../../../../../../../../../../../../../../..` names the root of the host, which the sandbox covers; name what is below it: write "/src", "/src:rw", "/src:/dst" or "/src:/dst:rw"
+    # bind = ["a:wr"]
+    `a:wr` has a path inside the sandbox that does not begin with `/`: write "/src", "/src:rw", "/src:/dst" or "/src:/dst:rw"
+    # bind = ["a:/b/../c"]
+    `a:/b/../c` has a path inside the sandbox that is `/` or has `..` in it: write "/src", "/src:rw", "/src:/dst" or "/src:/dst:rw"
+    "#);
 }
 
 #[test]
@@ -126,18 +173,21 @@ fn another_name_is_found() {
 #[test]
 fn every_error_is_reported_at_once() {
     let tokens = quote!(network, timeout = "5x", net = 1, net, net, hostname = "a b", timeout, , crate = 5);
-    let errors = errors(tokens);
-    assert_eq!(errors.len(), 8, "{errors:#?}");
-    for (error, part) in errors.iter().zip([
-        "unknown argument `network`",
-        "`5x` is no duration",
-        "`net` stands alone",
-        "`net` is written twice",
-        "`a b` is no host name",
-        "`timeout` takes a value",
-        "before this comma",
-        "expected a path",
-    ]) {
-        assert!(error.contains(part), "{error:?} lacks {part:?}");
-    }
+    assert_snapshot!(told(&[tokens]), @r#"
+    # network , timeout = "5x" , net = 1 , net , net , hostname = "a b" , timeout , , crate = 5
+    unknown argument `network`: did you mean `net`?
+
+    words:   net, mount, user, pid, ipc, uts, cgroup, time
+    options: timeout = "5s", memory = "64MiB", pids = 32, cpu = 0.5,
+             root = "overlay", tmpfs = "256MiB", hostname = "web1", user = 1000,
+             uids = 65536, bind = ["/src:/dst:rw"], env = ["NAME=value"], clear_env,
+             boottime = "30d", monotonic = "1h", unsupported = "skip", crate = path::to::belljar
+    `5x` is no duration (unknown time unit "x", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)): write one like "5s", "250ms" or "1m 30s"
+    `net` stands alone: write `net`, then a comma
+    `net` is written twice: remove one
+    `a b` is no host name: a host name has 1 to 64 letters, digits, `-`, `.` or `_`
+    `timeout` takes a value: write `timeout = "5s"`
+    expected an argument before this comma
+    expected a path: write `crate = path::to::belljar`
+    "#);
 }

@@ -17,6 +17,8 @@
 
 mod asked;
 #[cfg(test)]
+mod expansions;
+#[cfg(test)]
 mod tests;
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};

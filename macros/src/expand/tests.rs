@@ -1,5 +1,8 @@
-//! What the attribute is expanded to.
+//! What becomes of functions, attributes and locks, and what is refused.
 
+use insta::assert_snapshot;
+
+use super::expansions::formatted;
 use super::*;
 
 fn expanded_below(above: Above, args: TokenStream, item: TokenStream) -> String {
@@ -21,6 +24,23 @@ fn on_linux(tokens: &TokenStream) -> String {
 
 /// With this begins the test as it is elsewhere.
 const ELSE: &str = "#[cfg(not(all(target_os=\"linux\",not(miri))))]";
+
+/// The texts of all `compile_error!`.
+fn errors(tokens: TokenStream) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_error = false;
+    for token in tokens {
+        match token {
+            TokenTree::Ident(name) => is_error = name == "compile_error",
+            TokenTree::Group(group) if is_error => {
+                found.extend(syn::parse2::<LitStr>(group.stream()).map(|text| text.value()));
+                is_error = false;
+            }
+            _ => {}
+        }
+    }
+    found
+}
 
 #[test]
 fn makes_a_test_unless_there_is_one() {
@@ -73,93 +93,22 @@ fn makes_none_where_there_is_one_above() {
 }
 
 #[test]
-fn elsewhere_a_test_is_ignored_and_does_not_pass() {
-    for (item, expected) in [
-        (
-            quote!(
-                #[should_panic]
-                fn a() {}
-            ),
-            "#[should_panic]#[::core::prelude::v1::test]#[ignore=WHY]fna(){::std::eprintln!(WHY)}",
-        ),
-        (
-            quote!(
-                #[ignore = "slow"]
-                fn a() {}
-            ),
-            "#[ignore=\"slow\"]#[::core::prelude::v1::test]fna(){::core::panic!(WHY)}",
-        ),
-    ] {
-        let text = isolated(quote!(), item).to_string().replace(' ', "");
-        let (_, elsewhere) = text.split_once(ELSE).expect("two of them");
-        let why = format!("{ELSEWHERE:?}").replace(' ', "");
-        assert_eq!(elsewhere, expected.replace("WHY", &why));
-    }
-}
-
-#[test]
-fn what_makes_tests_goes_first() {
-    for (item, expected) in [
-        (
-            quote!(
-                #[test]
-                fn a() {}
-            ),
-            "#[test]OURSIGNOREDfna(){}",
-        ),
-        (
-            quote!(
-                #[tokio::test(flavor = "x")]
-                async fn a() {}
-            ),
-            "#[tokio::test(flavor=\"x\")]OURSIGNOREDasyncfna(){}",
-        ),
-        (
-            quote!(
-                #[y]
-                #[rstest]
-                fn a(b: u8) {}
-            ),
-            "#[rstest]OURS#[y]IGNOREDfna(b:u8){}",
-        ),
-        (
-            quote!(
-                #[serial]
-                #[rstest]
-                #[x]
-                #[case::x(1)]
-                #[y]
-                #[tokio::test]
-                async fn a(#[case] b: u8) {}
-            ),
-            "#[rstest]#[x]#[case::x(1)]#[tokio::test]OURS#[serial]#[y]IGNOREDasyncfna(#[case]b:u8){}",
-        ),
-    ] {
-        let ours = "#[::belljar::__private::isolated_case(net,timeout=\"90s\")]";
-        let ignored =
-            format!("#[cfg_attr(not(all(target_os=\"linux\",not(miri))),ignore={ELSEWHERE:?})]").replace(' ', "");
-        let check = "{#[cfg(all(target_os=\"linux\",not(miri)))]::belljar::__private::must_be_inside(\"a\");}";
-        let expected = expected.replace("OURS", ours).replace("IGNORED", &ignored).replace("{}", check);
-        assert_eq!(expanded(quote!(net, timeout = "90s"), item), expected);
-    }
-}
-
-#[test]
 fn one_case_of_several_is_refused() {
     let above = Above { makers: vec![None], is_for_one_case: true, ..Above::default() };
-    let text = expanded_below(
-        above,
+    let tokens = expand(
         quote!(),
         quote!(
             fn case_1() {}
         ),
+        |_| above,
     );
-    assert_eq!(text.matches("compile_error!").count(), 1, "{text}");
+    assert_snapshot!(errors(tokens).join("\n"), @"before one of several cases, `#[isolated]` is for that case alone, and the others would run on the host: write it below the last `#[case]`, or above `#[rstest]`");
 }
 
 #[test]
 fn one_case_of_ntest_is_refused() {
-    let above = || Above { makers: vec![None; 2], lacks_some_cases: true, ..Above::default() };
+    let above =
+        |lacks_some_cases| move |_: &Function| Above { makers: vec![None; 2], lacks_some_cases, ..Above::default() };
     let of_ntest = quote!(
         fn name_1() {
             let number: u32 = 1;
@@ -168,21 +117,20 @@ fn one_case_of_ntest_is_refused() {
             }
         }
     );
-    assert!(expanded_below(above(), quote!(), of_ntest.clone()).contains("compile_error!"));
+    assert_snapshot!(errors(expand(quote!(), of_ntest.clone(), above(true))).join("\n"), @"ntest gives what stands below a case to that one alone, and the others would run on the host: write `#[isolated]` below each `#[test_case]`");
     let of_test_case = quote!(
         fn _1() {
             let _result = super::name(1);
             _result
         }
     );
-    assert!(!expanded_below(above(), quote!(), of_test_case).contains("compile_error!"));
-    let of_each = Above { lacks_some_cases: false, ..above() };
-    assert!(!expanded_below(of_each, quote!(), of_ntest).contains("compile_error!"));
+    assert_eq!(errors(expand(quote!(), of_test_case, above(true))), [""; 0]);
+    assert_eq!(errors(expand(quote!(), of_ntest, above(false))), [""; 0]);
 }
 
 #[test]
 fn what_would_work_outside_is_refused() {
-    for item in [
+    let items = [
         quote!(
             #[traced_test]
             fn a() {}
@@ -198,10 +146,13 @@ fn what_would_work_outside_is_refused() {
             #[case(1)]
             fn a(#[case] number: u32) {}
         ),
-    ] {
-        let text = expanded(quote!(), item);
-        assert_eq!(text.matches("compile_error!").count(), 1, "{text}");
-    }
+    ];
+    let told = items.map(|item| errors(isolated(quote!(), item)).join("\n"));
+    assert_snapshot!(told.join("\n"), @"
+    below `#[isolated]`, this would look for logs outside of the sandbox: write it above
+    below `#[isolated]`, this would look for logs outside of the sandbox: write it above
+    a template is no test: write `#[isolated]` on each function that applies it
+    ");
 }
 
 #[test]
@@ -270,32 +221,59 @@ fn locks_are_taken_outside() {
 }
 
 #[test]
-fn an_unfit_function_is_emitted_with_all_its_errors() {
-    let text = expanded(
-        quote!(nett),
+fn what_is_unfit_is_emitted_with_all_errors() {
+    let items = [
         quote!(
             async unsafe fn a<T>(b: T) {}
         ),
-    );
-    assert_eq!(text.matches("compile_error!").count(), 5, "{text}");
-    assert!(text.ends_with("asyncunsafefna<T>(b:T){}"), "{text}");
-    let text = expanded(
-        quote!(),
         quote!(
             #[belljar::isolated(net)]
             fn a() {}
         ),
-    );
-    assert_eq!(text.matches("compile_error!").count(), 1, "{text}");
-}
-
-#[test]
-fn what_is_no_function_is_kept() {
-    let text = expanded(
-        quote!(),
+        quote!(
+            fn a(self, b: u8) {}
+        ),
         quote!(
             struct A;
         ),
-    );
-    assert!(text.contains("compile_error!") && text.ends_with("structA;"), "{text}");
+    ];
+    let arguments = [quote!(nett), quote!(), quote!(), quote!()].into_iter();
+    let told: Vec<_> = arguments.zip(items).map(|(arguments, item)| formatted(isolated(arguments, item))).collect();
+    assert_snapshot!(told.join("\n"), @r#"
+    ::core::compile_error! {
+        "unknown argument `nett`: did you mean `net`?\n\nwords:   net, mount, user, pid, ipc, uts, cgroup, time\noptions: timeout = \"5s\", memory = \"64MiB\", pids = 32, cpu = 0.5,\n         root = \"overlay\", tmpfs = \"256MiB\", hostname = \"web1\", user = 1000,\n         uids = 65536, bind = [\"/src:/dst:rw\"], env = [\"NAME=value\"], clear_env,\n         boottime = \"30d\", monotonic = \"1h\", unsupported = \"skip\", crate = path::to::belljar"
+    }
+    ::core::compile_error! {
+        "an async test needs a runtime: write `#[tokio::test]` below `#[isolated]`"
+    }
+    ::core::compile_error! {
+        "a test takes no parameters: remove them, or write `#[isolated]` below the attribute that supplies them"
+    }
+    ::core::compile_error! {
+        "a test has no generic parameters: write one test for each type"
+    }
+    ::core::compile_error! {
+        "a test is no unsafe function: put the `unsafe` block inside it"
+    }
+    async unsafe fn a<T>(b: T) {}
+
+    ::core::compile_error! {
+        "`#[isolated]` is there twice: remove one"
+    }
+    #[belljar::isolated(net)]
+    fn a() {}
+
+    ::core::compile_error! {
+        "a test is no method: write `fn` without `self`, outside of the `impl`"
+    }
+    fn a(self, b: u8) {}
+
+    ::core::compile_error! {
+        "`#[isolated]` goes on a test function: `#[isolated] fn name() { .. }`"
+    }
+    struct A;
+    "#);
+    // What no parser takes.
+    let text = expanded(quote!(), quote!(fn a() -> {}));
+    assert!(text.contains("can'treadthisfunction") && text.ends_with("fna()->{}"), "{text}");
 }

@@ -191,3 +191,42 @@ fn too_many_descriptors() -> String {
      (`ulimit -n`)."
         .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::text::snapshots::page;
+
+    #[test]
+    fn each_refusal_has_its_words() {
+        let path = || "/sys/fs/cgroup/a\n".into();
+        let crowd = (0..12).map(|number| number.to_string()).collect();
+        let troubles = [
+            Trouble::Missing(Controller::Memory),
+            Trouble::Foreign { path: path(), names: Vec::new() },
+            Trouble::Foreign { path: path(), names: crowd },
+            Trouble::Ends { unit: "ci.service".to_owned(), policy: "kill".to_owned() },
+            Trouble::Refused { path: path(), errno: Errno::EROFS },
+        ];
+        let told = troubles.iter().map(|trouble| ("refused", refused("group", trouble, None)));
+        let because = ("refused", refused("group", &troubles[0], Some("CAUSE")));
+        assert_snapshot!(page(told.chain([because, ("too_many_descriptors", too_many_descriptors())])), @r#"
+        # refused
+        belljar: the host does not let the group `group` have this: no hierarchy that could be reached has the controller `memory`.
+        # refused
+        belljar: the host does not let the group `group` have this: /sys/fs/cgroup/a\n: it holds processes that are not of this test run, and so can't be divided.
+        # refused
+        belljar: the host does not let the group `group` have this: /sys/fs/cgroup/a\n: it holds processes that are not of this test run (`0`, `1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`, `9`), and so can't be divided.
+        # refused
+        belljar: the host does not let the group `group` have this: a test that is killed when its memory is used up would end `ci.service`, and the run in it.
+        # refused
+        belljar: the host does not let the group `group` have this: /sys/fs/cgroup/a\n: EROFS (Read-only file system).
+        # refused
+        belljar: the host does not let the group `group` have this: no hierarchy that could be reached has the controller `memory`; CAUSE.
+        # too_many_descriptors
+        belljar: no group: this process may have no more open files. Each group needs up to five; close some, or raise the limit (`ulimit -n`).
+        "#);
+    }
+}

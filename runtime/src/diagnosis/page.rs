@@ -118,3 +118,121 @@ pub(crate) fn table(rows: &[(&str, &str, Option<&Page>)], is_well: bool) -> Stri
 pub(crate) fn did_not_run(test: &str, why: &str) -> String {
     format!("belljar: `{test}` did not run: {why}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::text::snapshots::page as side_by_side;
+
+    fn cause() -> Cause {
+        Cause { why: "WHY".into(), seen: "SEEN".into(), remedy: "REMEDY".into() }
+    }
+
+    #[test]
+    fn pages_are_full_or_short() {
+        let page = Page::new(Step::Mount, "tmp/a\n", Errno::EPERM, cause());
+        let refused = Trouble::Refused { path: Path::new("/sys/fs/cgroup").into(), errno: Errno::EROFS };
+        let ends = Trouble::Ends { unit: "ci.service".to_owned(), policy: "kill".to_owned() };
+        let foreign = Trouble::Foreign {
+            path: Path::new("/sys/fs/cgroup").into(),
+            names: vec!["sh".to_owned(), "a\n".to_owned()],
+        };
+        let told = [
+            ("in_full", page.in_full("tests::b")),
+            ("of_bad_request", page.of_bad_request("tests::b")),
+            ("of_busy_host", page.of_busy_host("tests::b")),
+            ("in_short", page.in_short("tests::b", "tests::a")),
+            ("skipped", page.skipped("tests::b")),
+            ("summary", page.summary()),
+            ("of_limits", Page::of_limits(&refused, cause()).summary()),
+            ("of_limits", Page::of_limits(&ends, cause()).summary()),
+            ("of_limits", Page::of_limits(&foreign, cause()).summary()),
+            ("of_failure", Page::of_failure("TEXT", cause()).summary()),
+            ("of_device", Page::of_device("/dev/fuse", Errno::ENOENT, cause()).summary()),
+        ];
+        assert_snapshot!(side_by_side(told), @r#"
+        # in_full
+        belljar: `tests::b` did not run: this host does not let its sandbox be set up.
+          step:   mount a file system in the sandbox: /tmp/a\n
+          error:  EPERM (Operation not permitted)
+          cause:  WHY
+          seen:   SEEN
+          remedy: REMEDY
+        # of_bad_request
+        belljar: `tests::b` did not run: what it asks for can't be had.
+          step:   mount a file system in the sandbox: /tmp/a\n
+          error:  EPERM (Operation not permitted)
+          cause:  WHY
+          seen:   SEEN
+          remedy: REMEDY
+        # of_busy_host
+        belljar: `tests::b` did not run: its sandbox could not be set up at this moment.
+          step:   mount a file system in the sandbox: /tmp/a\n
+          error:  EPERM (Operation not permitted)
+          cause:  WHY
+          seen:   SEEN
+          remedy: REMEDY
+        # in_short
+        belljar: `tests::b` did not run: could not mount a file system in the sandbox: /tmp/a\n: EPERM (Operation not permitted); the cause: WHY; the remedy: REMEDY (as for `tests::a`)
+        # skipped
+        belljar: skipped: `tests::b`: could not mount a file system in the sandbox: /tmp/a\n: EPERM (Operation not permitted); the cause: WHY; the remedy: REMEDY
+        # summary
+        could not mount a file system in the sandbox: /tmp/a\n: EPERM (Operation not permitted); the cause: WHY
+        # of_limits
+        could not make a cgroup with the limits of the test: /sys/fs/cgroup: EROFS (Read-only file system); the cause: WHY
+        # of_limits
+        could not make a cgroup with the limits of the test: a test that is killed when its memory is used up would end `ci.service`, and the run in it; the cause: WHY
+        # of_limits
+        could not make a cgroup with the limits of the test: /sys/fs/cgroup: it holds processes that are not of this test run (`sh`, `a\n`), and so can't be divided; the cause: WHY
+        # of_failure
+        could not run an empty test: TEXT; the cause: WHY
+        # of_device
+        could not open the device: /dev/fuse: ENOENT (No such file or directory); the cause: WHY
+        "#);
+    }
+
+    #[test]
+    fn what_can_be_had_is_a_table() {
+        let page = Page::new(Step::Clone, "", Errno::ENOSPC, cause());
+        let other = Page::of_device("/dev/fuse", Errno::ENOENT, cause());
+        let rows = [
+            ("one", "ONE", None),
+            ("two and more", "TWO", Some(&page)),
+            ("three", "THREE", Some(&page)),
+            ("four", "FOUR", Some(&other)),
+        ];
+        assert_snapshot!(table(&rows, true), @"
+        belljar: what this host lets sandboxes have
+          ✓ one           ONE
+          ✗ two and more  TWO
+              step:   clone init into new user and pid namespaces
+              error:  ENOSPC (No space left on device)
+              cause:  WHY
+              seen:   SEEN
+              remedy: REMEDY
+          ✗ three         THREE
+              as for two and more
+          ✗ four          FOUR
+              step:   open the device: /dev/fuse
+              error:  ENOENT (No such file or directory)
+              cause:  WHY
+              seen:   SEEN
+              remedy: REMEDY
+        Tests with `#[isolated]` run here.
+        ");
+        assert_snapshot!(table(&rows[1..2], false), @"
+        belljar: what this host lets sandboxes have
+          ✗ two and more  TWO
+              step:   clone init into new user and pid namespaces
+              error:  ENOSPC (No space left on device)
+              cause:  WHY
+              seen:   SEEN
+              remedy: REMEDY
+        Tests with `#[isolated]` can't run here.
+        ");
+    }
+}

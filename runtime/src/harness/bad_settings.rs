@@ -88,3 +88,62 @@ fn expected(variable: Variable) -> &'static str {
         Variable::Unsupported => "`skip` or `fail`: this happens to tests that this host can't run",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::text::snapshots::page;
+
+    #[test]
+    fn each_mistake_has_its_words() {
+        let path = || "/tmp/a\n".into();
+        let value = |variable: Variable| BadSetting::Value { variable, value: "a\n".into() };
+        let others = [
+            BadSetting::Unknown { name: "BELLJAR_TIMOUT".into(), near: Some(Variable::Timeout) },
+            BadSetting::Unknown { name: "BELLJAR_VERBOSE".into(), near: None },
+            BadSetting::Unattended(Unattended::Ci),
+            BadSetting::Unattended(Unattended::NoTerminal),
+            BadSetting::File { variable: Variable::Report, path: path(), errno: Errno::EACCES },
+            BadSetting::NoTrace(path()),
+        ];
+        let mistakes: Vec<_> = Variable::ALL.map(value).into_iter().chain(others).collect();
+        let told = [
+            ("wrong_environment", wrong_environment("tests::a", &mistakes)),
+            ("wrong_environment", wrong_environment("tests::a", &mistakes[..1])),
+            ("doctor_refuses", doctor_refuses(&mistakes[..1])),
+            ("doctor_asked_for_tests", doctor_asked_for_tests("--list\n")),
+            ("doctor_instead", doctor_instead(false)),
+            ("doctor_instead", doctor_instead(true)),
+        ];
+        assert_snapshot!(page(told), @r#"
+        # wrong_environment
+        belljar: `tests::a` did not run: several environment variables are wrong:
+          BELLJAR_CGROUP is `a\n`. Write the path of a cgroup, as /proc/self/cgroup has it.
+          BELLJAR_DOCTOR is `a\n`. Write `1` for a table of what this host lets sandboxes have, or `json` for the same in JSON.
+          BELLJAR_ON_FAIL is `a\n`. Write `shell` to keep the sandboxes of tests that fail, and to be told how to enter them.
+          BELLJAR_REPORT is `a\n`. Write `-` for a table at the end of the run, or `json:PATH` to have a line of JSON for each test in a file.
+          BELLJAR_TIMEOUT is `a\n`. Write how long a test may run, such as `60s`, `250ms` or `1m 30s`.
+          BELLJAR_TRACE is `a\n`. Write the path of a file for a trace viewer, such as `trace.json`; `./1` is a file named `1`.
+          BELLJAR_UNSUPPORTED is `a\n`. Write `skip` or `fail`: this happens to tests that this host can't run.
+          belljar has no variable BELLJAR_TIMOUT. Did you mean BELLJAR_TIMEOUT? It has BELLJAR_CGROUP, BELLJAR_DOCTOR, BELLJAR_ON_FAIL, BELLJAR_REPORT, BELLJAR_TIMEOUT, BELLJAR_TRACE, BELLJAR_UNSUPPORTED.
+          belljar has no variable BELLJAR_VERBOSE. It has BELLJAR_CGROUP, BELLJAR_DOCTOR, BELLJAR_ON_FAIL, BELLJAR_REPORT, BELLJAR_TIMEOUT, BELLJAR_TRACE, BELLJAR_UNSUPPORTED.
+          BELLJAR_ON_FAIL is `shell`, and nobody can enter the sandboxes that it keeps: CI is set. Remove it there. If this is no CI, unset CI.
+          BELLJAR_ON_FAIL is `shell`, and nobody can enter the sandboxes that it keeps: standard error is no terminal. Run the tests in a terminal, without a pipe; under nextest, add `--no-capture`.
+          BELLJAR_REPORT names the file `/tmp/a\n`, which can't be used: EACCES (Permission denied). Name one that can be written to; a path that is not absolute begins at the directory of the package.
+          BELLJAR_TRACE names the file `/tmp/a\n`, which is there and is no trace. It was left as it is: name another.
+        # wrong_environment
+        belljar: `tests::a` did not run: BELLJAR_CGROUP is `a\n`. Write the path of a cgroup, as /proc/self/cgroup has it.
+        # doctor_refuses
+        belljar: BELLJAR_CGROUP is `a\n`. Write the path of a cgroup, as /proc/self/cgroup has it.
+        # doctor_asked_for_tests
+        belljar: no test was run. BELLJAR_DOCTOR has a test binary tell what this host lets sandboxes have, in place of running tests, and the argument `--list\n` asks for tests, as nextest does. Write: BELLJAR_DOCTOR=1 cargo test
+        # doctor_instead
+        belljar: no test was run: BELLJAR_DOCTOR is set.
+        # doctor_instead
+        belljar: no test was run: BELLJAR_DOCTOR is set, and this host is described above.
+        "#);
+    }
+}

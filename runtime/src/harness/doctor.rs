@@ -273,6 +273,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_kinds_of_sandboxes_are_told() {
+        let found = |probe| Found { probe, fault: None };
+        insta::assert_snapshot!(Diagnosis { found: PROBES.iter().map(found).collect() }, @r#"
+        belljar: what this host lets sandboxes have
+          ✓ a sandbox                  #[isolated]
+          ✓ namespaces alone           #[isolated(uts)]
+          ✓ a network of its own       #[isolated(net)]
+          ✓ a root of its own          #[isolated(mount)]
+          ✓ a copy of the host's tree  root = "overlay"
+          ✓ an ordinary user           user = 1000
+          ✓ several users              uids = 65536
+          ✓ clocks of its own          time
+          ✓ a limit on memory          memory = "64MiB"
+          ✓ a limit on processes       pids = 32
+          ✓ a limit on CPU time        cpu = 0.5
+          ✓ a device                   /dev/net/tun
+          ✓ a device                   /dev/fuse
+        Tests with `#[isolated]` run here.
+        "#);
+    }
+
+    #[test]
     fn this_is_a_test_binary() {
         assert!(is_test_binary());
         assert!(!sys::contains(IN_LIBTEST, b"__RUST"));

@@ -184,3 +184,56 @@ fn incomplete(count: usize, error: &io::Error) -> String {
     let tests = if count == 1 { "one test has".to_owned() } else { format!("{count} tests have") };
     format!("belljar: what {tests} cost could not be written to the file that BELLJAR_REPORT names: {error}.")
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn costs() -> [Cost; 2] {
+        let known = Cost {
+            test: "package::a",
+            verdict: "passed",
+            wall: Duration::from_micros(12_345),
+            cpu: Some(Duration::from_millis(7)),
+            memory_peak: Some(3 << 19),
+            pids_peak: Some(12),
+            left: Some(vec!["sleep".to_owned(), "a\n".to_owned()]),
+        };
+        let unknown = Cost {
+            test: "other::b",
+            verdict: "panicked",
+            wall: Duration::from_secs(1),
+            cpu: None,
+            memory_peak: None,
+            pids_peak: None,
+            left: None,
+        };
+        [known, unknown]
+    }
+
+    #[test]
+    fn costs_are_a_table_or_lines() {
+        let costs = costs();
+        assert_snapshot!(table(&costs).trim_start(), @r#"
+        belljar: what the tests have cost
+          test        verdict        wall     CPU  peak memory  peak pids  left over
+          package::a  passed      12.3 ms  7.0 ms      1.5 MiB         12  sleep a\n
+          other::b    panicked  1000.0 ms       ?            ?          ?  ?
+        "#);
+        assert_snapshot!(costs.each_ref().map(Cost::to_json).concat(), @r#"
+        {"cpu_seconds":0.007,"left_over":["sleep","a\n"],"memory_peak_bytes":1572864,"pids_peak":12,"test":"package::a","verdict":"passed","wall_seconds":0.012345}
+        {"cpu_seconds":null,"left_over":null,"memory_peak_bytes":null,"pids_peak":null,"test":"other::b","verdict":"panicked","wall_seconds":1.0}
+        "#);
+    }
+
+    #[test]
+    fn what_is_lost_is_told() {
+        let error = io::Error::from(Errno::ENOSPC);
+        assert_snapshot!([1, 2].map(|count| incomplete(count, &error)).join("\n"), @"
+        belljar: what one test has cost could not be written to the file that BELLJAR_REPORT names: No space left on device (os error 28).
+        belljar: what 2 tests have cost could not be written to the file that BELLJAR_REPORT names: No space left on device (os error 28).
+        ");
+    }
+}

@@ -113,3 +113,84 @@ impl From<Error> for io::Error {
         Self::new(Self::from_raw_os_error(error.errno()).kind(), error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::text::snapshots::page;
+
+    #[test]
+    fn each_error_has_its_words() {
+        let open = |path: &str| Action::Open(path.into());
+        let actions = [
+            (open("/proc/7/ns/net"), vec![Errno::ENOENT, Errno::EACCES]),
+            (open("/run/netns/a\n"), vec![Errno::ENOENT, Errno::EINVAL, Errno::ENOTTY, Errno::EPERM, Errno::EIO]),
+            (Action::Make(Kind::User), vec![Errno::EPERM, Errno::ENOSPC]),
+            (Action::Make(Kind::Net), vec![Errno::EPERM, Errno::ENOSPC, Errno::EINVAL, Errno::EIO]),
+            (Action::Enter(Kind::Time), vec![Errno::EUSERS, Errno::EPERM]),
+            (Action::Enter(Kind::Pid), vec![Errno::EINVAL]),
+            (Action::Enter(Kind::Net), vec![Errno::EINVAL, Errno::EIO]),
+            (Action::Parent(Kind::Net), vec![Errno::EINVAL]),
+            (Action::Parent(Kind::Pid), vec![Errno::EPERM]),
+            (Action::Owner(Kind::Net), vec![Errno::EPERM]),
+            (Action::OwnerUid(Kind::Net), vec![Errno::EINVAL]),
+            (Action::Map(Kind::Net), vec![Errno::EINVAL]),
+            (Action::Map(Kind::User), vec![Errno::EPERM]),
+        ];
+        let told = actions.iter().flat_map(|(action, errnos)| errnos.iter().map(move |errno| (action, *errno)));
+        let names: Vec<_> = told.clone().map(|(action, _)| format!("{action:?}")).collect();
+        let texts = told.map(|(action, errno)| Error { action: action.clone(), errno }.to_string());
+        assert_snapshot!(page(names.iter().map(String::as_str).zip(texts)), @r#"
+        # Open("/proc/7/ns/net")
+        belljar: no namespace could be had from /proc/7/ns/net: ENOENT (No such file or directory): there is no such process, or the kernel has no namespaces of this kind.
+        # Open("/proc/7/ns/net")
+        belljar: no namespace could be had from /proc/7/ns/net: EACCES (Permission denied): it takes the rights to trace the process, see ptrace(2) on access modes.
+        # Open("/run/netns/a\n")
+        belljar: no namespace could be had from /run/netns/a\n: ENOENT (No such file or directory): there is no such file.
+        # Open("/run/netns/a\n")
+        belljar: no namespace could be had from /run/netns/a\n: EINVAL (Invalid argument): no path has a NUL in it.
+        # Open("/run/netns/a\n")
+        belljar: no namespace could be had from /run/netns/a\n: ENOTTY (Not a typewriter): the file stands for something else.
+        # Open("/run/netns/a\n")
+        belljar: no namespace could be had from /run/netns/a\n: EPERM (Operation not permitted): it takes the rights to trace the process, see ptrace(2) on access modes.
+        # Open("/run/netns/a\n")
+        belljar: no namespace could be had from /run/netns/a\n: EIO (I/O error).
+        # Make(User)
+        belljar: a new user namespace could not be made: EPERM (Operation not permitted): this user may make no user namespaces here, is in a chroot, or is 0 without the rights of root.
+        # Make(User)
+        belljar: a new user namespace could not be made: ENOSPC (No space left on device): no more namespaces of this kind are allowed (/proc/sys/user).
+        # Make(Net)
+        belljar: a new net namespace could not be made: EPERM (Operation not permitted): it takes CAP_SYS_ADMIN, which root has in a sandbox. Make it in a test of root's.
+        # Make(Net)
+        belljar: a new net namespace could not be made: ENOSPC (No space left on device): no more namespaces of this kind are allowed (/proc/sys/user).
+        # Make(Net)
+        belljar: a new net namespace could not be made: EINVAL (Invalid argument): the kernel has no namespaces of this kind, or a filter refuses them.
+        # Make(Net)
+        belljar: a new net namespace could not be made: EIO (I/O error).
+        # Enter(Time)
+        belljar: the time namespace could not be entered: EUSERS (Too many users): the kernel lets only processes with one thread in, see setns(2). Begin a process there, by nsenter(1).
+        # Enter(Time)
+        belljar: the time namespace could not be entered: EPERM (Operation not permitted): it takes CAP_SYS_ADMIN, there and here.
+        # Enter(Pid)
+        belljar: the pid namespace could not be entered: EINVAL (Invalid argument): a process can enter only a pid namespace below its own, and after that it can start no thread.
+        # Enter(Net)
+        belljar: the net namespace could not be entered: EINVAL (Invalid argument): a thread that starts processes in another pid namespace can't start the one that this takes. Enter that one last.
+        # Enter(Net)
+        belljar: the net namespace could not be entered: EIO (I/O error).
+        # Parent(Net)
+        belljar: what is above the net namespace is not known: EINVAL (Invalid argument): only pid and user namespaces have something above.
+        # Parent(Pid)
+        belljar: what is above the pid namespace is not known: EPERM (Operation not permitted): it lies above the caller's own, or belongs there, of which the kernel tells nothing.
+        # Owner(Net)
+        belljar: the owner of the net namespace is not known: EPERM (Operation not permitted): it lies above the caller's own, or belongs there, of which the kernel tells nothing.
+        # OwnerUid(Net)
+        belljar: who has made the net namespace is not known: EINVAL (Invalid argument): that is asked of user namespaces only.
+        # Map(Net)
+        belljar: the ids of the net namespace are not known: EINVAL (Invalid argument): that is asked of user namespaces only.
+        # Map(User)
+        belljar: the ids of the user namespace are not known: EPERM (Operation not permitted): it takes CAP_SYS_ADMIN there.
+        "#);
+    }
+}

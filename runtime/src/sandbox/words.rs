@@ -58,3 +58,51 @@ pub(super) fn called_inside(test: &str, outer: &str) -> String {
          So the process ends here. Put what both do into a function, and call that in both.\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use crate::sandbox::words;
+    use crate::text::snapshots::{lacking, page, told};
+
+    #[test]
+    fn each_message_has_its_words() {
+        let told: Vec<(&str, String)> = told!(words::[
+            bad_name("a/b\n"),
+            bad_value("group", "cpu = 0", "EXPECTED"),
+            no_group("group"),
+            freezing_needs_proc("group"),
+            is_elsewhere("group"),
+            has_caller("group"),
+            no_changes(),
+            no_copy(),
+            outside("tests::a"),
+            called_inside("tests::a", "tests::b"),
+        ]);
+        let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
+        assert_eq!(lacking(include_str!("words.rs"), &names), [""; 0], "these have no snapshot");
+        assert_snapshot!(page(told), @r#"
+        # bad_name
+        belljar: "a/b\n" is no name for a group: it must have 1 to 255 bytes, no `/`, not begin with `belljar.`, and be neither `.` nor `..`.
+        # bad_value
+        belljar: the group `group` can't have cpu = 0: expected EXPECTED.
+        # no_group
+        belljar: there can be no group `group` here: this is no sandbox, or it has closed the descriptor that leads to the test binary.
+        # freezing_needs_proc
+        belljar: the group `group` was not frozen: there is no /proc to see whether its processes have stopped. Mount one.
+        # is_elsewhere
+        belljar: this pid namespace does not know the processes of the group `group`. Use it in the one that it was made in.
+        # has_caller
+        belljar: the group `group` was not frozen, because this process is in it, and would not go on.
+        # no_changes
+        belljar: nothing is known of changes here: this is no sandbox, or it has closed the descriptor that leads to the test binary.
+        # no_copy
+        belljar: nothing is known of changes here: the root of this sandbox is no copy of another tree. Write `root = "overlay"`, or the path of a directory.
+        # outside
+        belljar: `tests::a` failed: it would have run outside of its sandbox, because an attribute below `#[isolated]` has dropped that. Write `#[isolated]` last. All other tests of this binary end with it.
+        # called_inside
+        belljar: the body of `tests::b` has called `tests::a`, which is an isolated test itself: no sandbox can be made inside of one. So the process ends here. Put what both do into a function, and call that in both.
+        "#);
+    }
+}

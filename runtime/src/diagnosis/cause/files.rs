@@ -90,7 +90,7 @@ impl Cause {
     pub(crate) fn can_not_be_copied(kind: &str) -> Self {
         Self::new(
             "overlayfs can't use this file system: two overlays lie below it already, as in a sandbox in a container, or it ignores \
-             upper and lower case",
+             the case of letters",
             format!("the directory is on {}", if kind.is_empty() { "an unknown file system" } else { kind }),
             "name a directory on another file system: root = \"/dir\"",
         )

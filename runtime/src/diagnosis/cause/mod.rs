@@ -3,6 +3,8 @@
 mod cgroups;
 mod files;
 mod places;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};

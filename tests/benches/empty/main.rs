@@ -9,7 +9,6 @@
 //! - `statics`: what it costs in a test binary with 500 MiB of statics that are used;
 //! - `many`: what it costs in a test binary of 10,000 tests, run by libtest.
 
-#[path = "floor.rs"]
 mod floor;
 
 use std::path::PathBuf;

@@ -10,8 +10,8 @@ use belljar_tests::run;
 #[ignore = "compiles, which takes a toolchain and a target directory that this user may write to; .ci/run runs it"]
 fn errors_are_on_the_exact_token() {
     let cases = trybuild::TestCases::new();
-    cases.compile_fail("bad_arguments.rs");
-    cases.compile_fail("bad_functions.rs");
+    cases.compile_fail("tests/compile/bad_arguments.rs");
+    cases.compile_fail("tests/compile/bad_functions.rs");
 }
 
 /// What the compiler says of the tests in `file`, in a crate that knows belljar by this name: the first line of each error or warning,
@@ -21,7 +21,7 @@ fn said_of_tests(command: &[&str], file: &str, name: &str) -> (Vec<(String, Stri
     let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("misused").join(name);
     let manifest = format!(
         "[workspace]\n[package]\nname = 'misused'\nedition = '2024'\n[lib]\npath = '{tests}/neighbours/empty.rs'\n\
-         [[test]]\nname = '{file}'\npath = '{tests}/{file}.rs'\n\
+         [[test]]\nname = '{file}'\npath = '{tests}/tests/compile/{file}.rs'\n\
          [dev-dependencies]\n{name} = {{ package = 'belljar', path = '{tests}/../runtime' }}\n",
         tests = tests.display(),
     );

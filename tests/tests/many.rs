@@ -1,7 +1,7 @@
 //! A test binary of 10,000 empty tests: 5,000 that are isolated, and as many that are not. `cargo bench -p belljar-tests --bench empty --
 //! many` builds and measures it.
 
-include!("peers/many.rs");
+include!("../peers/many.rs");
 
 macro_rules! five_thousand {
     ($($item:tt)*) => {

@@ -17,7 +17,7 @@ fn errno<T>(result: std::io::Result<T>) -> Option<Errno> {
     result.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
 }
 
-#[isolated(bind = ["lab:/srv/lab", "Cargo.toml:/etc/manifest", "/var/tmp", "filter.rs:/var/run/a/b.rs:ro"])]
+#[isolated(bind = ["lab:/srv/lab", "Cargo.toml:/etc/manifest", "/var/tmp", "examples/filter.rs:/var/run/a/b.rs:ro"])]
 fn paths_are_shown_read_only() {
     assert!(Path::new("/srv/lab/boot").is_file());
     assert!(fs::read_to_string("/etc/manifest").expect("the manifest").starts_with("[package]"));
@@ -29,7 +29,7 @@ fn paths_are_shown_read_only() {
     fs::write("/etc/hosts", "").expect("write");
 }
 
-#[isolated(bind = ["lab:/srv", "Cargo.toml:/srv/boot", "filter.rs:/etc/hosts"])]
+#[isolated(bind = ["lab:/srv", "Cargo.toml:/srv/boot", "examples/filter.rs:/etc/hosts"])]
 fn later_ones_lie_on_earlier_ones() {
     assert!(fs::read_to_string("/srv/boot").expect("a file").starts_with("[package]"));
     assert!(Path::new("/srv/kernel").is_file());

@@ -4,7 +4,6 @@
 //! and what it must not. Whatever a test does, nothing may be left when its process is gone. The plain twins at the end
 //! do the same without belljar, and show that the rows can fail.
 
-#[path = "hostile.rs"]
 mod hostile;
 
 use std::panic;

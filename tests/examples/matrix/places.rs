@@ -203,7 +203,7 @@ pub(crate) static PLACES: &[Place] = &[
     },
     Place {
         name: "a seccomp filter like Docker's",
-        before: || filter(include_bytes!("lab/docker.json")),
+        before: || filter(include_bytes!("../../lab/docker.json")),
         expected: |_| {
             Expected::Refused(Refusal {
                 step: CLONE,
@@ -218,7 +218,7 @@ pub(crate) static PLACES: &[Place] = &[
     },
     Place {
         name: "a seccomp filter that knows no clone3(2)",
-        before: || filter(include_bytes!("lab/no-clone3.json")),
+        before: || filter(include_bytes!("../../lab/no-clone3.json")),
         ..PLACE
     },
     Place {

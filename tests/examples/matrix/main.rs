@@ -267,7 +267,7 @@ fn print_table(files: &[&str]) -> ExitCode {
     let text: Vec<String> = files.iter().map(|file| fs::read_to_string(file).expect("a file with rows")).collect();
     let lines = text.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix(ROW));
     let rows: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect("a row")).collect();
-    print!("{}", include_str!("lab/hosts.md"));
+    print!("{}", include_str!("../../lab/hosts.md"));
     for place in PLACES {
         // What is the same on several kernels and for both users stands there once.
         let mut said: Vec<(String, Vec<String>)> = Vec::new();

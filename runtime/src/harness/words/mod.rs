@@ -1,5 +1,8 @@
 //! All messages about how a test ended.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::PathBuf;

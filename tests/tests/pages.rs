@@ -64,7 +64,7 @@ fn what_pages_name_is_there() {
 /// The twin.
 #[test]
 fn what_is_not_there_is_found() {
-    let text = "[one](ONE.md), [two](README.md#no-such-heading), [here](README.md#install)\n`tests/no.rs` and `tests/pages.rs`\n$ .ci/no all\n";
+    let text = "[one](ONE.md), [two](README.md#no-such-heading), [here](README.md#install)\n`tests/no.rs` and `tests/tests/pages.rs`\n$ .ci/no all\n";
     assert_eq!(
         lacking(&repository().join("README.md"), text),
         ["ONE.md", "README.md#no-such-heading", "tests/no.rs", ".ci/no"]
