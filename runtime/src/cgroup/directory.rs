@@ -123,8 +123,6 @@ pub(crate) struct Joining {
     pub(crate) process_limit: bool,
     /// How often the zygote has been moved to another cgroup. What it has forked before is still elsewhere.
     pub(crate) moves: u32,
-    /// The socket of this run's sweeper, if the zygote is to make that now.
-    pub(crate) sweeper: Option<OwnedFd>,
 }
 
 /// How a sandbox joins a hierarchy of version 1, and sees it.
@@ -153,10 +151,9 @@ impl Joining {
         self.trees.iter().filter(|tree| !tree.mount_point.is_empty())
     }
 
-    /// All descriptors: those of v1, of v2, and the sweeper's.
+    /// All descriptors: those of v1, and of v2.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let unified = self.unified.iter().flat_map(|(directory, procs)| [directory, procs]);
-        let others = unified.chain(&self.sweeper).map(|fd| fd.as_fd());
-        self.trees.iter().map(|tree| tree.tasks.as_fd()).chain(others)
+        let unified = self.unified.iter().flat_map(|(directory, procs)| [directory.as_fd(), procs.as_fd()]);
+        self.trees.iter().map(|tree| tree.tasks.as_fd()).chain(unified)
     }
 }

@@ -27,5 +27,5 @@ pub(crate) use groups::{Handed, NoGroup, refused};
 #[cfg(any(test, fuzzing))]
 pub(crate) use limits::fuzz_counts;
 pub(crate) use limits::{DEFAULT_PIDS, Events, memory_used_up, usage_of};
-pub(crate) use run::{clean_up, make};
+pub(crate) use run::{clean_up, make, see_to_sweeper};
 pub(crate) use sweeper::sweep_after;

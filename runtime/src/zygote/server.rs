@@ -16,7 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
-use super::request::{REQUEST_SIZE, Request};
+use super::request::{REQUEST_SIZE, Request, SWEEPER};
 use super::template::{self, Birth, Inherited, Kind, give_way};
 use crate::cgroup;
 use crate::frame::Step;
@@ -47,23 +47,19 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! 
         Ok(server) => server,
         Err(failure) => refuse_all(&requests, &failure),
     };
-    let mut message = [0; REQUEST_SIZE];
-    loop {
-        match template::next_request(&requests, &mut message) {
-            Some((length, Some(request))) => {
-                if let Some(socket) = &request.joining.sweeper {
-                    make_sweeper(owner, socket, proof);
-                }
-                server.hand_on(&message[..length], &request, proof);
-            }
-            Some((_, None)) => {}
-            None => server.end(),
+    let mut buffer = [0; REQUEST_SIZE];
+    while let Some((message, descriptors)) = template::next_message(&requests, &mut buffer) {
+        if message == SWEEPER {
+            descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
+        } else if let Some(request) = Request::decode(message, descriptors) {
+            server.hand_on(message, &request, proof);
         }
     }
+    server.end()
 }
 
 /// Makes the process that removes the cgroups of the test binary if that is ended. It does not die with this one. Where it can't be
-/// had, the next run removes them.
+/// had, the test binary finds the socket closed.
 fn make_sweeper(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) {
     if let Ok(Cloned::Child(proof)) = sys::clone_sibling(proof) {
         cgroup::sweep_after(owner, socket, &proof)
@@ -73,7 +69,7 @@ fn make_sweeper(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) {
 /// Tells all who ask for sandboxes why this zygote can't make any.
 fn refuse_all(requests: &OwnedFd, failure: &Failure) -> ! {
     let mut message = [0; REQUEST_SIZE];
-    while let Some((_, request)) = template::next_request(requests, &mut message) {
+    while let Some(request) = template::next_request(requests, &mut message) {
         request.iter().for_each(|request| template::tell(request, failure));
     }
     sys::exit_now(1)

@@ -78,11 +78,15 @@ pub(super) fn tell(request: &Request, failure: &Failure) {
     let _ = sandbox::send(request.channel.report.as_fd(), &Frame::Refused(failure.as_refusal()));
 }
 
-/// The next request and how long its message is. The request may be one that can't be read. `None` if there will be no more.
-pub(super) fn next_request(requests: &OwnedFd, message: &mut [u8]) -> Option<(usize, Option<Request>)> {
-    let received = sys::receive(requests.as_fd(), message, MsgFlags::empty()).ok()??;
-    let length = received.length.min(message.len());
-    Some((length, Request::decode(message.get(..received.length).unwrap_or_default(), received.fds)))
+/// The next message, and the descriptors that came with it. `None` if there will be no more.
+pub(super) fn next_message<'m>(requests: &OwnedFd, buffer: &'m mut [u8]) -> Option<(&'m [u8], Vec<OwnedFd>)> {
+    let received = sys::receive(requests.as_fd(), buffer, MsgFlags::empty()).ok()??;
+    Some((buffer.get(..received.length).unwrap_or_default(), received.fds))
+}
+
+/// The next request, which may be one that can't be read. `None` if there will be no more.
+pub(super) fn next_request(requests: &OwnedFd, buffer: &mut [u8]) -> Option<Option<Request>> {
+    next_message(requests, buffer).map(|(message, descriptors)| Request::decode(message, descriptors))
 }
 
 /// What a template is born with.
@@ -106,7 +110,7 @@ pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) 
         Err(failure) => give_up(requests, &failure),
     };
     let mut message = [0; REQUEST_SIZE];
-    while let Some((_, request)) = next_request(requests, &mut message) {
+    while let Some(request) = next_request(requests, &mut message) {
         while let Ok(Some(_)) = sys::wait_any(libc::WNOHANG) {}
         if let Some(request) = request {
             template.clone_init(request, proof);
@@ -120,7 +124,7 @@ pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) 
 /// Tells whoever asks why there is no template, and ends. Who asks later gets another one.
 fn give_up(requests: &OwnedFd, failure: &Failure) -> ! {
     let mut message = [0; REQUEST_SIZE];
-    while let Some((_, request)) = next_request(requests, &mut message) {
+    while let Some(request) = next_request(requests, &mut message) {
         request.iter().for_each(|request| tell(request, failure));
         // From now on nobody can ask. Who has asked before is told.
         let _ = shutdown(requests.as_raw_fd(), Shutdown::Read);
