@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::{env, mem};
+use std::{env, fs, mem};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -168,7 +168,7 @@ impl Server {
         if host.mounts.as_ref().is_some_and(MountWatch::has_changed) || has_moved {
             self.templates.clear();
         }
-        let kind = Kind { closed: host.closed(request.spec, proof), ..Kind::of(request.spec, &host.facts) };
+        let kind = Kind { closed: host.closed(request.spec), ..Kind::of(request.spec, &host.facts) };
         if kind.ids == Ids::Host && !host.facts.is_real_root {
             return template::tell(request, &Failure::new(Step::HostIds, "", Errno::EPERM));
         }
@@ -236,30 +236,31 @@ impl Server {
             let _ = kill(*child, Signal::SIGKILL);
         }
         // The inits of a template that has ended are killed, and have become children of this process.
-        while let Ok(Some(_)) = sys::wait_any(0) {}
+        template::wait_for_all();
         sys::exit_now(0)
     }
 }
 
 impl Host {
     fn gather() -> Self {
-        Self {
-            facts: Facts::gather(),
-            mounts: MountWatch::begin().ok(),
-            closed: BTreeMap::new(),
-            known: Known::default(),
-        }
+        let (mut facts, known) = (Facts::gather(), Known::default());
+        let profiles = facts.profiles.take();
+        let answers = Answers { mounts: &proc::mounts(), known: &known, target: facts.target.as_deref() };
+        // The runtime of profiles makes what is missing itself, but could not inside a sandbox.
+        let are_there = |path: &PathBuf| answers.follow(path) && fs::create_dir_all(path).is_ok();
+        facts.profiles = profiles.filter(are_there);
+        Self { facts, mounts: MountWatch::begin().ok(), closed: BTreeMap::new(), known }
     }
 
     /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
-    fn closed(&mut self, spec: &Spec, proof: &SingleThreaded) -> Vec<PathBuf> {
+    fn closed(&mut self, spec: &Spec) -> Vec<PathBuf> {
         let Self { facts, closed, known, .. } = self;
         let Some(package) = facts.package(spec).filter(|_| facts.is_real_root && spec.mount && spec.ids == Ids::One)
         else {
             return Vec::new();
         };
         let find = || {
-            let answers = Answers { mounts: &proc::mounts(), known, target: facts.target.as_deref(), proof };
+            let answers = Answers { mounts: &proc::mounts(), known, target: facts.target.as_deref() };
             let tested = plan::tested(&answers, facts, spec).into_iter().map(|path| answers.canonical(&path));
             let mut found: Vec<PathBuf> = Vec::new();
             for path in tested.filter(|path| closed_above(path, spec.ids).is_some()) {

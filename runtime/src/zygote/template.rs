@@ -32,14 +32,14 @@ use super::request::{REQUEST_SIZE, Request};
 use crate::frame::moments;
 use crate::frame::refusal::Failure;
 use crate::frame::{Frame, Moment, Step};
-use crate::proc::{Mount, text_of};
+use crate::proc::{self, Mount, name_of, text_of};
 use crate::rootfs::facts::Facts;
 use crate::rootfs::plan::{self, Answers, Host, Known, Planned};
 use crate::rootfs::stage::{self, Props, Stage};
 use crate::rootfs::sysctl;
 use crate::sandbox;
 use crate::spec::{Ids, Spec};
-use crate::sys::{self, Action, Cloned, SingleThreaded};
+use crate::sys::{self, Action, Cloned, LOOKER, SingleThreaded};
 
 /// What the templates of different sandboxes differ in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +117,15 @@ pub(super) fn run(birth: Birth<'_>, requests: &OwnedFd, proof: &SingleThreaded) 
         }
     }
     // It is out of date. Its sandboxes live as long as it does.
-    while let Ok(Some(_)) = sys::wait_any(0) {}
+    let _ = template.on_host(wait_for_all);
     sys::exit_now(0)
+}
+
+/// Waits until all children have ended, except those that look at file systems: not even SIGKILL ends one as long as nobody answers it.
+pub(super) fn wait_for_all() {
+    let is_waited_for = |child: u32| name_of(child).is_none_or(|name| name.as_bytes() != LOOKER.to_bytes());
+    let some_are = || proc::children().is_none_or(|children| children.into_iter().any(is_waited_for));
+    while some_are() && matches!(sys::wait_any(0), Ok(Some(_))) {}
 }
 
 /// Tells whoever asks why there is no template, and ends. Who asks later gets another one.
@@ -216,7 +223,7 @@ impl<'i> Template<'i> {
         };
         let mounts = stage::keep_host()?;
         let known = Known::default();
-        let answers = Answers { mounts: &mounts, known: &known, target: facts.target.as_deref(), proof };
+        let answers = Answers { mounts: &mounts, known: &known, target: facts.target.as_deref() };
         // Where nobody answers, the plan says so.
         let given = facts.profiles.iter().chain(&kind.given).map(PathBuf::as_path);
         let given = given.filter(|path| answers.follow(path)).collect();
@@ -238,7 +245,7 @@ impl<'i> Template<'i> {
 
     fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Failure> {
         let Request { spec, channel, joining } = request;
-        let plan = self.plan(spec, proof)?;
+        let plan = self.plan(spec)?;
         // Init waits for it to be set.
         let mapped = self.maps.as_ref().map(|_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC)).transpose();
         let mapped = mapped.map_err(|errno| Failure::new(Step::MapIds, "", errno))?;
@@ -284,7 +291,7 @@ impl<'i> Template<'i> {
     }
 
     /// The number of the plan for `spec`, which is made if there is none that holds.
-    fn plan(&mut self, spec: &'static Spec, proof: &SingleThreaded) -> Result<usize, Failure> {
+    fn plan(&mut self, spec: &'static Spec) -> Result<usize, Failure> {
         if let Some(known) = self.plans.iter().position(|(planned, _)| *planned == spec) {
             let basis = &self.plans[known].1.basis;
             if basis.is_empty() || self.on_host(|| basis.holds())? {
@@ -293,7 +300,7 @@ impl<'i> Template<'i> {
             self.plans.swap_remove(known);
         }
         let Self { facts, mounts, stage, known, .. } = &*self;
-        let answers = Answers { mounts, known, target: facts.target.as_deref(), proof };
+        let answers = Answers { mounts, known, target: facts.target.as_deref() };
         let host = Host { facts, mounts, answers, stage: stage.as_ref() };
         let planned = self.on_host(|| plan::plan(&host, spec))?;
         self.plans.push((spec, planned?));

@@ -19,7 +19,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-pub(crate) use self::answers::{Answers, Known};
+pub(crate) use self::answers::{Answers, Known, check_answer};
 use self::builder::Builder;
 pub(crate) use self::builder::Planned;
 use self::copy::copied_root;
