@@ -114,6 +114,12 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     stat(&directory(pid), |stat| stat.parent())
 }
 
+/// The children of this thread. `None` where the kernel doesn't tell: see CONFIG_PROC_CHILDREN in proc_tid_children(5).
+pub(crate) fn children() -> Option<Vec<u32>> {
+    let children = text_of("/proc/thread-self/children").ok()?;
+    Some(children.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect())
+}
+
 /// The name of a process. `None` if it has ended.
 pub(crate) fn name_of(pid: u32) -> Option<String> {
     name_in(&directory(pid))

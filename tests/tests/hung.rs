@@ -3,14 +3,15 @@
 //! The host is a sandbox. In it, this binary runs again.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::{env, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, is_real_root, refusal_of_copies, run, run_ignored, this_binary};
+use belljar_tests::{Run, describe, is_real_root, refusal_of_copies, run, run_ignored, this_binary};
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{getegid, geteuid, pipe2};
@@ -27,6 +28,28 @@ fn mount_fuse(point: &str) -> File {
     fs::create_dir_all(point).expect("mkdir");
     mount(Some("silent"), point, Some("fuse.silent"), MsFlags::empty(), Some(options.as_str())).expect("mount");
     server
+}
+
+/// Has such a file system be served by somebody who takes all that he is asked, and answers that he is there, and nothing else. Whoever has
+/// asked can't be killed until the server is gone. See fuse(4) on FUSE_INIT.
+fn take_requests(mut server: File) {
+    thread::spawn(move || {
+        const INIT: u32 = 26;
+        let mut request = vec![0; 1 << 20];
+        while let Ok(40..) = server.read(&mut request) {
+            let number = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().expect("four bytes"));
+            if number(4) == INIT {
+                let (head, body) = (16_u32, 64_u32);
+                let mut answer = [(head + body).to_ne_bytes(), [0; 4]].concat();
+                answer.extend_from_slice(&request[8..16]);
+                // The version that the kernel has, a buffer of a page, and nothing else.
+                answer.extend_from_slice(&request[40..48]);
+                answer.resize((head + body) as usize, 0);
+                answer[16 + 20..][..4].copy_from_slice(&4096_u32.to_ne_bytes());
+                server.write_all(&answer).expect("write");
+            }
+        }
+    });
 }
 
 mod roots {
@@ -101,7 +124,9 @@ fn run_here(tests: &str, environment: &[(&str, &str)]) -> Run {
         .envs(environment.iter().copied())
         // By this, the harness would look into the home directory.
         .env_remove("TERM");
-    run(&mut command)
+    let run = run(&mut command);
+    assert!(matches!(run.status.code(), Some(0 | 101)), "{}: {}", describe(run.status), run.output);
+    run
 }
 
 #[track_caller]
@@ -145,11 +170,30 @@ mod named {
     fn root() {}
 }
 
-/// The directories that the environment names. Only those tests fail that name what lies there themselves.
+const DIRECTORIES: [&str; 2] = ["/mnt/tools", "/mnt/home"];
+
 #[isolated]
 #[ignore = "run by file_systems_that_do_not_answer"]
 fn has_silent_directories() {
-    let _servers = ["/mnt/tools", "/mnt/home"].map(mount_fuse);
+    let _servers = DIRECTORIES.map(mount_fuse);
+    check_directories();
+}
+
+/// Not even SIGKILL ends who looks at these. The zygote ends all the same, and by itself: nobody can kill it here.
+#[isolated]
+#[ignore = "run by file_systems_that_do_not_answer"]
+fn has_directories_that_keep_who_looks() {
+    DIRECTORIES.map(mount_fuse).into_iter().for_each(take_requests);
+    let refused = br#"{"main": {"mismatch_action": "allow", "match_action": {"errno": 1}, "filter": [
+        {"syscall": "pidfd_send_signal", "args": [{"index": 1, "type": "dword", "op": "eq", "val": 9}]}
+    ]}}"#;
+    let filters = seccompiler::compile_from_json(&refused[..], env::consts::ARCH.try_into().expect("an architecture"));
+    filters.expect("a filter").values().for_each(|filter| seccompiler::apply_filter(filter).expect("seccomp"));
+    check_directories();
+}
+
+/// The directories that the environment names. Only those tests fail that name what lies there themselves.
+fn check_directories() {
     fs::create_dir_all("/srv").and_then(|()| symlink("/mnt/tools/bin", "/srv/link")).expect("a link");
     let environment = [
         ("PATH", "/usr/local/bin:/usr/bin:/bin:/mnt/tools:/mnt/tools/bin:/srv/link:/srv/link/more"),
@@ -164,6 +208,22 @@ fn has_silent_directories() {
     assert_eq!(run.output.matches("whoever serves the file system there does not answer").count(), 4, "{}", run.output);
     for path in ["/mnt/tools/share", "/srv/link", "/mnt/tools/root"] {
         assert!(run.output.contains(path), "{}", run.output);
+    }
+}
+
+/// The files that the environment names. No test runs without them, nor does any wait for them; profiles are left out.
+#[isolated]
+#[ignore = "run by file_systems_that_do_not_answer"]
+fn has_silent_files() {
+    DIRECTORIES.map(mount_fuse).into_iter().for_each(take_requests);
+    let profiles = run_here("roots::empty", &[("LLVM_PROFILE_FILE", "/mnt/tools/%p.profraw")]);
+    assert!(profiles.output.contains("test result: ok. 1 passed; 0 failed;"), "{}", profiles.output);
+    let files = [("BELLJAR_TRACE", "/mnt/tools/trace.json"), ("BELLJAR_REPORT", "json:/mnt/home/report")];
+    let run = run_here("roots::empty", &files);
+    assert!(run.failed(), "{}", run.output);
+    for (name, path) in [("BELLJAR_TRACE", "/mnt/tools/trace.json"), ("BELLJAR_REPORT", "/mnt/home/report")] {
+        let why = "which can't be used: whoever serves the file system there does not answer";
+        assert!(run.output.contains(&format!("{name} names the file `{path}`, {why}")), "{}", run.output);
     }
 }
 
@@ -242,7 +302,13 @@ fn check_hosts(hosts: &[&str]) {
 #[test]
 fn file_systems_that_do_not_answer() {
     match File::open("/dev/fuse") {
-        Ok(_) => check_hosts(&["has_silent_mounts", "has_silent_directories", "has_dead_mounts"]),
+        Ok(_) => check_hosts(&[
+            "has_silent_mounts",
+            "has_silent_directories",
+            "has_directories_that_keep_who_looks",
+            "has_silent_files",
+            "has_dead_mounts",
+        ]),
         Err(error) if geteuid().is_root() => panic!("/dev/fuse: {error}"),
         Err(error) => println!("not tried: /dev/fuse: {error}"),
     }

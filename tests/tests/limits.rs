@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -13,14 +14,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, hint, process};
+use std::{env, hint, iter, panic, process};
 
 use belljar::isolated;
 use belljar_tests::{
     MIB, Run, allocate, fork, hang, mark, marked, must_limit, named, rounds, run, run_ignored, this_binary, wait_until,
 };
 use nix::errno::Errno;
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, geteuid};
@@ -727,9 +728,11 @@ fn signals_leave_no_cgroup() {
             wait_until(|| parent.below().is_empty() && marked(&mark).is_empty());
         }
     }
-    // Who signals all of them, signals the sweeper too.
+    // Who signals all of them, signals the sweeper too. With the test binary, most others end.
     let (mut child, mark) = start_marked(&parent, &["waits_with_all_limits"]);
-    marked(&mark).into_iter().for_each(|pid| send(Signal::SIGTERM, pid as i32));
+    for pid in marked(&mark) {
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+    }
     child.wait().expect("wait");
     wait_until(|| parent.below().is_empty() && marked(&mark).is_empty());
     // The twin: it is the sweeper who removes them.
@@ -738,6 +741,68 @@ fn signals_leave_no_cgroup() {
     wait_until(|| marked(&mark).is_empty());
     assert!(!parent.below().is_empty());
     sweep(&parent);
+}
+
+/// Each try has one more descriptor, until one has enough. So there is one that has enough for a cgroup, and not for a sandbox.
+#[test]
+#[ignore = "run by others, and killed"]
+fn waits_when_descriptors_have_run_short() {
+    let open = || File::open("/dev/null");
+    let most = open().expect("open").as_raw_fd() as u64 + 64;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("setrlimit");
+    let mut taken: Vec<_> = iter::from_fn(|| open().ok()).collect();
+    while taken.pop().is_some() {
+        let _ = panic::catch_unwind(waits_with_all_limits);
+    }
+}
+
+/// A sandbox that can have no cgroup.
+#[test]
+#[ignore = "run by others, and killed"]
+fn waits_without_a_cgroup() {
+    let failed = panic::catch_unwind(has_all_limits).is_err();
+    println!("failed: {failed}\n2");
+    hang();
+}
+
+#[test]
+#[ignore = "run by others, and killed"]
+fn has_all_limits_again_and_again() {
+    has_all_limits();
+    println!("2");
+    loop {
+        has_all_limits();
+    }
+}
+
+/// There is a sweeper, whatever happens to the first sandbox that is asked for, and to the first sweeper.
+#[test]
+fn each_run_has_a_sweeper() {
+    let Some(parent) = Parent::new("sweeper") else { return };
+    let start = |name: &str| {
+        let (child, mark) = start_marked(&parent, &[name]);
+        assert!(!parent.below().is_empty());
+        (child, mark)
+    };
+    let is_swept = |child: Child, mark: &str| {
+        kill(child);
+        wait_until(|| parent.below().is_empty() && marked(mark).is_empty());
+    };
+    let (child, mark) = start("waits_when_descriptors_have_run_short");
+    is_swept(child, &mark);
+    let (child, mark) = start("has_all_limits_again_and_again");
+    let sweeper = || named(&mark, "belljar-sweeper").first().copied();
+    wait_until(|| sweeper().is_some());
+    let first = sweeper();
+    first.iter().for_each(|pid| send(Signal::SIGKILL, *pid as i32));
+    wait_until(|| sweeper().is_some_and(|pid| Some(pid) != first));
+    is_swept(child, &mark);
+    // One of several hierarchies can't be had.
+    let Some(missing) = parent.directories.get(1) else { return };
+    fs::remove_dir(missing).expect("remove_dir");
+    let (child, mark) = start("waits_without_a_cgroup");
+    is_swept(child, &mark);
+    fs::create_dir(missing).expect("create_dir");
 }
 
 /// Has runs that limit no memory remove what is left of others.
@@ -1023,7 +1088,7 @@ fn runs_tests_with_limits_in_forks() {
     has_limits_in_a_fork();
     let run = |_| match fork() {
         ForkResult::Child => {
-            let failed = (0..5).any(|_| std::panic::catch_unwind(has_limits_in_a_fork).is_err());
+            let failed = (0..5).any(|_| panic::catch_unwind(has_limits_in_a_fork).is_err());
             process::exit(failed.into())
         }
         ForkResult::Parent { child } => child,

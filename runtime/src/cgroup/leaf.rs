@@ -134,7 +134,7 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
     let leaf = parent.join(LEAF);
     let mut tries = 0;
     let mut oldest = None;
-    move_all(parent, &leaf, |pids| {
+    let moved = move_all(parent, &leaf, |pids| {
         // The oldest ancestor is looked for before this process has moved itself.
         oldest = oldest.or_else(|| ancestors(process::id()).filter(|pid| pids.contains(pid)).last());
         // A process that is about to end, such as the zygote of a test binary that was killed, may have lost its parent already.
@@ -149,7 +149,12 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
         tries += 1;
         thread::sleep(Duration::from_millis(1));
         Ok(false)
-    })
+    });
+    if moved.is_err() {
+        // It would say that the controllers are ours to put back. Others may have had them before, as in a threaded cgroup.
+        let _ = fs::remove_dir(&leaf);
+    }
+    moved
 }
 
 /// Moves all processes, and those that they fork meanwhile: each time those that were listed, if they `may_move`. Otherwise it
@@ -195,4 +200,37 @@ fn strangers(pids: &[u32], oldest: Option<u32>) -> Vec<u32> {
     // That of a test binary which was killed waits for its turn, and ends.
     let is_sweeper = |pid: u32| name_of(pid).is_some_and(|name| name.as_bytes() == SWEEPER.to_bytes());
     pids.iter().copied().filter(|pid| !is_ours(*pid) && !has_ended(*pid) && !is_sweeper(*pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::proc::{MOUNTINFO, mounts_in, text_of};
+    use crate::sys::geteuid;
+
+    /// This process goes to a threaded cgroup, and back.
+    #[test]
+    fn a_threaded_cgroup_gets_no_leaf() {
+        let mounts = mounts_in(&fs::read(MOUNTINFO).expect("mountinfo"));
+        let Some(root) = mounts.iter().find(|mount| mount.kind == "cgroup2" && geteuid().is_root()) else { return };
+        let own = text_of("/proc/self/cgroup").expect("cgroup");
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).map(|own| root.point.join(own));
+        let Some(own) = own.filter(|own| own.join("cgroup.procs").exists()) else { return };
+        let parent: PathBuf = root.point.join(format!("belljar-threaded-{}", process::id()));
+        let thread = parent.join("thread");
+        if fs::create_dir(&parent).is_err() {
+            return;
+        }
+        fs::create_dir(&thread).and_then(|()| fs::write(thread.join("cgroup.type"), "threaded")).expect("a thread");
+        unified(&parent).add(process::id()).expect("move");
+        let made = make_room(&parent);
+        let has_leaf = parent.join(LEAF).exists();
+        unified(&own).add(process::id()).expect("move back");
+        let _ = fs::remove_dir(parent.join(LEAF));
+        fs::remove_dir(thread).and_then(|()| fs::remove_dir(&parent)).expect("remove_dir");
+        assert!(matches!(made, Err(Trouble::Refused { errno: Errno::EOPNOTSUPP, .. })), "{made:?}");
+        assert!(!has_leaf);
+    }
 }

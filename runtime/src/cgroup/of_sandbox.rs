@@ -31,8 +31,6 @@ pub(crate) struct Joining {
     /// Which generation of templates it needs. Those that the zygote made for another one are in another cgroup, or were planned from a
     /// host that has changed since.
     pub(crate) generation: u32,
-    /// The socket of this run's sweeper, if the zygote is to make that now.
-    pub(crate) sweeper: Option<OwnedFd>,
 }
 
 impl Joining {
@@ -41,11 +39,10 @@ impl Joining {
         self.v1.iter().filter(|tree| !tree.mount_point.is_empty())
     }
 
-    /// All descriptors: those of v1, of v2, and the sweeper's.
+    /// All descriptors: those of v1, and of v2.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let v2 = self.v2.iter().flat_map(|(directory, procs)| [directory, procs]);
-        let others = v2.chain(&self.sweeper).map(|fd| fd.as_fd());
-        self.v1.iter().map(|tree| tree.tasks.as_fd()).chain(others)
+        let v2 = self.v2.iter().flat_map(|(directory, procs)| [directory.as_fd(), procs.as_fd()]);
+        self.v1.iter().map(|hierarchy| hierarchy.tasks.as_fd()).chain(v2)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{mem, process};
@@ -42,8 +42,6 @@ pub(super) struct Run {
     /// How often the zygote was moved to another cgroup.
     moves: u32,
     sweeper: Option<Sweeper>,
-    /// The sweeper's end of its socket, which goes to the zygote with the next request.
-    sweepers: Option<OwnedFd>,
 }
 
 static RUN: Mutex<Run> = Mutex::new(Run {
@@ -55,7 +53,6 @@ static RUN: Mutex<Run> = Mutex::new(Run {
     asked_systemd: false,
     moves: 0,
     sweeper: None,
-    sweepers: None,
 });
 
 pub(super) fn run() -> MutexGuard<'static, Run> {
@@ -71,29 +68,38 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     let mut run = run();
     run.remove_those_that_are_over();
     if written.is_empty() && run.has_none {
-        let (cgroup, joining) = without_pids(spec);
-        return Ok((cgroup, run.with_news(joining)));
+        return Ok(run.without_pids(spec));
     }
     let made = match run.make(spec, &written) {
         Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written),
         other => other,
     };
-    let (cgroup, joining) = match made {
+    match made {
         // A shortage of descriptors passes. The caller waits for that.
-        Err(trouble) if trouble.errno().is_some_and(is_of_descriptors) => return Err(trouble),
+        Err(trouble) if trouble.errno().is_some_and(is_of_descriptors) => Err(trouble),
         // If BELLJAR_CGROUP is set, no test goes on without a cgroup.
         Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller, spec)) => {
             run.has_none |= written.is_empty();
-            without_pids(spec)
+            Ok(run.without_pids(spec))
         }
-        made => made?,
-    };
-    Ok((cgroup, run.with_news(joining)))
+        made => made.map(|(cgroup, joining)| (cgroup, Joining { generation: run.moves, ..joining })),
+    }
 }
 
-/// No cgroup, but a limit on processes where there can be one.
-fn without_pids(spec: &Spec) -> (Cgroup, Joining) {
-    (Cgroup::default(), Joining { process_limit: process_limit_is_exact(spec), ..Joining::default() })
+/// Sees to it that there is a sweeper, if there is something to sweep: `send` hands the zygote its socket. If that fails, or the sweeper
+/// can't be made or is killed, the next call sees to it.
+pub(crate) fn see_to_sweeper(send: impl FnOnce(BorrowedFd<'_>) -> nix::Result<()>) {
+    let mut run = run();
+    // What another process has made, of which this one is a fork, is in use when this one ends.
+    let is_own = run.run_directories.iter().all(|ours| ours.maker == process::id());
+    if run.run_directories.is_empty() || !is_own || run.sweeper.as_ref().is_some_and(Sweeper::lives) {
+        return;
+    }
+    if let Some(sweeper) = run.sweeper.take() {
+        let _ = sweeper.end();
+    }
+    let directories = run.run_directories.iter().map(|ours| (ours.directory.as_path(), ours.hierarchy.v2));
+    run.sweeper = Sweeper::start(directories, send).ok();
 }
 
 /// Whether there is something else that keeps a limit of this kind as well.
@@ -112,12 +118,10 @@ fn process_limit_is_exact(spec: &Spec) -> bool {
 
 /// Removes all that this process has made. To be called when no sandbox is left.
 pub(crate) fn clean_up() {
-    let (run_directories, sweeper, never_sent) = {
+    let (run_directories, sweeper) = {
         let mut run = run();
-        (mem::take(&mut run.run_directories), run.sweeper.take(), run.sweepers.take())
+        (mem::take(&mut run.run_directories), run.sweeper.take())
     };
-    // If no request has taken it along, there is no sweeper.
-    drop(never_sent);
     if let Some(sweeper) = sweeper {
         let _ = sweeper.end();
     }
@@ -271,11 +275,14 @@ impl Run {
         // The parent is locked first, so that no other run undoes it meanwhile.
         let parent = if hierarchy.v2 { Some(Parent::enter(&hierarchy.parent)?) } else { None };
         let (directory, lock) = make_locked(&hierarchy.parent)?;
-        self.tell_sweeper(&directory, hierarchy.v2);
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.tell(&directory, hierarchy.v2);
+        }
         let hierarchy = hierarchy.clone();
         self.run_directories.push(RunDirectory {
             hierarchy,
             directory,
+            maker: process::id(),
             _lock: lock,
             reusable: VecDeque::new(),
             enabled: Vec::new(),
@@ -287,19 +294,10 @@ impl Run {
         Ok(&mut self.run_directories[last])
     }
 
-    /// Tells the sweeper of a directory. There is one from the first on, where there are descriptors for it.
-    fn tell_sweeper(&mut self, directory: &Path, v2: bool) {
-        if self.sweeper.is_none() {
-            (self.sweeper, self.sweepers) = Sweeper::new().ok().unzip();
-        }
-        if let Some(sweeper) = &self.sweeper {
-            sweeper.tell(directory, v2);
-        }
-    }
-
-    /// Adds what the zygote is to know.
-    fn with_news(&mut self, joining: Joining) -> Joining {
-        Joining { generation: self.moves, sweeper: self.sweepers.take(), ..joining }
+    /// No cgroup, but a limit on processes where there can be one.
+    fn without_pids(&self, spec: &Spec) -> (Cgroup, Joining) {
+        let process_limit = process_limit_is_exact(spec);
+        (Cgroup::default(), Joining { process_limit, generation: self.moves, ..Joining::default() })
     }
 
     /// Takes back a cgroup whose sandbox is over.
@@ -322,6 +320,8 @@ impl Run {
 pub(super) struct RunDirectory {
     hierarchy: Hierarchy,
     directory: PathBuf,
+    /// The process that has made it. A fork of that uses it too.
+    maker: u32,
     /// Held as long as this process lives, however it ends.
     _lock: Locked,
     /// For v1: those for sandboxes without written limits that none has now.

@@ -1,14 +1,15 @@
 //! The sweeper: a process that removes the cgroups of a test binary that was ended by a signal.
 //!
 //! The problem: such a signal ends all sandboxes too, and leaves their cgroups, which are empty. A handler in the test binary would be
-//! in the way of the tests' own. So, with the first cgroup, the zygote makes the sweeper. It outlives the test binary and the zygote.
+//! in the way of the tests' own. So, when there is the first directory, the zygote makes the sweeper. It outlives the test binary and the
+//! zygote. If it is gone before, there is another one.
 //!
 //! 1. The test binary tells it of each directory that it makes, over a socket.
 //! 2. If the test binary ends by itself, it removes them itself, and tells the sweeper that there is nothing to do.
 //! 3. If it is gone without a word, the sweeper waits until the sandboxes have ended too, and removes the directories.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -40,10 +41,22 @@ const V2: u8 = b'2';
 pub(super) struct Sweeper(OwnedFd);
 
 impl Sweeper {
-    /// The sweeper, and the socket that it is to have.
-    pub(super) fn new() -> nix::Result<(Self, OwnedFd)> {
+    /// A sweeper that knows of these directories. `send` hands the zygote its socket.
+    pub(super) fn start<'d>(
+        directories: impl Iterator<Item = (&'d Path, bool)>,
+        send: impl FnOnce(BorrowedFd<'_>) -> nix::Result<()>,
+    ) -> nix::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        Ok((Self(ours), theirs))
+        let sweeper = Self(ours);
+        directories.for_each(|(directory, v2)| sweeper.tell(directory, v2));
+        send(theirs.as_fd())?;
+        Ok(sweeper)
+    }
+
+    /// Whether it lives, or is about to be made: somebody has the other end.
+    pub(super) fn lives(&self) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
     /// Tells it of a directory. If there is no sweeper, the next run sweeps.
@@ -55,7 +68,8 @@ impl Sweeper {
     /// Ends it, before the cgroups are put back: it may be in the leaf.
     pub(super) fn end(self) -> nix::Result<()> {
         let patience = PollTimeout::from(PATIENCE_MS);
-        sys::send(self.0.as_fd(), NOTHING)?;
+        // It may have ended, and is to be waited for.
+        let _ = sys::send(self.0.as_fd(), NOTHING);
         // It has told of its birth. If it was never born, nobody has the other end by now.
         let born = match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], patience)? {
             0 => None,

@@ -1,5 +1,7 @@
 //! What belljar says of the environment: of variables and values that are wrong, and of what `BELLJAR_DOCTOR` does.
 
+use nix::errno::Errno;
+
 use crate::diagnosis::did_not_run;
 use crate::settings::{BadSetting, Unattended, Variable};
 use crate::text::{error, plain};
@@ -64,7 +66,10 @@ fn describe(setting: &BadSetting) -> String {
              the directory of the package.",
             variable.name(),
             plain(path.display()),
-            error(*errno)
+            match errno {
+                Errno::ETIMEDOUT => "whoever serves the file system there does not answer".to_owned(),
+                errno => error(*errno),
+            }
         ),
         BadSetting::NoTrace(path) => format!(
             "{} names the file `{}`, which is there and is no trace. It was left as it is: name another.",

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use super::evidence::Evidence;
 use super::judge::Verdict;
 use crate::json::Json;
+use crate::rootfs::plan::check_answer;
 use crate::settings::{BadSetting, Report, Variable, settings};
 use crate::spec::Test;
 use crate::sys::{self, errno_of};
@@ -91,7 +92,8 @@ fn find_destination() -> Result<Option<Destination>, BadSetting> {
         Some(Report::Lines(path)) => path,
     };
     // A FIFO that nobody reads is no place for it, and must not be waited for.
-    match File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    let open = || File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path);
+    match check_answer(path).map_err(io::Error::from).and_then(|()| open()) {
         Ok(file) => Ok(Some(Destination::Lines(file))),
         Err(error) if is_full(&error) => Ok(Some(Destination::Full)),
         Err(error) => Err(BadSetting::File { variable: Variable::Report, path: path.clone(), errno: errno_of(&error) }),

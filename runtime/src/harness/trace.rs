@@ -20,6 +20,7 @@ use super::report::is_full;
 use crate::frame::{Moment, Step};
 use crate::json::Json;
 use crate::proc;
+use crate::rootfs::plan::check_answer;
 use crate::settings::{BadSetting, Variable, settings};
 use crate::spec::Test;
 use crate::sys::{self, Locked, now};
@@ -87,6 +88,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Adds events to the file, an array in JSON, which stays one. Several test binaries may do so at once.
 fn append(path: &Path, events: &[Json]) -> io::Result<()> {
+    check_answer(path)?;
     let file = File::options().read(true).write(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let file = lock(file)?;
     let kept = end_of_events(&file)?;
@@ -146,7 +148,9 @@ fn end_of_events(file: &File) -> io::Result<u64> {
 }
 
 fn write(events: &[Json]) {
-    if let Ok(Some(path)) = path() {
+    let is_silent = |error: &io::Error| sys::errno_of(error) == Errno::ETIMEDOUT;
+    // Who does not answer is not asked again.
+    if let (Ok(Some(path)), false) = (path(), LOST.get().is_some_and(is_silent)) {
         if let Err(error) = append(path, events) {
             let _ = LOST.set(error);
         }

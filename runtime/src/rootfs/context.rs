@@ -127,14 +127,11 @@ pub(crate) fn target_of(binary: &Path) -> Option<PathBuf> {
     )
 }
 
-/// The directory in which the files lie that this pattern of the profile runtime's stands for. It makes what is missing itself,
-/// but could not inside a sandbox.
+/// The directory in which the files lie that this pattern of the profile runtime's stands for.
 fn profiles_of(pattern: &Path) -> Option<PathBuf> {
     let is_plain = |part: &&OsStr| !part.as_bytes().contains(&b'%');
     let plain: PathBuf = pattern.parent()?.iter().take_while(is_plain).collect();
-    let directory = env::current_dir().ok()?.join(plain);
-    fs::create_dir_all(&directory).ok()?;
-    Some(directory)
+    Some(env::current_dir().ok()?.join(plain))
 }
 
 /// The workspace that a package is in: its lock file lies at the root. Failing that, the package.

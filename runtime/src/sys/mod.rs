@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 mod fd;
+mod look;
 mod mount;
 pub(crate) mod namespaces;
 pub(crate) mod probe;
@@ -24,6 +25,7 @@ use libc::{SYS_getegid as GETEGID, SYS_geteuid as GETEUID};
 use libc::{SYS_getegid32 as GETEGID, SYS_geteuid32 as GETEUID};
 
 pub(crate) use fd::*;
+pub(crate) use look::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use signal::*;

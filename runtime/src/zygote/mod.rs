@@ -35,7 +35,7 @@ use crate::proc::{name_in, stat, threads_of};
 use crate::sandbox::Channel;
 use crate::spec::Spec;
 use crate::sys::{self, Cloned};
-use request::Request;
+use request::{Request, SWEEPER};
 
 /// The zygote, as the test binary sees it.
 #[derive(Debug)]
@@ -158,6 +158,11 @@ impl Zygote {
     /// Whether this process has started it, and was not forked by one that has.
     pub(crate) fn is_own(&self) -> bool {
         sys::is_marked_process()
+    }
+
+    /// Asks for a sweeper, which is to have this socket. Fails if a zygote that is stopped has no room for that.
+    pub(crate) fn request_sweeper(&self, socket: BorrowedFd<'_>) -> nix::Result<()> {
+        sys::send_with_fds_now(self.requests.as_fd(), SWEEPER, &[socket.as_raw_fd()])
     }
 
     /// Asks for a sandbox, which is to have these ends of the channel, and to join its cgroup. A zygote that is stopped may have no room for

@@ -15,20 +15,23 @@ pub(super) struct Request {
     pub(super) joining: Joining,
 }
 
-/// The most bytes of a request: the address of the spec, how often the zygote was moved, three flags, and the mount points of v1.
-pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 3 + 1024;
+/// The most bytes of a request: the address of the spec, how often the zygote was moved, two flags, and the mount points of v1.
+pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 2 + 1024;
+
+/// What stands for a sweeper, which the zygote is asked for too. With it comes that one's socket.
+pub(super) const SWEEPER: &[u8] = b"sweeper";
 
 impl Request {
     /// The message that stands for this, but for its descriptors.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Joining { v1, v2, process_limit, generation, sweeper } = &self.joining;
-        let flags = [v2.is_some(), *process_limit, sweeper.is_some()].map(u8::from);
+        let Joining { v1, v2, process_limit, generation } = &self.joining;
+        let flags = [v2.is_some(), *process_limit].map(u8::from);
         let mount_points = v1.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
         let head = [&address::encode(self.spec)[..], &generation.to_ne_bytes(), &flags];
         head.into_iter().chain(mount_points).collect::<Vec<_>>().concat()
     }
 
-    /// Its descriptors, in their order: the channel, v1's files, v2's directory and file, the sweeper's socket.
+    /// Its descriptors, in their order: the channel, v1's files, v2's directory and file.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         let Channel { socket, stdout, stderr } = &self.channel;
         let channel = [socket, stdout, stderr].map(|fd| fd.as_fd());
@@ -38,8 +41,7 @@ impl Request {
     /// `None` if the message or one of the descriptors got lost.
     pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
         let (address, rest) = message.split_at_checked(ADDRESS_SIZE)?;
-        let (generation, &[has_v2, process_limit, has_sweeper, ref mount_points @ ..]) = rest.split_first_chunk()?
-        else {
+        let (generation, &[has_v2, process_limit, ref mount_points @ ..]) = rest.split_first_chunk()? else {
             return None;
         };
         let spec = decode_spec(address)?;
@@ -54,9 +56,8 @@ impl Request {
         };
         let v1 = mount_points.map(tree).collect::<Option<_>>()?;
         let v2 = if has_v2 == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
-        let sweeper = if has_sweeper == 0 { None } else { Some(descriptors.next()?) };
         let generation = u32::from_ne_bytes(*generation);
-        let joining = Joining { v1, v2, process_limit: process_limit != 0, generation, sweeper };
+        let joining = Joining { v1, v2, process_limit: process_limit != 0, generation };
         Some(Self { spec, channel, joining })
     }
 }
@@ -86,7 +87,7 @@ pub(crate) fn fuzz(input: &[u8], spec: &'static Spec) {
     assert!(request.descriptors().len() <= count);
     let encoded = request.encode();
     let (flags, others) =
-        (ADDRESS_SIZE + size_of::<u32>()..ADDRESS_SIZE + size_of::<u32>() + 3, ADDRESS_SIZE + size_of::<u32>() + 3..);
+        (ADDRESS_SIZE + size_of::<u32>()..ADDRESS_SIZE + size_of::<u32>() + 2, ADDRESS_SIZE + size_of::<u32>() + 2..);
     assert_eq!(encoded[..flags.start], message[..flags.start]);
     assert_eq!(encoded[others.clone()], message[others]);
     assert!(encoded[flags.clone()].iter().zip(&message[flags]).all(|(ours, theirs)| (*ours != 0) == (*theirs != 0)));
@@ -98,8 +99,7 @@ pub(crate) fn example(spec: &'static Spec) -> Vec<u8> {
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("null"));
     let channel = Channel { socket: null(), stdout: null(), stderr: null() };
     let tree = V1Hierarchy { mount_point: c"sys/fs/cgroup/pids".into(), tasks: null() };
-    let joining =
-        Joining { v1: vec![tree], v2: Some((null(), null())), process_limit: true, generation: 3, sweeper: None };
+    let joining = Joining { v1: vec![tree], v2: Some((null(), null())), process_limit: true, generation: 3 };
     let request = Request { spec, channel, joining };
     [&[1, 6], &[0; ADDRESS_SIZE][..], &request.encode()[ADDRESS_SIZE..]].concat()
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::{env, mem};
+use std::{env, fs, mem};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -16,7 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
-use super::request::{REQUEST_SIZE, Request};
+use super::request::{REQUEST_SIZE, Request, SWEEPER};
 use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
 use crate::frame::moments;
@@ -45,23 +45,19 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! 
         Ok(server) => server,
         Err(refusal) => refuse_all(&requests, &refusal),
     };
-    let mut message = [0; REQUEST_SIZE];
-    loop {
-        match template::next_request(&requests, &mut message) {
-            Some((length, Some(request))) => {
-                if let Some(socket) = &request.joining.sweeper {
-                    make_sweeper(owner, socket, proof);
-                }
-                server.hand_on(&message[..length], &request, proof);
-            }
-            Some((_, None)) => {}
-            None => server.end(),
+    let mut buffer = [0; REQUEST_SIZE];
+    while let Some((message, descriptors)) = template::next_message(&requests, &mut buffer) {
+        if message == SWEEPER {
+            descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
+        } else if let Some(request) = Request::decode(message, descriptors) {
+            server.hand_on(message, &request, proof);
         }
     }
+    server.end()
 }
 
 /// Makes the process that removes the cgroups of the test binary if that is ended. It does not die with this one. Where it can't be
-/// had, the next run removes them.
+/// had, the test binary finds the socket closed.
 fn make_sweeper(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) {
     if let Ok(Cloned::Child(proof)) = sys::clone_sibling(proof) {
         cgroup::sweep_after(owner, socket, &proof)
@@ -71,7 +67,7 @@ fn make_sweeper(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) {
 /// Tells all who ask for sandboxes why this zygote can't make any.
 fn refuse_all(requests: &OwnedFd, refusal: &Refusal) -> ! {
     let mut message = [0; REQUEST_SIZE];
-    while let Some((_, request)) = template::next_request(requests, &mut message) {
+    while let Some(request) = template::next_request(requests, &mut message) {
         request.iter().for_each(|request| template::tell(request, refusal));
     }
     sys::exit_now(1)
@@ -171,7 +167,7 @@ impl Server {
             self.templates.clear();
         }
         let kind = TemplateKind {
-            unreachable: host.unreachable(request.spec, proof),
+            unreachable: host.unreachable(request.spec),
             ..TemplateKind::of(request.spec, &host.context)
         };
         if kind.ids == Ids::Host && !host.context.is_real_root {
@@ -242,23 +238,24 @@ impl Server {
             let _ = kill(*child, Signal::SIGKILL);
         }
         // The inits of a template that has ended are killed, and have become children of this process.
-        while let Ok(Some(_)) = sys::wait_any(0) {}
+        template::wait_for_all();
         sys::exit_now(0)
     }
 }
 
 impl KnownHost {
     fn gather() -> Self {
-        Self {
-            context: RunContext::gather(),
-            mounts: MountWatch::begin().ok(),
-            unreachable: BTreeMap::new(),
-            known: Responding::default(),
-        }
+        let (mut context, known) = (RunContext::gather(), Responding::default());
+        let profiles = context.profiles.take();
+        let files = HostFiles { mounts: &proc::mounts(), known: &known, target: context.target.as_deref() };
+        // The runtime of profiles makes what is missing itself, but could not inside a sandbox.
+        let are_there = |path: &PathBuf| files.follow(path) && fs::create_dir_all(path).is_ok();
+        context.profiles = profiles.filter(are_there);
+        Self { context, mounts: MountWatch::begin().ok(), unreachable: BTreeMap::new(), known }
     }
 
     /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
-    fn unreachable(&mut self, spec: &Spec, proof: &SingleThreaded) -> Vec<PathBuf> {
+    fn unreachable(&mut self, spec: &Spec) -> Vec<PathBuf> {
         let Self { context, unreachable, known, .. } = self;
         let Some(package) =
             context.package(spec).filter(|_| context.is_real_root && spec.mount && spec.ids == Ids::One)
@@ -266,7 +263,7 @@ impl KnownHost {
             return Vec::new();
         };
         let find = || {
-            let files = HostFiles { mounts: &proc::mounts(), known, target: context.target.as_deref(), proof };
+            let files = HostFiles { mounts: &proc::mounts(), known, target: context.target.as_deref() };
             let tested = plan::tested(&files, context, spec).into_iter().map(|path| files.canonical(&path));
             let mut found: Vec<PathBuf> = Vec::new();
             for path in tested.filter(|path| closed_above(path, spec.ids).is_some()) {

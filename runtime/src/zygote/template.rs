@@ -28,16 +28,17 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::ids::{self, Maps};
 use super::request::{REQUEST_SIZE, Request};
+use crate::frame::Refusal;
 use crate::frame::moments;
-use crate::frame::{Frame, Moment, Refusal, Step};
-use crate::proc::{Mount, text_of};
+use crate::frame::{Frame, Moment, Step};
+use crate::proc::{self, Mount, name_of, text_of};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, Host, HostFiles, Planned, Responding};
 use crate::rootfs::stage::{self, Stage, StageParts};
 use crate::rootfs::sysctl;
 use crate::sandbox;
 use crate::spec::{Ids, Spec};
-use crate::sys::{self, Action, Cloned, SingleThreaded};
+use crate::sys::{self, Action, Cloned, LOOKER, SingleThreaded};
 
 /// What the templates of different sandboxes differ in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,11 +77,15 @@ pub(super) fn tell(request: &Request, refusal: &Refusal) {
     let _ = sandbox::send(request.channel.socket.as_fd(), &Frame::Refused(refusal.as_ref()));
 }
 
-/// The next request and how long its message is. The request may be one that can't be read. `None` if there will be no more.
-pub(super) fn next_request(requests: &OwnedFd, message: &mut [u8]) -> Option<(usize, Option<Request>)> {
-    let received = sys::receive(requests.as_fd(), message, MsgFlags::empty()).ok()??;
-    let length = received.length.min(message.len());
-    Some((length, Request::decode(message.get(..received.length).unwrap_or_default(), received.fds)))
+/// The next message, and the descriptors that came with it. `None` if there will be no more.
+pub(super) fn next_message<'m>(requests: &OwnedFd, buffer: &'m mut [u8]) -> Option<(&'m [u8], Vec<OwnedFd>)> {
+    let received = sys::receive(requests.as_fd(), buffer, MsgFlags::empty()).ok()??;
+    Some((buffer.get(..received.length).unwrap_or_default(), received.fds))
+}
+
+/// The next request, which may be one that can't be read. `None` if there will be no more.
+pub(super) fn next_request(requests: &OwnedFd, buffer: &mut [u8]) -> Option<Option<Request>> {
+    next_message(requests, buffer).map(|(message, descriptors)| Request::decode(message, descriptors))
 }
 
 /// What a template is born with.
@@ -104,21 +109,28 @@ pub(super) fn run(args: TemplateArgs<'_>, requests: &OwnedFd, proof: &SingleThre
         Err(refusal) => give_up(requests, &refusal),
     };
     let mut message = [0; REQUEST_SIZE];
-    while let Some((_, request)) = next_request(requests, &mut message) {
+    while let Some(request) = next_request(requests, &mut message) {
         while let Ok(Some(_)) = sys::wait_any(libc::WNOHANG) {}
         if let Some(request) = request {
             template.clone_init(request, proof);
         }
     }
     // It is out of date. Its sandboxes live as long as it does.
-    while let Ok(Some(_)) = sys::wait_any(0) {}
+    let _ = template.on_host(wait_for_all);
     sys::exit_now(0)
+}
+
+/// Waits until all children have ended, except those that look at file systems: not even SIGKILL ends one as long as nobody answers it.
+pub(super) fn wait_for_all() {
+    let is_waited_for = |child: u32| name_of(child).is_none_or(|name| name.as_bytes() != LOOKER.to_bytes());
+    let some_are = || proc::children().is_none_or(|children| children.into_iter().any(is_waited_for));
+    while some_are() && matches!(sys::wait_any(0), Ok(Some(_))) {}
 }
 
 /// Tells whoever asks why there is no template, and ends. Who asks later gets another one.
 fn give_up(requests: &OwnedFd, refusal: &Refusal) -> ! {
     let mut message = [0; REQUEST_SIZE];
-    while let Some((_, request)) = next_request(requests, &mut message) {
+    while let Some(request) = next_request(requests, &mut message) {
         request.iter().for_each(|request| tell(request, refusal));
         // From now on nobody can ask. Who has asked before is told.
         let _ = shutdown(requests.as_raw_fd(), Shutdown::Read);
@@ -215,7 +227,7 @@ impl<'i> Template<'i> {
         };
         let mounts = stage::make_mounts_private()?;
         let known = Responding::default();
-        let files = HostFiles { mounts: &mounts, known: &known, target: context.target.as_deref(), proof };
+        let files = HostFiles { mounts: &mounts, known: &known, target: context.target.as_deref() };
         // If a file system does not respond, the plan says so.
         let writable_binds = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
         let writable_binds = writable_binds.filter(|path| files.follow(path)).collect();
@@ -237,7 +249,7 @@ impl<'i> Template<'i> {
 
     fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Refusal> {
         let Request { spec, channel, joining } = request;
-        let plan = self.plan(spec, proof)?;
+        let plan = self.plan(spec)?;
         // Init waits for it to be set.
         let mapped = self.maps.as_ref().map(|_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC)).transpose();
         let mapped = mapped.map_err(|errno| Refusal::new(Step::MapIds, "", errno))?;
@@ -283,7 +295,7 @@ impl<'i> Template<'i> {
     }
 
     /// The number of the plan for `spec`, which is made if there is none that holds.
-    fn plan(&mut self, spec: &'static Spec, proof: &SingleThreaded) -> Result<usize, Refusal> {
+    fn plan(&mut self, spec: &'static Spec) -> Result<usize, Refusal> {
         if let Some(known) = self.plans.iter().position(|(planned, _)| *planned == spec) {
             let basis = &self.plans[known].1.basis;
             if basis.is_empty() || self.on_host(|| basis.holds())? {
@@ -292,7 +304,7 @@ impl<'i> Template<'i> {
             self.plans.swap_remove(known);
         }
         let Self { context, mounts, stage, known, .. } = &*self;
-        let files = HostFiles { mounts, known, target: context.target.as_deref(), proof };
+        let files = HostFiles { mounts, known, target: context.target.as_deref() };
         let host = Host { context, mounts, files, stage: stage.as_ref() };
         let planned = self.on_host(|| plan::plan(&host, spec))?;
         self.plans.push((spec, planned?));

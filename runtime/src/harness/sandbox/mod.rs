@@ -79,10 +79,13 @@ impl Sandbox {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
         processes::reserve()?;
-        let (cgroup, joining) = {
+        let made = {
             let _span = trace::span("make a cgroup");
-            cgroup::make(spec, zygote.as_fd())?
+            cgroup::make(spec, zygote.as_fd())
         };
+        // Where that failed, something may have been made too.
+        cgroup::see_to_sweeper(|socket| zygote.request_sweeper(socket));
+        let (cgroup, joining) = made?;
         let joining =
             Joining { generation: joining.generation.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
         let (socket, their_socket) =

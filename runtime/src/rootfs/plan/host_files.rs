@@ -7,25 +7,23 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::statfs::statfs;
-use nix::unistd::{ForkResult, pipe2};
 
-use crate::proc::{Mount, directory, stat};
+use crate::proc::{self, Mount, directory, stat};
 use crate::rootfs::paths::{LINKS_MAX, names_reversed};
-use crate::sys::{self, SingleThreaded};
+use crate::sys;
 
 /// How long a file system may take for its first answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same, where nothing can be done without it.
+const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which of those that may wait answer, by their mount points.
 #[derive(Default)]
@@ -37,7 +35,6 @@ pub(crate) struct HostFiles<'t> {
     pub(crate) known: &'t Responding,
     /// Where the test binary lies, which has been read.
     pub(crate) target: Option<&'t Path>,
-    pub(crate) proof: &'t SingleThreaded,
 }
 
 impl HostFiles<'_> {
@@ -78,7 +75,7 @@ impl HostFiles<'_> {
             let is_own = || self.target.and_then(|target| self.mount_of(target)).is_some_and(|own| own.id == mount.id);
             // If no child can be made to look, it is taken to respond.
             let responds =
-                mount.point == Path::new("/") || is_own() || self.ask(&mount.point, path) != Err(Errno::ETIMEDOUT);
+                mount.point == Path::new("/") || is_own() || ask(&mount.point, path, PATIENCE) != Err(Errno::ETIMEDOUT);
             self.known.0.borrow_mut().insert(mount.point.clone(), responds);
             responds
         })
@@ -101,38 +98,33 @@ impl HostFiles<'_> {
     pub(crate) fn is_directory(&self, path: &Path) -> bool {
         self.follow(path) && path.is_dir()
     }
+}
 
-    /// Has a child look at `path`, which lies on what is mounted at `point`. Fails if that takes too long.
-    fn ask(&self, point: &Path, path: &Path) -> nix::Result<()> {
-        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-        match sys::fork(self.proof)? {
-            ForkResult::Child => {
-                let _ = set_pdeathsig(Signal::SIGKILL);
-                let _ = sys::close_all_but(self.proof, &mut [theirs.as_raw_fd()], None);
-                // The kernel may have attributes cached. statfs(2) asks the server.
-                let _ = statfs(point);
-                let _ = fs::symlink_metadata(path);
-                sys::exit_now(0)
+/// Fails with ETIMEDOUT if whoever opens `path` may wait for ever. Something may be mounted for this.
+pub(crate) fn check_answer(path: &Path) -> nix::Result<()> {
+    let is_asked = proc::mounts().iter().any(|mount| is_served(&mount.kind));
+    match is_asked.then(|| ask(path.parent().unwrap_or(path), path, LONG_PATIENCE)) {
+        Some(Err(Errno::ETIMEDOUT)) => Err(Errno::ETIMEDOUT),
+        // If no child can be made to look, it is taken to answer.
+        _ => Ok(()),
+    }
+}
+
+/// Has a child look at `path`, which lies on what is mounted at `point`. Fails if that takes too long.
+fn ask(point: &Path, path: &Path, patience: Duration) -> nix::Result<()> {
+    let (child, pidfd) = sys::look_in_child(point, path)?;
+    let mut deadline = Instant::now() + patience;
+    let state = || u32::try_from(child.as_raw()).ok().and_then(|pid| stat(&directory(pid), |stat| stat.state()));
+    loop {
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], sys::time_left(Some(deadline))) {
+            Err(Errno::EINTR) => {}
+            // It waits for nobody but a processor.
+            Ok(0) if state() == Some('R') => deadline = Instant::now() + patience,
+            Ok(0) => {
+                let _ = sys::kill(pidfd.as_fd());
+                return Err(Errno::ETIMEDOUT);
             }
-            ForkResult::Parent { child } => {
-                drop(theirs);
-                let mut deadline = Instant::now() + PATIENCE;
-                let state =
-                    || u32::try_from(child.as_raw()).ok().and_then(|pid| stat(&directory(pid), |stat| stat.state()));
-                loop {
-                    // It has nothing to say, and ends.
-                    match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], sys::time_left(Some(deadline))) {
-                        Err(Errno::EINTR) => {}
-                        // It only waits for a processor.
-                        Ok(0) if state() == Some('R') => deadline = Instant::now() + PATIENCE,
-                        Ok(0) => {
-                            let _ = kill(child, Signal::SIGKILL);
-                            return Err(Errno::ETIMEDOUT);
-                        }
-                        result => return result.map(drop),
-                    }
-                }
-            }
+            result => return result.and_then(|_| sys::wait_pidfd(pidfd.as_fd())),
         }
     }
 }

@@ -22,7 +22,7 @@ use self::builder::Builder;
 pub(crate) use self::builder::Planned;
 use self::copy::copied_root;
 pub(crate) use self::host::Host;
-pub(crate) use self::host_files::{HostFiles, Responding};
+pub(crate) use self::host_files::{HostFiles, Responding, check_answer};
 use self::system::{LINKS, SYSTEM};
 pub(crate) use self::wanted::tested;
 use self::wanted::{PRIVATE, profiles, shown, writable};
