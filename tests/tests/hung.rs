@@ -3,9 +3,10 @@
 //! The host is a sandbox. In it, this binary runs again.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::{env, thread};
@@ -14,6 +15,7 @@ use belljar::isolated;
 use belljar_tests::{Run, describe, is_real_root, refusal_of_copies, run, run_ignored, this_binary};
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{getegid, geteuid, pipe2};
 
 /// Mounts a FUSE file system at `point`, whose server is whoever reads the file that is returned. Nobody does, so that it never answers.
@@ -227,6 +229,58 @@ fn has_silent_files() {
     }
 }
 
+mod stuck {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[isolated(bind = ["/srv/holder:/srv/holder:rw"], timeout = "1s")]
+    #[ignore = "run by the others"]
+    fn waits_for_a_server_outside() {
+        let server = mount_fuse("/mnt/stuck");
+        let holder = UnixStream::connect("/srv/holder").expect("connect");
+        let rights = [server.as_raw_fd()];
+        sendmsg::<()>(
+            holder.as_raw_fd(),
+            &[IoSlice::new(b"x")],
+            &[ControlMessage::ScmRights(&rights)],
+            MsgFlags::empty(),
+            None,
+        )
+        .expect("sendmsg");
+        drop(server);
+        let _ = fs::metadata("/mnt/stuck/file");
+    }
+}
+
+#[expect(unsafe_code, reason = "nix returns the descriptors of a message as numbers")]
+fn owned(fd: RawFd) -> File {
+    // SAFETY: it came with a message just now, and nobody else knows of it.
+    unsafe { File::from_raw_fd(fd) }
+}
+
+/// A body waits in the kernel for a server that is no process of its sandbox, and SIGKILL does not end it.
+#[isolated]
+#[ignore = "run by file_systems_that_do_not_answer"]
+fn has_bodies_that_can_not_be_killed() {
+    fs::create_dir_all("/srv").expect("mkdir");
+    let listener = UnixListener::bind("/srv/holder").expect("bind");
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("accept");
+        let (mut byte, mut space) = ([0], nix::cmsg_space!([RawFd; 1]));
+        let mut bytes = [IoSliceMut::new(&mut byte)];
+        let received = recvmsg::<()>(stream.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::empty());
+        let received = received.expect("recvmsg");
+        let Some(ControlMessageOwned::ScmRights(fds)) = received.cmsgs().expect("rights").next() else {
+            panic!("none")
+        };
+        take_requests(owned(fds[0]));
+    });
+    let run = run_here("stuck::", &[]);
+    assert!(run.failed() && run.output.contains("it still ran after its timeout of 1s"), "{}", run.output);
+    assert!(run.output.contains("has processes that can't be killed"), "{}", run.output);
+}
+
 /// Mounts an automount point. What it tells whoever is to mount something can be read from the file that is returned.
 fn mount_autofs(point: &str, kind: &str, daemon: u32) -> File {
     let (told, tell) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("pipe2");
@@ -307,6 +361,7 @@ fn file_systems_that_do_not_answer() {
             "has_silent_directories",
             "has_directories_that_keep_who_looks",
             "has_silent_files",
+            "has_bodies_that_can_not_be_killed",
             "has_dead_mounts",
         ]),
         Err(error) if geteuid().is_root() => panic!("/dev/fuse: {error}"),

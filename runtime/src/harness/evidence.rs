@@ -48,6 +48,8 @@ pub(crate) struct Evidence {
     pub(crate) rubbish: Option<usize>,
     /// What was running when the time was up.
     pub(crate) timed_out: Option<Vec<Process>>,
+    /// Whether its processes had not all ended some time after SIGKILL.
+    pub(crate) are_unkillable: bool,
     /// The processes that make sandboxes, if there was none when the time was up.
     pub(crate) unanswered: Option<Vec<Process>>,
     /// How init ended, if it has not told how the test did, and that is known.

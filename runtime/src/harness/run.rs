@@ -142,6 +142,9 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     if has_survivors {
         eprintln!("{}", words::survivors(name, &evidence.survivors));
     }
+    if evidence.are_unkillable {
+        eprintln!("{}", words::unkillable(name));
+    }
     if evidence.events.for_shared_limit {
         let lowest = cgroup::limits_on_processes().into_iter().min_by_key(|(_, limit, _)| *limit);
         eprintln!("{}", words::forks_refused_above(name, forks_refused, lowest));

@@ -39,6 +39,9 @@ use progress::{Ending, Next, Progress};
 /// How often it is looked whether the kernel has killed a process of a test because its memory was used up.
 const MEMORY_CHECK: Duration = Duration::from_millis(20);
 
+/// How long processes may take to end after SIGKILL. One that waits in the kernel for a server that does not answer may take for ever.
+const DEATH: Duration = Duration::from_secs(5);
+
 /// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
 const FRAMES_A_TURN: usize = 64;
 
@@ -237,7 +240,7 @@ impl Sandbox {
     }
 
     /// Kills the test if the kernel has killed one process, which the others may wait for. Returns whether that is so.
-    fn kill_if_memory_is_used_up(&self) -> nix::Result<bool> {
+    fn kill_if_memory_is_used_up(&mut self) -> nix::Result<bool> {
         let kills = || self.cgroup.oom_kills();
         let has_killed = matches!(kills().or_else(|_| processes::look(kills)), Ok(1..));
         let Some(init) = self.init().filter(|_| has_killed) else { return Ok(false) };
@@ -275,10 +278,13 @@ impl Sandbox {
     fn end_survivors(&mut self, test: &Test, deadline: Option<Instant>) -> nix::Result<()> {
         self.keep(keep_failed::failure(test, &self.evidence))?;
         self.evidence.survivors = self.census(processes::below);
-        let Some(init) = self.init().filter(|_| self.spec.memory.is_some()) else { return self.kill_all() };
+        if self.spec.memory.is_none() {
+            return self.kill_all();
+        }
         // Init kills them, and tells if one of them was the largest.
         shutdown(self.socket.as_raw_fd(), Shutdown::Write)?;
-        let [is_dead] = wait([Some(init)], deadline)?;
+        let patience = Instant::now() + DEATH;
+        let [is_dead] = wait([self.init()], Some(deadline.map_or(patience, |deadline| deadline.min(patience))))?;
         if !is_dead {
             self.kill_all()?;
         }
@@ -311,14 +317,16 @@ impl Sandbox {
         }
     }
 
-    /// Kills init, and so all processes below it. When this returns, they are dead.
-    fn kill_all(&self) -> nix::Result<()> {
+    /// Kills init, and so all processes below it. When this returns, they are dead, or it is known that they can't be killed.
+    fn kill_all(&mut self) -> nix::Result<()> {
         let Some(init) = self.init() else { return Ok(()) };
         match sys::kill(init) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno),
         }
-        wait([Some(init)], None).map(drop)
+        let [is_dead] = wait([Some(init)], Some(Instant::now() + DEATH))?;
+        self.evidence.are_unkillable |= !is_dead;
+        Ok(())
     }
 
     /// Looks at the processes of the sandbox.

@@ -357,6 +357,13 @@ pub(super) fn survivors(test: &str, left: &[Process]) -> String {
     format!("belljar: `{test}` is over, and what it left running was killed:{}", List(left))
 }
 
+pub(super) fn unkillable(test: &str) -> String {
+    format!(
+        "belljar: `{test}` has processes that can't be killed. They wait in the kernel for something that does not answer, such as the \
+         server of a file system, and end when that does."
+    )
+}
+
 fn ended(end: End) -> String {
     match end {
         End::Exited(status) => format!("ended with the status {status}"),

@@ -103,6 +103,7 @@ fn each_message_has_its_words() {
         unanswered(TEST, second, true, &crowd()),
         unanswered(TEST, timeout, false, &running),
         survivors(TEST, &running),
+        unkillable(TEST),
     ]);
     let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
     assert_eq!(lacking(include_str!("mod.rs"), &names), [""; 0], "these have no snapshot");
@@ -293,5 +294,7 @@ fn each_message_has_its_words() {
     belljar: `tests::a` is over, and what it left running was killed:
       pid 2 `a`, sleeping in do_wait
       pid 3 `sleep`, sleeping
+    # unkillable
+    belljar: `tests::a` has processes that can't be killed. They wait in the kernel for something that does not answer, such as the server of a file system, and end when that does.
     "#);
 }
