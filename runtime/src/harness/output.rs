@@ -4,6 +4,8 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4 * 1024;
@@ -23,6 +25,13 @@ pub(super) struct Stream {
     mid_line: bool,
     /// The end of what has been passed on.
     tail: String,
+}
+
+/// A pipe whose first end does not block.
+pub(super) fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
 }
 
 impl Stream {

@@ -12,17 +12,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
-use nix::unistd::pipe2;
 
 use crate::cgroup::{self, Cgroup, Joining, Trouble};
 use crate::frame::address;
 use crate::frame::changes::Change;
 use crate::harness::evidence::Evidence;
 use crate::harness::keep_failed;
-use crate::harness::output::Stream;
+use crate::harness::output::{Stream, output_pipe};
 use crate::harness::processes::{self, Process};
 use crate::harness::time::{Time, wait};
 use crate::harness::trace::{self, Life};
@@ -364,13 +362,6 @@ impl From<Errno> for NoSandbox {
     fn from(errno: Errno) -> Self {
         Self::Channel(errno)
     }
-}
-
-/// A pipe whose first end does not block.
-fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((ours, theirs))
 }
 
 #[cfg(test)]
