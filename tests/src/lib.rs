@@ -3,15 +3,18 @@
 pub mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{c_int, c_long};
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, hint, iter, process, thread};
+use std::{env, fs, hint, iter, mem, process, thread};
 
+use nix::errno::Errno;
 use nix::pty::{OpenptyResult, openpty};
+use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{ForkResult, geteuid, pause};
 
 /// 1 MiB, in bytes.
@@ -277,4 +280,32 @@ pub fn rounds(default: usize) -> usize {
         Ok(rounds) => rounds.parse().expect("BELLJAR_TESTS_ROUNDS is a number"),
         Err(_) => default,
     }
+}
+
+/// From now on, this system call fails. If `bits` are given, it fails only with one of them in the argument of this index.
+#[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
+pub fn refuse(call: c_long, bits: Option<(usize, c_int)>, errno: Errno) {
+    let load = |offset| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    // On s390x, the flags are the second argument of clone(2). The lower half of an argument is looked at.
+    let (shift, half) = (cfg!(target_arch = "s390x") && call == libc::SYS_clone, cfg!(target_endian = "big"));
+    let place = |argument| {
+        mem::offset_of!(libc::seccomp_data, args) + 8 * (argument + usize::from(shift)) + 4 * usize::from(half)
+    };
+    let is_call = |otherwise| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, otherwise, call as u32);
+    let [allow, fail] = [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_ERRNO | errno as u32]
+        .map(|answer| (libc::BPF_RET | libc::BPF_K, 0, 0, answer));
+    let program = match bits {
+        None => vec![load(0), is_call(1), fail, allow],
+        Some((argument, bits)) => {
+            let has_bits = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, bits as u32);
+            vec![load(0), is_call(3), load(place(argument) as u32), has_bits, fail, allow]
+        }
+    };
+    let instruction = |(code, jt, jf, k)| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program: Vec<_> = program.into_iter().map(instruction).collect();
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    set_no_new_privs().expect("prctl");
+    // SAFETY: the program and its instructions outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    Errno::result(result).expect("seccomp");
 }

@@ -9,10 +9,11 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::{env, thread};
+use std::thread;
 
 use belljar::isolated;
-use belljar_tests::{Run, describe, is_real_root, refusal_of_copies, run, run_ignored, this_binary};
+use belljar_tests::{Run, describe, is_real_root, refusal_of_copies, refuse, run, run_ignored, this_binary};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -186,11 +187,7 @@ fn has_silent_directories() {
 #[ignore = "run by file_systems_that_do_not_answer"]
 fn has_directories_that_keep_who_looks() {
     DIRECTORIES.map(mount_fuse).into_iter().for_each(take_requests);
-    let refused = br#"{"main": {"mismatch_action": "allow", "match_action": {"errno": 1}, "filter": [
-        {"syscall": "pidfd_send_signal", "args": [{"index": 1, "type": "dword", "op": "eq", "val": 9}]}
-    ]}}"#;
-    let filters = seccompiler::compile_from_json(&refused[..], env::consts::ARCH.try_into().expect("an architecture"));
-    filters.expect("a filter").values().for_each(|filter| seccompiler::apply_filter(filter).expect("seccomp"));
+    refuse(libc::SYS_pidfd_send_signal, Some((1, libc::SIGKILL)), Errno::EPERM);
     check_directories();
 }
 

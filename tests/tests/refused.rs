@@ -4,19 +4,17 @@
 //! Each row is an isolated test that makes such a host of its own sandbox, and then runs [`victim`] there. As a sandbox
 //! that nothing has been done to is a good host, no row fails by itself.
 
-use std::ffi::{c_int, c_long};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fs, mem, process};
+use std::{env, fs, process};
 
 use belljar::isolated;
 use belljar::ns::{Kind, Namespace};
-use belljar_tests::{Run, descendants, run_ignored, this_binary};
+use belljar_tests::{Run, descendants, refuse, run_ignored, this_binary};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{chroot, close, pipe2, read};
 
 const NONE: Option<&str> = None;
@@ -153,32 +151,6 @@ fn check_in_places(places: &[(&str, &str)]) {
     }
 }
 
-/// From now on, this system call fails; where `bits` are given, only with one of them among its flags.
-#[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
-fn refuse(call: c_long, bits: Option<c_int>, errno: Errno) {
-    let load = |offset| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
-    // They are the first argument, or on s390x the second of clone(2). Their lower half is looked at.
-    let (argument, half) = (cfg!(target_arch = "s390x") && call == libc::SYS_clone, cfg!(target_endian = "big"));
-    let flags = mem::offset_of!(libc::seccomp_data, args) + 8 * usize::from(argument) + 4 * usize::from(half);
-    let is_call = |otherwise| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, otherwise, call as u32);
-    let [allow, fail] = [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_ERRNO | errno as u32]
-        .map(|answer| (libc::BPF_RET | libc::BPF_K, 0, 0, answer));
-    let program = match bits {
-        None => vec![load(0), is_call(1), fail, allow],
-        Some(bits) => {
-            let has_bits = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, bits as u32);
-            vec![load(0), is_call(3), load(flags as u32), has_bits, fail, allow]
-        }
-    };
-    let instruction = |(code, jt, jf, k)| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut program: Vec<_> = program.into_iter().map(instruction).collect();
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    set_no_new_privs().expect("prctl");
-    // SAFETY: the program and its instructions outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    Errno::result(result).expect("seccomp");
-}
-
 /// As in a container whose filter is older than the call.
 #[isolated]
 fn a_host_without_clone3() {
@@ -284,7 +256,7 @@ fn victim_with_the_hosts_tree() {
 #[isolated]
 fn a_host_that_filters_system_calls() {
     for call in [libc::SYS_clone, libc::SYS_unshare] {
-        refuse(call, Some(libc::CLONE_NEWUSER), Errno::EPERM);
+        refuse(call, Some((0, libc::CLONE_NEWUSER)), Errno::EPERM);
     }
     refuse(libc::SYS_clone3, None, Errno::ENOSYS);
     check_refused(&[
@@ -442,7 +414,7 @@ fn hides_time_namespaces() {
 fn a_host_without_time_namespaces() {
     let run = run_ignored("victim_with_clocks");
     assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
-    refuse(libc::SYS_unshare, Some(libc::CLONE_NEWTIME), Errno::EINVAL);
+    refuse(libc::SYS_unshare, Some((0, libc::CLONE_NEWTIME)), Errno::EINVAL);
     let run = run_ignored("hides_time_namespaces");
     assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
     for words in ["time namespace", "EINVAL", "has no time namespaces", "CONFIG_TIME_NS"] {
