@@ -34,13 +34,13 @@ pub fn messages(input: &[u8]) {
     match way {
         0 => drop(fuzzed::reports(input)),
         1 => request::fuzz(input, &fuzzed::TESTS[0].spec),
-        2 => answers(input),
+        2 => replies(input),
         _ => {}
     }
 }
 
 /// What the test's process is told.
-fn answers(input: &[u8]) {
+fn replies(input: &[u8]) {
     if let Some(list) = changes::decode(input) {
         assert_eq!(changes::encode(&list), input);
     }
@@ -133,7 +133,7 @@ mod tests {
         seed
     }
 
-    /// Messages as belljar writes them: each frame, some whole lives, a request, and answers.
+    /// Messages as belljar writes them: each frame, some whole lives, a request, and replies.
     fn real() -> Seeds {
         let returned = Frame::Finished(Outcome::Returned(0));
         let panicked = Frame::Finished(Outcome::Panicked { text: true });

@@ -148,7 +148,7 @@ impl Settings {
         own.or(self.timeout)
     }
 
-    /// Reads the settings from `variables`. Paths begin at `directory`. Standard error may be a terminal.
+    /// Reads the settings from `variables`. Paths begin at `directory`. `has_terminal`: standard error is a terminal.
     pub(crate) fn read(
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         directory: &Path,
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_mistakes() {
+    fn wrong_values_are_bad() {
         for (variable, values) in [
             (Variable::Cgroup, &["-", "1"][..]),
             (Variable::Doctor, &["0", "yes", "JSON", "1 "]),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variables_are_mistakes() {
+    fn unknown_variables_are_bad() {
         for (name, near) in [
             ("BELLJAR_TIMOUT", Some(Variable::Timeout)),
             ("BELLJAR_TIEMOUT", Some(Variable::Timeout)),

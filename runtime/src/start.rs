@@ -35,7 +35,7 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
             Err(errno) => zygote::fail(errno),
         }
         if let Some(form) = form {
-            doctor::answer(form);
+            doctor::tell_and_exit(form);
         }
     }
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, chown, setgroups, setuid};
 
 /// What begins every note.
-const NOTE: &str = "may have met its sandbox: ";
+const NOTE: &str = "may have failed because of its sandbox: ";
 
 /// What `test`, which must fail, is told.
 fn note_on(test: &str) -> Option<String> {

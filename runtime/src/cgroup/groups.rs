@@ -115,7 +115,7 @@ impl Cgroup {
                     (path, hierarchy.controllers.clone())
                 }),
             };
-            // What is missing can't be limited, and that is told when it is to be.
+            // Where a controller is missing, whoever sets a limit of its kind is told.
             let (path, controllers) = match below {
                 Ok((path, controllers)) => (path.join(name), controllers),
                 Err(trouble) => {
@@ -183,7 +183,7 @@ pub(crate) fn refused(group: &str, trouble: &Trouble, cause: Option<&str>) -> St
         Trouble::Missing(_) | Trouble::Ends { .. } => String::new(),
         Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", plain(path.display())),
     };
-    format!("belljar: the host does not let the group `{group}` have this: {place}{trouble}{cause}.")
+    format!("belljar: the host refuses what the group `{group}` asks for: {place}{trouble}{cause}.")
 }
 
 fn too_many_descriptors() -> String {
@@ -214,17 +214,17 @@ mod tests {
         let because = ("refused", refused("group", &troubles[0], Some("CAUSE")));
         assert_snapshot!(page(told.chain([because, ("too_many_descriptors", too_many_descriptors())])), @r#"
         # refused
-        belljar: the host does not let the group `group` have this: no hierarchy that could be reached has the controller `memory`.
+        belljar: the host refuses what the group `group` asks for: no hierarchy that could be reached has the controller `memory`.
         # refused
-        belljar: the host does not let the group `group` have this: /sys/fs/cgroup/a\n: it holds processes that are not of this test run, and so can't be divided.
+        belljar: the host refuses what the group `group` asks for: /sys/fs/cgroup/a\n: it holds processes that are not of this test run, and so can't be divided.
         # refused
-        belljar: the host does not let the group `group` have this: /sys/fs/cgroup/a\n: it holds processes that are not of this test run (`0`, `1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`, `9`), and so can't be divided.
+        belljar: the host refuses what the group `group` asks for: /sys/fs/cgroup/a\n: it holds processes that are not of this test run (`0`, `1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`, `9`), and so can't be divided.
         # refused
-        belljar: the host does not let the group `group` have this: a test that is killed when its memory is used up would end `ci.service`, and the run in it.
+        belljar: the host refuses what the group `group` asks for: a test that is killed when its memory is used up would end `ci.service`, and the run in it.
         # refused
-        belljar: the host does not let the group `group` have this: /sys/fs/cgroup/a\n: EROFS (Read-only file system).
+        belljar: the host refuses what the group `group` asks for: /sys/fs/cgroup/a\n: EROFS (Read-only file system).
         # refused
-        belljar: the host does not let the group `group` have this: no hierarchy that could be reached has the controller `memory`; CAUSE.
+        belljar: the host refuses what the group `group` asks for: no hierarchy that could be reached has the controller `memory`; CAUSE.
         # too_many_descriptors
         belljar: no group: this process may have no more open files. Each group needs up to five; close some, or raise the limit (`ulimit -n`).
         "#);

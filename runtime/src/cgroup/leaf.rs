@@ -151,7 +151,7 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
         Ok(false)
     });
     if moved.is_err() {
-        // It would say that the controllers are ours to put back. Others may have had them before, as in a threaded cgroup.
+        // A leaf would say that the controllers are ours to put back. Others may have had them before, as in a threaded cgroup.
         let _ = fs::remove_dir(&leaf);
     }
     moved

@@ -35,7 +35,7 @@ pub(super) struct Run {
     made: u64,
     /// Directories of sandboxes that are over.
     over: Vec<PathBuf>,
-    /// Whether a sandbox without written limits could have no cgroup. It is not tried again for each test.
+    /// Whether no cgroup could be had for a sandbox without written limits. It is not tried again for each test.
     has_none: bool,
     /// Whether systemd was asked for a scope.
     asked_systemd: bool,
@@ -59,7 +59,7 @@ pub(super) fn run() -> MutexGuard<'static, Run> {
     RUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the cgroup of a sandbox, with its limits. Where it has written none, and there can be no cgroup, it has none.
+/// Makes the cgroup of a sandbox, with its limits. Where there can be no cgroup, a sandbox that has written no limits goes without.
 ///
 /// To make one of version 1 takes a fiftieth of the time that an empty test takes. So those of sandboxes that have written no limits
 /// are used again there.
@@ -68,7 +68,7 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
     let mut run = run();
     run.remove_those_that_are_over();
     if written.is_empty() && run.has_none {
-        return Ok(run.without_pids(spec));
+        return Ok(run.without_cgroup(spec));
     }
     let made = match run.make(spec, &written) {
         Err(trouble) if !written.is_empty() && run.moves_to_scope(&trouble, zygote) => run.make(spec, &written),
@@ -80,7 +80,7 @@ pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joini
         // If BELLJAR_CGROUP is set, no test goes on without a cgroup.
         Err(_) if chosen().is_none() && written.iter().all(|controller| has_stand_in(*controller, spec)) => {
             run.has_none |= written.is_empty();
-            Ok(run.without_pids(spec))
+            Ok(run.without_cgroup(spec))
         }
         made => made.map(|(cgroup, joining)| (cgroup, Joining { generation: run.moves, ..joining })),
     }
@@ -257,7 +257,7 @@ impl Run {
         let name = self.next_name();
         let directory = self.run_directory(hierarchy)?.make(&name, Vec::new())?;
         if hierarchy.controllers.contains(&Controller::Pids) {
-            // They leave the one that limits the sandbox's others.
+            // Processes in its groups leave the cgroup that limits the sandbox's others.
             directory.limit_pids(DEFAULT_PIDS)?;
         }
         Ok(directory)
@@ -295,7 +295,7 @@ impl Run {
     }
 
     /// No cgroup, but a limit on processes where there can be one.
-    fn without_pids(&self, spec: &Spec) -> (Cgroup, Joining) {
+    fn without_cgroup(&self, spec: &Spec) -> (Cgroup, Joining) {
         let process_limit = process_limit_is_exact(spec);
         (Cgroup::default(), Joining { process_limit, generation: self.moves, ..Joining::default() })
     }
@@ -324,7 +324,7 @@ pub(super) struct RunDirectory {
     maker: u32,
     /// Held as long as this process lives, however it ends.
     _lock: Locked,
-    /// For v1: those for sandboxes without written limits that none has now.
+    /// For v1: cgroups for sandboxes without written limits, which no sandbox has now.
     reusable: VecDeque<Reusable>,
     /// For v2: the controllers that the cgroups in it have.
     enabled: Vec<Controller>,
@@ -333,7 +333,7 @@ pub(super) struct RunDirectory {
     refused: Vec<(Controller, bool)>,
     /// For v2: our part in the cgroup below which it lies.
     parent: Option<Parent>,
-    /// The same for v2, once it is known: the unit that systemd ends when a test uses up its memory, and its policy, if it does.
+    /// For v2, once it is known: the unit that systemd ends when a test uses up its memory, and its policy, if it does.
     ends: Option<Option<(String, String)>>,
 }
 

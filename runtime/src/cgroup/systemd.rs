@@ -15,7 +15,7 @@ use crate::proc::{own_cgroup_v2, text_in};
 use crate::sys;
 use crate::sys::geteuid;
 
-/// How long a manager may take to do it. It answers before it has.
+/// How long a manager may take to make a scope. It answers before it has made it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a manager may take to answer. One that hangs keeps tests with limits waiting no longer than that.
@@ -73,7 +73,7 @@ fn unit_name(cgroup: &Path) -> Option<&OsStr> {
     (name.ends_with(b".service") || name.ends_with(b".scope")).then(|| OsStr::from_bytes(name))
 }
 
-/// Who has a unit.
+/// The manager that has a unit.
 #[derive(Debug, PartialEq, Eq)]
 enum Manager {
     System,
@@ -105,7 +105,7 @@ impl Manager {
             Self::Own => client.arg("--user"),
             Self::Other(user) => client.args(["--user".to_owned(), format!("--machine={user}@.host")]),
         };
-        // A service of the system's has none, nor has who comes by su(1).
+        // Services of the system lack this variable, and so do users who come by su(1).
         let directory = format!("/run/user/{}", geteuid());
         if env::var_os("XDG_RUNTIME_DIR").is_none() && fs::exists(&directory).unwrap_or(false) {
             client.env("XDG_RUNTIME_DIR", directory);

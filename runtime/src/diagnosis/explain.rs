@@ -65,7 +65,7 @@ fn explain_ids(wanted: Ids, refusal: &Refusal) -> Option<Cause> {
     }
 }
 
-/// A cause for which nothing was seen.
+/// The cause, where none was found.
 pub(crate) fn unknown() -> Cause {
     Cause::unknown(&HostState::look())
 }
@@ -119,7 +119,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
         Step::Clocks if around.has_proc && !Path::new("/proc/self/ns/time").exists() => {
             Some(Cause::no_time_namespaces())
         }
-        Step::Template | Step::User if refused && setting("kernel/unprivileged_userns_clone") == Some(0) => {
+        Step::Template | Step::User if refused && sysctl("kernel/unprivileged_userns_clone") == Some(0) => {
             Some(Cause::for_root_only(around))
         }
         _ if refused && is_restricted_by_apparmor(step) => {
@@ -196,7 +196,7 @@ fn filter_of(step: Step) -> Option<Answer> {
         Step::Namespaces => probe::unshare_is_filtered(libc::CLONE_NEWNS | libc::CLONE_NEWNET),
         Step::Clocks => probe::unshare_is_filtered(libc::CLONE_NEWTIME),
         // The kernels that have this setting look at it before they look at the flags.
-        Step::User if setting("kernel/unprivileged_userns_clone") != Some(0) => {
+        Step::User if sysctl("kernel/unprivileged_userns_clone") != Some(0) => {
             probe::unshare_is_filtered(libc::CLONE_NEWUSER)
         }
         Step::Propagation | Step::Root | Step::Bind | Step::MountPoint | Step::ReadOnly | Step::Mount | Step::Copy => {
@@ -224,7 +224,7 @@ fn is_restricted_by_apparmor(step: Step) -> bool {
             | Step::Root
     );
     shows
-        && setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1)
+        && sysctl("kernel/apparmor_restrict_unprivileged_userns") == Some(1)
         && has_capability(CAP_SYS_ADMIN) != Some(true)
         && security_context().is_none_or(|context| !context.ends_with(" (enforce)"))
 }
@@ -313,14 +313,14 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
 
 /// The lowest limit on the numbers of namespaces of these kinds, one of which was reached.
 fn too_many_namespaces(kinds: &[&str], around: &HostState) -> Cause {
-    let limit = |kind: &&str| (setting(&format!("user/max_{kind}_namespaces")), (*kind).to_owned());
+    let limit = |kind: &&str| (sysctl(&format!("user/max_{kind}_namespaces")), (*kind).to_owned());
     let lowest = kinds.iter().map(limit).min_by_key(|(limit, _)| limit.unwrap_or(u64::MAX));
     let (limit, kind) = lowest.unwrap_or_default();
     Cause::too_many_namespaces(&format!("user.max_{kind}_namespaces"), limit, around)
 }
 
 /// A number below `/proc/sys`.
-fn setting(name: &str) -> Option<u64> {
+fn sysctl(name: &str) -> Option<u64> {
     number_in(&Path::new("/proc/sys").join(name))
 }
 

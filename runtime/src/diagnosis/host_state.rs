@@ -58,7 +58,7 @@ fn contains(text: &[u8], word: &str) -> bool {
 /// Something that containers put around processes, and that keeps sandboxes from being made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Barrier {
-    /// A seccomp filter, with what it has given itself away by, or else by what it refuses where the kernel refuses nothing.
+    /// A seccomp filter, with the answer that gave it away. `None`: it shows only by what it refuses and the kernel would not.
     Filter(Option<Answer>),
     /// An AppArmor profile, by its name.
     Profile(String),

@@ -8,8 +8,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::cause::Cause;
 use super::host_state::HostState;
-use crate::cgroup::{self};
-use crate::proc::{self};
+use crate::cgroup;
+use crate::proc;
 use crate::rootfs::context::all_ids_are_real;
 use crate::sys::End;
 

@@ -105,7 +105,7 @@ pub(crate) enum Frame<'a> {
     /// From the test: it asks for the number that init has outside. With it comes a socket for the answer.
     AskInitPid,
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
-    /// `had_children`: it may have been a child of that one, which it had waited for.
+    /// `had_children`: the figure may be that of a child which that process had waited for.
     Largest { bytes: u64, had_children: bool, name: &'a [u8] },
     /// From all of them, where a trace is wanted: when this moment was, in nanoseconds of the monotonic clock, and what was
     /// worked on.

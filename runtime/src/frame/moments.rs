@@ -24,7 +24,7 @@ pub(crate) fn enable() {
     WANTED.store(true, Ordering::Relaxed);
 }
 
-/// From now on this is where they are told.
+/// From now on moments are told over this socket.
 pub(crate) fn set_socket(socket: BorrowedFd<'_>) {
     SOCKET.store(socket.as_raw_fd(), Ordering::Relaxed);
 }
@@ -33,7 +33,7 @@ pub(crate) fn set_socket(socket: BorrowedFd<'_>) {
 static AHEAD: AtomicU64 = AtomicU64::new(0);
 
 /// From now on this process is in a time namespace of its own.
-pub(crate) fn clock_is_ahead_by(offset: Duration) {
+pub(crate) fn set_clock_offset(offset: Duration) {
     AHEAD.store(u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 

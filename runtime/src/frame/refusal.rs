@@ -43,7 +43,7 @@ impl Refusal {
 }
 
 impl<'p> RefusalRef<'p> {
-    /// A call of init has failed. The path is one of the plan's.
+    /// A system call has failed, which was about this path, if it is not empty.
     pub(crate) fn of_call(step: Step, path: &'p CStr, errno: Errno) -> Self {
         Self { step, path: path.to_bytes(), errno, said: b"" }
     }

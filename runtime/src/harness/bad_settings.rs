@@ -53,7 +53,7 @@ fn describe(setting: &BadSetting) -> String {
         }
         BadSetting::Unattended(why) => {
             let (why, remedy) = match why {
-                Unattended::Ci => ("CI is set", "Remove it there. If this is no CI, unset CI."),
+                Unattended::Ci => ("CI is set", "Remove BELLJAR_ON_FAIL from the job. If this is no CI, unset CI."),
                 Unattended::NoTerminal => (
                     "standard error is no terminal",
                     "Run the tests in a terminal, without a pipe; under nextest, add `--no-capture`.",
@@ -103,7 +103,7 @@ mod tests {
     use crate::text::snapshots::page;
 
     #[test]
-    fn each_mistake_has_its_words() {
+    fn each_bad_setting_has_its_words() {
         let path = || "/tmp/a\n".into();
         let value = |variable: Variable| BadSetting::Value { variable, value: "a\n".into() };
         let others = [
@@ -114,11 +114,11 @@ mod tests {
             BadSetting::File { variable: Variable::Report, path: path(), errno: Errno::EACCES },
             BadSetting::NoTrace(path()),
         ];
-        let mistakes: Vec<_> = Variable::ALL.map(value).into_iter().chain(others).collect();
+        let bad: Vec<_> = Variable::ALL.map(value).into_iter().chain(others).collect();
         let told = [
-            ("wrong_environment", wrong_environment("tests::a", &mistakes)),
-            ("wrong_environment", wrong_environment("tests::a", &mistakes[..1])),
-            ("doctor_refuses", doctor_refuses(&mistakes[..1])),
+            ("wrong_environment", wrong_environment("tests::a", &bad)),
+            ("wrong_environment", wrong_environment("tests::a", &bad[..1])),
+            ("doctor_refuses", doctor_refuses(&bad[..1])),
             ("doctor_asked_for_tests", doctor_asked_for_tests("--list\n")),
             ("doctor_instead", doctor_instead(false)),
             ("doctor_instead", doctor_instead(true)),
@@ -135,7 +135,7 @@ mod tests {
           BELLJAR_UNSUPPORTED is `a\n`. Write `skip` or `fail`: this happens to tests that this host can't run.
           belljar has no variable BELLJAR_TIMOUT. Did you mean BELLJAR_TIMEOUT? It has BELLJAR_CGROUP, BELLJAR_DOCTOR, BELLJAR_ON_FAIL, BELLJAR_REPORT, BELLJAR_TIMEOUT, BELLJAR_TRACE, BELLJAR_UNSUPPORTED.
           belljar has no variable BELLJAR_VERBOSE. It has BELLJAR_CGROUP, BELLJAR_DOCTOR, BELLJAR_ON_FAIL, BELLJAR_REPORT, BELLJAR_TIMEOUT, BELLJAR_TRACE, BELLJAR_UNSUPPORTED.
-          BELLJAR_ON_FAIL is `shell`, and nobody can enter the sandboxes that it keeps: CI is set. Remove it there. If this is no CI, unset CI.
+          BELLJAR_ON_FAIL is `shell`, and nobody can enter the sandboxes that it keeps: CI is set. Remove BELLJAR_ON_FAIL from the job. If this is no CI, unset CI.
           BELLJAR_ON_FAIL is `shell`, and nobody can enter the sandboxes that it keeps: standard error is no terminal. Run the tests in a terminal, without a pipe; under nextest, add `--no-capture`.
           BELLJAR_REPORT names the file `/tmp/a\n`, which can't be used: EACCES (Permission denied). Name one that can be written to; a path that is not absolute begins at the directory of the package.
           BELLJAR_TRACE names the file `/tmp/a\n`, which is there and is no trace. It was left as it is: name another.

@@ -87,7 +87,7 @@ static PROBES: [Probe; 13] = [
     device(FUSE, || open(FUSE)),
 ];
 
-/// What interfaces are made with that programs serve, and what file systems are.
+/// By these devices, programs serve network interfaces and file systems.
 const TUN: &str = "/dev/net/tun";
 const FUSE: &str = "/dev/fuse";
 
@@ -168,7 +168,7 @@ impl Display for Diagnosis {
 /// The arguments of libtest that only say how much it prints. Any other one asks for tests, or for a list of them.
 const OF_OUTPUT: [&str; 5] = ["--quiet", "-q", "--nocapture", "--no-capture", "--show-output"];
 
-/// What a process ends with that is asked for what it can't do.
+/// The status of a process that is asked for what it can't do.
 const CAN_NOT: i32 = 2;
 
 /// The form in which this process is to tell of its host, in place of running tests. `None` if it is to run `main` as always.
@@ -204,7 +204,7 @@ pub(crate) fn asked() -> Option<Form> {
 }
 
 /// Tells of the host, and ends the process: with 0 if isolated tests run here.
-pub(crate) fn answer(form: Form) -> ! {
+pub(crate) fn tell_and_exit(form: Form) -> ! {
     let diagnosis = doctor();
     let status = i32::from(!diagnosis.is_well());
     match form {

@@ -65,7 +65,7 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Counts a message of so many bytes that is no report.
+    /// Counts a message of so many bytes that is no frame.
     pub(super) fn throw_away(&mut self, bytes: usize) {
         let rubbish = self.rubbish.get_or_insert_default();
         *rubbish = rubbish.saturating_add(bytes);
@@ -76,9 +76,9 @@ impl Evidence {
 #[derive(Debug)]
 pub(crate) struct Largest {
     pub(crate) bytes: u64,
-    /// None for the test itself.
+    /// `None` for the test itself.
     pub(crate) name: Option<String>,
-    /// Whether it may have been a child of that one.
+    /// Whether the figure may be that of a child which this process had waited for.
     pub(crate) had_children: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Reports that are made up, and what the kernel and tests write: for [`fuzzed`](crate::fuzzed).
+//! Frames that are made up, and what the kernel and tests write: for [`fuzzed`](crate::fuzzed).
 
 use std::fs::File;
 use std::io;

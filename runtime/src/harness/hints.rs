@@ -22,7 +22,7 @@ pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Optio
         Outcome::Vanished => return None,
     };
     let reason = find(&text, &test.spec, evidence)?;
-    Some(format!("belljar: `{}` may have met its sandbox: {reason}.", test.short_name()))
+    Some(format!("belljar: `{}` may have failed because of its sandbox: {reason}.", test.short_name()))
 }
 
 /// Whether the panic is the one that the test should have.

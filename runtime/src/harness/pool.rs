@@ -90,7 +90,7 @@ pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
     }
     let excess = pool.ready.len().saturating_sub(MAX_TOTAL);
     let over: Vec<_> = pool.ready.drain(..excess).collect();
-    // Others need not wait for what is told of them.
+    // Other threads need not wait while these are ended and their traces written.
     drop(pool);
     drop(over);
 }

@@ -46,11 +46,11 @@ pub(super) fn hand_group(socket: &OwnedFd, name: &[u8], cgroup: &mut Cgroup) {
 
 /// Sends an answer to a socket that came from the sandbox, which has room for it. Whatever else somebody has sent in its place is
 /// not waited for.
-fn reply(answer: &OwnedFd, bytes: &[u8], fds: &[RawFd]) {
+fn reply(socket: &OwnedFd, bytes: &[u8], fds: &[RawFd]) {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     let rights = [ControlMessage::ScmRights(fds)];
     let rights = if fds.is_empty() { &[] } else { &rights[..] };
-    let _ = sendmsg::<()>(answer.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None);
+    let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None);
 }
 
 /// Closes a descriptor that came from the sandbox. With some, such as a socket that lingers, that takes as long as the sandbox

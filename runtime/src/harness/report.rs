@@ -121,7 +121,7 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
     }
 }
 
-/// Whether there is no room, which is no mistake in what was asked for.
+/// Whether there is no room, which is no bad setting.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(errno_of(error), Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
 }

@@ -64,7 +64,7 @@ pub fn run(test: &'static Test) {
 /// How large the stacks of threads are if nobody says otherwise.
 const USUAL_STACK: usize = 2 << 20;
 
-/// Calls `work` on this thread; or, where RUST_MIN_STACK gives threads less than is usual, on one that has that. The body has what it says.
+/// Calls `work` on this thread; or, where RUST_MIN_STACK gives threads less than is usual, on one that has that. The body has the stack it says.
 fn with_usual_stack<T: Send>(work: impl Fn() -> T + Sync) -> T {
     static IS_LESS: LazyLock<bool> = LazyLock::new(|| {
         let stack = env::var_os("RUST_MIN_STACK");
@@ -158,7 +158,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     Ok((verdict, evidence))
 }
 
-/// A sandbox whose test is over, and that test's slot, which ends when the sandbox's descriptors are closed.
+/// A sandbox whose test is over, and that test's slot, which is given back when the sandbox's descriptors are closed.
 pub(super) struct Over {
     sandbox: Sandbox,
     _slot: Slot,

@@ -36,7 +36,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Waits for a slot. In a process that was forked by the test binary, nobody would give one back, and all have one.
+    /// Waits for a slot. In a process that was forked by the test binary, nobody would give one back, so that each test gets one.
     pub(super) fn take(zygote: &Zygote) -> Self {
         let full = |slots: &mut Slots| slots.taken >= slots.most && zygote.is_own();
         let mut slots = GIVEN_BACK.wait_while(slots(), full).unwrap_or_else(PoisonError::into_inner);

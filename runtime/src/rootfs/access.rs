@@ -26,7 +26,7 @@ pub(crate) fn closed_above(path: &Path, ids: Ids) -> Option<(PathBuf, Metadata)>
     })
 }
 
-/// Whether root may enter a directory without its powers.
+/// Whether root may enter a directory without root's powers.
 fn lone_root_may_enter(directory: &Metadata) -> bool {
     let bit = match (directory.uid(), directory.gid()) {
         (0, _) => 0o100,

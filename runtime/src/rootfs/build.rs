@@ -34,7 +34,7 @@ use crate::sys;
 /// Where the host's tree is in the stage.
 pub(crate) const HOST: &CStr = c"host";
 
-/// Where in the stage those paths of the host are, each by its number.
+/// Where in the stage the paths of the host are that are set aside, each by its number.
 pub(crate) const SET_ASIDE: &CStr = c"set-aside";
 
 /// Where new roots are mounted in the stage.
@@ -163,7 +163,7 @@ fn leave_stage() -> nix::Result<()> {
     umount2(c".", MntFlags::MNT_DETACH)
 }
 
-/// Mounts the cgroups, as the cgroup namespace shows them: version 2 alone, or below it what there is of both.
+/// Mounts the cgroups, as the cgroup namespace shows them: version 2 alone, or, on a tmpfs, what there is of both.
 fn mount_cgroups(joining: &Joining) -> Result<(), RefusalRef<'_>> {
     let mount = |kind, path, flags, options| mount(Some(kind), path, Some(kind), KERNEL_FLAGS | flags, options);
     let all = c"sys/fs/cgroup";
@@ -218,9 +218,9 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
             result => result.or_refuse(Step::File, path),
         },
         Operation::Chown { path, owner: (uid, gid), mode } => {
-            let given = chown(&**path, Some(*uid), Some(*gid));
-            let given = given.and_then(|()| fchmodat(AT_FDCWD, &**path, *mode, FchmodatFlags::FollowSymlink));
-            given.or_refuse(Step::File, path)
+            let owned = chown(&**path, Some(*uid), Some(*gid));
+            let owned = owned.and_then(|()| fchmodat(AT_FDCWD, &**path, *mode, FchmodatFlags::FollowSymlink));
+            owned.or_refuse(Step::File, path)
         }
         Operation::Copy { lower, to, options, or_show, if_there } => {
             let (overlay, flags) = (c"overlay", MsFlags::empty());
@@ -245,7 +245,7 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
             let Some(bound) = (if *if_there { while_there(from, bind) } else { Some(bind()) }) else {
                 return remove(to);
             };
-            told(from, to, bound)?;
+            name_the_step(from, to, bound)?;
             match access {
                 Access::AsIs => Ok(()),
                 Access::ReadOnly { below } => set_read_only(to, below),
@@ -277,7 +277,7 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
 
 /// Shows `from`, with all that is mounted below it, at `to`.
 fn bind<'p>(from: &'p CStr, to: &'p CStr) -> Result<(), RefusalRef<'p>> {
-    told(from, to, bind_mount(from, to))
+    name_the_step(from, to, bind_mount(from, to))
 }
 
 fn bind_mount(from: &CStr, to: &CStr) -> nix::Result<()> {
@@ -285,7 +285,7 @@ fn bind_mount(from: &CStr, to: &CStr) -> nix::Result<()> {
 }
 
 /// Names the step that has failed: the place `to` is missing, if `from` is there.
-fn told<'p>(from: &'p CStr, to: &'p CStr, bound: nix::Result<()>) -> Result<(), RefusalRef<'p>> {
+fn name_the_step<'p>(from: &'p CStr, to: &'p CStr, bound: nix::Result<()>) -> Result<(), RefusalRef<'p>> {
     match bound {
         Err(Errno::ENOENT) if !has_gone(from) => bound.or_refuse(Step::MountPoint, to),
         _ => bound.or_refuse(Step::Bind, from),

@@ -267,7 +267,7 @@ impl Layer<'_> {
                 let (Ok(ours), Ok(theirs)) = (ours, theirs) else { return false };
                 has_same_content(ours.into(), theirs.into()).unwrap_or(false)
             }
-            // Their targets have the same length, and they the same time, which takes some trouble.
+            // A link whose target has the same length, and which has the same time: nobody makes another such by accident.
             _ => true,
         }
     }

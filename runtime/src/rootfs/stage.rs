@@ -47,8 +47,8 @@ const PROC_SYS: &str = "settings";
 /// What a stage is to hold.
 pub(crate) struct StageParts<'k> {
     /// The paths of the host that tests may write to. Those that can't be cloned are left out.
-    pub(crate) writable_binds: Vec<&'k Path>,
-    /// Paths that are closed to the template, with what the host has mounted there.
+    pub(crate) writable: Vec<&'k Path>,
+    /// Paths that the template can't reach, with what the host has mounted there.
     pub(crate) unreachable_mounts: Vec<(PathBuf, OwnedFd)>,
     /// What is to be `/proc/sys`, if that is not the kernel's own directory.
     pub(crate) proc_sys: Option<OwnedFd>,
@@ -63,9 +63,9 @@ pub(crate) struct Stage {
     /// Where inits find it.
     place: &'static str,
     /// The paths of the host that the stage has by themselves, each in [`SET_ASIDE`] by its number: those that tests may write to, and those
-    /// that are closed.
+    /// that are unreachable.
     set_aside: Vec<PathBuf>,
-    /// Those that are closed, with what the host has mounted there.
+    /// Those that are unreachable, with what the host has mounted there.
     unreachable: Vec<(PathBuf, OwnedFd)>,
 }
 
@@ -73,7 +73,7 @@ impl Stage {
     /// Makes the stage of sandboxes that have roots of their own, out of what the host has mounted, and goes there.
     pub(crate) fn enter(mounts: &[Mount], parts: StageParts<'_>) -> Result<Self, Refusal> {
         let clone = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
-        let writable: Vec<_> = parts.writable_binds.iter().filter_map(clone).collect();
+        let writable: Vec<_> = parts.writable.iter().filter_map(clone).collect();
         make_read_only(mounts)?;
         // At the root, `..` stays where it is, and then follows what is mounted there.
         let root = mount_stage(c"/", c"/..").map_err(|errno| Refusal::new(Step::Root, "/", errno))?;
@@ -147,17 +147,17 @@ impl Stage {
         self.path(as_path(NEW))
     }
 
-    /// The paths that are closed to the template.
+    /// The paths that the template can't reach.
     pub(crate) fn unreachable(&self) -> impl Iterator<Item = &Path> {
         self.unreachable.iter().map(|(path, _)| path.as_path())
     }
 
     /// Whether `path` is a directory below one of those.
-    pub(crate) fn has_closed_directory(&self, path: &Path) -> bool {
+    pub(crate) fn has_unreachable_directory(&self, path: &Path) -> bool {
         let found =
-            self.unreachable.iter().find_map(|(closed, directory)| Some((path.strip_prefix(closed).ok()?, directory)));
+            self.unreachable.iter().find_map(|(above, directory)| Some((path.strip_prefix(above).ok()?, directory)));
         found.is_some_and(|(below, directory)| match below.as_os_str().is_empty() {
-            // It may be closed itself.
+            // It may be one of those itself.
             true => sys::stat(directory, c"").is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR),
             false => openat(directory, below, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).is_ok(),
         })
@@ -199,7 +199,7 @@ fn mount_stage(point: &CStr, there: &CStr) -> nix::Result<OwnedFd> {
     open(".", O_PATH, Mode::empty())
 }
 
-/// Where the stage has what was set aside as this one.
+/// Where the stage has what was set aside under this number.
 fn numbered(number: usize) -> PathBuf {
     as_path(SET_ASIDE).join(number.to_string())
 }
@@ -253,7 +253,7 @@ pub(crate) fn make_mounts_private() -> Result<Vec<Mount>, Refusal> {
     Ok(mounts_in(&table))
 }
 
-/// How often what others rename meanwhile is followed.
+/// How often the mounts are looked at again, because others may rename directories meanwhile.
 const ROUNDS: usize = 100;
 
 /// Makes all mounts read-only, but the proc and the sysfs that the kernel looks for where somebody mounts another.

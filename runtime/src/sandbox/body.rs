@@ -41,7 +41,7 @@ const ROOT: (u32, u32) = (0, 0);
 /// The frame socket, for handlers. It is set before the body can run, and only then.
 static SOCKET: OnceLock<FrameSocket> = OnceLock::new();
 
-/// The inode of its socket. If the body closes it, its number may come to belong to a file of the body's.
+/// The inode of the frame socket. If the body closes that, its descriptor's number may come to belong to a file of the body's.
 static INODE: OnceLock<libc::ino_t> = OnceLock::new();
 
 /// The test that runs here.
@@ -61,7 +61,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     // What the `main` of every Rust program does.
     sys::set_disposition(libc::SIGPIPE, Disposition::Ignore);
     if let Some([monotonic, _]) = args.spec.time {
-        moments::clock_is_ahead_by(monotonic);
+        moments::set_clock_offset(monotonic);
     }
     record(Moment::Waits, c"");
     let test = match receive(&socket) {
@@ -74,7 +74,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     let socket = SOCKET.get_or_init(|| socket);
     let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
     match ready.and_then(|()| fstat(&socket.0)) {
-        Ok(socket) => drop(INODE.set(socket.st_ino)),
+        Ok(stat) => drop(INODE.set(stat.st_ino)),
         Err(errno) => give_up(socket, RefusalRef::of_call(Step::Process, c"", errno)),
     }
     if let Some(user) = args.spec.user.filter(|user| *user != ROOT) {

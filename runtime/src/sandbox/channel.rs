@@ -28,7 +28,7 @@ pub(crate) struct InitArgs<'z> {
     pub(crate) command: &'z CStr,
     pub(crate) channel: &'z Channel,
     pub(crate) joining: &'z Joining,
-    /// Whether there is no v2 cgroup to be joined any more.
+    /// Whether it was born in its v2 cgroup, and need not join that any more.
     pub(crate) born_in_cgroup: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Maps ids: the one of a lone root. See user_namespaces(7).
+//! Maps one user and one group of a user namespace. See user_namespaces(7).
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;

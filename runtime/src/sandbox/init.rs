@@ -28,7 +28,7 @@ use crate::spec::{DEFAULT_HOSTNAME, Ids, Spec};
 use crate::sys::{self, Disposition, SingleThreaded};
 
 /// Where the frame socket goes: out of the way of tests that expect their descriptors to begin at 3.
-const REPORT_FD: RawFd = 255;
+const SOCKET_FD: RawFd = 255;
 
 /// What init does, from its birth to its end, which is the end of everything in the sandbox.
 pub(crate) fn init(args: &InitArgs<'_>, proof: SingleThreaded) -> ! {
@@ -164,12 +164,12 @@ fn put_descriptors_in_place(args: &InitArgs<'_>, proof: &SingleThreaded) -> Resu
         sys::redirect(stdout.as_fd(), libc::STDOUT_FILENO)?;
         sys::redirect(stderr.as_fd(), libc::STDERR_FILENO)?;
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let lowest = RawFd::try_from(limit).map_or(REPORT_FD, |limit| REPORT_FD.min(limit - 1));
+        let lowest = RawFd::try_from(limit).map_or(SOCKET_FD, |limit| SOCKET_FD.min(limit - 1));
         sys::duplicate_above(socket, lowest)
     };
     let socket = FrameSocket(place().or_refuse(Step::Descriptors, c"")?);
     if let Err(errno) = sys::close_all_but(proof, &mut [socket.0.as_raw_fd()], Some(args.proc)) {
-        // The other one may be closed.
+        // The channel's descriptor of the socket may be closed by now.
         give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Descriptors, c"", errno));
     }
     moments::set_socket(socket.0.as_fd());

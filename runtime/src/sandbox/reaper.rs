@@ -27,7 +27,7 @@ pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_large
         match sys::wait_any(libc::WNOWAIT) {
             Ok(Some(waited)) if waited.pid == test => break waited,
             Ok(Some(waited)) => largest.reap(&waited, test, procfs, finds_largest),
-            // It is asked to wait.
+            // Not without WNOHANG.
             Ok(None) => {}
             // The test is a child that only this process waits for: it can't be gone.
             Err(errno) => give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Wait, c"", errno)),

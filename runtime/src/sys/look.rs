@@ -32,7 +32,7 @@ fn look(point: &CStr, path: &CStr) -> nix::Result<(Pid, OwnedFd)> {
             let _ = set_pdeathsig(Signal::SIGKILL);
             // SAFETY: nobody uses a descriptor in this process any more.
             let _ = unsafe { close_from_but(0, &[], None) };
-            // The kernel may know all else by heart.
+            // All else the kernel may have in a cache.
             let _ = statfs(point);
             let _ = lstat(path);
             exit_now(0)

@@ -81,7 +81,7 @@ pub(crate) fn clone_mounts(path: &CStr) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Attaches what [`clone_mounts`] copied at `path`. See move_mount(2).
+/// Attaches at `path` what [`clone_mounts`] or [`new_tmpfs`] has made. See move_mount(2).
 pub(crate) fn attach_mounts(mounts: &OwnedFd, path: &CStr) -> nix::Result<()> {
     let (from, empty, flags) = (mounts.as_raw_fd(), c"".as_ptr(), libc::MOVE_MOUNT_F_EMPTY_PATH);
     // SAFETY: the paths outlive the call.

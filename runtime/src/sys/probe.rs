@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::process::{clone, exit_now};
 
-/// What a call was answered that no kernel grants.
+/// The answer to a call that no kernel grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// The call, as a person writes it.

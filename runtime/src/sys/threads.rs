@@ -26,7 +26,7 @@ const FORKS: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forks the zygote from a process that may have other threads. Unlike one that [`clone_zygote`](super::clone_zygote) makes, `wait` finds
-/// it. `others_run` says whether another thread of this process does not sleep. Fails with EDEADLK if each fork lacks a lock.
+/// it. `others_run` says whether another thread of this process does not sleep. Fails with EDEADLK if a lock is taken in each fork.
 ///
 /// # Safety
 ///

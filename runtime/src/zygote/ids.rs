@@ -21,7 +21,7 @@ use crate::frame::{Buffer, FRAME_MAX, Frame, Refusal, Step};
 use crate::proc::{pid_in, text_in};
 use crate::sys::{self, Cloned, SingleThreaded, errno_of, getegid, geteuid};
 
-/// A map of one kind of ids.
+/// A kind of ids, users or groups, and how it is mapped.
 struct IdKind {
     /// The name of the file of the process.
     map: &'static str,
@@ -137,7 +137,7 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    /// That of this process, a template. Each range of ids that it has takes a line of its own. `proc` is a directory `/proc`.
+    /// Those of this process, a template. Each range of ids that it has takes a line of its own. `proc` is a directory `/proc`.
     pub(super) fn of_template(proc: BorrowedFd<'_>) -> Result<Self, Refusal> {
         let own = |kind: &IdKind| {
             let failed = |error| Refusal::new(Step::MapIds, Path::new("/proc/self").join(kind.map), error);

@@ -15,7 +15,7 @@ pub(super) struct Request {
     pub(super) joining: Joining,
 }
 
-/// The most bytes of a request: the address of the spec, how often the zygote was moved, two flags, and the mount points of v1.
+/// The most bytes of a request: the address of the spec, the generation of templates, two flags, and the mount points of v1.
 pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 2 + 1024;
 
 /// What stands for a sweeper, which the zygote is asked for too. With it comes that one's socket.

@@ -77,7 +77,7 @@ fn refuse_all(requests: &OwnedFd, refusal: &Refusal) -> ! {
 const OF_ROOT: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// The `PATH` that root needs, if there is one and it lacks something: ordinary users have no `sbin` directories in theirs.
-fn path_with_roots() -> Option<OsString> {
+fn path_with_sbin() -> Option<OsString> {
     let path = env::var_os("PATH")?;
     let is_there = |directory: &&str| env::split_paths(&path).any(|there| there == Path::new(directory));
     let lacking: Vec<_> = OF_ROOT.iter().filter(|directory| !is_there(directory)).map(PathBuf::from).collect();
@@ -102,7 +102,7 @@ struct KnownHost {
     /// Of each package that was tested so far, the directories that root of a sandbox could not reach by itself.
     unreachable: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// Which file systems answer.
-    known: Responding,
+    responding: Responding,
 }
 
 /// A template, as the zygote sees it.
@@ -135,7 +135,7 @@ impl Server {
         for variable in Variable::ALL.into_iter().filter(|variable| !variable.is_for_tests()) {
             sys::set_variable(proof, variable.name(), None);
         }
-        if let Some(path) = path_with_roots() {
+        if let Some(path) = path_with_sbin() {
             sys::set_variable(proof, "PATH", Some(&path));
         }
         // With this capability, the kernel keeps a new score as the minimum for processes without it.
@@ -201,9 +201,9 @@ impl Server {
         let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (ours, theirs) = sockets.map_err(failed)?;
         let mapper = matches!(kind.ids, Ids::Range(_)).then(|| pipe2(OFlag::O_CLOEXEC)).transpose().map_err(failed)?;
-        let owns_settings = self.host.as_ref().is_some_and(|host| host.context.owns_kernel_files);
-        // Who has the rights of root makes it better than the template could.
-        let proc_sys = owns_settings.then(|| sysctl::tree(kind.net).ok()).flatten();
+        let owns_kernel_files = self.host.as_ref().is_some_and(|host| host.context.owns_kernel_files);
+        // The zygote has the rights of root here, and makes a better one than the template could.
+        let proc_sys = owns_kernel_files.then(|| sysctl::tree(kind.net).ok()).flatten();
         let open = |path: &PathBuf| {
             let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
             sys::clone_mounts(&path)
@@ -245,25 +245,25 @@ impl Server {
 
 impl KnownHost {
     fn gather() -> Self {
-        let (mut context, known) = (RunContext::gather(), Responding::default());
+        let (mut context, responding) = (RunContext::gather(), Responding::default());
         let profiles = context.profiles.take();
-        let files = HostFiles { mounts: &proc::mounts(), known: &known, target: context.target.as_deref() };
+        let files = HostFiles { mounts: &proc::mounts(), responding: &responding, target: context.target.as_deref() };
         // The runtime of profiles makes what is missing itself, but could not inside a sandbox.
         let are_there = |path: &PathBuf| files.follow(path) && fs::create_dir_all(path).is_ok();
         context.profiles = profiles.filter(are_there);
-        Self { context, mounts: MountWatch::begin().ok(), unreachable: BTreeMap::new(), known }
+        Self { context, mounts: MountWatch::begin().ok(), unreachable: BTreeMap::new(), responding }
     }
 
     /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
     fn unreachable(&mut self, spec: &Spec) -> Vec<PathBuf> {
-        let Self { context, unreachable, known, .. } = self;
+        let Self { context, unreachable, responding, .. } = self;
         let Some(package) =
             context.package(spec).filter(|_| context.is_real_root && spec.mount && spec.ids == Ids::One)
         else {
             return Vec::new();
         };
         let find = || {
-            let files = HostFiles { mounts: &proc::mounts(), known, target: context.target.as_deref() };
+            let files = HostFiles { mounts: &proc::mounts(), responding, target: context.target.as_deref() };
             let tested = plan::tested(&files, context, spec).into_iter().map(|path| files.canonical(&path));
             let mut found: Vec<PathBuf> = Vec::new();
             for path in tested.filter(|path| closed_above(path, spec.ids).is_some()) {

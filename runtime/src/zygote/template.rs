@@ -98,7 +98,7 @@ pub(super) struct TemplateArgs<'i> {
     pub(super) mapper: Option<OwnedFd>,
     /// What is to be `/proc/sys`, if the zygote could make that.
     pub(super) proc_sys: Option<OwnedFd>,
-    /// What the host has mounted at the paths that are closed, in their order.
+    /// What the host has mounted at the unreachable paths, in their order.
     pub(super) unreachable_mounts: Vec<OwnedFd>,
 }
 
@@ -144,7 +144,7 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// The score by which the kernel kills tests first when memory is used up: before the zygote and the test binary, which has all verdicts.
 const OOM_SCORE_OF_TEMPLATE: i32 = 1000;
 
-/// Has the kernel kill this process as soon as by this score, when memory is used up.
+/// Raises the score of this process to this one, unless it is as high already.
 pub(super) fn raise_oom_score(score: i32) {
     let own = text_of(OOM_SCORE).ok().and_then(|own| own.trim().parse().ok());
     if own.is_some_and(|own: i32| own < score) {
@@ -185,7 +185,7 @@ struct Template<'i> {
     has_no_keyring: bool,
     plans: Vec<(&'static Spec, Planned)>,
     /// Which file systems answer.
-    known: Responding,
+    responding: Responding,
 }
 
 impl<'i> Template<'i> {
@@ -226,16 +226,16 @@ impl<'i> Template<'i> {
             proc_sys => proc_sys,
         };
         let mounts = stage::make_mounts_private()?;
-        let known = Responding::default();
-        let files = HostFiles { mounts: &mounts, known: &known, target: context.target.as_deref() };
+        let responding = Responding::default();
+        let files = HostFiles { mounts: &mounts, responding: &responding, target: context.target.as_deref() };
         // If a file system does not respond, the plan says so.
-        let writable_binds = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
-        let writable_binds = writable_binds.filter(|path| files.follow(path)).collect();
+        let writable = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
+        let writable = writable.filter(|path| files.follow(path)).collect();
         let unreachable_mounts = kind.unreachable.iter().cloned().zip(unreachable_mounts).collect();
-        let parts = StageParts { writable_binds, unreachable_mounts, proc_sys, net: kind.net };
+        let parts = StageParts { writable, unreachable_mounts, proc_sys, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, parts)?) } else { Stage::lay_over_proc(&parts)? };
         let has_no_keyring = leave_session_keyring();
-        Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), known })
+        Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), responding })
     }
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
@@ -303,8 +303,8 @@ impl<'i> Template<'i> {
             }
             self.plans.swap_remove(known);
         }
-        let Self { context, mounts, stage, known, .. } = &*self;
-        let files = HostFiles { mounts, known, target: context.target.as_deref() };
+        let Self { context, mounts, stage, responding, .. } = &*self;
+        let files = HostFiles { mounts, responding, target: context.target.as_deref() };
         let host = Host { context, mounts, files, stage: stage.as_ref() };
         let planned = self.on_host(|| plan::plan(&host, spec))?;
         self.plans.push((spec, planned?));

@@ -490,7 +490,7 @@ fn replaces_every_descriptor() {
         // SAFETY: none; that is the point.
         unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), fd) };
     }
-    // The file has the number of the descriptor of the report now. Nothing may be written to it.
+    // The file has the number of the descriptor that leads to the test binary now. Nothing may be written to it.
     extern "C" fn look() {
         let text = fs::read_to_string("/tmp/victim").unwrap_or_default();
         let verdict = if text.is_empty() { "the file is empty\n" } else { "the file was written to\n" };

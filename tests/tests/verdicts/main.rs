@@ -118,15 +118,15 @@ table! {
     execs: Fails ["ran another program in its place (exec), which ended with the status 0"];
     execs_what_does_not_exist: Passes [];
 
-    closes_every_descriptor: Fails ["closed the descriptor of the report"];
-    writes_rubbish_to_every_descriptor: Fails ["rubbish", "wrote 4167 bytes to the descriptor of the report"];
+    closes_every_descriptor: Fails ["closed the descriptor that leads to the test binary"];
+    writes_rubbish_to_every_descriptor: Fails ["rubbish", "wrote 4167 bytes to the descriptor that leads to the test binary"];
     sends_nothing_to_every_descriptor: Fails ["sent a message of no bytes to the descriptor", "left running was killed"];
-    writes_a_byte_to_every_descriptor: Fails ["wrote 1 byte to the descriptor of the report"];
-    reports_the_end_of_its_process: Fails ["wrote 21 bytes to the descriptor of the report"];
-    reports_a_return_and_panics: Fails ["wrote 7 bytes to the descriptor of the report"];
-    reports_a_panic_and_returns: Fails ["wrote 7 bytes to the descriptor of the report", "did not panic as expected"];
-    reports_a_refusal_and_returns: Fails ["wrote 7 bytes to the descriptor of the report"] without ["skipped"];
-    shuts_every_socket_down: Fails ["closed the descriptor of the report, or shut it down"];
+    writes_a_byte_to_every_descriptor: Fails ["wrote 1 byte to the descriptor that leads to the test binary"];
+    reports_the_end_of_its_process: Fails ["wrote 21 bytes to the descriptor that leads to the test binary"];
+    reports_a_return_and_panics: Fails ["wrote 7 bytes to the descriptor that leads to the test binary"];
+    reports_a_panic_and_returns: Fails ["wrote 7 bytes to the descriptor that leads to the test binary", "did not panic as expected"];
+    reports_a_refusal_and_returns: Fails ["wrote 7 bytes to the descriptor that leads to the test binary"] without ["skipped"];
+    shuts_every_socket_down: Fails ["closed the descriptor that leads to the test binary, or shut it down"];
     makes_no_descriptor_wait: Passes [];
     writes_rubbish_and_exits_0: Fails ["called exit(0) before the body returned"];
 
@@ -236,7 +236,12 @@ fn no_output_is_lost() {
 
 #[test]
 fn a_report_goes_to_no_other_file() {
-    check("replaces_every_descriptor", Fails, &["closed the descriptor of the report", "the file is empty"], &[]);
+    check(
+        "replaces_every_descriptor",
+        Fails,
+        &["closed the descriptor that leads to the test binary", "the file is empty"],
+        &[],
+    );
 }
 
 #[test]

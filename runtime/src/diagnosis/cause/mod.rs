@@ -59,7 +59,7 @@ impl Cause {
         Self::new(
             "a thread that runs before `main` keeps a lock of the standard library, which tests would wait for: that of the environment, \
              of a standard stream, or of the panic hook",
-            format!("each fork of this process lacked it; the threads were {}", names.join(", ")),
+            format!("in each fork of this process, that lock was taken; the threads were {}", names.join(", ")),
             "have constructors start no thread that keeps such a lock, or let it begin in `main`",
         )
     }

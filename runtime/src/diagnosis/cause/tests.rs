@@ -101,7 +101,7 @@ fn each_cause_has_its_words() {
     remedy: none known; the step and the error above are what the host said
     # locked_by_threads
     cause:  a thread that runs before `main` keeps a lock of the standard library, which tests would wait for: that of the environment, of a standard stream, or of the panic hook
-    seen:   each fork of this process lacked it; the threads were `one`, `two`
+    seen:   in each fork of this process, that lock was taken; the threads were `one`, `two`
     remedy: have constructors start no thread that keeps such a lock, or let it begin in `main`
     # valgrind
     cause:  valgrind runs this program, and knows no namespaces

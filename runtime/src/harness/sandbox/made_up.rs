@@ -19,7 +19,7 @@ impl Sandbox {
         Ok(Self::new(spec, null()?, outputs, Cgroup::default(), false, life))
     }
 
-    /// Takes a message, as if it had come over the frame socket. Returns whether that was the last report.
+    /// Takes a message, as if it had come over the frame socket. Returns whether that was the last frame.
     pub(in crate::harness) fn hear(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, sender: i32) -> nix::Result<bool> {
         let message = sys::Message { length: bytes.len(), fds, sender: Some(sender) };
         let next = self.take(&bytes[..bytes.len().min(crate::frame::FRAME_MAX)], message)?;

@@ -29,7 +29,7 @@ use crate::rootfs::diff::Tree;
 use crate::sandbox::Channel;
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
-use crate::sys::{self};
+use crate::sys;
 use crate::zygote::{Zygote, is_ending};
 
 use progress::{Ending, Next, Progress};
@@ -41,7 +41,7 @@ const MEMORY_CHECK: Duration = Duration::from_millis(20);
 const DEATH: Duration = Duration::from_secs(5);
 
 /// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
-const FRAMES_A_TURN: usize = 64;
+const FRAMES_AT_ONCE: usize = 64;
 
 /// How often sandboxes were planned anew because the host was no longer what they were planned from.
 static OUTDATED: AtomicU32 = AtomicU32::new(0);
@@ -194,7 +194,7 @@ impl Sandbox {
         self.stdout.is_mid_line() || self.stderr.is_mid_line()
     }
 
-    /// Passes on output and collects reports, until the last report has come, no more can come, or the time is up.
+    /// Passes on output and takes frames, until the last one has come, no more can come, or the time is up.
     fn watch(&mut self, zygote: BorrowedFd<'_>, time: &mut Time) -> nix::Result<Ending> {
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
         loop {
@@ -223,13 +223,13 @@ impl Sandbox {
         }
     }
 
-    /// Takes the reports that have come, or some of them; and hands the test over if one of them says that the sandbox is ready.
+    /// Takes the frames that have come, or some of them; and hands the test over if one of them says that the sandbox is ready.
     fn take_frames(&mut self) -> nix::Result<Option<Ending>> {
-        for _ in 0..FRAMES_A_TURN {
+        for _ in 0..FRAMES_AT_ONCE {
             match self.receive()? {
                 Next::Read => {}
                 Next::Wait => break,
-                // What comes after this is not for `begin`, and may be the last report.
+                // What comes after this is not for `begin`, and may be the last frame.
                 Next::HandOver(test) => return sys::send(self.socket.as_fd(), &address::encode(test)).map(|()| None),
                 Next::End(ending) => return Ok(Some(ending)),
             }
@@ -259,7 +259,7 @@ impl Sandbox {
                 self.evidence.timed_out = Some(self.census(processes::below_or_init));
                 self.kill_all()?;
             }
-            // It ends by itself when it finds the frame socket closed.
+            // A sandbox that is made later ends by itself when its init finds the frame socket closed.
             Ending::Unanswered => self.evidence.unanswered = Some(processes::makers(zygote)),
             Ending::Unborn => self.evidence.unborn = true,
             Ending::Silent => {
@@ -404,7 +404,7 @@ mod tests {
         sandbox.watch(null().as_fd(), &mut Time::until(None, Instant::now()))
     }
 
-    /// `begin` reads no last report, which nobody would act on.
+    /// `begin` reads no last frame, which nobody would act on.
     #[test]
     fn a_test_is_handed_over_before_more_is_read() {
         for test in &TESTS {
@@ -428,10 +428,10 @@ mod tests {
         assert_eq!(watch(&mut sandbox), Ok(Ending::Over));
     }
 
-    /// The clock is looked at when so many reports have been read, or a question has been answered.
+    /// The clock is looked at when so many frames have been read, or a question has been answered.
     #[test]
     fn who_sends_without_end_is_left_for_a_while() {
-        for (frame, count) in [(Frame::Exiting, FRAMES_A_TURN - 1), (Frame::AskUsage, 1)] {
+        for (frame, count) in [(Frame::Exiting, FRAMES_AT_ONCE - 1), (Frame::AskUsage, 1)] {
             let (mut sandbox, theirs) = ready(&TESTS[0]);
             (0..count).for_each(|_| send(theirs.as_fd(), &frame).expect("send"));
             pass(&theirs);

@@ -19,9 +19,9 @@ pub(super) enum Next {
 /// Why the watching of a sandbox ends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// The last report has come.
+    /// The last frame has come.
     Over,
-    /// The last report has come. Processes are left, or what is left is wanted.
+    /// The last frame has come. Processes are left, or what is left is wanted.
     Left,
     /// The time is up.
     Late,
@@ -29,7 +29,7 @@ pub(super) enum Ending {
     Unanswered,
     /// Init will never be born.
     Unborn,
-    /// No last report will come.
+    /// No last frame will come.
     Silent,
 }
 
@@ -62,7 +62,7 @@ impl Progress {
         self.test.take().map_or(Next::Read, Next::HandOver)
     }
 
-    /// The last report has come. `stays`: init waits.
+    /// The last frame has come. `stays`: init waits.
     pub(super) fn ended(&self, stays: bool) -> Next {
         Next::End(if stays { Ending::Left } else { Ending::Over })
     }

@@ -20,7 +20,7 @@ use super::Sandbox;
 use super::progress::Next;
 
 impl Sandbox {
-    /// Takes one report, if there is one.
+    /// Takes one frame, if there is one.
     pub(super) fn receive(&mut self) -> nix::Result<Next> {
         let mut buffer = [0; FRAME_MAX];
         match sys::receive(self.socket.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
@@ -31,7 +31,7 @@ impl Sandbox {
         }
     }
 
-    /// Takes the report that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
+    /// Takes the frame that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
     pub(super) fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Next> {
         let is_of_init = message.sender == self.teller;
         let mut next = Next::Read;

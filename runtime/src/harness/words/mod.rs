@@ -221,7 +221,7 @@ pub(super) fn execed(test: &str, end: End) -> String {
 
 pub(super) fn unreported(test: &str) -> String {
     format!(
-        "{}: its process could not report how the body ended, because the body closed the descriptor of the report, or \
+        "{}: its process could not report how the body ended, because the body closed the descriptor that leads to the test binary, or \
          shut it down. Close only descriptors that you opened, or close the others in a child process.",
         failed(test)
     )
@@ -279,7 +279,7 @@ pub(super) fn rubbish(test: &str, bytes: usize) -> String {
         _ => format!("wrote {bytes} bytes"),
     };
     format!(
-        "{}: something in its sandbox {what} to the descriptor of the report, which can't be trusted any more. Write only to \
+        "{}: something in its sandbox {what} to the descriptor that leads to the test binary, which can't be trusted any more. Write only to \
          descriptors that you opened.",
         failed(test)
     )

@@ -215,7 +215,7 @@ fn each_message_has_its_words() {
     # execed
     belljar: `tests::a` failed: its process ran another program in its place (exec), which ended with the status 0. A test passes by returning: exec in a child process.
     # unreported
-    belljar: `tests::a` failed: its process could not report how the body ended, because the body closed the descriptor of the report, or shut it down. Close only descriptors that you opened, or close the others in a child process.
+    belljar: `tests::a` failed: its process could not report how the body ended, because the body closed the descriptor that leads to the test binary, or shut it down. Close only descriptors that you opened, or close the others in a child process.
     # killed
     belljar: `tests::a` failed: its process was killed by SIGSEGV (core dumped) before the body returned.
     # killed
@@ -237,11 +237,11 @@ fn each_message_has_its_words() {
     # ended_badly_after
     belljar: `tests::a` failed: the body panicked, but then its process ended with the status 1 instead of ending cleanly. It may be that WHY: SEEN. The remedy: REMEDY.
     # rubbish
-    belljar: `tests::a` failed: something in its sandbox sent a message of no bytes to the descriptor of the report, which can't be trusted any more. Write only to descriptors that you opened.
+    belljar: `tests::a` failed: something in its sandbox sent a message of no bytes to the descriptor that leads to the test binary, which can't be trusted any more. Write only to descriptors that you opened.
     # rubbish
-    belljar: `tests::a` failed: something in its sandbox wrote 1 byte to the descriptor of the report, which can't be trusted any more. Write only to descriptors that you opened.
+    belljar: `tests::a` failed: something in its sandbox wrote 1 byte to the descriptor that leads to the test binary, which can't be trusted any more. Write only to descriptors that you opened.
     # rubbish
-    belljar: `tests::a` failed: something in its sandbox wrote 2 bytes to the descriptor of the report, which can't be trusted any more. Write only to descriptors that you opened.
+    belljar: `tests::a` failed: something in its sandbox wrote 2 bytes to the descriptor that leads to the test binary, which can't be trusted any more. Write only to descriptors that you opened.
     # out_of_memory
     belljar: `tests::a` failed: killed: out of memory (limit 64 MiB).
     # out_of_memory

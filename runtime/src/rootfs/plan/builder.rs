@@ -223,8 +223,8 @@ impl<'f> Builder<'f> {
             return;
         }
         self.mount_point(path, self.host.has_directory(path));
-        let unreachable = self.host.stage.filter(|stage| stage.unreachable().any(|directory| directory == path));
-        let from = unreachable.and_then(|stage| stage.place_of(path));
+        let stage = self.host.stage.filter(|stage| stage.unreachable().any(|directory| directory == path));
+        let from = stage.and_then(|stage| stage.place_of(path));
         self.bind_if_there(from.as_deref().unwrap_or(path), path);
         self.shown.insert(path.to_path_buf());
     }

@@ -116,7 +116,7 @@ impl Builder<'_> {
         })
     }
 
-    /// Has the sandbox a copy of `from`, a directory of the host, at `to`.
+    /// Gives the sandbox a copy of `from`, a directory of the host, at `to`.
     ///
     /// The kernel lays a copy over a tree only if nothing is mounted in it: mounts that came from the host can't be looked
     /// under. So a directory with mounts below it becomes one of the tmpfs, and its entries are copied one by one.
@@ -182,7 +182,7 @@ impl Builder<'_> {
         may_wait(&mounted.kind) && !(self.owned.contains(&mounted.point) && self.host.files.at(&mounted.point))
     }
 
-    /// Has the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
+    /// Gives the sandbox a copy of `from`, a file of the host, at `to`; if it is large, or this user may not read it, the host's file
     /// itself, read-only.
     fn copy_file(&mut self, from: &Path, to: &Path) {
         self.basis.add(from.to_path_buf());

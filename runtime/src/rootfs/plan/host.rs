@@ -17,7 +17,7 @@ pub(crate) struct Host<'t> {
     /// All that is mounted.
     pub(crate) mounts: &'t [Mount],
     pub(crate) files: HostFiles<'t>,
-    /// What it has besides.
+    /// The stage, if the template has one.
     pub(crate) stage: Option<&'t Stage>,
 }
 
@@ -28,17 +28,17 @@ impl Host<'_> {
         points.filter(move |point| point.starts_with(path) && *point != path)
     }
 
-    /// What is tested and closed to the template, to be shown all the same.
+    /// What is tested and unreachable for the template, to be shown all the same.
     pub(super) fn unreachable(&self) -> impl Iterator<Item = Wanted> {
         let wanted = |path: &Path| Wanted { canonical: path.into(), kind: WantedKind::Shown, name: path.into() };
         self.stage.into_iter().flat_map(Stage::unreachable).map(wanted)
     }
 
-    /// What is tested and closed, and not in the stage either.
+    /// What is tested and unreachable, and not in the stage either.
     pub(super) fn unreachable_by_all(&self, spec: &Spec) -> Option<PathBuf> {
         let files = &self.files;
         let is_reached =
-            |path: &Path| self.stage.is_some_and(|stage| stage.unreachable().any(|open| path.starts_with(open)));
+            |path: &Path| self.stage.is_some_and(|stage| stage.unreachable().any(|known| path.starts_with(known)));
         let is_closed = |path: &PathBuf| {
             let error = fs::metadata(path).err().map(|error| error.kind());
             error == Some(io::ErrorKind::PermissionDenied) && !is_reached(&files.canonical(path))
@@ -48,14 +48,14 @@ impl Host<'_> {
 
     /// Whether the host has a directory there.
     pub(super) fn has_directory(&self, path: &Path) -> bool {
-        self.files.is_directory(path) || self.stage.is_some_and(|stage| stage.has_closed_directory(path))
+        self.files.is_directory(path) || self.stage.is_some_and(|stage| stage.has_unreachable_directory(path))
     }
 
     pub(super) fn is_mount_point(&self, path: &Path) -> bool {
         self.mounted_at(path).is_some()
     }
 
-    /// What lies on top of what is mounted there.
+    /// The topmost mount at `path`.
     pub(super) fn mounted_at(&self, path: &Path) -> Option<&Mount> {
         self.mounts.iter().rfind(|mount| mount.point == path)
     }

@@ -25,14 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The same, where nothing can be done without it.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Which of those that may wait answer, by their mount points.
+/// Which file systems answer, of those that may keep others waiting, by their mount points.
 #[derive(Default)]
 pub(crate) struct Responding(RefCell<BTreeMap<PathBuf, bool>>);
 
 /// The files of the host, looked at only where their file system responds.
 pub(crate) struct HostFiles<'t> {
     pub(crate) mounts: &'t [Mount],
-    pub(crate) known: &'t Responding,
+    pub(crate) responding: &'t Responding,
     /// Where the test binary lies, which has been read.
     pub(crate) target: Option<&'t Path>,
 }
@@ -70,13 +70,13 @@ impl HostFiles<'_> {
         if mount.kind == "autofs" {
             return is_passed(mount, path);
         }
-        let known = self.known.0.borrow().get(&mount.point).copied();
+        let known = self.responding.0.borrow().get(&mount.point).copied();
         known.unwrap_or_else(|| {
             let is_own = || self.target.and_then(|target| self.mount_of(target)).is_some_and(|own| own.id == mount.id);
             // If no child can be made to look, it is taken to respond.
             let responds =
                 mount.point == Path::new("/") || is_own() || ask(&mount.point, path, PATIENCE) != Err(Errno::ETIMEDOUT);
-            self.known.0.borrow_mut().insert(mount.point.clone(), responds);
+            self.responding.0.borrow_mut().insert(mount.point.clone(), responds);
             responds
         })
     }

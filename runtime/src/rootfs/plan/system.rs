@@ -77,7 +77,7 @@ impl Builder<'_> {
         let home = as_field(&home).unwrap_or(OsStr::new("/root")).as_bytes();
         let passwd: [&[u8]; 3] =
             [b"root:x:0:0:root:", home, b":/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"];
-        // Those two have their names.
+        // Root and nobody have names already.
         let own = |id: &u32| *id != 0 && *id != 65534;
         let user = spec
             .user

@@ -34,7 +34,7 @@ pub(super) struct Wanted {
     pub(super) name: PathBuf,
 }
 
-/// Where both are wanted, it is the host's.
+/// Where one path is wanted as the host's and as a private one, it is the host's.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WantedKind {
     /// The host's, read-only.
