@@ -56,7 +56,7 @@ impl Sweeper {
     /// Whether it lives, or is about to be made: somebody has the other end.
     pub(super) fn lives(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
-        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+        poll(&mut fds, PollTimeout::ZERO) != Ok(1)
     }
 
     /// Tells it of a directory. If there is no sweeper, the next run sweeps.

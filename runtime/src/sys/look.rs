@@ -9,7 +9,7 @@ use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::sys::stat::lstat;
 use nix::sys::statfs::statfs;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getppid};
 
 use super::fd::close_from_but;
 use super::process::{clone, exit_now};
@@ -18,18 +18,21 @@ use super::process::{clone, exit_now};
 pub(crate) const LOOKER: &CStr = c"belljar-look";
 
 /// Has a child look at `path`, which lies on what is mounted at `point`. It ends when whoever serves the file system there has answered; until
-/// then, perhaps not even SIGKILL ends it. It has nothing of this process open. With no signal at its end, `wait` doesn't find it.
+/// then, perhaps not even SIGKILL ends it. It has nothing of this process open. It sends no signal at its end: a wait(2) of somebody else's code doesn't find it.
 pub(crate) fn look_in_child<P: NixPath + ?Sized>(point: &P, path: &P) -> nix::Result<(Pid, OwnedFd)> {
     point.with_nix_path(|point| path.with_nix_path(|path| look(point, path)))??
 }
 
 fn look(point: &CStr, path: &CStr) -> nix::Result<(Pid, OwnedFd)> {
-    let mut pidfd: c_int = -1;
+    let (mut pidfd, parent): (c_int, _) = (-1, getpid());
     // SAFETY: the child makes system calls, and ends.
     match Errno::result(unsafe { clone(libc::CLONE_PIDFD, Some(&mut pidfd)) })? {
         0 => {
-            let _ = set_name(LOOKER);
             let _ = set_pdeathsig(Signal::SIGKILL);
+            if getppid() != parent {
+                exit_now(0);
+            }
+            let _ = set_name(LOOKER);
             // SAFETY: nobody uses a descriptor in this process any more.
             let _ = unsafe { close_from_but(0, &[], None) };
             // All else the kernel may have in a cache.

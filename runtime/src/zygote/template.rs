@@ -116,7 +116,9 @@ pub(super) fn run(args: TemplateArgs<'_>, requests: &OwnedFd, proof: &SingleThre
         }
     }
     // It is out of date. Its sandboxes live as long as it does.
-    let _ = template.on_host(wait_for_all);
+    if template.on_host(wait_for_all).is_err() {
+        while let Ok(Some(_)) = sys::wait_any(0) {}
+    }
     sys::exit_now(0)
 }
 

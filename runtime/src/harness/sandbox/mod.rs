@@ -197,14 +197,19 @@ impl Sandbox {
     /// Passes on output and takes frames, until the last one has come, no more can come, or the time is up.
     fn watch(&mut self, zygote: BorrowedFd<'_>, time: &mut Time) -> nix::Result<Ending> {
         let mut check = self.spec.memory.map(|_| Instant::now() + MEMORY_CHECK);
+        // Until when the end of a test that was killed is waited for.
+        let mut death = None;
         loop {
             let life = self.init().unwrap_or(zygote);
             let fds = [Some(self.socket.as_fd()), Some(life), self.stdout.pipe(), self.stderr.pipe()];
-            let [received, dead, stdout, stderr] = wait(fds, [time.pulse(), check].into_iter().flatten().min())?;
+            let [received, dead, stdout, stderr] = wait(fds, [time.pulse(), check, death].into_iter().flatten().min())?;
             time.count(Instant::now());
             self.pump(stdout, stderr)?;
             if check.is_some_and(|check| check <= Instant::now()) {
-                check = (!self.kill_if_memory_is_used_up()?).then(|| Instant::now() + MEMORY_CHECK);
+                match self.kill_if_memory_is_used_up()? {
+                    true => (check, death) = (None, Some(Instant::now() + DEATH)),
+                    false => check = Some(Instant::now() + MEMORY_CHECK),
+                }
             }
             if dead {
                 self.progress.died();
@@ -216,6 +221,9 @@ impl Sandbox {
                     Ok(None) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
                     Err(errno) => return Err(errno),
                 }
+            }
+            if death.is_some_and(|death| death <= Instant::now()) {
+                return Ok(Ending::Silent);
             }
             if time.is_up() {
                 return Ok(self.progress.time_is_up());

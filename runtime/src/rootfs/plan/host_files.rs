@@ -103,7 +103,12 @@ impl HostFiles<'_> {
 /// Fails with ETIMEDOUT if whoever opens `path` may wait for ever. Something may be mounted for this.
 pub(crate) fn check_answer(path: &Path) -> nix::Result<()> {
     let is_asked = proc::mounts().iter().any(|mount| is_served(&mount.kind));
-    match is_asked.then(|| ask(path.parent().unwrap_or(path), path, LONG_PATIENCE)) {
+    let look = || {
+        ask(path.parent().unwrap_or(path), path, LONG_PATIENCE)?;
+        // If it is a link, statfs(2) follows it, as whoever opens it does.
+        ask(path, path, LONG_PATIENCE)
+    };
+    match is_asked.then(look) {
         Some(Err(Errno::ETIMEDOUT)) => Err(Errno::ETIMEDOUT),
         // If no child can be made to look, it is taken to answer.
         _ => Ok(()),
