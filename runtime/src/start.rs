@@ -9,7 +9,7 @@
 use std::ffi::{c_char, c_int};
 
 use crate::cgroup;
-use crate::harness::{doctor, listed_twice, pool, report, skip, trace};
+use crate::harness::{doctor, listed_twice, pool, processes, report, skip, trace};
 use crate::proc::arguments;
 use crate::settings::settings;
 use crate::sys::{self, Constructor, MainArguments};
@@ -48,7 +48,8 @@ fn runs_tests() -> bool {
 /// Ends the zygote, and tells what is told when no test runs any more. A fork of the test binary leaves both to that.
 extern "C" fn leave() {
     if zygote::end() {
-        cgroup::clean_up();
+        // It takes a descriptor.
+        processes::look(cgroup::clean_up);
         report::print();
         trace::print();
         skip::print();

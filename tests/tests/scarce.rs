@@ -260,6 +260,16 @@ fn each_limit_on_descriptors_is_named_or_enough() {
     }
 }
 
+/// To remove a cgroup takes a descriptor. A run that leaves one fails.
+#[test]
+fn with_few_descriptors_nothing_is_left() {
+    for limit in 3..=16 {
+        let limited = Limited { scarce: Scarce::Files, limit, threads: 4, as_root: geteuid().is_root() };
+        let (run, _) = limited.run(ALL, WORKERS + 1).expect("a run");
+        assert_eq!(faults(&run, limited.scarce.named()), "", "{limited:?}: {}", run.output);
+    }
+}
+
 /// Descriptors run out at all moments.
 #[test]
 fn a_neighbour_may_take_all_descriptors() {

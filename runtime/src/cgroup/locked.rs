@@ -74,12 +74,12 @@ pub(super) fn sweep(parent: &Path) {
     }
 }
 
-/// Removes a cgroup and all below it. Returns whether it is gone; one with a process in it stays.
+/// Removes a cgroup and all below it. Returns whether it is gone; one with a process in it stays. It takes one descriptor at a time.
 pub(super) fn remove_tree(directory: &Path) -> bool {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let below: Vec<_> = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).collect();
+    for entry in below {
+        remove_tree(&entry.path());
     }
     match fs::remove_dir(directory) {
         Ok(()) => true,

@@ -11,7 +11,7 @@ mod keep_failed;
 pub(crate) mod listed_twice;
 mod output;
 pub(crate) mod pool;
-mod processes;
+pub(crate) mod processes;
 mod replies;
 pub(crate) mod report;
 mod run;
