@@ -21,6 +21,7 @@ use belljar_tests::{
     MIB, Run, allocate, fork, hang, mark, marked, must_limit, named, rounds, run, run_ignored, this_binary, wait_until,
 };
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -231,9 +232,16 @@ fn a_sandbox_sees_its_own_cgroup() {
     }
 }
 
+/// The kernel counts the processes of a user together. Of the tests that have many, or may have few, one runs at a time, under nextest too.
+fn alone() -> Flock<File> {
+    let binary = File::open(this_binary().get_program()).expect("this binary");
+    Flock::lock(binary, FlockArg::LockExclusive).expect("flock")
+}
+
 /// A lower limit on the user's processes is no reason not to run.
 #[test]
 fn a_low_limit_of_the_user_is_kept() {
+    let _alone = alone();
     let script = "ulimit -u 900 && exec \"$0\" \"$@\"";
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(this_binary().get_program()).args(["--exact", "allocates_without_a_limit"]);
@@ -490,6 +498,7 @@ fn has_default_limit() -> bool {
 /// While the bomb has all that it can have, each of the others starts processes.
 #[test]
 fn a_fork_bomb_harms_no_neighbour() {
+    let _alone = alone();
     if !has_default_limit() {
         return;
     }
