@@ -757,7 +757,7 @@ fn signals_leave_no_cgroup() {
 #[ignore = "run by others, and killed"]
 fn waits_when_descriptors_have_run_short() {
     let open = || File::open("/dev/null");
-    let most = open().expect("open").as_raw_fd() as u64 + 64;
+    let most = libc::rlim_t::try_from(open().expect("open").as_raw_fd()).expect("a number") + 64;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("setrlimit");
     let mut taken: Vec<_> = iter::from_fn(|| open().ok()).collect();
     while taken.pop().is_some() {
