@@ -190,7 +190,7 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
         NoSandbox::Cgroup(trouble) => {
             let cause = explain_cgroup(&trouble).unwrap_or_else(unknown);
             let page = Page::of_limits(&trouble, cause);
-            // Who names a cgroup means it.
+            // If BELLJAR_CGROUP is set, it is that which is wrong.
             let is_of_host = cgroup::chosen().is_none();
             if is_of_host { Obstacle::Host(page) } else { Obstacle::BadRequest(page) }
         }
