@@ -7,20 +7,20 @@
 use std::collections::BTreeMap;
 use std::ffi::c_long;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{self, Command};
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, pipe, read};
+use nix::unistd::{Pid, pipe2, read};
 
 use crate::{Run, mark, marked};
 
@@ -120,31 +120,21 @@ pub fn run_supervised(
     // A file, and no pipe: what a run leaves may hold it open.
     let mut file = tempfile::tempfile().expect("a temporary file");
     command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
-    let (over, at_end) = pipe().expect("pipe");
-    // Not handed over by a channel: what that takes would be asked about, before anybody answers.
-    let fd = AtomicI32::new(-1);
+    let entry = Entry::of(&mut command, calls);
+    let (over, at_end) = pipe2(OFlag::O_CLOEXEC).expect("pipe");
     let ended = thread::scope(|scope| {
-        // The filter is that of a thread which starts the binary and does nothing else. Another waits for the binary.
-        let starter = scope.spawn(|| {
-            fd.store(listen(calls).expect("a listener"), Ordering::Release);
-            command.spawn().expect("the binary begins")
-        });
+        // To start the binary takes answers, so that another thread does it.
         let waiter = scope.spawn(move || {
-            let status = starter.join().expect("join").wait().expect("wait");
+            let child = command.spawn();
+            // The copy of the entry is closed. Without a child, its supervisor learns of that.
+            drop(command);
+            let status = child.expect("the binary begins").wait().expect("wait");
             drop(at_end);
             status
         });
         let mut family = Family { name, roles: BTreeMap::new() };
         let deadline = Instant::now() + PATIENCE;
-        let listener = loop {
-            match fd.load(Ordering::Acquire) {
-                -1 => thread::sleep(Duration::from_millis(1)),
-                // SAFETY: the kernel has just made the descriptor, and nobody else owns it.
-                #[expect(unsafe_code, reason = "a number becomes a descriptor")]
-                fd => break unsafe { OwnedFd::from_raw_fd(fd) },
-            }
-            assert!(Instant::now() < deadline, "no listener");
-        };
+        let listener = entry.listener(deadline);
         let is_over = supervise(&listener, Some(&over), deadline, &mut family, &mut decide);
         if !is_over {
             family.kill();
@@ -196,10 +186,56 @@ fn supervise(
     }
 }
 
-/// From now on, what this thread starts asks about these calls whoever has what is returned.
-#[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
-fn listen(calls: Calls<'_>) -> io::Result<i32> {
-    set_no_new_privs()?;
+/// Where a binary comes under the supervisor: in its own process, just before its exec. The supervisor shares nothing with whoever waits
+/// for an answer. A thread of the supervisor's process might wait with a lock that the supervisor needs, such as the allocator's.
+struct Entry {
+    /// Says which process it is, and which descriptor the listener will be.
+    told: File,
+    /// The process goes on when it has read this.
+    go: File,
+}
+
+impl Entry {
+    /// Has `command` ask about these calls.
+    #[expect(unsafe_code, reason = "it is done between fork and exec")]
+    fn of(command: &mut Command, calls: Calls<'_>) -> Self {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (File::from(read), File::from(write))).expect("pipe");
+        let ((told, mut teller), (mut begin, go)) = (pipe(), pipe());
+        let mut program = program(calls);
+        let enter = move || {
+            set_no_new_privs()?;
+            // It is the lowest that is free. From the filter on, nothing can be told without an answer.
+            let listener = begin.try_clone()?.as_raw_fd();
+            teller.write_all(&process::id().to_ne_bytes())?;
+            teller.write_all(&listener.to_ne_bytes())?;
+            listen(&mut program)?;
+            begin.read_exact(&mut [0])
+        };
+        // SAFETY: the closure makes system calls, and takes no lock.
+        unsafe { command.pre_exec(enter) };
+        Self { told, go }
+    }
+
+    /// The listener that hears of the calls, once it is there.
+    fn listener(mut self, deadline: Instant) -> OwnedFd {
+        let (mut process, mut fd) = ([0; 4], [0; 4]);
+        let told = self.told.read_exact(&mut process).and_then(|()| self.told.read_exact(&mut fd));
+        told.expect("the binary tells of its listener");
+        let (process, fd) = (u32::from_ne_bytes(process), i32::from_ne_bytes(fd));
+        let listener = loop {
+            match descriptor_of(process, fd) {
+                Err(Errno::EBADF) => thread::sleep(Duration::from_millis(1)),
+                listener => break listener.expect("a listener"),
+            }
+            assert!(Instant::now() < deadline, "no listener");
+        };
+        self.go.write_all(&[0]).expect("the binary waits");
+        listener
+    }
+}
+
+/// Asks about these calls.
+fn program(calls: Calls<'_>) -> Vec<libc::sock_filter> {
     let instruction = |code: u32, jt: usize, k: u32| libc::sock_filter { code: code as u16, jt: jt as u8, jf: 0, k };
     let (numbers, these, others) = match calls {
         Calls::These(numbers) => (numbers, libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW),
@@ -212,10 +248,17 @@ fn listen(calls: Calls<'_>) -> io::Result<i32> {
     program.extend(numbers.iter().enumerate().map(jump));
     program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, others));
     program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, these));
+    program
+}
+
+/// Puts this thread under the filter. Its listener is the lowest descriptor that is free.
+#[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
+fn listen(program: &mut [libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
     // SAFETY: the program and its instructions outlive the call.
-    Ok(Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })? as i32)
+    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })?;
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "seccomp_unotify(2) has no wrapper")]
