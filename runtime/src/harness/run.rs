@@ -32,27 +32,18 @@ use crate::zygote::{Zygote, is_ending, zygote};
 #[track_caller]
 pub fn run(test: &'static Test) {
     must_be_outside(test.short_name());
-    let verdict = listed_twice::once(test, || {
-        let started = Instant::now();
-        let (verdict, evidence) = with_usual_stack(|| {
-            let _span = trace::test(test);
-            verdict(test)
-        });
-        report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
-        verdict
-    });
-    match verdict {
+    // The harness names the thread after the test. Of this thread's stack, there may be little.
+    let is_called_by_harness = thread::current().name() == Some(test.short_name());
+    match with_usual_stack(move || find_verdict(test, is_called_by_harness)) {
         Verdict::Passed => {}
         Verdict::Panicked(Some(text)) => panic_with(text),
         Verdict::Panicked(None) => panic_with(NoText),
-        Verdict::Failed(text) => {
-            eprintln!("{text}");
+        Verdict::Failed(_) => {
             if test.should_panic.is_none() {
                 resume_unwind(Box::new(NoText));
             }
         }
-        Verdict::Skipped(text) => {
-            eprintln!("{text}");
+        Verdict::Skipped(_) => {
             if let Some(expected) = test.should_panic {
                 // The harness takes this, and nothing else, for a pass.
                 panic_with(expected);
@@ -65,19 +56,44 @@ pub fn run(test: &'static Test) {
 const USUAL_STACK: usize = 2 << 20;
 
 /// Calls `work` on this thread; or, where RUST_MIN_STACK gives threads less than is usual, on one that has that. The body has the stack it says.
-fn with_usual_stack<T: Send>(work: impl Fn() -> T + Sync) -> T {
-    static IS_LESS: LazyLock<bool> = LazyLock::new(|| {
+///
+/// No scoped thread does it: in debug builds, a scope alone takes 4 KiB of this stack.
+fn with_usual_stack(work: impl FnOnce() -> Verdict + Clone + Send + 'static) -> Verdict {
+    if is_stack_small() {
+        if let Ok(thread) = thread::Builder::new().stack_size(USUAL_STACK).spawn(work.clone()) {
+            return thread.join().unwrap_or_else(|payload| resume_unwind(payload));
+        }
+    }
+    work()
+}
+
+/// Whether RUST_MIN_STACK gives threads less than is usual.
+fn is_stack_small() -> bool {
+    static IS_SMALL: LazyLock<bool> = LazyLock::new(|| {
         let stack = env::var_os("RUST_MIN_STACK");
         stack.and_then(|stack| stack.to_str()?.parse::<usize>().ok()).is_some_and(|stack| stack < USUAL_STACK)
     });
-    let on_another = || {
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().stack_size(USUAL_STACK).spawn_scoped(scope, &work).ok()?;
-            Some(thread.join().unwrap_or_else(|payload| resume_unwind(payload)))
-        })
+    *IS_SMALL
+}
+
+/// The verdict on `test`, whose text has been printed unless the harness prints it.
+#[inline(never)] // Its stack is not the caller's, where that is small.
+fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
+    let run = || {
+        let started = Instant::now();
+        let (verdict, evidence) = {
+            let _span = trace::test(test);
+            verdict(test)
+        };
+        report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+        verdict
     };
-    let done = if *IS_LESS { on_another() } else { None };
-    done.unwrap_or_else(work)
+    // Whoever else calls the function wants it run.
+    let verdict = if is_called_by_harness { listed_twice::once(test, run) } else { run() };
+    if let Verdict::Failed(text) | Verdict::Skipped(text) = &verdict {
+        eprintln!("{text}");
+    }
+    verdict
 }
 
 /// Panics with what the harness is to know. Where a panic aborts, the harness learns of it by its hook (`-Zpanic-abort-tests`).
