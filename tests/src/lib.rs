@@ -1,5 +1,6 @@
 //! What the integration tests share: running one test of this very binary by itself, and looking at what it left.
 
+mod bodies;
 pub mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,10 @@ use nix::errno::Errno;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{ForkResult, geteuid, pause};
+
+pub use bodies::{BODIES, Body, body, run_bodies};
+#[doc(hidden)]
+pub use linkme;
 
 /// 1 MiB, in bytes.
 pub const MIB: usize = 1 << 20;
@@ -72,6 +77,13 @@ impl Run {
 pub fn run_ignored(name: &str) -> Run {
     let mut command = this_binary();
     command.args(["--exact", name, "--ignored", "--show-output"]);
+    run(&mut command)
+}
+
+/// Runs this body in a process of its own: see [`body`](macro@body).
+pub fn run_body(name: &str) -> Run {
+    let mut command = this_binary();
+    command.args(["--exact", "body", name, "--ignored", "--show-output"]);
     run(&mut command)
 }
 

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use belljar::isolated;
-use belljar_tests::{is_real_root, refusal_of_copies, rounds, run, run_ignored, this_binary};
+use belljar_tests::{body, is_real_root, refusal_of_copies, rounds, run, run_body, this_binary};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+belljar_tests::bodies!();
 
 /// A directory with a mount below it, whose entries are copied one by one.
 const SPLIT: &str = "/tmp";
@@ -37,8 +39,8 @@ macro_rules! crowd {
         mod crowd {
             mod copies {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated(root = "overlay")]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept();
                     }
@@ -47,8 +49,8 @@ macro_rules! crowd {
 
             mod copies_of_a_directory {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated(root = "/srv/tree")]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept_in("/");
                     }
@@ -57,8 +59,8 @@ macro_rules! crowd {
 
             mod empty {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept_in("/srv/tools");
                     }
@@ -67,8 +69,8 @@ macro_rules! crowd {
 
             mod with_a_user {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated(user = 1000, bind = ["/srv"])]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept_in("/srv/tree");
                     }
@@ -77,8 +79,8 @@ macro_rules! crowd {
 
             mod with_the_hosts_tree {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated(net)]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept();
                     }
@@ -87,8 +89,8 @@ macro_rules! crowd {
 
             mod with_binds {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated(bind = ["/tmp/kept", "/var/lib"])]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept();
                     }
@@ -99,8 +101,8 @@ macro_rules! crowd {
         mod with_ids {
             mod copies {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated(root = "overlay", uids = 65536, user = 1000)]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept();
                     }
@@ -109,8 +111,8 @@ macro_rules! crowd {
 
             mod own {
                 $(
+                    #[belljar_tests::body]
                     #[belljar::isolated(uids = 65536)]
-                    #[ignore = "run by the others"]
                     fn $name() {
                         super::super::finds_what_is_kept_in("/srv/tools");
                     }
@@ -187,7 +189,7 @@ fn run_crowd(part: &str, kinds: usize) {
         }
         scope.spawn(|| come_and_go(&goes_on));
         let mut command = this_binary();
-        command.args([part, "--ignored", "--test-threads=8"]).env("HOME", "/root");
+        command.args(["body", part, "--ignored", "--test-threads=8"]).env("HOME", "/root");
         let run = run(command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/srv/tools:/srv/new-tools"));
         goes_on.store(false, Ordering::Relaxed);
         run
@@ -196,14 +198,14 @@ fn run_crowd(part: &str, kinds: usize) {
     assert!(run.output.contains(&format!("test result: ok. {passed} passed; 0 failed;")), "{}", run.output);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by others_work_on_the_host_meanwhile"]
 fn is_a_host_with_others() {
     run_crowd("crowd::", 6);
 }
 
+#[body]
 #[isolated(user = "host")]
-#[ignore = "run by others_work_on_the_host_meanwhile"]
 fn is_a_host_of_real_root() {
     run_crowd("with_ids::", 2);
 }
@@ -215,7 +217,7 @@ fn others_work_on_the_host_meanwhile() {
     }
     for _ in 0..rounds(1) {
         for host in ["is_a_host_with_others"].into_iter().chain(is_real_root().then_some("is_a_host_of_real_root")) {
-            let run = run_ignored(host);
+            let run = run_body(host);
             assert!(run.passed(), "{}", run.output);
         }
     }
@@ -223,18 +225,17 @@ fn others_work_on_the_host_meanwhile() {
 
 // ---- What is new after a sandbox was planned ----
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by what_is_new_is_seen"]
 fn new_1_is_planned() {
     assert!(!Path::new("/tmp/new").exists());
 }
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by what_is_new_is_seen"]
 fn new_2_is_prepared() {}
 
-#[test]
-#[ignore = "run by what_is_new_is_seen"]
+#[body]
 fn new_3_makes_it() {
     for directory in [SPLIT, DEEPER] {
         fs::create_dir(format!("{directory}/new")).expect("mkdir");
@@ -242,8 +243,8 @@ fn new_3_makes_it() {
     }
 }
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by what_is_new_is_seen"]
 fn new_4_sees_it() {
     for directory in [SPLIT, DEEPER] {
         assert!(Path::new(directory).join("new").is_dir());
@@ -252,36 +253,34 @@ fn new_4_sees_it() {
 }
 
 /// What a plan has made, or not made, because of what was there then.
+#[body]
 #[isolated(root = "/srv/tree")]
-#[ignore = "run by what_is_new_is_seen"]
 fn new_5_has_its_own_devices() {}
 
-#[test]
-#[ignore = "run by what_is_new_is_seen"]
+#[body]
 fn new_6_makes_a_directory() {
     fs::create_dir("/srv/tree/dev").expect("mkdir");
 }
 
+#[body]
 #[isolated(root = "/srv/tree")]
-#[ignore = "run by what_is_new_is_seen"]
 fn new_7_has_its_own_devices() {}
 
-#[test]
-#[ignore = "run by what_is_new_is_seen"]
+#[body]
 fn new_8_removes_it() {
     fs::remove_dir("/srv/tree/dev").expect("rmdir");
 }
 
+#[body]
 #[isolated(root = "/srv/tree")]
-#[ignore = "run by what_is_new_is_seen"]
 fn new_9_has_its_own_devices() {}
 
+#[body]
 #[isolated]
-#[ignore = "run by what_is_new_is_seen"]
 fn is_a_host_with_something_new() {
     make_host();
     fs::create_dir_all("/srv/tree").expect("mkdir");
-    let run = run(this_binary().args(["new_", "--ignored", "--test-threads=1"]));
+    let run = run(this_binary().args(["body", "new_", "--ignored", "--test-threads=1"]));
     assert!(run.output.contains("test result: ok. 9 passed; 0 failed;"), "{}", run.output);
 }
 
@@ -290,7 +289,7 @@ fn what_is_new_is_seen() {
     if refusal_of_copies().is_some() {
         return;
     }
-    let run = run_ignored("is_a_host_with_something_new");
+    let run = run_body("is_a_host_with_something_new");
     assert!(run.passed(), "{}", run.output);
 }
 
@@ -299,8 +298,8 @@ fn what_is_new_is_seen() {
 macro_rules! warm_up {
     ($($name:ident)*) => {
         $(
+            #[body]
             #[isolated]
-            #[ignore = "run by default_roots_show_what_is_there"]
             fn $name() {
                 assert_eq!(fs::read_to_string("/srv/tools/kept").expect("read"), "kept");
             }
@@ -310,8 +309,7 @@ macro_rules! warm_up {
 
 warm_up!(root_a1 root_a2 root_a3 root_a4 root_a5 root_a6 root_a7 root_a8 root_a9 root_aa root_ab root_ac);
 
-#[test]
-#[ignore = "run by default_roots_show_what_is_there"]
+#[body]
 fn root_b_changes_what_is_shown() {
     fs::write("/srv/tools/kept", "changed").expect("write");
     fs::remove_dir_all("/srv/vanishing").expect("remove");
@@ -322,8 +320,8 @@ fn root_b_changes_what_is_shown() {
 macro_rules! made_ahead {
     ($($name:ident)*) => {
         $(
+            #[body]
             #[isolated]
-            #[ignore = "run by default_roots_show_what_is_there"]
             fn $name() {
                 assert_eq!(fs::read_to_string("/srv/tools/kept").expect("read"), "changed");
                 assert_eq!(fs::read_dir("/srv/vanishing").map_or(0, Iterator::count), 0);
@@ -335,43 +333,43 @@ macro_rules! made_ahead {
 // As many as are made ahead at most.
 made_ahead!(root_c1 root_c2 root_c3 root_c4);
 
+#[body]
 #[isolated]
-#[ignore = "run by default_roots_show_what_is_there"]
 fn root_d_is_made_later() {
     assert_eq!(fs::read_to_string("/srv/tools/kept").expect("read"), "changed");
     assert_eq!(fs::read_to_string("/srv/replaced/kept").expect("read"), "new");
     assert!(!Path::new("/srv/vanishing").exists());
 }
 
+#[body]
 #[isolated(bind = ["/srv/replaced"])]
-#[ignore = "run by default_roots_show_what_is_there"]
 fn root_e_names_it() {
     assert_eq!(fs::read_to_string("/srv/replaced/kept").expect("read"), "new");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by default_roots_show_what_is_there"]
 fn is_a_host_whose_tools_change() {
     for name in ["tools", "vanishing", "replaced"] {
         fs::create_dir_all(format!("/srv/{name}")).expect("mkdir");
         fs::write(format!("/srv/{name}/kept"), "kept").expect("write");
     }
     let mut command = this_binary();
-    command.args(["root_", "--ignored", "--test-threads=1"]);
+    command.args(["body", "root_", "--ignored", "--test-threads=1"]);
     let run = run(command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/srv/tools:/srv/vanishing:/srv/replaced"));
     assert!(run.output.contains("test result: ok. 19 passed; 0 failed;"), "{}", run.output);
 }
 
 #[test]
 fn default_roots_show_what_is_there() {
-    let run = run_ignored("is_a_host_whose_tools_change");
+    let run = run_body("is_a_host_whose_tools_change");
     assert!(run.passed(), "{}", run.output);
 }
 
 // ---- What is mounted goes along with a directory that is renamed ----
 
+#[body]
 #[isolated(bind = ["/srv"])]
-#[ignore = "run by a_mount_that_moves_is_read_only"]
 fn renamed_is_read_only() {
     for name in ["first", "second"] {
         let file = Path::new("/srv").join(name).join("mounted/file");
@@ -381,8 +379,8 @@ fn renamed_is_read_only() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by a_mount_that_moves_is_read_only"]
 fn is_a_host_that_renames() {
     fs::create_dir_all("/srv/first/mounted").expect("mkdir");
     mount(Some("tmpfs"), "/srv/first/mounted", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
@@ -395,7 +393,7 @@ fn is_a_host_that_renames() {
             }
         });
         for _ in 0..rounds(20) {
-            let run = run(this_binary().args(["renamed_is_read_only", "--ignored"]));
+            let run = run(this_binary().args(["body", "renamed_is_read_only", "--ignored"]));
             if !run.passed() {
                 goes_on.store(false, Ordering::Relaxed);
                 panic!("{}", run.output);
@@ -407,6 +405,6 @@ fn is_a_host_that_renames() {
 
 #[test]
 fn a_mount_that_moves_is_read_only() {
-    let run = run_ignored("is_a_host_that_renames");
+    let run = run_body("is_a_host_that_renames");
     assert!(run.passed(), "{}", run.output);
 }

@@ -5,16 +5,18 @@ use std::process::Command;
 use std::{fs, io, thread};
 
 use belljar::isolated;
-use belljar_tests::run_ignored;
+use belljar_tests::{body, run_body};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, chown, setgroups, setuid};
+
+belljar_tests::bodies!();
 
 /// What begins every note.
 const NOTE: &str = "may have failed because of its sandbox: ";
 
 /// What `test`, which must fail, is told.
 fn note_on(test: &str) -> Option<String> {
-    let run = run_ignored(test);
+    let run = run_body(test);
     assert!(run.failed(), "{test}: {}", run.output);
     let notes: Vec<_> = run.output.lines().filter_map(|line| line.split_once(NOTE)).collect();
     assert!(notes.len() <= 1, "{test}: {}", run.output);
@@ -23,8 +25,8 @@ fn note_on(test: &str) -> Option<String> {
 
 macro_rules! failing {
     ($($name:ident ($($arguments:tt)*) $(-> $returned:ty)? $body:block)*) => {
-        $(#[isolated($($arguments)*)]
-        #[ignore = "run by the others"]
+        $(#[body]
+        #[isolated($($arguments)*)]
         fn $name() $(-> $returned)? $body)*
     };
 }
@@ -91,20 +93,20 @@ fn there_is_none_where_no_error_shows() {
     }
     // Where these can be had.
     for test in ["gives_a_file_to_nobody", "writes_to_a_copy"] {
-        let run = run_ignored(test);
+        let run = run_body(test);
         assert!(run.failed() && !run.output.contains(NOTE), "{test}: {}", run.output);
     }
 }
 
+#[body]
 #[isolated]
 #[should_panic(expected = "EROFS")]
-#[ignore = "run by expected_errors_need_none"]
 fn expects_an_error() {
     panic!("EROFS");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by expected_errors_need_none"]
 fn passes_after_an_error() {
     eprintln!("{}", fs::write("/usr/file", "").expect_err("read-only"));
 }
@@ -112,20 +114,20 @@ fn passes_after_an_error() {
 #[test]
 fn expected_errors_need_none() {
     for test in ["expects_an_error", "passes_after_an_error"] {
-        let run = run_ignored(test);
+        let run = run_body(test);
         assert!(run.passed() && !run.output.contains(NOTE), "{test}: {}", run.output);
     }
 }
 
+#[body]
 #[isolated(pids = 6)]
-#[ignore = "run by a_limit_that_is_met_is_told_once"]
 fn forks_too_much() {
     let children: Vec<_> = (0..8).map(|_| Command::new("sleep").arg("9").spawn().unwrap()).collect();
     drop(children);
 }
 
+#[body]
 #[isolated(pids = 6)]
-#[ignore = "run by a_limit_that_is_met_is_told_once"]
 fn starts_too_many_threads() {
     let threads = (0..8).map(|_| thread::Builder::new().spawn(thread::park).unwrap());
     threads.for_each(drop);
@@ -135,7 +137,7 @@ fn starts_too_many_threads() {
 #[test]
 fn a_limit_that_is_met_is_told_once() {
     for test in ["forks_too_much", "starts_too_many_threads"] {
-        let run = run_ignored(test);
+        let run = run_body(test);
         if run.output.contains("did not run") {
             // Where nothing can keep it, `limits` looks at what is said.
             continue;

@@ -8,9 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use belljar::isolated;
-use belljar_tests::{descendants, describe, generations, marked, rounds, run, this_binary, wait_until};
+use belljar_tests::{body, descendants, describe, generations, marked, rounds, run, this_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+belljar_tests::bodies!();
 
 // ---- Stopped by a test of the same process, which runs before ----
 
@@ -31,40 +33,37 @@ fn stop(name: &str) {
     }
 }
 
-#[test]
-#[ignore = "run by a_zygote_that_is_stopped"]
+#[body]
 fn zygote_1_stops_it() {
     stop("belljar-zygote");
 }
 
+#[body]
 #[isolated(timeout = "300ms")]
-#[ignore = "run by a_zygote_that_is_stopped"]
 fn zygote_2_is_late() {}
 
+#[body]
 #[isolated]
-#[ignore = "run by a_template_that_is_stopped"]
 fn template_1_has_it_made() {}
 
-#[test]
-#[ignore = "run by a_template_that_is_stopped"]
+#[body]
 fn template_2_stops_it() {
     stop("belljar-tmpl");
 }
 
 /// It has another name, so that no sandbox has been prepared for it.
+#[body]
 #[isolated(timeout = "300ms", hostname = "late")]
-#[ignore = "run by a_template_that_is_stopped"]
 fn template_3_is_late() {}
 
 /// Its init is found and stopped meanwhile.
+#[body]
 #[isolated(timeout = "2s")]
-#[ignore = "run by an_init_that_is_stopped"]
 fn init_1_is_late() {
     thread::sleep(Duration::from_secs(1000));
 }
 
-#[test]
-#[ignore = "run by an_init_that_is_stopped"]
+#[body]
 fn init_2_stops_it() {
     wait_until(|| !below("belljar-init").is_empty());
     stop("belljar-init");
@@ -73,7 +72,7 @@ fn init_2_stops_it() {
 /// Runs these tests, and returns what was written. Nothing is left.
 fn run_all(tests: &str, threads: usize) -> String {
     let mut command = this_binary();
-    command.args([tests, "--ignored", &format!("--test-threads={threads}")]);
+    command.args(["body", tests, "--ignored", &format!("--test-threads={threads}")]);
     let run = run(&mut command);
     assert!(run.left.is_empty(), "{:?} is left: {}", run.left, run.output);
     run.output
@@ -118,8 +117,8 @@ macro_rules! crowd {
     ($($name:ident $hostname:literal)*) => {
         mod crowd {
             $(
+                #[belljar_tests::body]
                 #[belljar::isolated(timeout = "20ms", hostname = $hostname)]
-                #[ignore = "run by the others"]
                 fn $name() {
                     std::thread::sleep(std::time::Duration::from_secs(1000));
                 }
@@ -141,32 +140,30 @@ crowd!(a0 "a0" a1 "a1" a2 "a2" a3 "a3" a4 "a4" a5 "a5" a6 "a6" a7 "a7" a8 "a8" a
 const CROWD: usize = 80;
 
 mod before {
-    #[test]
-    #[ignore = "run by a_zygote_with_no_room_for_requests"]
+    #[belljar_tests::body]
     fn zygote() {
         super::stop("belljar-zygote");
     }
 
+    #[belljar_tests::body]
     #[belljar::isolated]
-    #[ignore = "run by a_template_with_no_room_for_requests"]
     fn tmpl_1_is_made() {}
 
-    #[test]
-    #[ignore = "run by a_template_with_no_room_for_requests"]
+    #[belljar_tests::body]
     fn tmpl_2_is_stopped() {
         super::stop("belljar-tmpl");
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by a_template_with_no_room_for_requests"]
 fn later() {}
 
 /// Runs these and the crowd, in the order of their names. Who is kept waiting is killed.
 fn run_crowd(others: &[&str]) -> String {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--signal=KILL", "60"]).arg(this_binary().get_program());
-    command.args(others).args(["crowd::", "--ignored", "--test-threads=1"]).env("RUST_BACKTRACE", "0");
+    command.args(others).args(["body", "crowd::", "--ignored", "--test-threads=1"]).env("RUST_BACKTRACE", "0");
     let run = run(&mut command);
     assert!(run.left.is_empty(), "{:?} is left: {}", run.left, run.output);
     run.output
@@ -189,8 +186,8 @@ fn a_template_with_no_room_for_requests() {
 // ---- The test binary itself is stopped, as by Ctrl-Z ----
 
 /// It has to wait until somebody reads what it writes.
+#[body]
 #[isolated(timeout = "4s")]
-#[ignore = "run by time_does_not_run_while_the_test_binary_is_stopped"]
 fn writes_much() {
     println!("begins");
     (0..20_000).for_each(|line| println!("{line:100}"));
@@ -199,7 +196,10 @@ fn writes_much() {
 #[test]
 fn time_does_not_run_while_the_test_binary_is_stopped() {
     let mut command = this_binary();
-    command.args(["--exact", "writes_much", "--ignored", "--nocapture"]).stdout(Stdio::piped()).process_group(0);
+    command
+        .args(["--exact", "body", "writes_much", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .process_group(0);
     let mut child = command.spawn().expect("spawn");
     let (binary, group) = (child.id(), Pid::from_raw(-(child.id() as i32)));
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
@@ -219,16 +219,16 @@ macro_rules! victims {
     ($($name:ident)*) => {
         mod victims {
             $(
+                #[belljar_tests::body]
                 #[belljar::isolated]
-                #[ignore = "run by any_of_them_at_any_moment"]
                 fn $name() {
                     let output = std::process::Command::new("echo").arg("ran").output().expect("echo");
                     assert_eq!(output.stdout, b"ran\n");
                 }
             )*
 
+            #[belljar_tests::body]
             #[belljar::isolated(timeout = "300ms")]
-            #[ignore = "run by any_of_them_at_any_moment"]
             fn is_late() {
                 std::thread::sleep(std::time::Duration::from_secs(1000));
             }
@@ -248,7 +248,7 @@ const KINDS: [&str; 5] = ["the binary", "a zygote", "a template", "an init", "a 
 fn stop_after(delay: Duration, kind: usize) {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--signal=KILL", "60"]).arg(this_binary().get_program());
-    command.args(["victims::", "--ignored", "--test-threads=2"]).env("RUST_BACKTRACE", "0");
+    command.args(["body", "victims::", "--ignored", "--test-threads=2"]).env("RUST_BACKTRACE", "0");
     let mark = belljar_tests::mark(&mut command);
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     let stream =

@@ -1,5 +1,4 @@
-//! Tests that each do one bad thing. They are ignored here and run one by one by [`verdicts`](super), which knows how
-//! each must end.
+//! Bodies that each do one bad thing. [`verdicts`](super) runs them one by one, and knows how each must end.
 #![expect(unsafe_code, reason = "bad things are done by hand")]
 
 use std::cell::Cell;
@@ -15,7 +14,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::{env, fs, hint, io, process, thread};
 
 use belljar::isolated;
-use belljar_tests::{fork, hang};
+use belljar_tests::{body, fork, hang};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
@@ -32,61 +31,61 @@ pub(super) const FLOOD: usize = 100 * 1024 * 1024;
 
 // ---- Panics ----
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics() {
     panic!("on purpose");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_at_length() {
     panic!("{}", "x".repeat(MILLION));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn panics_as_it_should() {
     panic!("on purpose");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic(expected = "on purp")]
 fn panics_as_expected() {
     panic!("on purpose");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic(expected = "xy")]
 fn panics_at_length_as_expected() {
     panic!("{}y", "x".repeat(MILLION));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic(expected = "by accident")]
 fn panics_otherwise_than_expected() {
     panic!("on purpose");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_without_text() {
     std::panic::panic_any(7_u32);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn panics_without_text_as_it_should() {
     std::panic::panic_any(7_u32);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_while_panicking() {
     struct Bomb;
     impl Drop for Bomb {
@@ -111,14 +110,14 @@ thread_local! {
     static LATE: Late = const { Late(Cell::new(false)) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_in_a_thread_local() {
     LATE.with(|late| late.0.set(true));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_when_the_payload_is_dropped() {
     struct Payload;
     impl Drop for Payload {
@@ -131,150 +130,150 @@ fn panics_when_the_payload_is_dropped() {
 
 // ---- Returning ----
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns() {}
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn returns_although_it_should_panic() {}
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns_ok() -> Result<(), String> {
     Ok(())
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns_err() -> Result<(), String> {
     Err("on purpose".to_owned())
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns_success() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns_failure() -> ExitCode {
     ExitCode::from(77)
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns_something_that_terminates() -> impl process::Termination {
     ExitCode::from(3)
 }
 
 // ---- Ending by itself ----
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_0() {
     process::exit(0);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_1() {
     process::exit(1);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_like_one_that_reported() {
     process::exit(90);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_like_one_that_could_not_report() {
     process::exit(91);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_from_another_thread() {
     thread::spawn(|| process::exit(0));
     hang();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_0_at_once() {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(0) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_101_at_once() {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(101) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_at_once_like_one_that_reported() {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(90) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn exits_0_although_it_should_panic() {
     process::exit(0);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn calls_another_test() {
     returns();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn calls_another_test_although_it_should_panic() {
     returns();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn calls_another_test_that_should_panic() {
     panics_as_it_should();
     println!("and goes on");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn exits_1_although_it_should_panic() {
     process::exit(1);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn exits_0_at_once_although_it_should_panic() {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(0) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn aborts_although_it_should_panic() {
     process::abort();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic(expected = "on purpose")]
 fn exits_after_a_panic_that_was_caught() {
     let _ = std::panic::catch_unwind(|| panic!("on purpose"));
@@ -285,8 +284,8 @@ extern "C" fn kill_this_process() {
     let _ = raise(Signal::SIGKILL);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn dies_in_an_exit_handler() {
     // SAFETY: a function pointer is all that atexit asks for.
     unsafe { libc::atexit(kill_this_process) };
@@ -297,8 +296,8 @@ extern "C" fn exit_this_process() {
     unsafe { libc::_exit(0) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_0_in_an_exit_handler() {
     // SAFETY: a function pointer is all that atexit asks for.
     unsafe { libc::atexit(exit_this_process) };
@@ -306,8 +305,8 @@ fn exits_0_in_an_exit_handler() {
 
 // ---- Dying ----
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn aborts() {
     process::abort();
 }
@@ -318,33 +317,33 @@ fn read_an_invalid_address() {
     assert_ne!(value, 1);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn reads_an_invalid_address() {
     read_an_invalid_address();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn sends_itself_sigsegv() {
     raise(Signal::SIGSEGV).expect("raise");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn kills_itself() {
     raise(Signal::SIGKILL).expect("raise");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn dies_of_a_real_time_signal() {
     // SAFETY: raise has no preconditions.
     unsafe { libc::raise(40) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn kills_its_process_group() {
     kill(Pid::from_raw(0), Signal::SIGKILL).expect("kill");
     hang();
@@ -355,20 +354,20 @@ fn recurse(depth: u64) -> u64 {
     if depth == u64::MAX { 0 } else { recurse(depth + 1) + page[depth as usize % 512] }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn overflows_its_stack() {
     hint::black_box(recurse(0));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn overflows_another_stack() {
     let _ = thread::spawn(|| hint::black_box(recurse(0))).join();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn faults_with_the_default_handler() {
     // SAFETY: the default is no code of ours.
     unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
@@ -391,8 +390,8 @@ extern "C" fn put_right(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     unsafe { libc::mprotect(page, PAGE_SIZE, libc::PROT_READ | libc::PROT_WRITE) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn dies_after_a_fault_that_was_put_right() {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping disturbs nothing; actions are integers and pointers, for which zero is a value; the handler is one.
@@ -419,22 +418,22 @@ fn end_this_thread() {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn ends_its_thread() {
     end_this_thread();
 }
 
+#[body]
 #[isolated]
 #[should_panic]
-#[ignore = "run by verdicts"]
 fn ends_its_thread_although_it_should_panic() {
     end_this_thread();
 }
 
 /// A filter kills the thread that asks for its parent.
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn has_its_thread_killed() {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let is_call = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -452,20 +451,20 @@ fn has_its_thread_killed() {
 }
 
 /// That of another one is no matter.
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn ends_another_thread() {
     std::mem::forget(thread::spawn(end_this_thread));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn execs() {
     panic!("{}", Command::new("/bin/true").exec());
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn execs_what_does_not_exist() {
     let error = Command::new("/nonexistent").exec();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
@@ -473,8 +472,8 @@ fn execs_what_does_not_exist() {
 
 // ---- Descriptors ----
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn closes_every_descriptor() {
     for fd in 0..4096 {
         // SAFETY: none; that is the point.
@@ -482,8 +481,8 @@ fn closes_every_descriptor() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn replaces_every_descriptor() {
     let file = File::options().write(true).create_new(true).open("/tmp/victim").expect("open");
     for fd in 3..4096 {
@@ -510,22 +509,22 @@ fn write_rubbish() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn writes_rubbish_to_every_descriptor() {
     write_rubbish();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn writes_rubbish_and_exits_0() {
     write_rubbish();
     process::exit(0);
 }
 
 /// A message of no bytes looks to its reader like the end of all messages.
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn sends_nothing_to_every_descriptor() {
     for number in 3..1024 {
         let _ = send(number, b"", MsgFlags::empty());
@@ -548,45 +547,45 @@ fn report(frames: &[&[u8]]) {
 const RETURNED: &[u8] = &[3, 0, 0];
 const PANICKED: &[u8] = &[3, 1, 0];
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn reports_the_end_of_its_process() {
     let ended = [&[6, 0, 0, 0, 0], &90_i32.to_ne_bytes()[..], &[0; 8]].concat();
     report(&[RETURNED, &ended]);
     process::exit(3);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn reports_a_return_and_panics() {
     report(&[RETURNED]);
     panic!("on purpose");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn reports_a_panic_and_returns() {
     report(&[PANICKED]);
 }
 
+#[body]
 #[isolated(unsupported = "skip")]
-#[ignore = "run by verdicts"]
 fn reports_a_refusal_and_returns() {
     // Of new namespaces, with EPERM.
     report(&[&[&[1, 12], &1_i32.to_ne_bytes()[..], &[0; 2]].concat()]);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn writes_a_byte_to_every_descriptor() {
     for number in 3..1024 {
         let _ = send(number, b"x", MsgFlags::empty());
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn shuts_every_socket_down() {
     for number in 3..1024 {
         let _ = shutdown(number, Shutdown::Both);
@@ -594,8 +593,8 @@ fn shuts_every_socket_down() {
     hang();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[should_panic(expected = "the end")]
 fn makes_no_descriptor_wait() {
     for number in 0..1024 {
@@ -607,8 +606,8 @@ fn makes_no_descriptor_wait() {
 
 // ---- Output ----
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn floods_stdout() {
     let line = [b'x'; 1023];
     let mut stdout = io::stdout().lock();
@@ -618,21 +617,21 @@ fn floods_stdout() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn writes_invalid_utf8() {
     io::stdout().write_all(b"before \xff\xfe after \xe2\x82").expect("write");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn writes_no_newline() {
     print!("half a line");
     process::exit(0);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn writes_in_many_ways() {
     println!("from println");
     eprintln!("from eprintln");
@@ -664,8 +663,8 @@ thread_local! {
     static WAITS: Waits = const { Waits(Cell::new(None)) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn writes_after_it_returned() {
     let thread = thread::spawn(|| {
         thread::park();
@@ -674,8 +673,8 @@ fn writes_after_it_returned() {
     WAITS.with(|waits| waits.0.set(Some(thread)));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn leaves_a_thread_running() {
     thread::spawn(|| hang());
 }
@@ -700,15 +699,15 @@ fn start_daemon() {
     process::exit(0);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn leaves_a_daemon() {
     start_daemon();
 }
 
 /// A name that is no UTF-8, and one that the kernel cuts within a character, after 15 bytes.
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 #[expect(clippy::zombie_processes, reason = "they are to be left")]
 fn leaves_odd_names() {
     for name in [&b"Z\xfcrich"[..], "fourteen-bytes\u{e9}".as_bytes()] {
@@ -718,8 +717,8 @@ fn leaves_odd_names() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn leaves_a_daemon_and_fails() {
     start_daemon();
     panic!("on purpose");
@@ -742,8 +741,8 @@ fn end_with_siblings() {
 
 macro_rules! siblings {
     ($($name:ident)*) => {
-        $(#[isolated(uts)]
-        #[ignore = "run by verdicts"]
+        $(#[body]
+        #[isolated(uts)]
         fn $name() {
             super::end_with_siblings();
         })*
@@ -752,11 +751,12 @@ macro_rules! siblings {
 
 mod siblings {
     use belljar::isolated;
+    use belljar_tests::body;
     siblings!(a b c d e f g h i j k l m n o p q r s t);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn leaves_500_orphans() {
     for _ in 0..500 {
         if let ForkResult::Child = fork() {
@@ -765,8 +765,8 @@ fn leaves_500_orphans() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn leaves_500_that_have_ended() {
     for _ in 0..500 {
         if let ForkResult::Child = fork() {
@@ -776,8 +776,8 @@ fn leaves_500_that_have_ended() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn drops_a_fork_bomb() {
     // Real root is exempt from the limit, so that the bomb has a fuse of its own.
     let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).expect("getrlimit");
@@ -791,16 +791,16 @@ fn drops_a_fork_bomb() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn kills_all_others() {
     let mut child = Command::new("sleep").arg("1000").spawn().expect("spawn");
     kill(Pid::from_raw(-1), Signal::SIGKILL).expect("kill");
     assert!(!child.wait().expect("wait").success());
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn signals_init() {
     for signal in [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGSEGV] {
         kill(getppid(), signal).expect("kill");
@@ -808,8 +808,8 @@ fn signals_init() {
     assert_eq!(getppid(), Pid::from_raw(1));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn reboots() {
     // Outside a pid namespace it would be the machine.
     assert_eq!(getppid(), Pid::from_raw(1));
@@ -818,8 +818,8 @@ fn reboots() {
     hang();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn is_no_session_leader() {
     assert_eq!(getpid(), Pid::from_raw(2));
     assert_eq!(getpgrp(), getpid());
@@ -837,26 +837,26 @@ fn return_twice(test_panics: bool, child_panics: bool) {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns_twice() {
     return_twice(false, false);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_in_the_child() {
     return_twice(false, true);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_in_the_test() {
     return_twice(true, false);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn panics_twice() {
     return_twice(true, true);
 }
@@ -881,23 +881,23 @@ fn in_a_process_with_the_same_pid(act: fn()) -> bool {
     true
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn returns_from_a_process_with_the_same_pid() {
     let is_other = in_a_process_with_the_same_pid(|| println!("it returns"));
     assert!(is_other, "on purpose");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn exits_at_once_after_a_process_with_the_same_pid() {
     in_a_process_with_the_same_pid(|| process::exit(0));
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(0) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn kills_itself_after_a_process_with_the_same_pid() {
     in_a_process_with_the_same_pid(read_an_invalid_address);
     raise(Signal::SIGKILL).expect("raise");
@@ -905,37 +905,37 @@ fn kills_itself_after_a_process_with_the_same_pid() {
 
 // ---- Hanging ----
 
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 fn hangs() {
     println!("the last words");
     hang();
 }
 
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 #[should_panic]
 fn hangs_although_it_should_panic() {
     hang();
 }
 
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 fn hangs_with_children() {
     let script = "sleep 1000 & setsid sleep 1001 & wait";
     let _ = Command::new("sh").args(["-c", script]).status();
 }
 
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 fn hangs_with_all_signals_blocked() {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None).expect("sigprocmask");
     hang();
 }
 
 /// A socket that is closed only when its data has been read, which nobody does, in place of one for an answer.
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 fn hands_out_what_takes_long_to_close() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let mut client = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
@@ -954,14 +954,14 @@ fn hands_out_what_takes_long_to_close() {
     hang();
 }
 
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 fn stops_itself() {
     raise(Signal::SIGSTOP).expect("raise");
 }
 
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 fn hangs_in_vfork() {
     let flags = std::ffi::c_long::from(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
     // The flags and the stack are the other way round there.
@@ -975,8 +975,8 @@ fn hangs_in_vfork() {
     }
 }
 
+#[body]
 #[isolated(timeout = "200ms")]
-#[ignore = "run by verdicts"]
 fn hangs_in_a_thread_local() {
     struct Hangs;
     impl Drop for Hangs {
@@ -988,16 +988,16 @@ fn hangs_in_a_thread_local() {
     HANGS.with(|_| {});
 }
 
+#[body]
 #[isolated(timeout = "1h")]
-#[ignore = "run by verdicts"]
 fn ends_long_before_its_timeout() {}
 
 // ---- Neighbours ----
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn changes_all_it_can() {
     assert_pristine();
     COUNTER.store(7, Ordering::Relaxed);
@@ -1011,8 +1011,8 @@ fn changes_all_it_can() {
     unsafe { nix::sys::signal::signal(Signal::SIGUSR1, nix::sys::signal::SigHandler::SigIgn) }.expect("signal");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by verdicts"]
 fn finds_all_pristine() {
     assert_pristine();
 }

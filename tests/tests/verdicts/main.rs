@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::panic;
 use std::process::Command;
 
-use belljar_tests::{Run, describe, rounds, run_ignored, this_binary, wait_until};
+use belljar_tests::{Run, body, describe, rounds, run_body, this_binary, wait_until};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 
@@ -21,9 +21,11 @@ enum Verdict {
 }
 use Verdict::{Fails, Passes};
 
+belljar_tests::bodies!();
+
 /// Runs the hostile test `name`, and checks how it ends.
 fn check(name: &str, verdict: Verdict, words: &[&str], silence: &[&str]) -> Run {
-    let run = run_ignored(&format!("hostile::{name}"));
+    let run = run_body(&format!("hostile::{name}"));
     let printed = if run.output.len() < 100_000 { run.output.as_str() } else { "(a lot)" };
     let ended = describe(run.status);
     match verdict {
@@ -183,7 +185,8 @@ fn panics_are_printed_once() {
 #[test]
 fn tests_may_end_with_others() {
     for round in 0..rounds(10) {
-        let run = belljar_tests::run(this_binary().args(["--ignored", "--test-threads=3", "hostile::siblings::"]));
+        let run =
+            belljar_tests::run(this_binary().args(["--ignored", "--test-threads=3", "body", "hostile::siblings::"]));
         assert!(run.output.contains("test result: ok. 20 passed; 0 failed;"), "round {round}: {}", run.output);
     }
 }
@@ -196,7 +199,7 @@ fn standard_streams_may_be_closed() {
         for (test, passes) in [("hostile::returns", true), ("hostile::panics", false), ("plain::reads_stdin", true)] {
             let mut command = Command::new("sh");
             let script = format!("exec \"$0\" \"$@\" {closed}");
-            command.args(["-c", &script]).arg(this.get_program()).args(["--exact", test, "--ignored"]);
+            command.args(["-c", &script]).arg(this.get_program()).args(["--exact", "body", test, "--ignored"]);
             let run = belljar_tests::run(&mut command);
             assert_eq!(run.status.success(), passes, "{closed} {test}: {}", run.output);
             assert!(run.left.is_empty());
@@ -210,7 +213,7 @@ fn small_stacks_are_the_bodys() {
     for size in ["0", "1", "4096", "8192", "32768", "65536"] {
         let run = |name: &str| {
             let mut command = this_binary();
-            command.env("RUST_MIN_STACK", size).args(["--exact", name, "--ignored", "--show-output"]);
+            command.env("RUST_MIN_STACK", size).args(["--exact", "body", name, "--ignored", "--show-output"]);
             belljar_tests::run(&mut command)
         };
         // musl's smallest stack has 2 KiB, and libtest alone overflows it. If it no longer does, belljar must not either.
@@ -261,14 +264,14 @@ fn neighbours_share_nothing() {
     // Both in one test binary, one after the other and then at once.
     for threads in ["--test-threads=1", "--test-threads=2"] {
         let mut command = this_binary();
-        command.args(["--ignored", threads, "hostile::changes_all_it_can", "hostile::finds_all_pristine"]);
+        command.args(["--ignored", threads, "body", "hostile::changes_all_it_can", "hostile::finds_all_pristine"]);
         let run = belljar_tests::run(&mut command);
         assert!(run.output.contains("test result: ok. 2 passed; 0 failed"), "{}", run.output);
     }
 }
 
+#[body]
 #[belljar::isolated]
-#[ignore = "run by tests_that_still_run_when_the_test_binary_exits"]
 fn waits_for_its_end() {
     belljar_tests::hang()
 }
@@ -278,7 +281,7 @@ fn waits_for_its_end() {
 fn tests_that_still_run_when_the_test_binary_exits() {
     for _ in 0..rounds(20) {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "--nocapture", "--test-threads=2"]);
+        command.args(["--ignored", "--exact", "body", "--nocapture", "--test-threads=2"]);
         let run = belljar_tests::run(command.args(["waits_for_its_end", "plain::exits_while_a_test_runs"]));
         assert_eq!(run.status.code(), Some(7), "{}", run.output);
         assert!(!run.output.contains("killed") && !run.output.contains("gone"), "{}", run.output);
@@ -287,19 +290,18 @@ fn tests_that_still_run_when_the_test_binary_exits() {
     }
 }
 
+#[body]
 #[belljar::isolated]
-#[ignore = "run by forks_of_the_test_binary_have_verdicts_of_their_own"]
 fn passes_in_a_fork() {}
 
+#[body]
 #[belljar::isolated]
-#[ignore = "run by forks_of_the_test_binary_have_verdicts_of_their_own"]
 fn fails_in_a_fork() {
     panic!("on purpose");
 }
 
 /// Forks when sandboxes have been prepared, and runs a test in each.
-#[test]
-#[ignore = "run by forks_of_the_test_binary_have_verdicts_of_their_own"]
+#[body]
 fn runs_tests_in_forks() {
     (0..8).for_each(|_| passes_in_a_fork());
     let run = |body: fn()| match belljar_tests::fork() {
@@ -314,7 +316,7 @@ fn runs_tests_in_forks() {
 #[test]
 fn forks_of_the_test_binary_have_verdicts_of_their_own() {
     for _ in 0..rounds(10) {
-        let run = run_ignored("runs_tests_in_forks");
+        let run = run_body("runs_tests_in_forks");
         assert!(run.passed() && run.left.is_empty(), "{}", run.output);
     }
 }
@@ -324,29 +326,27 @@ mod plain {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::{env, process};
 
-    #[test]
-    #[ignore = "run by standard_streams_may_be_closed"]
+    use belljar_tests::body;
+
+    #[body]
     fn reads_stdin() {
         let line = std::io::stdin().lines().next();
         assert!(line.is_none_or(|line| line.is_err()));
     }
 
-    #[test]
-    #[ignore = "run by the twins"]
+    #[body]
     fn exits_0() {
         process::exit(0);
     }
 
-    #[test]
-    #[ignore = "run by tests_that_still_run_when_the_test_binary_exits"]
+    #[body]
     fn exits_while_a_test_runs() {
         // Its zygote, an init and a test.
         belljar_tests::wait_until(|| belljar_tests::descendants(process::id()).len() >= 3);
         process::exit(7);
     }
 
-    #[test]
-    #[ignore = "run by the twins"]
+    #[body]
     #[expect(clippy::zombie_processes, reason = "that is the point")]
     fn leaves_a_child() {
         process::Command::new("sleep").arg("1000").spawn().expect("spawn");
@@ -361,15 +361,13 @@ mod plain {
 
     static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-    #[test]
-    #[ignore = "run by the twins"]
+    #[body]
     fn changes_a_static() {
         assert_eq!(COUNTER.swap(7, Ordering::Relaxed), 0);
         env::set_current_dir("/").expect("chdir");
     }
 
-    #[test]
-    #[ignore = "run by the twins"]
+    #[body]
     fn finds_a_static_changed() {
         assert_eq!(COUNTER.load(Ordering::Relaxed), 0);
     }
@@ -377,13 +375,13 @@ mod plain {
 
 #[test]
 fn without_belljar_exit_looks_like_a_pass() {
-    let run = run_ignored("plain::exits_0");
+    let run = run_body("plain::exits_0");
     assert!(run.status.success() && !run.passed(), "{}", run.output);
 }
 
 #[test]
 fn without_belljar_processes_are_left() {
-    let run = run_ignored("plain::leaves_a_child");
+    let run = run_body("plain::leaves_a_child");
     run.kill_left();
     assert!(run.passed(), "{}", run.output);
     assert_eq!(run.left.len(), 1);
@@ -392,7 +390,7 @@ fn without_belljar_processes_are_left() {
 #[test]
 fn without_belljar_neighbours_share_statics() {
     let mut command = this_binary();
-    command.args(["--ignored", "--test-threads=1", "plain::changes_a_static", "plain::finds_a_static_changed"]);
+    command.args(["--ignored", "--test-threads=1", "body", "plain::changes_a_static", "plain::finds_a_static_changed"]);
     let run = belljar_tests::run(&mut command);
     assert!(run.output.contains("1 passed; 1 failed"), "{}", run.output);
 }
