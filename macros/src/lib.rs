@@ -17,6 +17,12 @@ pub fn isolated(args: TokenStream, item: TokenStream) -> TokenStream {
     expand::isolated(args.into(), item.into()).into()
 }
 
+/// Runs once what tests start from. See the documentation of `belljar::prepared`.
+#[proc_macro_attribute]
+pub fn prepared(args: TokenStream, item: TokenStream) -> TokenStream {
+    expand::prepared(args.into(), item.into()).into()
+}
+
 /// What `#[isolated]` leaves on a function that another attribute is to make a test of. Not for other use.
 #[doc(hidden)]
 #[proc_macro_attribute]

@@ -284,6 +284,43 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// ```
 pub use belljar_macros::isolated;
 
+/// Runs once what tests start from: a function that fills a root.
+///
+/// ```test_harness
+/// use belljar::{isolated, prepared};
+///
+/// #[prepared]
+/// fn users() -> std::io::Result<()> {
+///     std::fs::create_dir("/var/lib/users")?;
+///     std::fs::write("/var/lib/users/ann", "1")
+/// }
+///
+/// #[isolated(from = users)]
+/// fn ann_is_removed() {
+///     std::fs::remove_file("/var/lib/users/ann").unwrap(); // No other test notices.
+/// }
+///
+/// #[isolated(from = users)]
+/// fn ann_is_there() {
+///     assert_eq!(std::fs::read_to_string("/var/lib/users/ann").unwrap(), "1");
+/// }
+/// ```
+///
+/// It runs in a sandbox of its own, when the first test that starts from it is about to run. The others wait. It takes what [`isolated`]
+/// takes, `from` too: so preparations stack. It may return what a test may return.
+///
+/// A test that starts from it finds the files that it has left, with owners, modes, times, links and user attributes, in a copy that is
+/// the test's own. What lies in `/dev`, `/proc` and `/sys` is not left, nor is any process, mount, interface or clock.
+///
+/// What makes the root (`root`, `uids`, `user = "host"`, `bind`, `tmpfs`, `mount`) is written at the preparation, and its tests have the
+/// same. All else is each test's own, such as limits and the network.
+///
+/// If it fails, so do all tests that start from it, and if it is skipped, so are they. What it leaves lies in memory, until the test binary
+/// ends. Each process runs it once: under nextest, which runs each test in a process of its own, each test runs it.
+///
+/// Like copies, it takes overlayfs, and Linux 5.11 or later where the tests don't run as root.
+pub use belljar_macros::prepared;
+
 /// What the attribute's expansion names. Not for other use: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
@@ -296,6 +333,23 @@ pub mod __private {
     pub use belljar_macros::isolated_case;
 
     use std::process::{ExitCode, Termination};
+
+    /// What `#[prepared]` makes of a function.
+    #[cfg(target_os = "linux")]
+    #[diagnostic::on_unimplemented(
+        message = "`from` takes a preparation",
+        label = "this is none: write `#[prepared]` on the function"
+    )]
+    pub trait Prepared {
+        /// What is run for it.
+        const TEST: &'static Test;
+    }
+
+    /// What is run for the preparation that a value stands for.
+    #[cfg(target_os = "linux")]
+    pub const fn preparation<P: Prepared>(_: &P) -> &'static Test {
+        P::TEST
+    }
 
     /// What a test may return.
     #[diagnostic::on_unimplemented(

@@ -3,6 +3,7 @@
 //! It lies in the read-only data of the test binary, at one address in every process that was forked from it. What
 //! travels from the test binary to the zygote and to the sandbox is therefore just that address.
 
+use std::iter;
 use std::time::Duration;
 
 /// The home directory of a test to which the environment gives none, by an absolute path.
@@ -41,6 +42,10 @@ pub struct Spec {
     pub mount: bool,
     /// What that root consists of.
     pub root: Root,
+    /// The preparation whose root it starts from. What makes the root is then as that one has it.
+    pub from: Option<Preparation>,
+    /// Whether tests start from what it leaves: whether it is a preparation.
+    pub is_prepared: bool,
     /// The most that is written to the root, in bytes, if a limit is written.
     pub tmpfs: Option<u64>,
     /// The host name inside, if one is asked for.
@@ -68,6 +73,18 @@ pub struct Spec {
     /// Cargo's `CARGO_TARGET_TMPDIR` when the test was compiled: integration tests and benches have one.
     pub target_tmpdir: Option<&'static str>,
 }
+
+/// A preparation, as the test that is to be run for it. Each is known by its address: there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Preparation(pub &'static Test);
+
+impl PartialEq for Preparation {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Preparation {}
 
 /// What the root of a sandbox consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +125,8 @@ impl Spec {
         net: true,
         mount: true,
         root: Root::Tmpfs,
+        from: None,
+        is_prepared: false,
         tmpfs: None,
         hostname: None,
         user: None,
@@ -123,6 +142,22 @@ impl Spec {
         target_tmpdir: None,
     };
 
+    /// The same, with the root that `preparation` leaves. What makes the root comes from there.
+    #[must_use]
+    pub const fn starting_from(self, preparation: &'static Test) -> Self {
+        let Self { root, tmpfs, ids, binds, .. } = preparation.spec;
+        if let (Some((uid, gid)), Ids::Range(count)) = (self.user, ids) {
+            assert!(uid < count && gid < count, "`user` is none of the ids that the preparation has: raise its `uids`");
+        }
+        Self { mount: true, root, from: Some(Preparation(preparation)), tmpfs, ids, binds, ..self }
+    }
+
+    /// The preparations whose roots lie below this one: the one that it starts from, the one that this started from, and so on.
+    pub(crate) fn preparations(&self) -> impl Iterator<Item = &'static Test> + use<> {
+        let below = |test: &&'static Test| test.spec.from.map(|Preparation(test)| test);
+        iter::successors(self.from.map(|Preparation(test)| test), below)
+    }
+
     /// Whether the test has written a limit, which is then a promise.
     pub(crate) fn has_limits(&self) -> bool {
         self.memory.is_some() || self.pids.is_some() || self.cpu.is_some()
@@ -133,9 +168,14 @@ impl Spec {
         self.env.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
     }
 
-    /// Whether the root is a copy of a tree of the host.
+    /// Whether the root is a copy: of a tree of the host, or of what a preparation has left.
     pub(crate) fn has_copy(&self) -> bool {
-        self.mount && self.root != Root::Tmpfs
+        self.mount && (self.root != Root::Tmpfs || self.from.is_some())
+    }
+
+    /// Whether the root is put together in a directory of its tmpfs, and the test binary gets a descriptor of that tmpfs.
+    pub(crate) fn hands_out_root(&self) -> bool {
+        self.has_copy() || self.is_prepared
     }
 }
 

@@ -12,6 +12,7 @@ fn errors_are_on_the_exact_token() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/compile/bad_arguments.rs");
     cases.compile_fail("tests/compile/bad_functions.rs");
+    cases.compile_fail("tests/compile/bad_preparations.rs");
 }
 
 /// What the compiler says of the tests in `file`, in a crate that knows belljar by this name: the first line of each error or warning,
@@ -59,6 +60,21 @@ fn a_type_that_no_test_returns_is_told_once() {
     assert_eq!(as_texts(&errors), expected, "{output}");
     let advice = "write no type, or `Result<(), E>` with an error `E` that implements `Debug`";
     assert_eq!(output.matches(advice).count(), 3, "{output}");
+}
+
+#[test]
+#[ignore = "compiles, which takes a toolchain and a target directory that this user may write to; .ci/run runs it"]
+fn what_no_test_can_start_from_is_told() {
+    let (errors, output) = said_of_tests(&["test", "--no-run"], "bad_starts", "belljar");
+    let expected = [
+        ("error[E0603]: unit struct `hidden` is private", "bad_starts.rs:22:28"),
+        ("error[E0277]: `from` takes a preparation", "bad_starts.rs:6:19"),
+        (
+            "error[E0080]: evaluation panicked: `user` is none of the ids that the preparation has: raise its `uids`",
+            "bad_starts.rs:14:1",
+        ),
+    ];
+    assert_eq!(as_texts(&errors), expected, "{output}");
 }
 
 #[test]

@@ -27,12 +27,13 @@ use values::{
 const WORDS: [&str; 8] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup", "time"];
 
 /// The keys that take a value, each with an example.
-const KEYS: [(&str, &str); 16] = [
+const KEYS: [(&str, &str); 17] = [
     ("timeout", "timeout = \"5s\""),
     ("memory", "memory = \"64MiB\""),
     ("pids", "pids = 32"),
     ("cpu", "cpu = 0.5"),
     ("root", "root = \"overlay\""),
+    ("from", "from = path::to::preparation"),
     ("tmpfs", "tmpfs = \"256MiB\""),
     ("hostname", "hostname = \"web1\""),
     ("user", "user = 1000"),
@@ -62,6 +63,8 @@ pub(crate) struct Args {
     pub(crate) cpu: Option<u32>,
     /// What the root consists of.
     pub(crate) root: Root,
+    /// The preparation that it starts from.
+    pub(crate) from: Option<Path>,
     /// The most that the root's tmpfs holds, in bytes.
     pub(crate) tmpfs: Option<u64>,
     /// The host name inside.
@@ -125,8 +128,9 @@ impl Args {
                 reader.add(error);
             }
         }
+        reader.check_from();
         let everything = reader.words.is_empty();
-        let mount = everything || reader.has("mount");
+        let mount = everything || reader.has("mount") || reader.from.is_some();
         if let (Some((_, span)), false) = (reader.tmpfs, mount) {
             reader.add(Error::new(span, "`tmpfs` is the size of the root that `mount` makes: write `mount` too"));
         }
@@ -144,6 +148,7 @@ impl Args {
             net: everything || reader.has("net"),
             mount,
             root: reader.root.map(|(root, _)| root).unwrap_or_default(),
+            from: reader.from,
             timeout: reader.timeout,
             memory: reader.memory,
             pids: reader.pids,
@@ -178,6 +183,9 @@ struct Reader {
     cpu: Option<u32>,
     /// And where it stands.
     root: Option<(Root, Span)>,
+    from: Option<Path>,
+    /// What makes the root, and where it stands.
+    of_root: Vec<(String, Span)>,
     /// And where it stands.
     tmpfs: Option<(u64, Span)>,
     hostname: Option<String>,
@@ -224,6 +232,17 @@ impl Reader {
         if uids == 1 { Ids::One } else { Ids::Range(uids) }
     }
 
+    /// What makes the root can't be written beside `from`.
+    fn check_from(&mut self) {
+        if self.from.is_none() {
+            return;
+        }
+        for (name, span) in std::mem::take(&mut self.of_root) {
+            let text = format!("with `from`, the preparation says what makes the root: write `{name}` there");
+            self.add(Error::new(span, text));
+        }
+    }
+
     /// Reads one argument: a word, or a key with its value.
     fn argument(&mut self, input: ParseStream<'_>, span: Span) -> syn::Result<()> {
         if input.is_empty() {
@@ -240,6 +259,9 @@ impl Reader {
             }
             if self.has(&text) {
                 return Err(twice(&name));
+            }
+            if text == "mount" {
+                self.of_root.push((text.clone(), name.span()));
             }
             self.words.push(text);
             return Ok(());
@@ -283,8 +305,14 @@ impl Reader {
             "env" => self.env = self.list(input, example, variable, |(name, _)| name)?,
             "boottime" => self.boottime = Some(offset(&string(input, example)?)?),
             "monotonic" => self.monotonic = Some(offset(&string(input, example)?)?),
+            "from" => self.from = Some(path(input, example)?),
             "unsupported" => self.skip_unsupported = unsupported(&string(input, example)?)?,
-            _ => self.krate = Some(input.call(Path::parse_mod_style).map_err(expected("a path", example))?),
+            _ => self.krate = Some(path(input, example)?),
+        }
+        let is_host = text == "user" && self.user == Some(User::Host);
+        if is_host || ["root", "uids", "bind", "tmpfs"].contains(&text.as_str()) {
+            let written = if is_host { "user = \"host\"" } else { &text };
+            self.of_root.push((written.to_owned(), name.span()));
         }
         if !input.is_empty() {
             return Err(input.error(format!("expected a comma after the value of `{text}`")));
@@ -321,6 +349,11 @@ impl Reader {
         }
         Ok(values)
     }
+}
+
+/// Reads a path, such as that of a function.
+fn path(input: ParseStream<'_>, example: &str) -> syn::Result<Path> {
+    input.call(Path::parse_mod_style).map_err(expected("a path", example))
 }
 
 /// The name that the crate which is compiled has for belljar, if it is another than `belljar`. The compiler's `arguments` tell.

@@ -87,6 +87,8 @@ fn roots_and_ids_are_read() {
     assert_eq!(args(quote!(uids = 65536, user = 65535)).ids, Ids::Range(65536));
     assert_eq!(args(quote!(user = "host")).ids, Ids::Host);
     assert_eq!(args(quote!(user = 7)).ids, Ids::One);
+    let from = args(quote!(net, from = a::b, user = 7));
+    assert!(from.net && from.mount && from.from.is_some());
     let bad = [
         quote!(net, root = "overlay"),
         quote!(root = "image"),
@@ -95,6 +97,9 @@ fn roots_and_ids_are_read() {
         quote!(uids = 100, user = 100),
         quote!(uids = 100, user = "1:100"),
         quote!(uids = 100, user = "host"),
+        quote!(from = a::b, root = "overlay", uids = 5, bind = ["/a"], tmpfs = "1MiB", mount),
+        quote!(user = "host", from = a),
+        quote!(from = "a"),
     ];
     assert_snapshot!(told(&bad), @r#"
     # net , root = "overlay"
@@ -113,6 +118,16 @@ fn roots_and_ids_are_read() {
     `user` is 1:100, and of 100 ids the last is 99: raise `uids`
     # uids = 100 , user = "host"
     with `user = "host"` all ids are the host's: remove `uids`
+    # from = a :: b , root = "overlay" , uids = 5 , bind = ["/a"] , tmpfs = "1MiB" , mount
+    with `from`, the preparation says what makes the root: write `root` there
+    with `from`, the preparation says what makes the root: write `uids` there
+    with `from`, the preparation says what makes the root: write `bind` there
+    with `from`, the preparation says what makes the root: write `tmpfs` there
+    with `from`, the preparation says what makes the root: write `mount` there
+    # user = "host" , from = a
+    with `from`, the preparation says what makes the root: write `user = "host"` there
+    # from = "a"
+    expected a path: write `from = path::to::preparation`
     "#);
 }
 
@@ -179,9 +194,10 @@ fn every_error_is_reported_at_once() {
 
     words:   net, mount, user, pid, ipc, uts, cgroup, time
     options: timeout = "5s", memory = "64MiB", pids = 32, cpu = 0.5,
-             root = "overlay", tmpfs = "256MiB", hostname = "web1", user = 1000,
-             uids = 65536, bind = ["/src:/dst:rw"], env = ["NAME=value"], clear_env,
-             boottime = "30d", monotonic = "1h", unsupported = "skip", crate = path::to::belljar
+             root = "overlay", from = path::to::preparation, tmpfs = "256MiB", hostname = "web1",
+             user = 1000, uids = 65536, bind = ["/src:/dst:rw"], env = ["NAME=value"],
+             clear_env, boottime = "30d", monotonic = "1h", unsupported = "skip",
+             crate = path::to::belljar
     `5x` is no duration (unknown time unit "x", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)): write one like "5s", "250ms" or "1m 30s"
     `net` stands alone: write `net`, then a comma
     `net` is written twice: remove one

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::LitStr;
+use syn::spanned::Spanned as _;
 
 use crate::args::{Args, Bind, Ids, Root};
 
-/// The sandbox, as an expression.
-pub(super) fn spec(args: &Args) -> TokenStream {
-    let Args { memory, pids, cpu, tmpfs, hostname, binds, env, krate, .. } = args;
+/// The sandbox, as an expression. `is_prepared`: of a preparation.
+pub(super) fn spec(args: &Args, is_prepared: bool) -> TokenStream {
+    let Args { memory, pids, cpu, tmpfs, hostname, binds, env, krate, from, .. } = args;
     let some = some();
     let not = |holds: bool, field: TokenStream| (!holds).then_some(field);
     let root = match &args.root {
@@ -32,6 +33,7 @@ pub(super) fn spec(args: &Args) -> TokenStream {
         not(args.net, quote!(net: false)),
         not(args.mount, quote!(mount: false)),
         root.map(|root| quote!(root: #krate::__private::Root::#root)),
+        is_prepared.then(|| quote!(is_prepared: true)),
         tmpfs.map(|bytes| quote!(tmpfs: #some(#bytes))),
         hostname.as_ref().map(|name| quote!(hostname: #some(#name))),
         args.user.map(|(uid, gid)| quote!(user: #some((#uid, #gid)))),
@@ -45,6 +47,10 @@ pub(super) fn spec(args: &Args) -> TokenStream {
         cpu.map(|cpu| quote!(cpu: #some(#cpu))),
     ];
     let differences = differences.iter().flatten();
+    let starting_from = from.as_ref().map(|from| {
+        let span = from.span();
+        quote_spanned!(span=> .starting_from(#krate::__private::preparation(&#from)))
+    });
     quote! {
         #krate::__private::Spec {
             #(#differences,)*
@@ -52,6 +58,7 @@ pub(super) fn spec(args: &Args) -> TokenStream {
             target_tmpdir: ::core::option_env!("CARGO_TARGET_TMPDIR"),
             ..#krate::__private::Spec::PLAIN
         }
+        #starting_from
     }
 }
 

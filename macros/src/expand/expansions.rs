@@ -42,6 +42,15 @@ fn a_test_calls_run_with_a_constant() {
         )
     }
     "#);
+    let from = formatted(isolated(
+        quote!(from = a::b, net),
+        quote!(
+            fn c() {
+                body();
+            }
+        ),
+    ));
+    assert!(from.contains(".starting_from(::belljar::__private::preparation(&a::b))"), "{from}");
     let arguments = quote!(
         net,
         mount,
@@ -249,6 +258,55 @@ fn what_makes_tests_goes_first() {
     async fn a(#[case] b: u8) {
         #[cfg(all(target_os = "linux", not(miri)))]
         ::belljar::__private::must_be_inside("a");
+    }
+    "#);
+}
+
+#[test]
+fn a_preparation_becomes_a_type() {
+    let function = quote!(
+        /// Fills it.
+        #[cfg(unix)]
+        #[allow(unused)]
+        pub(crate) fn a() -> Result<(), E> {
+            body()
+        }
+    );
+    assert_snapshot!(formatted(prepared(quote!(timeout = "60s", from = b), function)), @r#"
+    #[cfg(unix)]
+    /// Fills it.
+    #[allow(non_camel_case_types, reason = "it stands for a function")]
+    #[cfg_attr(
+        not(all(target_os = "linux", not(miri))),
+        allow(dead_code, reason = "no test starts from it there")
+    )]
+    pub(crate) struct a;
+    #[cfg(unix)]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    impl ::belljar::__private::Prepared for a {
+        const TEST: &'static ::belljar::__private::Test = {
+            #[allow(unused)]
+            fn a() -> Result<(), E> {
+                body()
+            }
+            static TEST: ::belljar::__private::Test = ::belljar::__private::Test {
+                name: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(a)),
+                arguments: "timeout = \"60s\" , from = b",
+                spec: ::belljar::__private::Spec {
+                    is_prepared: true,
+                    manifest_dir: ::core::option_env!("CARGO_MANIFEST_DIR"),
+                    target_tmpdir: ::core::option_env!("CARGO_TARGET_TMPDIR"),
+                    ..::belljar::__private::Spec::PLAIN
+                }
+                    .starting_from(::belljar::__private::preparation(&b)),
+                timeout: ::core::option::Option::Some(
+                    ::core::time::Duration::new(60u64, 0u32),
+                ),
+                body: || ::belljar::__private::status(a),
+                ..::belljar::__private::Test::PLAIN
+            };
+            &TEST
+        };
     }
     "#);
 }

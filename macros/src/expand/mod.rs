@@ -18,6 +18,7 @@
 mod asked;
 #[cfg(test)]
 mod expansions;
+mod preparation;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,8 @@ use syn::spanned::Spanned as _;
 use syn::{
     Attribute, Error, Expr, ExprLit, FnArg, GenericParam, Lit, LitStr, Meta, MetaNameValue, Path, ReturnType, Safety,
 };
+
+pub(crate) use preparation::prepared;
 
 use crate::above::{Above, above, is_file_lock, is_lock, is_maker};
 use crate::args::Args;
@@ -302,7 +305,7 @@ fn run(args: &Args, arguments: &TokenStream, function: &Function) -> TokenStream
     };
     let (path, written) = (function.name(), arguments.to_string());
     let differences = asked::differences(args, should_panic(attrs).as_ref());
-    let spec = asked::spec(args);
+    let spec = asked::spec(args, false);
     // Errors in what we write point at the function's name, not at the whole attribute.
     let span = Span::mixed_site().located_at(name.span());
     quote_spanned! {span=>

@@ -241,7 +241,7 @@ fn what_is_unfit_is_emitted_with_all_errors() {
     let told: Vec<_> = arguments.zip(items).map(|(arguments, item)| formatted(isolated(arguments, item))).collect();
     assert_snapshot!(told.join("\n"), @r#"
     ::core::compile_error! {
-        "unknown argument `nett`: did you mean `net`?\n\nwords:   net, mount, user, pid, ipc, uts, cgroup, time\noptions: timeout = \"5s\", memory = \"64MiB\", pids = 32, cpu = 0.5,\n         root = \"overlay\", tmpfs = \"256MiB\", hostname = \"web1\", user = 1000,\n         uids = 65536, bind = [\"/src:/dst:rw\"], env = [\"NAME=value\"], clear_env,\n         boottime = \"30d\", monotonic = \"1h\", unsupported = \"skip\", crate = path::to::belljar"
+        "unknown argument `nett`: did you mean `net`?\n\nwords:   net, mount, user, pid, ipc, uts, cgroup, time\noptions: timeout = \"5s\", memory = \"64MiB\", pids = 32, cpu = 0.5,\n         root = \"overlay\", from = path::to::preparation, tmpfs = \"256MiB\", hostname = \"web1\",\n         user = 1000, uids = 65536, bind = [\"/src:/dst:rw\"], env = [\"NAME=value\"],\n         clear_env, boottime = \"30d\", monotonic = \"1h\", unsupported = \"skip\",\n         crate = path::to::belljar"
     }
     ::core::compile_error! {
         "an async test needs a runtime: write `#[tokio::test]` below `#[isolated]`"

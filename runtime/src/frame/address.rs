@@ -20,9 +20,9 @@ pub(crate) fn decode_spec(message: &[u8]) -> Option<&'static Spec> {
     unsafe { decode(message) }
 }
 
-/// The test that a sandbox is told to run.
+/// The test that a sandbox is told to run, or the preparation that the zygote is told of.
 pub(crate) fn decode_test(message: &[u8]) -> Option<&'static Test> {
-    // SAFETY: the test binary sends this to the sandbox, and nobody else has the other end of the socket.
+    // SAFETY: the test binary sends this to the sandbox or to the zygote, and nobody else has the other end of the socket.
     unsafe { decode(message) }
 }
 

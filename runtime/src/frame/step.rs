@@ -44,6 +44,7 @@ steps! {
     Clocks: "enter a new time namespace and set its clocks",
     Hostname: "set the host name",
     Loopback: "bring up the interface lo",
+    Prepared: "take what a preparation has left",
     Propagation: "make the mount table private",
     Root: "mount a tmpfs for the root",
     Directory: "make a directory in the sandbox",

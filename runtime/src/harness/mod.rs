@@ -11,6 +11,7 @@ mod keep_failed;
 pub(crate) mod listed_twice;
 mod output;
 pub(crate) mod pool;
+mod prepared;
 pub(crate) mod processes;
 mod replies;
 pub(crate) mod report;

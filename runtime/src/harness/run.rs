@@ -13,15 +13,17 @@ use nix::errno::Errno;
 
 use super::evidence::Evidence;
 use super::judge::{self, Obstacle, Verdict, judge};
+use super::prepared::{self, Outcome};
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
 use super::slots::{self, Slot};
 use super::{bad_settings, hints, listed_twice, pool, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::diagnosis::{Page, death, explain_cgroup, unknown};
 use crate::frame::{Refusal, Step};
+use crate::rootfs::left::Left;
 use crate::sandbox::must_be_outside;
 use crate::settings::{BadSetting, settings};
-use crate::spec::Test;
+use crate::spec::{Preparation, Test};
 use crate::sys;
 use crate::zygote::{Zygote, is_ending, zygote};
 
@@ -108,9 +110,53 @@ struct NoText;
 /// The verdict on `test`, and what it rests on, if the test ran.
 fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
     match run_and_tell(test) {
-        Ok((verdict, evidence)) => (verdict, Some(evidence)),
+        Ok((_, evidence, verdict)) => (verdict, Some(evidence)),
         Err(verdict) => (verdict, None),
     }
+}
+
+/// Sees to it that the preparation has run that `test` starts from, if it starts from one. Fails with the verdict if that left nothing.
+fn prepare(test: &'static Test) -> Result<(), Verdict> {
+    let Some(Preparation(preparation)) = test.spec.from else { return Ok(()) };
+    let _span = trace::span("prepare");
+    match prepared::once(preparation, || run_preparation(preparation)) {
+        Outcome::Left(_) => Ok(()),
+        Outcome::Skipped(reason) => Err(skip::with_preparation(test, preparation, reason)),
+        Outcome::Failed(reason) => {
+            Err(Verdict::Failed(words::preparation_failed(test.short_name(), preparation.short_name(), &reason)))
+        }
+    }
+}
+
+/// Runs `preparation`, and has the zygote keep what it leaves.
+fn run_preparation(preparation: &'static Test) -> Outcome {
+    let started = Instant::now();
+    let _span = trace::test(preparation);
+    let (over, evidence, verdict) = match run_and_tell(preparation) {
+        Ok((over, evidence, verdict)) => (Some(over), Some(evidence), verdict),
+        Err(verdict) => (None, None, verdict),
+    };
+    report::collect(preparation, &verdict, started.elapsed(), evidence.as_ref());
+    match verdict {
+        Verdict::Passed => {
+            let left = over.ok_or(Errno::ENOENT).and_then(|over| keep(preparation, &over.sandbox));
+            left.map_or_else(|errno| Outcome::Failed(words::preparation_lost(errno)), |left| Outcome::Left(left.into()))
+        }
+        Verdict::Panicked(text) => Outcome::Failed(words::preparation_panicked(text.as_deref())),
+        Verdict::Skipped(_) => Outcome::Skipped(skip::reason(preparation)),
+        Verdict::Failed(text) => Outcome::Failed(text),
+    }
+}
+
+/// Keeps the root of the sandbox in which `preparation` has run.
+fn keep(preparation: &'static Test, sandbox: &Sandbox) -> nix::Result<Left> {
+    let tmpfs = sandbox.root()?;
+    match zygote() {
+        Some(Ok(zygote)) => zygote.keep(preparation, tmpfs)?,
+        Some(Err(errno)) => return Err(*errno),
+        None => return Err(Errno::ENOENT),
+    }
+    Left::over(tmpfs, prepared::left_for(&preparation.spec).as_deref())
 }
 
 /// What is wrong in the environment, so that no test runs. The first call opens the files that the environment names.
@@ -123,12 +169,13 @@ fn all_bad_settings() -> &'static [BadSetting] {
 }
 
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
-fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
+fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdict> {
     let name = test.short_name();
     match all_bad_settings() {
         [] => {}
         bad => return Err(Verdict::Failed(bad_settings::wrong_environment(name, bad))),
     }
+    prepare(test)?;
     let (over, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
         Obstacle::BadRequest(page) => Verdict::Failed(page.of_bad_request(name)),
@@ -171,7 +218,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Verdict, Evidence), Verdict> {
     if let Some(note) = note {
         eprintln!("{note}");
     }
-    Ok((verdict, evidence))
+    Ok((over, evidence, verdict))
 }
 
 /// A sandbox whose test is over, and that test's slot, which is given back when the sandbox's descriptors are closed.
@@ -306,7 +353,8 @@ fn follow(
     zygote: &Zygote,
     deadline: Option<Instant>,
 ) -> Result<Evidence, NoSandbox> {
-    if !slots::are_scarce() {
+    // A preparation runs once.
+    if !slots::are_scarce() && !test.spec.is_prepared {
         pool::replenish(zygote, &test.spec);
     }
     sandbox.follow(test, zygote, deadline)

@@ -47,6 +47,20 @@ pub(super) fn verdict(test: &'static Test, page: Page) -> Verdict {
     }
 }
 
+/// The verdict on a test whose preparation was skipped, for this reason.
+pub(super) fn with_preparation(test: &'static Test, preparation: &'static Test, reason: String) -> Verdict {
+    let text = words::preparation_skipped(test.short_name(), preparation.short_name(), &reason);
+    told().skipped.push((test.short_name(), reason));
+    Verdict::Skipped(text)
+}
+
+/// Why a preparation was skipped. That is no test, and is not listed among them.
+pub(super) fn reason(preparation: &'static Test) -> String {
+    let mut told = told();
+    let known = told.skipped.iter().rposition(|(name, _)| *name == preparation.short_name());
+    known.map_or(String::new(), |known| told.skipped.remove(known).1)
+}
+
 /// Lists the tests that were skipped, past the harness, which shows nothing of tests that pass. To be called when no test runs any more.
 pub(crate) fn print() {
     let skipped = mem::take(&mut told().skipped);

@@ -261,6 +261,8 @@ thread_local! {
 pub(super) struct TestSpan {
     test: &'static Test,
     begin: u64,
+    /// What this thread does a preparation for.
+    outer: Option<Record>,
 }
 
 /// A test begins on this thread.
@@ -270,13 +272,13 @@ pub(super) fn test(test: &'static Test) -> Option<TestSpan> {
     }
     let row = THREADS.take();
     let events = vec![row.title()];
-    RECORD.set(Some(Record { row, events }));
-    Some(TestSpan { test, begin: now() })
+    let outer = RECORD.replace(Some(Record { row, events }));
+    Some(TestSpan { test, begin: now(), outer })
 }
 
 impl Drop for TestSpan {
     fn drop(&mut self) {
-        if let Some(Record { row, mut events }) = RECORD.take() {
+        if let Some(Record { row, mut events }) = RECORD.replace(self.outer.take()) {
             events.push(event(row.number(), self.test.short_name(), "", self.begin, now()));
             write(&events);
         }

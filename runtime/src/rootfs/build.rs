@@ -1,9 +1,10 @@
 //! The file system that a sandbox sees: a list of operations that the template has planned, carried out one by one.
 //!
-//! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](super::stage). It has three
+//! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](super::stage). It has four
 //! directories:
 //! - [`HOST`]: the host's tree, read-only. The kernel has locked that: no sandbox can undo it.
 //! - [`SET_ASIDE`]: what stays writable, by `bind = ["..:rw"]`, and what root of the sandbox could not reach by itself.
+//! - [`PREPARED`]: what the preparations have left that the test starts from.
 //! - [`NEW`]: empty. The new root is mounted there, and filled.
 //!
 //! While the new root is filled, the host's tree is the process's root directory, and the new root its working directory. So a
@@ -11,6 +12,7 @@
 //! stage is let go of, with all that it holds.
 //!
 //! If the root is a copy, overlays are mounted below that tmpfs. The tmpfs holds all that the test writes. The test can't see the tmpfs itself.
+//! The root of a preparation lies in a directory of its tmpfs too, so that there is one layout of what tests start from.
 //!
 //! Without a root of its own, a sandbox begins in the host's tree as it is, and all paths are absolute.
 
@@ -37,6 +39,9 @@ pub(crate) const HOST: &CStr = c"host";
 /// Where in the stage the paths of the host are that are set aside, each by its number.
 pub(crate) const SET_ASIDE: &CStr = c"set-aside";
 
+/// Where in the stage is what preparations have left, each by its number: the last has 0, the one that it started from 1, and so on.
+pub(crate) const PREPARED: &CStr = c"prepared";
+
 /// Where new roots are mounted in the stage.
 pub(crate) const NEW: &CStr = c"new";
 
@@ -44,7 +49,7 @@ pub(crate) const NEW: &CStr = c"new";
 pub(crate) struct Plan {
     /// The options of the tmpfs that is the root, if it has a root of its own.
     pub(crate) root: Option<CString>,
-    /// Whether the root is a copy of another tree, laid over it: what is written goes to the tmpfs.
+    /// Whether the root is put together in a directory of its tmpfs, as all copies are: what is written goes to the tmpfs.
     pub(crate) is_copy: bool,
     /// What to do, in this order.
     pub(crate) operations: Vec<Operation>,
@@ -97,7 +102,8 @@ pub(crate) enum Access {
 pub(crate) const COPY: &str = "root";
 
 /// Where in the tmpfs the layers of a copy are. Each is a directory with the directories `upper` and `work`, which overlayfs asks for,
-/// and with the links `from`, which leads to what is copied, and `at`, which leads to the copy.
+/// and with the links `from`, which leads to what is copied on the host, and `at`, which leads to the copy. A layer without `from` is a
+/// copy of what preparations have left at `at`, or a directory that a preparation has there of its own.
 pub(crate) const LAYERS: &str = "layers";
 
 const NONE: Option<&CStr> = None;

@@ -6,18 +6,18 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::fcntl::{OFlag, open, readlinkat};
 use nix::sys::stat::Mode;
 
+use super::left::Left;
+use super::merged::{DIRECTORY, Merged, READ, hides_lower, is_whiteout, names_in, open_beneath};
 use crate::frame::changes::Change;
 use crate::rootfs::build::{COPY, LAYERS};
 use crate::sys;
@@ -30,6 +30,8 @@ const PATHS_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Tree {
     tmpfs: OwnedFd,
+    /// What lies below, if the test has started from what preparations have left.
+    left: Option<Arc<Left>>,
     /// What was there before the test began: what the set-up has made.
     before: BTreeMap<PathBuf, Entry>,
     /// How many bytes of paths may still be looked at.
@@ -61,7 +63,7 @@ impl Entry {
             owner: (stat.st_uid, stat.st_gid),
             version: (!is_directory).then_some((stat.st_ino, stat.st_ctime.into(), stat.st_ctime_nsec.into())),
             content: (!is_directory).then_some((stat.st_size, stat.st_mtime.into(), stat.st_mtime_nsec.into())),
-            is_whiteout: kind == libc::S_IFCHR && stat.st_rdev == 0,
+            is_whiteout: is_whiteout(stat),
         }
     }
 
@@ -77,14 +79,19 @@ impl Entry {
 }
 
 impl Tree {
-    /// Takes note of what there is in `tmpfs`.
-    pub(crate) fn new(tmpfs: OwnedFd) -> nix::Result<Self> {
-        let mut tree = Self { tmpfs, before: BTreeMap::new(), room: Cell::new(PATHS_MAX) };
+    /// Takes note of what there is in `tmpfs`, whose test has started from what is `left`.
+    pub(crate) fn new(tmpfs: OwnedFd, left: Option<Arc<Left>>) -> nix::Result<Self> {
+        let mut tree = Self { tmpfs, left, before: BTreeMap::new(), room: Cell::new(PATHS_MAX) };
         tree.before = tree.walk(Path::new(COPY))?;
         for layer in tree.layers()? {
             tree.before.extend(tree.walk(&layer.join("upper"))?);
         }
         Ok(tree)
+    }
+
+    /// The tmpfs itself.
+    pub(crate) fn tmpfs(&self) -> BorrowedFd<'_> {
+        self.tmpfs.as_fd()
     }
 
     /// What has changed since, in the order of the paths. What this user may not list is left out: below directories of other
@@ -124,15 +131,15 @@ impl Tree {
 
     fn layer(&self, layer: &Path) -> nix::Result<Layer<'_>> {
         let link = |name: &str| readlinkat(&self.tmpfs, &layer.join(name)).map(PathBuf::from);
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let lower = open(&link("from")?, flags, Mode::empty())?;
-        Ok(Layer { tree: self, upper: layer.join("upper"), lower, at: link("at")?, changes: Vec::new() })
-    }
-
-    /// Whether a directory does not show what is in the one below it: that was removed, and this one made in its place.
-    fn hides_lower(&self, directory: &Path) -> bool {
-        let directory = self.open(directory, READ);
-        directory.is_ok_and(|directory| sys::hides_lower(directory.as_fd()))
+        let at = link("at")?;
+        let lower = match &self.left {
+            None => Merged::new(vec![open(&link("from")?, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?]),
+            Some(left) => {
+                let layers = left.layers()?;
+                left.merged(layers.iter().find(|layer| layer.at == at).ok_or(Errno::ENOENT)?)?
+            }
+        };
+        Ok(Layer { tree: self, upper: layer.join("upper"), lower, at, changes: Vec::new() })
     }
 
     /// The directories of the layers, without those for what had gone when the copy was made.
@@ -186,8 +193,8 @@ struct Layer<'t> {
     tree: &'t Tree,
     /// What has been written, in the tmpfs.
     upper: PathBuf,
-    /// What is copied, on the host.
-    lower: OwnedFd,
+    /// What is copied: of the host, or of what preparations have left.
+    lower: Merged,
     /// The path that both have inside.
     at: PathBuf,
     /// What has been found so far.
@@ -198,19 +205,19 @@ impl Layer<'_> {
     fn changes(mut self) -> io::Result<Vec<Change>> {
         let root = Entry::of(&sys::stat(&self.tree.open(&self.upper, OFlag::O_PATH)?, c"")?);
         let was = self.tree.before.get(&self.upper).copied();
-        if !root.is_like(&was.map_or_else(|| sys::stat(&self.lower, c"").map(|stat| Entry::of(&stat)), Ok)?) {
+        if !root.is_like(&was.map_or_else(|| self.lower.stat(Path::new("")).map(|stat| Entry::of(&stat)), Ok)?) {
             self.changes.push(Change::Changed(self.at.clone()));
         }
         // Directories that are in both trees, and whether what is in the lower one is hidden.
         let mut pairs = vec![(PathBuf::new(), false)];
         while let Some((below, hides)) = pairs.pop() {
             let upper = self.upper.join(&below);
-            let hides = hides || self.tree.hides_lower(&upper);
-            let lower = open_beneath(&self.lower, &below, OFlag::O_PATH)?;
+            let hides = hides || hides_lower(&self.tree.tmpfs, &upper);
+            let lower = self.lower.directory(&below)?;
             let entries = self.tree.entries(&upper)?;
             for (name, entry) in &entries {
                 let path = below.join(name);
-                let was = sys::stat(&lower, name).ok().map(|stat| Entry::of(&stat));
+                let was = lower.stat(name).ok().map(|stat| Entry::of(&stat));
                 let before = self.tree.before.get(&upper.join(name)).copied();
                 match was {
                     Some(was) if entry.is_directory() && was.is_directory() => {
@@ -228,7 +235,7 @@ impl Layer<'_> {
                 }
             }
             if hides {
-                let hidden = names_in(open_beneath(&self.lower, &below, READ)).unwrap_or_default();
+                let hidden = lower.names().unwrap_or_default();
                 let hidden = hidden.into_iter().filter(|name| !entries.contains_key(name));
                 let removed: Vec<_> = hidden.map(|name| Change::Removed(self.inside(&below.join(name)))).collect();
                 self.changes.extend(removed);
@@ -263,7 +270,7 @@ impl Layer<'_> {
         let upper = self.upper.join(path);
         match entry.kind {
             libc::S_IFREG => {
-                let (ours, theirs) = (self.tree.open(&upper, READ), open_beneath(&self.lower, path, READ));
+                let (ours, theirs) = (self.tree.open(&upper, READ), self.lower.open(path, READ));
                 let (Ok(ours), Ok(theirs)) = (ours, theirs) else { return false };
                 has_same_content(ours.into(), theirs.into()).unwrap_or(false)
             }
@@ -287,45 +294,4 @@ fn has_same_content(a: File, b: File) -> io::Result<bool> {
         a.consume(length);
         b.consume(length);
     }
-}
-
-/// The names in a directory.
-fn names_in(directory: nix::Result<OwnedFd>) -> nix::Result<Vec<PathBuf>> {
-    let mut directory = Dir::from_fd(directory?)?;
-    let mut names = Vec::new();
-    for entry in directory.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(PathBuf::from(OsStr::from_bytes(name)));
-        }
-    }
-    Ok(names)
-}
-
-/// How many names of a path are followed at once: one has up to 255 bytes, and a path that the kernel takes up to 4095.
-const NAMES_AT_ONCE: usize = 15;
-
-/// To read a file, and to wait for nobody: a test may put a pipe in its place.
-const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_LARGEFILE);
-
-/// Opens what lies below a directory, however deep; for an empty path, that itself. A test that puts a link in the place of a
-/// directory leads nobody elsewhere.
-fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
-    let open = |directory: &OwnedFd, path: &Path, flags: OFlag| {
-        let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        openat2(directory, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(within))
-    };
-    let names: Vec<_> = path.iter().collect();
-    if names.is_empty() && flags == OFlag::O_PATH {
-        // To look it up takes the right to search it.
-        return root.try_clone().map_err(|error| sys::errno_of(&error));
-    }
-    let mut pieces: Vec<PathBuf> = names.chunks(NAMES_AT_ONCE).map(|names| names.iter().collect()).collect();
-    let last = pieces.pop().unwrap_or_else(|| PathBuf::from("."));
-    let mut above = None;
-    for piece in pieces {
-        above = Some(open(above.as_ref().unwrap_or(root), &piece, OFlag::O_PATH | OFlag::O_DIRECTORY)?);
-    }
-    open(above.as_ref().unwrap_or(root), &last, flags)
 }

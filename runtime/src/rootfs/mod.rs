@@ -8,6 +8,8 @@
 //! | [plan] | template | the list of operations that make a root |
 //! | [build] | init | carries them out |
 //! | `paths` | all of them | paths of the host, and paths in the sandbox |
+//! | [left] | test binary, template | what preparations have left |
+//! | `merged` | test binary, template | directories that lie one over another |
 //! | [diff] | test binary | what has changed in a copy |
 //! | [access] | test binary, zygote | which directories root of a sandbox can't enter |
 
@@ -15,6 +17,8 @@ pub(crate) mod access;
 pub(crate) mod build;
 pub(crate) mod context;
 pub(crate) mod diff;
+pub(crate) mod left;
+mod merged;
 mod paths;
 pub(crate) mod plan;
 pub(crate) mod stage;

@@ -25,7 +25,8 @@ use nix::unistd::{AccessFlags, access, chdir, chroot, fchdir, mkdir, pivot_root}
 
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, MOUNTINFO, Mount, hides_nothing, mounts_in};
-use crate::rootfs::build::{HOST, KERNEL_FLAGS, NEW, SET_ASIDE, may_be_unknown, remount_read_only_with};
+use crate::rootfs::build::{HOST, KERNEL_FLAGS, NEW, PREPARED, SET_ASIDE, may_be_unknown, remount_read_only_with};
+use crate::rootfs::left::Left;
 use crate::rootfs::paths::c_string;
 use crate::sys;
 
@@ -52,6 +53,8 @@ pub(crate) struct StageParts<'k> {
     pub(crate) unreachable_mounts: Vec<(PathBuf, OwnedFd)>,
     /// What is to be `/proc/sys`, if that is not the kernel's own directory.
     pub(crate) proc_sys: Option<OwnedFd>,
+    /// What preparations have left, the last one first.
+    pub(crate) left: Vec<OwnedFd>,
     /// Whether sandboxes have networks of their own. Otherwise they have the host's `/sys`.
     pub(crate) net: bool,
 }
@@ -67,6 +70,8 @@ pub(crate) struct Stage {
     set_aside: Vec<PathBuf>,
     /// Those that are unreachable, with what the host has mounted there.
     unreachable: Vec<(PathBuf, OwnedFd)>,
+    /// What preparations have left, each in [`PREPARED`] by its number.
+    left: Left,
 }
 
 impl Stage {
@@ -94,7 +99,12 @@ impl Stage {
             show_sysfs(sysfs).map_err(|errno| Refusal::new(Step::Bind, "/sys", errno))?;
         }
         attach_proc_sys(parts.proc_sys.as_ref())?;
-        Ok(Self { root, place: "..", set_aside, unreachable: parts.unreachable_mounts })
+        for (number, tmpfs) in parts.left.iter().enumerate() {
+            let attached = attach(tmpfs, &prepared(number));
+            attached.map_err(|errno| Refusal::new(Step::Prepared, "", errno))?;
+        }
+        let left = Left::new(parts.left);
+        Ok(Self { root, place: "..", set_aside, unreachable: parts.unreachable_mounts, left })
     }
 
     /// Makes the stage of sandboxes that have the host's tree, if they need one.
@@ -114,7 +124,8 @@ impl Stage {
         let (root, working_directory) = lay().map_err(failed)?;
         attach_proc_sys(parts.proc_sys.as_ref())?;
         fchdir(&working_directory).map_err(failed)?;
-        Ok(Some(Self { root, place: "/proc", set_aside: Vec::new(), unreachable: Vec::new() }))
+        let left = Left::new(Vec::new());
+        Ok(Some(Self { root, place: "/proc", set_aside: Vec::new(), unreachable: Vec::new(), left }))
     }
 
     /// Where inits find what the stage has by this name.
@@ -163,6 +174,16 @@ impl Stage {
         })
     }
 
+    /// What preparations have left.
+    pub(crate) fn left(&self) -> &Left {
+        &self.left
+    }
+
+    /// Where inits find what the preparation of this number has left.
+    pub(crate) fn place_of_left(&self, number: usize) -> PathBuf {
+        self.path(prepared(number))
+    }
+
     /// Where inits find the host's `/sys`.
     pub(crate) fn sysfs(&self) -> PathBuf {
         self.path(SYSFS)
@@ -193,7 +214,7 @@ const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 fn mount_stage(point: &CStr, there: &CStr) -> nix::Result<OwnedFd> {
     mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     chdir(there)?;
-    for name in [HOST, SET_ASIDE, NEW] {
+    for name in [HOST, SET_ASIDE, PREPARED, NEW] {
         mkdir(name, Mode::from_bits_truncate(0o755))?;
     }
     open(".", O_PATH, Mode::empty())
@@ -202,6 +223,11 @@ fn mount_stage(point: &CStr, there: &CStr) -> nix::Result<OwnedFd> {
 /// Where the stage has what was set aside under this number.
 fn numbered(number: usize) -> PathBuf {
     as_path(SET_ASIDE).join(number.to_string())
+}
+
+/// Where the stage has what the preparation of this number has left.
+fn prepared(number: usize) -> PathBuf {
+    as_path(PREPARED).join(number.to_string())
 }
 
 /// Attaches mounts at a new place.

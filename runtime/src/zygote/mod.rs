@@ -14,11 +14,12 @@
 #![expect(unsafe_code, reason = "the fork itself")]
 
 pub(crate) mod ids;
+mod keeper;
 pub(crate) mod request;
 mod server;
 mod template;
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -33,9 +34,9 @@ use nix::unistd::getpid;
 use crate::cgroup::Joining;
 use crate::proc::{name_in, stat, threads_of};
 use crate::sandbox::Channel;
-use crate::spec::Spec;
+use crate::spec::{Spec, Test};
 use crate::sys::{self, Cloned};
-use request::{Request, SWEEPER};
+use request::{Request, SWEEPER, encode_keep};
 
 /// The zygote, as the test binary sees it.
 #[derive(Debug)]
@@ -175,9 +176,17 @@ impl Zygote {
         deadline: Option<Instant>,
     ) -> nix::Result<()> {
         let request = Request { spec, channel, joining };
-        let (message, descriptors) = (request.encode(), request.descriptors());
+        self.send(&request.encode(), &request.descriptors(), deadline)
+    }
+
+    /// Has the zygote keep what `preparation` has left, the root that is mounted in `tmpfs`, for tests that start from it.
+    pub(crate) fn keep(&self, preparation: &'static Test, tmpfs: BorrowedFd<'_>) -> nix::Result<()> {
+        self.send(&encode_keep(preparation), &[tmpfs.as_raw_fd()], None)
+    }
+
+    fn send(&self, message: &[u8], descriptors: &[RawFd], deadline: Option<Instant>) -> nix::Result<()> {
         loop {
-            match sys::send_with_fds_now(self.requests.as_fd(), &message, &descriptors) {
+            match sys::send_with_fds_now(self.requests.as_fd(), message, descriptors) {
                 Err(Errno::EAGAIN) => {}
                 sent => return sent,
             }

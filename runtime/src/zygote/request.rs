@@ -4,9 +4,9 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
 use crate::cgroup::{Joining, V1Hierarchy};
-use crate::frame::address::{self, ADDRESS_SIZE, decode_spec};
+use crate::frame::address::{self, ADDRESS_SIZE, decode_spec, decode_test};
 use crate::sandbox::Channel;
-use crate::spec::Spec;
+use crate::spec::{Spec, Test};
 
 /// A sandbox that the zygote is asked for.
 pub(super) struct Request {
@@ -20,6 +20,19 @@ pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 2 + 102
 
 /// What stands for a sweeper, which the zygote is asked for too. With it comes that one's socket.
 pub(super) const SWEEPER: &[u8] = b"sweeper";
+
+/// What stands before the address of a preparation, whose root the zygote is to keep. With it comes a descriptor of that.
+const KEEP: &[u8] = b"keep";
+
+/// The message by which the zygote is asked to keep what `preparation` has left.
+pub(super) fn encode_keep(preparation: &'static Test) -> Vec<u8> {
+    [KEEP, &address::encode(preparation)].concat()
+}
+
+/// The preparation whose root is to be kept, if that is what a message asks for. Requests are longer.
+pub(super) fn decode_keep(message: &[u8]) -> Option<&'static Test> {
+    decode_test(message.strip_prefix(KEEP)?)
+}
 
 impl Request {
     /// The message that stands for this, but for its descriptors.

@@ -16,7 +16,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
-use super::request::{REQUEST_SIZE, Request, SWEEPER};
+use super::keeper::Kept;
+use super::request::{REQUEST_SIZE, Request, SWEEPER, decode_keep};
 use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
 use crate::frame::moments;
@@ -27,7 +28,7 @@ use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, HostFiles, Responding};
 use crate::rootfs::sysctl;
 use crate::settings::{Variable, settings};
-use crate::spec::{Ids, Spec};
+use crate::spec::{Ids, Preparation, Spec, Test};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 
 /// What the standard streams of the zygote are, and the standard input of all tests.
@@ -49,6 +50,9 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! 
     while let Some((message, descriptors)) = template::next_message(&requests, &mut buffer) {
         if message == SWEEPER {
             descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
+        } else if let Some(preparation) = decode_keep(message) {
+            let kept = descriptors.first().ok_or(Errno::EMFILE).and_then(|tmpfs| Kept::new(tmpfs, proof));
+            server.kept.push((Preparation(preparation), kept));
         } else if let Some(request) = Request::decode(message, descriptors) {
             server.hand_on(message, &request, proof);
         }
@@ -92,6 +96,8 @@ struct Server {
     host: Option<KnownHost>,
     /// Which generation of templates the last request needed.
     generation: u32,
+    /// What preparations have left.
+    kept: Vec<(Preparation, nix::Result<Kept>)>,
 }
 
 /// What is found out when the first sandbox is asked for.
@@ -152,7 +158,8 @@ impl Server {
         sys::close_all_but(proof, &mut [requests.as_raw_fd()], None).map_err(failed)?;
         let sigchld = sys::set_disposition(libc::SIGCHLD, Disposition::Default);
         let inherited = Inherited { sigchld, command };
-        Ok(Self { inherited, templates: Vec::new(), children: Vec::new(), host: None, generation: 0 })
+        let (templates, children, kept) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { inherited, templates, children, host: None, generation: 0, kept })
     }
 
     /// Hands a request to the template of its kind. If there is none that is up to date, it makes one.
@@ -209,6 +216,7 @@ impl Server {
             sys::clone_mounts(&path)
         };
         let unreachable_mounts = kind.unreachable.iter().map(open).collect::<Result<_, _>>().map_err(failed)?;
+        let left = self.left(&kind, proof)?;
         let user = if kind.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let zygote = getpid();
         match sys::clone_into(proof, user | libc::CLONE_NEWNS, None).map_err(failed)? {
@@ -216,8 +224,16 @@ impl Server {
                 let Self { inherited, host, .. } = self;
                 let context = host.take().map_or_else(RunContext::gather, |host| host.context);
                 let mapper = mapper.map(|(told, _)| told);
-                let args =
-                    TemplateArgs { kind: &kind, context, inherited, zygote, mapper, proc_sys, unreachable_mounts };
+                let args = TemplateArgs {
+                    kind: &kind,
+                    context,
+                    inherited,
+                    zygote,
+                    mapper,
+                    proc_sys,
+                    unreachable_mounts,
+                    left,
+                };
                 template::run(args, &theirs, &proof)
             }
             Cloned::Parent(template) => {
@@ -229,6 +245,17 @@ impl Server {
                 Ok(self.templates.len() - 1)
             }
         }
+    }
+
+    /// Copies of what the preparations have left that sandboxes of this kind start from, the last one first.
+    fn left(&self, kind: &TemplateKind, proof: &SingleThreaded) -> Result<Vec<OwnedFd>, Refusal> {
+        let copy = |preparation: &'static Test| {
+            let known = self.kept.iter().find(|(known, _)| *known == Preparation(preparation));
+            let kept = known.ok_or(Errno::ESRCH).and_then(|(_, kept)| kept.as_ref().map_err(|errno| *errno));
+            let root = kept.and_then(|kept| kept.root(proof));
+            root.map_err(|errno| Refusal::new(Step::Prepared, preparation.short_name(), errno))
+        };
+        kind.preparations.iter().map(|Preparation(preparation)| copy(preparation)).collect()
     }
 
     /// Ends all templates, and so all sandboxes, and then the zygote.

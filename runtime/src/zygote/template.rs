@@ -37,7 +37,7 @@ use crate::rootfs::plan::{self, Host, HostFiles, Planned, Responding};
 use crate::rootfs::stage::{self, Stage, StageParts};
 use crate::rootfs::sysctl;
 use crate::sandbox;
-use crate::spec::{Ids, Spec};
+use crate::spec::{Ids, Preparation, Spec};
 use crate::sys::{self, Action, Cloned, LOOKER, SingleThreaded};
 
 /// What the templates of different sandboxes differ in.
@@ -52,14 +52,17 @@ pub(super) struct TemplateKind {
     pub(super) writable_binds: Vec<PathBuf>,
     /// The paths of what is tested that its sandboxes could not reach by themselves.
     pub(super) unreachable: Vec<PathBuf>,
+    /// The preparations that its sandboxes start from, the last one first.
+    pub(super) preparations: Vec<Preparation>,
 }
 
 impl TemplateKind {
     pub(super) fn of(spec: &Spec, context: &RunContext) -> Self {
         let writable_binds = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
         let writable_binds = writable_binds.map(|bind| context.absolute(spec, bind.from)).collect();
+        let preparations = spec.preparations().map(Preparation).collect();
         let Spec { ids, net, mount, .. } = *spec;
-        Self { ids, net, mount, writable_binds, unreachable: Vec::new() }
+        Self { ids, net, mount, writable_binds, unreachable: Vec::new(), preparations }
     }
 }
 
@@ -100,6 +103,8 @@ pub(super) struct TemplateArgs<'i> {
     pub(super) proc_sys: Option<OwnedFd>,
     /// What the host has mounted at the unreachable paths, in their order.
     pub(super) unreachable_mounts: Vec<OwnedFd>,
+    /// What the preparations have left.
+    pub(super) left: Vec<OwnedFd>,
 }
 
 /// What a template does from its birth to its end. It never returns.
@@ -192,7 +197,7 @@ struct Template<'i> {
 
 impl<'i> Template<'i> {
     fn prepare(args: TemplateArgs<'i>, requests: &OwnedFd, proof: &SingleThreaded) -> Result<Self, Refusal> {
-        let TemplateArgs { kind, context, inherited, zygote, mapper, proc_sys, unreachable_mounts } = args;
+        let TemplateArgs { kind, context, inherited, zygote, mapper, proc_sys, unreachable_mounts, left } = args;
         let failed = |errno| Refusal::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != zygote {
@@ -206,6 +211,7 @@ impl<'i> Template<'i> {
             .chain(&mapper)
             .chain(&proc_sys)
             .chain(&unreachable_mounts)
+            .chain(&left)
             .map(AsRawFd::as_raw_fd)
             .collect();
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
@@ -234,7 +240,7 @@ impl<'i> Template<'i> {
         let writable = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
         let writable = writable.filter(|path| files.follow(path)).collect();
         let unreachable_mounts = kind.unreachable.iter().cloned().zip(unreachable_mounts).collect();
-        let parts = StageParts { writable, unreachable_mounts, proc_sys, net: kind.net };
+        let parts = StageParts { writable, unreachable_mounts, proc_sys, left, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, parts)?) } else { Stage::lay_over_proc(&parts)? };
         let has_no_keyring = leave_session_keyring();
         Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), responding })

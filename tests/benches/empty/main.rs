@@ -7,6 +7,7 @@
 //! - `growth`: what a test costs as the tenth and as the ten-thousandth, and what the processes then hold;
 //! - `neighbour`: what a test costs beside one that holds 500 MiB;
 //! - `statics`: what it costs in a test binary with 500 MiB of statics that are used;
+//! - `prepared`: what it costs to start from what a preparation has left, a file or a gigabyte of files;
 //! - `many`: what it costs in a test binary of 10,000 tests, run by libtest.
 
 mod floor;
@@ -15,9 +16,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{env, fs, io, process, thread};
 
-use belljar::__private::{Ids, Root, Spec, Test, run};
+use belljar::__private::{Ids, Root, Spec, Test, preparation, run};
+use belljar::prepared;
 
 const ROUNDS: usize = 20;
 const PER_ROUND: u8 = 50;
@@ -49,6 +51,7 @@ fn main() {
         Some("count") => return count(),
         Some("neighbour") => return compare_neighbours(),
         Some("statics") => return compare_statics(),
+        Some("prepared") => return compare_preparations(),
         Some("many") => return compare_filters(),
         _ => {}
     }
@@ -187,6 +190,44 @@ fn compare_statics() {
     }
 }
 
+#[prepared]
+fn one_file() -> io::Result<()> {
+    fs::write("/file", "")
+}
+
+#[prepared]
+fn one_gigabyte() -> io::Result<()> {
+    (0..1024).try_for_each(|number| fs::write(format!("/var/lib/{number}"), vec![7; belljar_tests::MIB]))
+}
+
+/// Measures empty tests in turn that start from nothing, and from what preparations have left.
+fn compare_preparations() {
+    static TESTS: [(&str, Test); 3] = [
+        ("from nothing", asking(SPEC)),
+        ("from a file", asking(SPEC.starting_from(preparation(&one_file)))),
+        ("from a GiB", asking(SPEC.starting_from(preparation(&one_gigabyte)))),
+    ];
+    println!("empty tests by what they start from, {ROUNDS} rounds of {PER_ROUND} a thread; microseconds a test");
+    for threads in [1, thread::available_parallelism().map_or(1, usize::from)] {
+        // The preparations run before.
+        TESTS.iter().for_each(|(_, test)| run(test));
+        let mut times = TESTS.each_ref().map(|_| Vec::new());
+        for _ in 0..ROUNDS {
+            for ((_, test), times) in TESTS.iter().zip(&mut times) {
+                let elapsed = time(|| run_on(threads, PER_ROUND, test));
+                times.push(elapsed.as_secs_f64() * 1e6 / f64::from(PER_ROUND) / threads as f64);
+            }
+        }
+        println!("\n{:<12} {:>10} {:>8} {:>8}", format!("{threads} at once"), "min", "median", "p90");
+        for ((name, _), times) in TESTS.iter().zip(&times) {
+            print_row(name, times.clone());
+        }
+        for ((name, _), others) in TESTS.iter().zip(&times).skip(1) {
+            print_row(&format!("ratio {}", &name[5..]), others.iter().zip(&times[0]).map(|(a, b)| a / b).collect());
+        }
+    }
+}
+
 /// Measures a test binary of 10,000 tests, of which it runs some: 5,000 or ten that are isolated, or 5,000 that are not; in turn with this
 /// program, which runs one test 5,000 times.
 fn compare_filters() {
@@ -317,8 +358,8 @@ fn serve_floor() {
     assert!(!calls.is_empty(), "{}", String::from_utf8_lossy(&survey.stderr));
     floor::make_one(&calls);
     let mut times = [0];
-    while std::io::stdin().read_exact(&mut times).is_ok() {
+    while io::stdin().read_exact(&mut times).is_ok() {
         (0..times[0]).for_each(|_| floor::make_one(&calls));
-        std::io::stdout().write_all(&[1]).and_then(|()| std::io::stdout().flush()).expect("write");
+        io::stdout().write_all(&[1]).and_then(|()| io::stdout().flush()).expect("write");
     }
 }

@@ -64,8 +64,8 @@ pub(in crate::harness) struct Sandbox {
     init: Option<OwnedFd>,
     /// The process that has told of the birth: init itself, as the kernel knows the sender of a message.
     teller: Option<i32>,
-    /// The copy that is its root, if that is one, once it is made.
-    copy: Option<nix::Result<Tree>>,
+    /// Its root, once that is made, if it is a copy or tests are to start from it.
+    root: Option<nix::Result<Tree>>,
     progress: Progress,
     evidence: Evidence,
 }
@@ -120,7 +120,7 @@ impl Sandbox {
             life,
             init: None,
             teller: None,
-            copy: None,
+            root: None,
             progress: Progress::default(),
             evidence: Evidence::default(),
         }
@@ -137,9 +137,18 @@ impl Sandbox {
         self.take_frames().map(drop)
     }
 
+    /// The tmpfs of its root, for tests that start from it.
+    pub(in crate::harness) fn root(&self) -> nix::Result<BorrowedFd<'_>> {
+        match &self.root {
+            Some(Ok(tree)) => Ok(tree.tmpfs()),
+            Some(Err(errno)) => Err(*errno),
+            None => Err(Errno::ENOENT),
+        }
+    }
+
     /// What the test has changed in the copy that is its root; nothing if that is none.
     pub(in crate::harness) fn changes(&self) -> io::Result<Vec<Change>> {
-        match &self.copy {
+        match self.root.as_ref().filter(|_| self.spec.has_copy()) {
             Some(Ok(tree)) => tree.changes(),
             Some(Err(errno)) => Err((*errno).into()),
             None => Ok(Vec::new()),
@@ -394,7 +403,7 @@ mod tests {
         let sockets = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let (socket, theirs) = sockets.expect("socketpair");
         setsockopt(&socket, PassCred, &true).expect("setsockopt");
-        for frame in [Frame::Born, Frame::Copied].iter().take(1 + usize::from(test.spec.has_copy())) {
+        for frame in [Frame::Born, Frame::Copied].iter().take(1 + usize::from(test.spec.hands_out_root())) {
             let mut buffer = Buffer::new();
             sys::send_with_fds(theirs.as_fd(), frame.encode(&mut buffer), &[null().as_raw_fd()]).expect("send");
         }

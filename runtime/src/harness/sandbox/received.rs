@@ -11,6 +11,7 @@ use nix::sys::socket::MsgFlags;
 
 use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
+use crate::harness::prepared;
 use crate::harness::replies::{self, discard};
 use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
@@ -41,10 +42,11 @@ impl Sandbox {
             Some(Frame::Born) if self.init.is_none() => {
                 self.init = Some(fds.next().ok_or(Errno::EMFILE)?);
                 self.teller = message.sender;
-                next = self.progress.born(self.spec.has_copy());
+                next = self.progress.born(self.spec.hands_out_root());
             }
-            Some(Frame::Copied) if is_of_init && self.copy.is_none() && self.spec.has_copy() => {
-                self.copy = Some(fds.next().ok_or(Errno::EMFILE).and_then(Tree::new));
+            Some(Frame::Copied) if is_of_init && self.root.is_none() && self.spec.hands_out_root() => {
+                let tree = |tmpfs| Tree::new(tmpfs, prepared::left_for(self.spec));
+                self.root = Some(fds.next().ok_or(Errno::EMFILE).and_then(tree));
                 next = self.progress.ready();
             }
             Some(question @ (Frame::AskUsage | Frame::AskChanges | Frame::AskInitPid | Frame::AskGroup(_))) => {
@@ -60,7 +62,7 @@ impl Sandbox {
             }
             Some(Frame::Refused(refusal)) if is_of_init || self.evidence.outcome.is_none() => {
                 let path = Path::new(OsStr::from_bytes(refusal.path));
-                let path = if self.spec.has_copy() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
+                let path = if self.spec.hands_out_root() { path.strip_prefix(COPY).unwrap_or(path) } else { path };
                 self.evidence.refused = Some(RefusalRef { path: path.as_os_str().as_bytes(), ..refusal }.into());
             }
             Some(Frame::PanicText(text)) => {
@@ -110,7 +112,7 @@ impl Sandbox {
         match question {
             Frame::AskUsage => replies::tell(socket, &self.cgroup.usage().encode()),
             Frame::AskInitPid => replies::tell(socket, &self.init_pid().unwrap_or_default().to_ne_bytes()),
-            Frame::AskChanges => replies::tell_changes(socket, self.copy.is_some().then(|| self.changes())),
+            Frame::AskChanges => replies::tell_changes(socket, self.spec.has_copy().then(|| self.changes())),
             Frame::AskGroup(name) => replies::hand_group(socket, name, &mut self.cgroup),
             _ => {}
         }

@@ -50,6 +50,29 @@ pub(super) fn changes_unknown(test: &str, error: &io::Error) -> String {
     format!("belljar: what `{test}` has changed in its copy of the tree could not be found out: {error}.")
 }
 
+// ---- Preparations ----
+
+/// `reason` is what was said of the preparation.
+pub(super) fn preparation_failed(test: &str, preparation: &str, reason: &str) -> String {
+    let said = failed(preparation) + ": ";
+    let reason = reason.strip_prefix(&said).unwrap_or(reason);
+    format!("{}: its preparation `{preparation}` failed: {reason}", failed(test))
+}
+
+pub(super) fn preparation_skipped(test: &str, preparation: &str, reason: &str) -> String {
+    format!("belljar: skipped: `{test}`, as its preparation `{preparation}` is: {reason}")
+}
+
+/// Why a preparation that panicked left nothing. It has printed its message.
+pub(super) fn preparation_panicked(text: Option<&str>) -> String {
+    text.map_or_else(|| "it panicked.".to_owned(), |text| format!("it panicked: {text}"))
+}
+
+/// Why what a preparation has left is of no use.
+pub(super) fn preparation_lost(errno: Errno) -> String {
+    format!("what it left could not be kept: {}.", error(errno))
+}
+
 // ---- Tests that are there twice ----
 
 pub(super) fn repeated(test: &str) -> String {

@@ -104,6 +104,12 @@ fn each_message_has_its_words() {
         unanswered(TEST, timeout, false, &running),
         survivors(TEST, &running),
         unkillable(TEST),
+        preparation_failed(TEST, "p", "belljar: `p` failed: it was killed."),
+        preparation_failed(TEST, "p", "it panicked."),
+        preparation_skipped(TEST, "p", "WHY"),
+        preparation_panicked(None),
+        preparation_panicked(Some("TEXT")),
+        preparation_lost(Errno::EMFILE),
     ]);
     let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
     assert_eq!(lacking(include_str!("mod.rs"), &names), [""; 0], "these have no snapshot");
@@ -296,5 +302,17 @@ fn each_message_has_its_words() {
       pid 3 `sleep`, sleeping
     # unkillable
     belljar: `tests::a` has processes that can't be killed. They wait in the kernel for something that does not answer, such as the server of a file system, and end when that does.
+    # preparation_failed
+    belljar: `tests::a` failed: its preparation `p` failed: it was killed.
+    # preparation_failed
+    belljar: `tests::a` failed: its preparation `p` failed: it panicked.
+    # preparation_skipped
+    belljar: skipped: `tests::a`, as its preparation `p` is: WHY
+    # preparation_panicked
+    it panicked.
+    # preparation_panicked
+    it panicked: TEXT
+    # preparation_lost
+    what it left could not be kept: EMFILE (Too many open files).
     "#);
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
+use super::base::Base;
 use super::basis::Basis;
 use super::host::Host;
 use super::wanted::{Wanted, WantedKind};
-use crate::rootfs::build::{Access, KERNEL_FLAGS, Operation, Plan};
+use crate::rootfs::build::{Access, KERNEL_FLAGS, LAYERS, Operation, Plan};
 use crate::rootfs::paths::{HostPath, InsidePath, LINKS_MAX, Source, c_string, names_reversed};
 use crate::spec::{Bind, Ids, Spec};
 
@@ -39,8 +40,10 @@ pub(super) struct Builder<'f> {
     pub(super) shown: BTreeSet<PathBuf>,
     /// Private directories in what is shown, or in the tree that is copied.
     pub(super) covered: BTreeSet<PathBuf>,
-    /// The root of the tree that has been copied, on the host.
-    pub(super) base: Option<PathBuf>,
+    /// What has been copied.
+    pub(super) base: Option<Base>,
+    /// Whether tests will start from what is written.
+    is_prepared: bool,
     /// How many layers the copy has.
     pub(super) layers: usize,
     /// Directories that root inside is to own in the copy, besides those that it has in every system.
@@ -55,8 +58,23 @@ impl<'f> Builder<'f> {
         let present = BTreeSet::from([PathBuf::from("/")]);
         let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
-        let (ids, basis) = (spec.ids, Basis::default());
-        Self { host, prefix, tmpfs, ids, operations, present, links, shown, covered, base, layers, owned, basis }
+        let (ids, basis, is_prepared) = (spec.ids, Basis::default(), spec.is_prepared);
+        Self {
+            host,
+            prefix,
+            tmpfs,
+            ids,
+            operations,
+            present,
+            links,
+            shown,
+            covered,
+            base,
+            is_prepared,
+            layers,
+            owned,
+            basis,
+        }
     }
 
     /// `path` as operations name it, which are about the sandbox.
@@ -88,14 +106,18 @@ impl<'f> Builder<'f> {
             }
             physical.push(name);
             let known = self.links.get(&physical).cloned();
-            let of_host = || {
-                let original = if self.base.is_some() { self.original(&physical)? } else { physical.clone() };
-                if self.present.contains(&physical) || !self.host.files.at(&original) {
-                    return None;
+            let of_tree = || match &self.base {
+                _ if self.present.contains(&physical) => None,
+                Some(base) if !self.is_shown(&physical) => {
+                    if self.is_covered(&physical) {
+                        None
+                    } else {
+                        base.link(&self.host.files, &physical)
+                    }
                 }
-                fs::read_link(original).ok()
+                _ => self.host.files.at(&physical).then(|| fs::read_link(&physical).ok()).flatten(),
             };
-            let Some(target) = known.or_else(of_host).filter(|_| links < LINKS_MAX) else { continue };
+            let Some(target) = known.or_else(of_tree).filter(|_| links < LINKS_MAX) else { continue };
             links += 1;
             self.symlink(&physical, &target);
             physical.pop();
@@ -150,12 +172,14 @@ impl<'f> Builder<'f> {
         self.present.insert(path.to_path_buf());
     }
 
-    /// What is copied to `path`, if anything is.
-    pub(super) fn original(&self, path: &Path) -> Option<PathBuf> {
-        let original = self.base.as_ref()?.join(path.strip_prefix("/").unwrap_or(path));
-        let is_covered = path.ancestors().any(|path| self.covered.contains(path));
-        let is_there = || self.host.files.at(&original) && fs::symlink_metadata(&original).is_ok();
-        (!is_covered && is_there()).then_some(original)
+    /// The owner of what is copied to `path`, if anything is.
+    pub(super) fn owner_in_base(&self, path: &Path) -> Option<u32> {
+        let base = self.base.as_ref().filter(|_| !self.is_covered(path))?;
+        base.owner(&self.host.files, path)
+    }
+
+    fn is_covered(&self, path: &Path) -> bool {
+        path.ancestors().any(|path| self.covered.contains(path))
     }
 
     /// Makes what is wanted, the outermost first: what is shown may lie in what is private, and the other way round.
@@ -166,6 +190,7 @@ impl<'f> Builder<'f> {
             match kind {
                 WantedKind::Shown => self.show(&path),
                 WantedKind::Profiles => self.profiles(&path),
+                WantedKind::Left(layer) => self.lay_over_left(&layer),
                 WantedKind::Writable(mode) => self.writable(&path, mode),
             }
         }
@@ -264,10 +289,35 @@ impl<'f> Builder<'f> {
             && !self.shown.contains(path)
             && !self.host.context.tools.iter().any(|tools| tools == path)
         {
-            self.mount_tmpfs(path);
+            if self.is_prepared {
+                let (upper, _) = self.new_layer(path, mode);
+                self.bind_inside_tmpfs(&upper, path);
+            } else {
+                self.mount_tmpfs(path);
+            }
             self.covered.insert(path.to_path_buf());
             self.present.insert(path.to_path_buf());
         }
+    }
+
+    /// Begins a layer that is to be at the path `at`, and returns its directories `upper` and `work`.
+    pub(super) fn new_layer(&mut self, at: &Path, mode: u32) -> (PathBuf, PathBuf) {
+        let layer = Path::new(LAYERS).join(self.layers.to_string());
+        self.layers += 1;
+        let [upper, work] = ["upper", "work"].map(|name| layer.join(name));
+        for (path, mode) in [(&layer, 0o755), (&upper, mode), (&work, 0o700)] {
+            let mode = Mode::from_bits_truncate(mode);
+            self.operations.push(Operation::Directory { path: InsidePath::new(path), mode });
+        }
+        let (path, target) = (InsidePath::new(&layer.join("at")), c_string(at));
+        self.operations.push(Operation::Symlink { path, target });
+        (upper, work)
+    }
+
+    /// Shows a directory of the tmpfs that the root lies in.
+    fn bind_inside_tmpfs(&mut self, from: &Path, to: &Path) {
+        let (from, to) = (Source::Inside(InsidePath::new(from)), self.inside(to));
+        self.operations.push(Operation::Bind { from, to, access: Access::AsIs, if_there: false });
     }
 
     pub(super) fn mount_tmpfs(&mut self, path: &Path) {
@@ -314,7 +364,7 @@ impl<'f> Builder<'f> {
     }
 
     pub(super) fn is_there(&self, path: &Path) -> bool {
-        self.present.contains(path) || self.is_shown(path) || self.original(path).is_some()
+        self.present.contains(path) || self.is_shown(path) || self.owner_in_base(path).is_some()
     }
 }
 

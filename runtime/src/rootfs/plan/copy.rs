@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
+use super::base::Base;
 use super::builder::{Builder, Planned};
 use super::host::Host;
 use super::host_files::{HostFiles, may_wait};
@@ -18,7 +19,7 @@ use super::system::LINKS;
 use super::wanted::{Wanted, as_wanted, profiles, tested, writable};
 use crate::frame::{Refusal, Step};
 use crate::proc::{Mount, text_of};
-use crate::rootfs::build::{COPY, LAYERS, Operation};
+use crate::rootfs::build::{COPY, Operation};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::paths::{HostPath, InsidePath, c_string};
 use crate::spec::{Ids, Spec};
@@ -83,21 +84,8 @@ pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<P
         builder.owned = above_what_is_used(files, context, spec);
     }
     builder.copy(base, Path::new("/"));
-    builder.base = Some(base.to_path_buf());
-    for path in KERNEL_DIRECTORIES.map(Path::new) {
-        let is_laid_over = !builder.present.contains(path);
-        builder.directory(path, 0o755);
-        // Device nodes that lie on a disk can't be used in a user namespace. In `/sys`, which may be somebody else's, a whole proc is made.
-        if is_laid_over && path != Path::new("/proc") {
-            builder.mount_tmpfs(path);
-        }
-        builder.covered.insert(path.to_path_buf());
-        builder.present.insert(path.to_path_buf());
-    }
-    builder.directory(Path::new("/dev/shm"), 0o1777);
-    builder.links(LINKS.into_iter().filter(|(path, _)| path.starts_with("/dev/")));
-    builder.devices(spec);
-    builder.kernel_file_systems(spec.net);
+    builder.base = Some(Base::Host(base.to_path_buf()));
+    builder.kernel_directories(spec);
     // Another tree lacks what is tested. The host's has all.
     let tested = if base == Path::new("/") { Vec::new() } else { tested(files, context, spec) };
     let has_room = |wanted: &'_ Wanted| files.follow(&wanted.name) && builder.has_room_for(&wanted.name);
@@ -107,12 +95,29 @@ pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<P
 }
 
 impl Builder<'_> {
+    /// Gives a copy what is the sandbox's own in any case.
+    pub(super) fn kernel_directories(&mut self, spec: &Spec) {
+        for path in KERNEL_DIRECTORIES.map(Path::new) {
+            let is_laid_over = !self.present.contains(path);
+            self.directory(path, 0o755);
+            // Device nodes that lie on a disk can't be used in a user namespace. In `/sys`, which may be somebody else's, a whole proc is made.
+            if is_laid_over && path != Path::new("/proc") {
+                self.mount_tmpfs(path);
+            }
+            self.covered.insert(path.to_path_buf());
+            self.present.insert(path.to_path_buf());
+        }
+        self.directory(Path::new("/dev/shm"), 0o1777);
+        self.links(LINKS.into_iter().filter(|(path, _)| path.starts_with("/dev/")));
+        self.devices(spec);
+        self.kernel_file_systems(spec.net);
+    }
+
     /// Whether a directory that the copy lacks can be made there: in one of root's.
-    fn has_room_for(&self, path: &Path) -> bool {
-        let lowest = path.ancestors().find_map(|path| Some((path, self.original(path)?)));
-        lowest.is_some_and(|(path, original)| {
-            let is_own = fs::metadata(original).is_ok_and(|metadata| metadata.uid() == 0);
-            is_own || path == Path::new("/") || OWNED.iter().any(|owned| path == Path::new(owned))
+    pub(super) fn has_room_for(&self, path: &Path) -> bool {
+        let lowest = path.ancestors().find_map(|path| Some((path, self.owner_in_base(path)?)));
+        lowest.is_some_and(|(path, owner)| {
+            owner == 0 || path == Path::new("/") || OWNED.iter().any(|owned| path == Path::new(owned))
         })
     }
 
@@ -198,7 +203,11 @@ impl Builder<'_> {
     /// Gives a copy of `from` to the owner of `from`, if that id exists inside. It also restores the bits of the mode that writing has cleared.
     fn chown_like(&mut self, from: &Path, path: InsidePath) {
         let Ok(metadata) = fs::symlink_metadata(from) else { return };
-        let (uid, gid) = (metadata.uid(), metadata.gid());
+        self.give_away(path, (metadata.uid(), metadata.gid()), metadata.mode());
+    }
+
+    /// Gives `path` to this owner, if that id exists inside, and has it get its mode anew, which is all of `st_mode`.
+    pub(super) fn give_away(&mut self, path: InsidePath, (uid, gid): (u32, u32), mode: u32) {
         let is_inside = match self.ids {
             Ids::One => false,
             // The template has the same ids. One that it lacks shows as nobody's.
@@ -206,45 +215,31 @@ impl Builder<'_> {
             Ids::Host => true,
         };
         let owner = if is_inside { (uid, gid) } else { (0, 0) };
-        if owner != (0, 0) || metadata.is_file() && metadata.mode() & 0o7000 != 0 {
-            let (owner, mode) = ((owner.0.into(), owner.1.into()), Mode::from_bits_truncate(metadata.mode() & 0o7777));
+        let is_file = mode & libc::S_IFMT == libc::S_IFREG;
+        if owner != (0, 0) || is_file && mode & 0o7000 != 0 {
+            let (owner, mode) = ((owner.0.into(), owner.1.into()), Mode::from_bits_truncate(mode & 0o7777));
             self.operations.push(Operation::Chown { path, owner, mode });
         }
     }
 
     /// Lays a layer over `from`, a directory of the host, at `to`.
     fn layer(&mut self, from: &Path, to: &Path) {
-        let layer = Path::new(LAYERS).join(self.layers.to_string());
-        self.layers += 1;
-        let [upper, work, at, lower] = ["upper", "work", "at", "from"].map(|name| layer.join(name));
-        for (path, mode) in [(&layer, 0o755), (&upper, mode_of(from)), (&work, 0o700)] {
-            let mode = Mode::from_bits_truncate(mode);
-            self.operations.push(Operation::Directory { path: InsidePath::new(path), mode });
-        }
-        for (path, target) in [(&at, to), (&lower, from)] {
-            let (path, target) = (InsidePath::new(path), c_string(target));
-            self.operations.push(Operation::Symlink { path, target });
-        }
+        let (upper, work) = self.new_layer(to, mode_of(from));
+        let link = |name| InsidePath::new(&upper.with_file_name(name));
+        self.operations.push(Operation::Symlink { path: link("from"), target: c_string(from) });
+        let at = link("at");
         self.chown_like(from, InsidePath::new(&upper));
         self.own(from, to, &upper);
         if to != Path::new("/") {
             self.directory(to, 0o755);
         }
-        let mut options = b"lowerdir=".to_vec();
-        options.extend(escaped(from));
-        options.extend(b",upperdir=");
-        options.extend(upper.as_os_str().as_bytes());
-        options.extend(b",workdir=");
-        options.extend(work.as_os_str().as_bytes());
-        // Only this way are directories marked in a user namespace that hide the host's; see the kernel's overlayfs.rst.
-        options.extend(b",userxattr");
         let operation = Operation::Copy {
             lower: HostPath::new(from),
             to: self.inside(to),
-            options: CString::new(options).unwrap_or_default(),
+            options: overlay_options([from], &upper, &work),
             // Some file systems can't lie below, and they are mounted somewhere in the tree.
             or_show: self.host.is_mount_point(from) && to != Path::new("/"),
-            if_there: (to != Path::new("/")).then(|| InsidePath::new(&at)),
+            if_there: (to != Path::new("/")).then_some(at),
         };
         self.operations.push(operation);
     }
@@ -329,6 +324,16 @@ fn content_of(file: &Path, name: &Path) -> Option<Vec<u8>> {
         ".pwd.lock" => Some(Vec::new()),
         _ => None,
     })
+}
+
+/// The options of an overlay, whose lower directories these are, the uppermost first.
+pub(super) fn overlay_options<'p>(lower: impl IntoIterator<Item = &'p Path>, upper: &Path, work: &Path) -> CString {
+    let lower: Vec<_> = lower.into_iter().map(escaped).collect();
+    let [upper, work] = [upper, work].map(|path| path.as_os_str().as_bytes());
+    // Only with `userxattr` are directories marked in a user namespace that hide what lies below; see the kernel's overlayfs.rst.
+    let options =
+        [b"lowerdir=", &lower.join(&b':')[..], b",upperdir=", upper, b",workdir=", work, b",userxattr"].concat();
+    CString::new(options).unwrap_or_default()
 }
 
 /// `path` as an option of overlayfs, where a colon separates, and a comma and a backslash have their meanings too.

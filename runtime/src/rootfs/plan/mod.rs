@@ -6,11 +6,13 @@
 //! - private and writable ones, empty at first: `/tmp`, `/run`, `/var`, `$HOME` and all else in the tmpfs;
 //! - what the kernel makes: `/proc`, `/sys`, `/dev/pts`, `/dev/mqueue`.
 
+mod base;
 mod basis;
 mod builder;
 mod copy;
 mod host;
 mod host_files;
+mod prepared;
 mod system;
 mod wanted;
 
@@ -23,11 +25,12 @@ pub(crate) use self::builder::Planned;
 use self::copy::copied_root;
 pub(crate) use self::host::Host;
 pub(crate) use self::host_files::{HostFiles, Responding, check_answer};
+use self::prepared::prepared_root;
 use self::system::{LINKS, SYSTEM};
 pub(crate) use self::wanted::tested;
 use self::wanted::{PRIVATE, profiles, shown, writable};
 use crate::frame::{Refusal, Step};
-use crate::rootfs::build::{Access, Plan};
+use crate::rootfs::build::{Access, COPY, Plan};
 use crate::spec::{Root, Spec};
 
 /// Plans the file system of the sandbox that `spec` asks for. Fails if root of the sandbox may not reach what is tested, or if nobody answers
@@ -40,6 +43,9 @@ pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Refusal> {
     let mut named = spec.binds.iter().map(|bind| host.context.absolute(spec, bind.from)).chain(package);
     if let Some(silent) = named.find(|path| !host.files.follow(path)) {
         return Err(Refusal::new(Step::Bind, silent, Errno::ETIMEDOUT));
+    }
+    if let (Some(_), Some(stage)) = (spec.from, host.stage) {
+        return prepared_root(host, stage, spec);
     }
     match spec.root {
         _ if !spec.mount => Ok(hosts_root(host, spec)),
@@ -93,7 +99,7 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
 /// A tmpfs with what tests and host tools need.
 fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     let (context, files) = (host.context, &host.files);
-    let mut builder = Builder::new(host, spec, "");
+    let mut builder = Builder::new(host, spec, if spec.is_prepared { COPY } else { "" });
     for path in SYSTEM {
         builder.system_directory(Path::new(path));
     }
@@ -102,9 +108,10 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     }
     builder.links(LINKS);
     builder.etc(spec);
+    builder.etc_of_host();
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
     let shown = shown(files, context, spec).into_iter().chain(host.unreachable());
     builder.wanted(shown.chain(profiles(files, context)).chain(writable(files, context, spec)).collect());
-    builder.finish(spec, false)
+    builder.finish(spec, spec.is_prepared)
 }

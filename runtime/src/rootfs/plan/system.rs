@@ -97,15 +97,18 @@ impl Builder<'_> {
         // All addresses of a name, so that `localhost` is both.
         self.file("/etc/host.conf", b"multi on\n".into());
         self.operations.push(Operation::MachineId { path: self.inside(Path::new("/etc/machine-id")) });
-        let etc = Path::new("/etc");
-        let of_host = etc.join(ETC_OF_HOST);
-        self.directory(&of_host, 0o755);
-        self.bind(etc, &of_host);
         for name in ETC {
             if let Some(target) = in_etc(name) {
-                self.symlink(&etc.join(name), &target);
+                self.symlink(&Path::new("/etc").join(name), &target);
             }
         }
+    }
+
+    /// Shows the host's `/etc`, where links in the sandbox's lead to.
+    pub(super) fn etc_of_host(&mut self) {
+        let of_host = Path::new("/etc").join(ETC_OF_HOST);
+        self.directory(&of_host, 0o755);
+        self.bind(Path::new("/etc"), &of_host);
         self.shown.insert(of_host);
     }
 

@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use super::host_files::HostFiles;
 use crate::rootfs::context::{RunContext, repository_of, workspace_of};
+use crate::rootfs::left::LeftLayer;
 use crate::spec::Spec;
 
 /// Directories that every root has, besides those of the system. Each costs five microseconds a test.
@@ -41,6 +42,8 @@ pub(super) enum WantedKind {
     Shown,
     /// The host's, for coverage profiles: writable, but for the directories in it.
     Profiles,
+    /// What preparations have left there, in a layer of its own.
+    Left(LeftLayer),
     /// Private, with this mode.
     Writable(u32),
 }

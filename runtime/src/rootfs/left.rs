@@ -1,0 +1,91 @@
+//! What preparations have left: the tmpfs of each, in the layout that [`build`](super::build) describes. The test binary looks at them to
+//! tell what a test has changed, and the template to plan the root of a test that starts from them.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, readlinkat};
+use nix::sys::stat::Mode;
+
+use super::build::{COPY, LAYERS};
+use super::merged::{DIRECTORY, Merged, READ, names_in, open_beneath};
+use crate::sys;
+
+/// The tmpfs of a preparation, that of the one which it started from, and so on.
+#[derive(Debug)]
+pub(crate) struct Left(Vec<OwnedFd>);
+
+/// A part of a root that preparations have left: the whole, or a directory that is a mount of its own.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LeftLayer {
+    /// The path that it has inside.
+    pub(crate) at: PathBuf,
+    /// Where it lies: the number of a preparation, the last being 0, and the path in its tmpfs. The uppermost comes first.
+    pub(crate) parts: Vec<(usize, PathBuf)>,
+    /// The directory of the host that it is a copy of, if it is one.
+    pub(crate) from: Option<PathBuf>,
+}
+
+impl Left {
+    /// By the tmpfs of each preparation, the last first.
+    pub(crate) fn new(preparations: Vec<OwnedFd>) -> Self {
+        Self(preparations)
+    }
+
+    /// By the tmpfs of the last preparation, and what had been left when it began.
+    pub(crate) fn over(tmpfs: BorrowedFd<'_>, left: Option<&Self>) -> nix::Result<Self> {
+        let below = left.into_iter().flat_map(|left| &left.0).map(OwnedFd::as_fd);
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| sys::errno_of(&error));
+        [tmpfs].into_iter().chain(below).map(own).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// All layers, those first that others lie in.
+    pub(crate) fn layers(&self) -> nix::Result<Vec<LeftLayer>> {
+        let mut layers: Vec<LeftLayer> = Vec::new();
+        for (number, tmpfs) in self.0.iter().enumerate().rev() {
+            let mut found = vec![];
+            for name in names_in(open_beneath(tmpfs, Path::new(LAYERS), READ))? {
+                let layer = Path::new(LAYERS).join(name);
+                let link = |name: &str| readlinkat(tmpfs, &layer.join(name)).map(PathBuf::from);
+                // What it was a copy of may have gone when the copy was made.
+                if let Ok(at) = link("at") {
+                    found.push((at, layer.join("upper"), link("from").ok()));
+                }
+            }
+            let root = Path::new("/");
+            if !found.iter().any(|(at, ..)| at == root) {
+                found.push((root.into(), COPY.into(), None));
+            }
+            for (at, path, from) in found {
+                match layers.iter_mut().find(|layer| layer.at == at) {
+                    Some(layer) => layer.parts.insert(0, (number, path)),
+                    None => layers.push(LeftLayer { at, parts: vec![(number, path)], from }),
+                }
+            }
+        }
+        layers.sort_by(|a, b| a.at.cmp(&b.at));
+        Ok(layers)
+    }
+
+    /// What `layer` shows, together with the host's directory that it is a copy of, as far as that is there.
+    pub(super) fn merged(&self, layer: &LeftLayer) -> nix::Result<Merged> {
+        let part = |(number, path): &(usize, PathBuf)| {
+            open_beneath(self.0.get(*number).ok_or(Errno::ENOENT)?, path, DIRECTORY)
+        };
+        let mut directories = layer.parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        match layer.from.as_ref().map(|from| open(from, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())) {
+            Some(Err(Errno::ENOENT | Errno::ENOTDIR)) | None => {}
+            Some(from) => directories.push(from?),
+        }
+        Ok(Merged::new(directories))
+    }
+
+    /// Whether preparations have written nothing to `layer`.
+    pub(super) fn is_empty(&self, layer: &LeftLayer) -> bool {
+        layer.parts.iter().all(|(number, path)| {
+            let tmpfs = self.0.get(*number);
+            tmpfs.is_some_and(|tmpfs| names_in(open_beneath(tmpfs, path, READ)).is_ok_and(|names| names.is_empty()))
+        })
+    }
+}

@@ -1,0 +1,86 @@
+//! Keeps what preparations have left, until the test binary ends.
+//!
+//! A preparation's root is a tmpfs that is mounted nowhere any more. The kernel copies no such mount (before 6.15), and attaches it once.
+//! So it becomes the root of a mount namespace in which there is nothing else and no process. Whoever enters that can copy it, for each
+//! template that needs it.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
+use nix::sys::stat::Mode;
+use nix::unistd::{chdir, pivot_root};
+
+use crate::sys::{self, Cloned, SingleThreaded};
+
+const NONE: Option<&str> = None;
+
+/// The root that a preparation has left: a user namespace, and a mount namespace that consists of that root.
+pub(super) struct Kept {
+    user: OwnedFd,
+    mounts: OwnedFd,
+}
+
+impl Kept {
+    /// Keeps this tmpfs, which [`clone_mounts`](sys::clone_mounts) has made. Nobody can attach it elsewhere any more.
+    pub(super) fn new(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Self> {
+        let enter = || {
+            let namespace = |path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+            let namespaces = vec![namespace(c"/proc/self/ns/user")?, namespace(c"/proc/self/ns/mnt")?];
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+            sys::attach_mounts(tmpfs, c"/")?;
+            // At the root, `..` stays where it is, and then follows what is mounted there.
+            chdir("/..")?;
+            pivot_root(".", ".")?;
+            umount2(".", MntFlags::MNT_DETACH)?;
+            Ok(namespaces)
+        };
+        let namespaces = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, enter)?;
+        let [user, mounts] = namespaces.try_into().map_err(|_| Errno::EMFILE)?;
+        Ok(Self { user, mounts })
+    }
+
+    /// A copy of the root, attached nowhere.
+    pub(super) fn root(&self, proof: &SingleThreaded) -> nix::Result<OwnedFd> {
+        let copy = || {
+            setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+            setns(&self.mounts, CloneFlags::CLONE_NEWNS)?;
+            Ok(vec![sys::clone_mounts(c"/")?])
+        };
+        in_clone(0, proof, copy)?.pop().ok_or(Errno::EMFILE)
+    }
+}
+
+/// Calls `work` in a clone of this process that is in new namespaces, and returns the descriptors that it has made there.
+fn in_clone(
+    flags: libc::c_int,
+    proof: &SingleThreaded,
+    work: impl FnOnce() -> nix::Result<Vec<OwnedFd>>,
+) -> nix::Result<Vec<OwnedFd>> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    match sys::clone_into(proof, flags, None)? {
+        Cloned::Child(_) => {
+            let (errno, fds) = match work() {
+                Ok(fds) => (0, fds),
+                Err(errno) => (errno as i32, Vec::new()),
+            };
+            let numbers: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+            let _ = sys::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &numbers);
+            sys::exit_now(0)
+        }
+        Cloned::Parent(child) => {
+            drop(theirs);
+            let mut errno = [0; size_of::<i32>()];
+            let received = sys::receive(ours.as_fd(), &mut errno, MsgFlags::empty());
+            sys::wait_pid(child)?;
+            let message = received?.filter(|message| message.length == errno.len()).ok_or(Errno::ESRCH)?;
+            match i32::from_ne_bytes(errno) {
+                0 => Ok(message.fds),
+                errno => Err(Errno::from_raw(errno)),
+            }
+        }
+    }
+}
