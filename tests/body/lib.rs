@@ -31,7 +31,8 @@ fn expand(function: &mut ItemFn) -> Result<Tokens, Error> {
     // What is imported for the attribute shall count as used.
     let mut import = None;
     if let Some(attribute) = function.attrs.iter_mut().find(|attribute| is("isolated")(attribute)) {
-        import = attribute.path().get_ident().map(|name| quote!(#[allow(unused_imports)] use #name as _;));
+        let path = attribute.path();
+        import = Some(quote!(#[allow(unused_imports, reason = "it is used above")] use #path as _;));
         // That makes no test of it.
         let arguments = match &attribute.meta {
             Meta::List(list) => list.tokens.clone(),

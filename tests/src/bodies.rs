@@ -45,7 +45,14 @@ macro_rules! bodies {
 }
 
 /// Runs the bodies that the arguments name, and panics if one fails.
+///
+/// The thread of the harness has the stack that RUST_MIN_STACK says, which may be next to none.
 pub fn run_bodies() {
+    let thread = thread::Builder::new().stack_size(2 << 20).spawn(run_named).expect("a thread");
+    thread.join().unwrap_or_else(|payload| resume_unwind(payload));
+}
+
+fn run_named() {
     let (options, mut names): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|argument| argument.starts_with("--"));
     names.retain(|name| name != "body");
     let is_exact = options.iter().any(|option| option == "--exact");
@@ -57,10 +64,16 @@ pub fn run_bodies() {
         assert!(BODIES.iter().any(|body| is_meant(&body, name)), "there is no body {name}");
     }
     let mut bodies: Vec<_> = BODIES.iter().filter(|body| names.iter().any(|name| is_meant(body, name))).collect();
+    let skipped: Vec<_> = options.iter().filter_map(|option| option.strip_prefix("--skip=")).collect();
+    bodies.retain(|body| !skipped.iter().any(|name| body.name().contains(name)));
     bodies.sort_by_key(|body| body.name());
     match bodies.as_slice() {
         [] => panic!("name a body"),
-        [body] => body.run(),
+        // With the stack that a test has.
+        [body] => {
+            let thread = thread::Builder::new().name(body.name().to_owned()).spawn(|| body.run()).expect("a thread");
+            thread.join().unwrap_or_else(|payload| resume_unwind(payload));
+        }
         several => run_several(several, threads.expect("the number of processors").get()),
     }
 }

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 use belljar::isolated;
-use belljar_tests::this_binary;
+use belljar_tests::{body, this_binary};
 use nix::unistd::{Pid, getppid};
+
+belljar_tests::bodies!();
 
 /// Every test here proves by this that it is isolated: its parent is the init of a pid namespace.
 fn assert_isolated() {
@@ -377,8 +379,7 @@ fn with_generic_helpers() {
 }
 
 /// What a test below an attribute would be that had dropped ours.
-#[test]
-#[ignore = "run by what_has_lost_its_sandbox_does_not_run"]
+#[body]
 #[should_panic(expected = "on purpose")]
 fn that_has_lost_its_sandbox() {
     belljar::__private::must_be_inside("that_has_lost_its_sandbox");
@@ -387,7 +388,7 @@ fn that_has_lost_its_sandbox() {
 
 #[test]
 fn what_has_lost_its_sandbox_does_not_run() {
-    let run = belljar_tests::run_ignored("that_has_lost_its_sandbox");
+    let run = belljar_tests::run_body("that_has_lost_its_sandbox");
     assert_eq!(run.status.code(), Some(101), "{}", run.output);
     assert!(run.output.contains("would have run outside of its sandbox"), "{}", run.output);
     assert!(!run.output.contains("on purpose"), "{}", run.output);
@@ -446,7 +447,7 @@ fn each_test_is_listed_once() {
         "with_generic_helpers",
         "with_inner_attributes",
         "with_other_attributes",
-        "that_has_lost_its_sandbox",
+        "body",
         "what_has_lost_its_sandbox_does_not_run",
     ];
     expected.sort_unstable();

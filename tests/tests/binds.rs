@@ -8,10 +8,12 @@ use std::path::Path;
 use std::{env, fs, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, runners, this_binary};
+use belljar_tests::{Run, as_runner, body, runners, this_binary};
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, chown, mkfifo};
+
+belljar_tests::bodies!();
 
 fn errno<T>(result: std::io::Result<T>) -> Option<Errno> {
     result.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
@@ -63,20 +65,20 @@ fn writes_in(directory: &str) {
     fs::write(path, "written inside").expect("write");
 }
 
+#[body]
 #[isolated(bind = ["/var/tmp:rw"])]
-#[ignore = "run by what_is_writable_is_the_hosts"]
 fn writes_in_its_place() {
     writes_in("/var/tmp");
 }
 
+#[body]
 #[isolated(bind = ["/var/tmp:/srv:rw"])]
-#[ignore = "run by what_is_writable_is_the_hosts"]
 fn writes_where_it_may() {
     writes_in("/srv");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by what_is_not_asked_for_is_private"]
 fn writes_where_nothing_is_bound() {
     writes_in("/var/tmp");
 }
@@ -85,7 +87,7 @@ fn writes_where_nothing_is_bound() {
 fn written_by(test: &str) -> Option<String> {
     let name = format!("belljar-{}-{test}", std::process::id());
     let mut command = this_binary();
-    let run = belljar_tests::run(command.args(["--ignored", "--exact", test]).env(NAME, &name));
+    let run = belljar_tests::run(command.args(["--ignored", "--exact", "body", test]).env(NAME, &name));
     assert!(run.passed(), "{}", run.output);
     let path = Path::new("/var/tmp").join(name);
     let written = fs::read_to_string(&path).ok();
@@ -105,20 +107,20 @@ fn what_is_not_asked_for_is_private() {
     assert_eq!(written_by("writes_where_nothing_is_bound"), None);
 }
 
+#[body]
 #[isolated(bind = ["/nonexistent/belljar"])]
-#[ignore = "run by what_can_not_be_had_is_named"]
 fn binds_what_is_missing() {}
 
+#[body]
 #[isolated(bind = ["Cargo.toml:/usr/nonexistent"])]
-#[ignore = "run by what_can_not_be_had_is_named"]
 fn binds_where_nothing_can_be_made() {}
 
+#[body]
 #[isolated(bind = ["lab:/etc/hosts"])]
-#[ignore = "run by what_can_not_be_had_is_named"]
 fn binds_a_directory_on_a_file() {}
 
+#[body]
 #[isolated(uts, bind = ["lab:/nonexistent/place"])]
-#[ignore = "run by what_can_not_be_had_is_named"]
 fn binds_where_the_host_has_nothing() {}
 
 #[test]
@@ -130,7 +132,7 @@ fn what_can_not_be_had_is_named() {
         ("binds_a_directory_on_a_file", show, "/lab", "ENOTDIR"),
         ("binds_where_the_host_has_nothing", place, "/nonexistent/place is missing in a directory", "ENOENT"),
     ] {
-        let run = belljar_tests::run_ignored(test);
+        let run = belljar_tests::run_body(test);
         assert!(run.failed(), "{}", run.output);
         assert!(!run.output.contains("this host does not let"), "{test}: {}", run.output);
         for part in [step, "what it asks for can't be had", path, error] {
@@ -142,15 +144,14 @@ fn what_can_not_be_had_is_named() {
 /// What is replaced, and what is written to, before each test.
 const PLACE: &str = "/srv/replaced";
 
+#[body]
 #[isolated(bind = ["/srv/replaced/file:/mnt/file", "/srv/replaced/written:/mnt/written"])]
-#[ignore = "run by what_is_bound_is_what_lies_there_now"]
 fn finds_what_lies_there() {
     let read = |path| fs::read_to_string(path).expect("read");
     assert_eq!(read("/mnt/file"), read("/mnt/written"));
 }
 
-#[test]
-#[ignore = "run by what_is_bound_is_what_lies_there_now"]
+#[body]
 fn replaces_a_file_before_each_of_many() {
     let place = Path::new(PLACE);
     for round in 0..20 {
@@ -165,7 +166,7 @@ fn replaces_a_file_before_each_of_many() {
 #[isolated]
 fn what_is_bound_is_what_lies_there_now() {
     fs::create_dir_all(PLACE).expect("mkdir");
-    let run = belljar_tests::run_ignored("replaces_a_file_before_each_of_many");
+    let run = belljar_tests::run_body("replaces_a_file_before_each_of_many");
     assert!(run.passed(), "{}", run.output);
 }
 
@@ -191,7 +192,7 @@ fn make_package(runner: Option<&str>) -> tempfile::TempDir {
 
 fn run_for(package: &Path, runner: Option<&str>, test: &str) -> Run {
     let mut command = as_runner(runner, &this_binary());
-    command.args(["--exact", test, "--ignored", "--show-output"]).current_dir(package);
+    command.args(["--exact", "body", test, "--ignored", "--show-output"]).current_dir(package);
     belljar_tests::run(command.env("CARGO_MANIFEST_DIR", package))
 }
 
@@ -199,6 +200,7 @@ fn kind_of(path: &str) -> fs::FileType {
     fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{path}: {error}")).file_type()
 }
 
+#[body]
 #[isolated(bind = [
     "socket:/srv/socket",
     "socket:/srv/not/there/socket:rw",
@@ -207,7 +209,6 @@ fn kind_of(path: &str) -> fs::FileType {
     "link:/srv/file",
     "socket:/tmp/socket",
 ])]
-#[ignore = "run by every_kind_of_file_can_be_bound"]
 fn uses_every_kind() {
     assert!(kind_of("/srv/socket").is_socket() && kind_of("/srv/fifo").is_fifo());
     assert!(kind_of("/srv/null").is_char_device() && kind_of("/srv/file").is_file());
@@ -246,8 +247,8 @@ fn every_kind_of_file_can_be_bound() {
     }
 }
 
+#[body]
 #[isolated(bind = ["closed/file:/srv/file"])]
-#[ignore = "run by what_this_user_may_not_reach_is_told"]
 fn binds_what_is_closed() {}
 
 /// A directory that belongs to somebody else, who lets nobody in.

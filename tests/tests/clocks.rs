@@ -5,7 +5,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use belljar::isolated;
+use belljar_tests::body;
 use nix::time::{ClockId, clock_gettime};
+
+belljar_tests::bodies!();
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -38,22 +41,22 @@ fn children_have_the_same_clocks() {
     assert_eq!(child.display().to_string(), namespace());
 }
 
+#[body]
 #[isolated(time, monotonic = "1h", boottime = "21900d")]
-#[ignore = "run by the others"]
 fn tells_its_clocks() {
     println!("clocks {} {}", clock(ClockId::CLOCK_MONOTONIC).as_millis(), clock(ClockId::CLOCK_BOOTTIME).as_millis());
     println!("namespace {}", namespace());
 }
 
+#[body]
 #[isolated(time)]
-#[ignore = "run by the others"]
 fn tells_clocks_that_agree() {
     println!("clocks {} {}", clock(ClockId::CLOCK_MONOTONIC).as_millis(), clock(ClockId::CLOCK_BOOTTIME).as_millis());
     println!("namespace {}", namespace());
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn tells_the_hosts_clocks() {
     println!("clocks {} {}", clock(ClockId::CLOCK_MONOTONIC).as_millis(), clock(ClockId::CLOCK_BOOTTIME).as_millis());
     println!("namespace {}", namespace());
@@ -63,7 +66,7 @@ fn tells_the_hosts_clocks() {
 fn ahead(test: &str) -> ([u64; 2], String) {
     let now = || [ClockId::CLOCK_MONOTONIC, ClockId::CLOCK_BOOTTIME].map(clock);
     let before = now();
-    let run = belljar_tests::run_ignored(test);
+    let run = belljar_tests::run_body(test);
     let after = now();
     assert!(run.passed(), "{}", run.output);
     let told = |what: &str| run.output.lines().find_map(|line| line.strip_prefix(what)).expect(what).to_owned();
@@ -96,8 +99,8 @@ fn clocks_are_the_hosts_otherwise() {
     assert_ne!(inside, namespace());
 }
 
+#[body]
 #[isolated(monotonic = "1h", timeout = "100ms")]
-#[ignore = "run by timeouts_are_the_hosts"]
 fn hangs_later() {
     belljar_tests::hang();
 }
@@ -105,7 +108,7 @@ fn hangs_later() {
 #[test]
 fn timeouts_are_the_hosts() {
     let begin = Instant::now();
-    let run = belljar_tests::run_ignored("hangs_later");
+    let run = belljar_tests::run_body("hangs_later");
     assert!(run.failed() && run.output.contains("100ms"), "{}", run.output);
     assert!(begin.elapsed() >= Duration::from_millis(100));
 }
@@ -116,7 +119,7 @@ fn a_trace_has_one_clock() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("trace");
     let mut command = belljar_tests::this_binary();
-    command.args(["--ignored", "--exact", "tells_its_clocks"]).env("BELLJAR_TRACE", &path);
+    command.args(["--ignored", "--exact", "body", "tells_its_clocks"]).env("BELLJAR_TRACE", &path);
     let run = belljar_tests::run(&mut command);
     assert!(run.passed(), "{}", run.output);
     let trace: serde_json::Value = serde_json::from_slice(&fs::read(path).expect("a trace")).expect("JSON");

@@ -17,9 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, mem, panic, ptr, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, descendants, rounds, run, runners, this_binary, wait_until};
+use belljar_tests::{Run, as_runner, body, descendants, rounds, run, runners, this_binary, wait_until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::pipe;
+
+belljar_tests::bodies!();
 
 /// As much stack as jemalloc takes in a debug build when a thread begins, and more.
 struct Greedy;
@@ -156,38 +158,38 @@ fn taken(signal: c_int) -> libc::sighandler_t {
     action.sa_sigaction
 }
 
-/// Runs ignored tests of this binary, with constructors that do this.
+/// Runs bodies of this binary, with constructors that do this.
 fn run_with(deeds: &str, runner: Option<&str>, tests: &[&str], environment: &[(&str, &str)]) -> Run {
     // Nothing but this binary and what that starts has the environment.
     let mut command = Command::new("env");
     command.args(environment.iter().map(|(name, value)| format!("{name}={value}"))).arg(format!("{DEEDS}={deeds}"));
-    command.arg(this_binary().get_program()).args(["--ignored", "--test-threads=1"]).args(tests);
+    command.arg(this_binary().get_program()).args(["--ignored", "--test-threads=1", "body"]).args(tests);
     run(as_runner(runner, &command).env_remove("RUST_TEST_THREADS").env("RUST_BACKTRACE", "0"))
 }
 
 // ---- Threads ----
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn allocates() {
     black_box(vec![1_u8; 5000]);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn allocates_too() {
     black_box(vec![1_u8; 5000]);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn starts_a_thread() {
     let thread = thread::spawn(|| black_box(vec![1_u8; 5000]).len());
     assert_eq!(thread.join().expect("join"), 5000);
 }
 
+#[body]
 #[isolated(env = ["ONE=1"])]
-#[ignore = "run by the others"]
 fn uses_locks() {
     take_locks();
     println!("printed");
@@ -282,33 +284,34 @@ fn runtimes_of_other_languages_have_threads() {
 /// In sandboxes of all kinds.
 mod kinds {
     use belljar::isolated;
+    use belljar_tests::body;
 
+    #[body]
     #[isolated(net)]
-    #[ignore = "run by init_allocates_nothing"]
     fn with_a_network() {}
 
+    #[body]
     #[isolated(root = "overlay")]
-    #[ignore = "run by init_allocates_nothing"]
     fn with_a_copy() {}
 
+    #[body]
     #[isolated(time, boottime = "1h", hostname = "other")]
-    #[ignore = "run by init_allocates_nothing"]
     fn with_clocks() {}
 
+    #[body]
     #[isolated(user = 1000, bind = ["/etc/passwd"], env = ["A=b"], clear_env)]
-    #[ignore = "run by init_allocates_nothing"]
     fn with_a_user_and_binds() {}
 
+    #[body]
     #[isolated(tmpfs = "2MiB", pids = 100)]
-    #[ignore = "run by init_allocates_nothing"]
     fn with_limits() {}
 
+    #[body]
     #[isolated(uts)]
-    #[ignore = "run by init_allocates_nothing"]
     fn with_the_hosts_tree() {}
 
+    #[body]
     #[isolated]
-    #[ignore = "run by init_allocates_nothing"]
     #[expect(clippy::zombie_processes, reason = "it is to be left")]
     fn with_survivors() {
         let _ = std::process::Command::new("sleep").arg("1000").spawn().expect("spawn");
@@ -325,27 +328,25 @@ fn init_allocates_nothing() {
 
 // ---- Signals ----
 
+#[body]
 #[isolated]
-#[ignore = "run by signals_are_taken_as_constructors_say"]
 fn signals_are_handled_in_sandboxes() {
     assert_eq!(HANDLED.map(taken), [handler(); HANDLED.len()]);
 }
 
-#[test]
-#[ignore = "run by signals_are_taken_as_constructors_say"]
+#[body]
 fn signals_are_handled_in_plain_tests() {
     assert_eq!(HANDLED.map(taken), [handler(); HANDLED.len()]);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by signals_are_taken_as_constructors_say"]
 fn children_are_ignored_in_sandboxes() {
     assert_eq!(taken(libc::SIGCHLD), libc::SIG_IGN);
 }
 
 /// It runs behind the one above, whose sandbox came from them.
-#[test]
-#[ignore = "run by signals_are_taken_as_constructors_say"]
+#[body]
 fn children_are_waited_for_by_those_who_make_sandboxes() {
     const MAKERS: [&str; 2] = ["belljar-zygote", "belljar-tmpl"];
     let makers: Vec<_> = descendants(std::process::id()).into_iter().filter_map(status).collect();

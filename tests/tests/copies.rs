@@ -7,10 +7,12 @@ use std::{env, fs, io, iter};
 
 use belljar::ns::{Kind, Namespace};
 use belljar::{Change, isolated};
-use belljar_tests::{Run, linux_version, refusal_of_copies, run, this_binary};
+use belljar_tests::{Run, body, linux_version, refusal_of_copies, run, this_binary};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{Gid, Uid, chown, getuid, sethostname};
+
+belljar_tests::bodies!();
 
 /// The environment variable that tells a test of a directory on the host.
 const DIRECTORY: &str = "BELLJAR_TESTS_DIRECTORY";
@@ -105,7 +107,7 @@ fn changes(directory: &Path) -> Vec<Change> {
 
 fn run_in(directory: &Path, test: &str) -> Run {
     let mut command = this_binary();
-    command.args(["--exact", test, "--ignored", "--show-output"]).env(DIRECTORY, directory);
+    command.args(["--exact", "body", test, "--ignored", "--show-output"]).env(DIRECTORY, directory);
     run(command.env(CWD, env::current_dir().expect("cwd")))
 }
 
@@ -129,8 +131,8 @@ fn passes(test: &str) {
 
 // ---- What is written is private ----
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by the_hosts_tree_stays_as_it_is"]
 fn changes_the_tree() {
     let directory = directory();
     assert_eq!(belljar::changes().expect("changes"), []);
@@ -142,8 +144,8 @@ fn changes_the_tree() {
     assert!(all.contains(&Change::Created("/created".into())) && all.len() == 12, "{all:?}");
 }
 
+#[body]
 #[isolated(uts)]
-#[ignore = "run by without_a_copy_the_tree_changes"]
 fn changes_the_hosts_tree() {
     change(&directory()).expect("change");
 }
@@ -191,8 +193,8 @@ fn owners_stay() {
     assert!(run.passed(), "{}", run.output);
 }
 
+#[body]
 #[isolated(root = "overlay", uids = 65536)]
-#[ignore = "run by owners_stay"]
 fn sees_owners() {
     for (name, mode) in [("", 0o40755), ("beside", 0o40755), ("file", 0o104_755)] {
         let metadata = fs::metadata(directory().join(name)).expect("stat");
@@ -222,8 +224,8 @@ fn without_a_copy_the_tree_changes() {
 }
 
 /// A directory that is removed and made again hides what was in it.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by directories_can_be_made_again"]
 fn makes_a_directory_again() {
     let again = directory().join("again");
     fs::remove_dir_all(&again).expect("remove");
@@ -242,8 +244,8 @@ fn directories_can_be_made_again() {
 }
 
 /// What a directory hides that was made again, directories in it hide as well, and so do those in the place of a link.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by what_is_hidden_is_removed"]
 fn hides_what_was_there() {
     let (full, link) = (directory().join("full"), directory().join("to-full"));
     fs::remove_dir_all(&full).expect("remove");
@@ -268,8 +270,8 @@ fn what_is_hidden_is_removed() {
 }
 
 /// The kernel copies a file when it is opened for writing, and when it gets another name. That is no change.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by what_stays_the_same_is_not_listed"]
 fn changes_nothing() {
     let directory = directory();
     fs::hard_link(directory.join("kept"), directory.join("hard")).expect("link");
@@ -292,8 +294,8 @@ fn what_stays_the_same_is_not_listed() {
 }
 
 /// Files of sizes that 32-bit programs know by newer calls only.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by large_files_are_listed"]
 fn changes_large_files() {
     let (removed, created) = (directory().join("large"), directory().join("new"));
     fs::remove_file(&removed).expect("remove");
@@ -316,8 +318,8 @@ fn large_files_are_listed() {
 }
 
 /// The path of the lowest of these is longer than any that the kernel takes.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by changes_are_found_wherever_they_are"]
 fn changes_what_is_far_away() {
     const DEPTH: usize = 300;
     let name = "n".repeat(50);
@@ -344,8 +346,8 @@ fn changes_are_found_wherever_they_are() {
 }
 
 /// All their paths together are longer than anybody keeps in memory.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by what_takes_too_much_memory_is_an_error"]
 fn changes_what_is_too_far_away() {
     let name = "n".repeat(200);
     env::set_current_dir(directory()).expect("chdir");
@@ -363,8 +365,8 @@ fn what_takes_too_much_memory_is_an_error() {
 }
 
 /// No path leads out of a copy, and no namespace: what is outside is not mounted inside.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by nothing_leads_out"]
 fn looks_for_a_way_out() {
     let inode = |path: &str| fs::metadata(path).map(|root| (root.dev(), root.ino())).expect("stat");
     assert_eq!(inode("/.."), inode("/"));
@@ -388,8 +390,8 @@ fn nothing_leads_out() {
 }
 
 /// The kernel makes user namespaces only for those who have the root of their mount namespace.
+#[body]
 #[isolated(root = "overlay", user = 1000)]
-#[ignore = "run by copies_can_be_for_users"]
 fn is_another_user() {
     assert_eq!(getuid().as_raw(), 1000);
     Namespace::fresh(Kind::User).expect("a user namespace");
@@ -401,16 +403,16 @@ fn copies_can_be_for_users() {
 }
 
 /// What two tests write, neither finds.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by copies_are_not_shared"]
 fn claims_a_file() {
     for path in [Path::new("/etc"), Path::new("/"), Path::new("/usr"), &directory()] {
         fs::File::create_new(path.join("claimed")).expect("the only one");
     }
 }
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by copies_are_not_shared"]
 fn claims_the_same_file() {
     claims_the_same();
 }
@@ -421,8 +423,8 @@ fn claims_the_same() {
     }
 }
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by copies_are_not_shared"]
 #[should_panic(expected = "the only one")]
 fn claims_a_file_twice() {
     claims_the_same();
@@ -433,15 +435,15 @@ fn claims_a_file_twice() {
 fn copies_are_not_shared() {
     let directory = make_directory();
     let mut command = this_binary();
-    let run = run(command.args(["claims", "--ignored", "--test-threads=1"]).env(DIRECTORY, directory.path()));
+    let run = run(command.args(["body", "claims", "--ignored", "--test-threads=1"]).env(DIRECTORY, directory.path()));
     let expected = if refusal_of_copies().is_none() { "3 passed; 0 failed" } else { "0 passed; 3 failed" };
     assert!(run.output.contains(expected), "{}", run.output);
 }
 
 // ---- What a copy of the host's tree is like ----
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by a_copy_is_like_the_host"]
 fn is_like_the_host() {
     // Root inside edits what root edits, whoever runs this.
     fs::write("/etc/hosts", "10.0.0.5 db\n").expect("write");
@@ -479,8 +481,8 @@ fn a_copy_is_like_the_host() {
 }
 
 /// Programs that edit several files at once, with locks.
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by users_can_be_added"]
 fn adds_a_user() {
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().expect(program);
@@ -505,8 +507,8 @@ fn users_can_be_added() {
 
 // ---- A directory ----
 
+#[body]
 #[isolated(root = "/etc")]
-#[ignore = "run by a_directory_can_be_the_root"]
 fn has_a_directory_for_a_root() {
     assert!(Path::new("/passwd").is_file() && !Path::new("/etc").exists());
     // The directory is root's inside, and what is in it belongs to whoever it belongs to.
@@ -532,18 +534,18 @@ fn a_directory_can_be_the_root() {
     assert!(Path::new("/etc/group").exists() && !Path::new("/etc/new").exists());
 }
 
+#[body]
 #[isolated(root = "/nonexistent/image")]
-#[ignore = "run by a_directory_that_is_missing_is_named"]
 fn has_no_root() {}
 
+#[body]
 #[isolated(root = "./Cargo.toml")]
-#[ignore = "run by a_directory_that_is_missing_is_named"]
 fn has_a_file_for_a_root() {}
 
 #[test]
 fn a_directory_that_is_missing_is_named() {
     for (test, path) in [("has_no_root", "/nonexistent/image"), ("has_a_file_for_a_root", "/Cargo.toml")] {
-        let run = belljar_tests::run_ignored(test);
+        let run = belljar_tests::run_body(test);
         assert!(run.failed(), "{}", run.output);
         for part in ["lay a private copy", path, "no such directory"] {
             assert!(run.output.contains(part), "{test} lacks {part:?}: {}", run.output);
@@ -553,8 +555,8 @@ fn a_directory_that_is_missing_is_named() {
 
 // ---- What is told of changes ----
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by failures_list_what_has_changed"]
 fn fails_after_changes() {
     let directory = directory();
     fs::write(directory.join("new\n  removed \x1b[1metc"), "").expect("write");
@@ -566,8 +568,8 @@ fn fails_after_changes() {
 }
 
 /// Whatever the end, the list is there.
+#[body]
 #[isolated(root = "overlay", timeout = "300ms")]
-#[ignore = "run by failures_list_what_has_changed"]
 fn hangs_after_changes() {
     fs::remove_file(directory().join("removed")).expect("remove");
     println!("has removed it");

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use std::{hint, thread};
 
 use belljar::{Group, isolated};
-use belljar_tests::{MIB, allocate, fork, hang, must_limit, run_ignored, wait_until};
+use belljar_tests::{MIB, allocate, body, fork, hang, must_limit, run_body, wait_until};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
+
+belljar_tests::bodies!();
 
 /// A group, if the host lets there be one. Otherwise it says why, and the caller returns.
 fn group(name: &str) -> Option<Group> {
@@ -35,7 +37,7 @@ fn group(name: &str) -> Option<Group> {
 
 /// Runs an ignored test, which must pass, with groups or without, as it must be here.
 fn passes(name: &str) {
-    let run = run_ignored(name);
+    let run = run_body(name);
     assert!(run.passed() && run.left.is_empty(), "{}", run.output);
     let has = run.output.contains("there are groups");
     assert!(has != run.output.contains("no group: belljar: the host refuses"), "{}", run.output);
@@ -73,8 +75,8 @@ fn cgroups(text: &str) -> Vec<&str> {
 }
 
 /// With a cgroup namespace of its own, a process finds itself at the root: the sandbox has one. The twin has not.
+#[body]
 #[isolated]
-#[ignore = "run by a_namespace_makes_a_cgroup_the_root"]
 fn has_a_cgroup_namespace() {
     let own = fs::read_to_string("/proc/self/cgroup").expect("cgroup");
     let Some(group) = group("within") else { return };
@@ -112,8 +114,8 @@ fn stops_and_goes_on(group: &Group) {
     }
 }
 
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by a_group_is_stopped_and_goes_on"]
 fn stops_a_group() {
     let Some(group) = group("ticker") else { return };
     let mut child = ticking(&group);
@@ -136,8 +138,8 @@ fn a_group_is_stopped_and_goes_on() {
 }
 
 /// All of it dies, also what it goes on to fork; and nothing else.
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by a_group_is_killed"]
 fn kills_a_group() {
     let Some(group) = group("forks") else { return };
     let mut other = Command::new("sleep").arg("1000").spawn().expect("spawn");
@@ -168,8 +170,8 @@ fn forked(group: &Group, act: impl FnOnce() -> i32) -> WaitStatus {
     }
 }
 
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by a_groups_limits_hold"]
 fn limits_groups() {
     let Some(memory) = group("memory") else { return };
     let killed = |end: WaitStatus| matches!(end, WaitStatus::Signaled(_, Signal::SIGKILL, _));
@@ -231,8 +233,8 @@ fn a_groups_limits_hold() {
 }
 
 /// The sandbox's own limit holds for its groups as well, and what is said of it.
+#[body]
 #[isolated(memory = "64MiB", pids = 32)]
-#[ignore = "run by the sandboxs_limit_holds_for_groups"]
 fn exceeds_its_own_limit_in_a_group() {
     let Some(group) = group("large") else { return };
     forked(&group, || {
@@ -243,7 +245,7 @@ fn exceeds_its_own_limit_in_a_group() {
 
 #[test]
 fn the_sandboxs_limit_holds_for_groups() {
-    let run = run_ignored("exceeds_its_own_limit_in_a_group");
+    let run = run_body("exceeds_its_own_limit_in_a_group");
     if run.output.contains("there are groups") {
         assert!(run.failed() && run.output.contains("killed: out of memory (limit 64 MiB"), "{}", run.output);
     } else {
@@ -252,8 +254,8 @@ fn the_sandboxs_limit_holds_for_groups() {
 }
 
 /// What can't be is an error that says so.
+#[body]
 #[isolated]
-#[ignore = "run by what_cant_be_is_named"]
 fn makes_mistakes() {
     let kind = |result: std::io::Result<Group>| result.expect_err("an error").kind();
     let Some(first) = group("a") else { return };
@@ -292,8 +294,8 @@ fn what_cant_be_is_named() {
 }
 
 /// A group that can't be used is none.
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by no_group_without_descriptors"]
 fn has_no_descriptors() {
     if group("first").is_none() {
         return;
@@ -324,8 +326,8 @@ fn no_group_without_descriptors() {
 }
 
 /// Processes that start others all the time, by vfork(2) where the C library does so, and one whose main thread has ended.
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by all_kinds_of_processes_are_stopped"]
 fn stops_all_kinds_of_processes() {
     let Some(group) = group("spawns") else { return };
     let start = |act: fn()| match fork() {
@@ -368,8 +370,8 @@ fn all_kinds_of_processes_are_stopped() {
 }
 
 /// Elsewhere its processes have other numbers, or none.
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by a_group_stays_in_its_pid_namespace"]
 fn is_used_in_another_pid_namespace() {
     let Some(group) = group("there") else { return };
     let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");
@@ -402,8 +404,8 @@ fn a_group_stays_in_its_pid_namespace() {
 }
 
 /// What lacks a descriptor says so, and nothing else.
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by a_lack_of_descriptors_is_told"]
 fn has_few_descriptors() {
     let Some(group) = group("few") else { return };
     let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");
@@ -431,8 +433,8 @@ fn a_lack_of_descriptors_is_told() {
 }
 
 /// Where no limit is written, the default holds for groups too.
+#[body]
 #[isolated(timeout = "1m")]
-#[ignore = "run by fork_bombs_in_groups_end"]
 fn forks_without_end_in_a_group() {
     let Some(group) = group("bomb") else { return };
     let end = forked(&group, || {
@@ -453,8 +455,8 @@ fn fork_bombs_in_groups_end() {
 }
 
 /// A test can do without a view of its own, and without `/proc`; but for one thing in version 1, which is then refused.
+#[body]
 #[isolated(net, timeout = "1m")]
-#[ignore = "run by the_view_makes_no_difference"]
 fn has_no_view() {
     let Some(group) = group("blind") else { return };
     let mut child = group.command("sleep").expect("command").arg("1000").spawn().expect("spawn");

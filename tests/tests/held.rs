@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::{env, process};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, fork, is_real_root, refusal_of_copies, runners, this_binary};
+use belljar_tests::{Run, as_runner, body, fork, is_real_root, refusal_of_copies, runners, this_binary};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -24,6 +24,8 @@ use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Uid, chown, geteuid, pipe};
+
+belljar_tests::bodies!();
 
 const NONE: Option<&str> = None;
 
@@ -237,8 +239,8 @@ fn attack(ways: &[Way], given: &[&Path]) {
 
 macro_rules! attacked {
     ($($name:ident ($($arguments:tt)*) $ways:expr;)*) => {
-        $(#[isolated($($arguments)*)]
-        #[ignore = "run by the others"]
+        $(#[body]
+        #[isolated($($arguments)*)]
         fn $name() {
             attack($ways, &[]);
         })*
@@ -261,21 +263,21 @@ fn can_run(test: &str) -> bool {
     !test.contains("copy") || refusal_of_copies().is_none()
 }
 
+#[body]
 #[isolated(uids = 65536)]
-#[ignore = "run by the others"]
 fn with_users() {
     attack(&WAYS, &[]);
 }
 
 /// Whoever is real root can undo what real root has done: the documentation says so.
+#[body]
 #[isolated(user = "host")]
-#[ignore = "run by the others"]
 fn as_the_hosts_root() {
     attack(&WAYS[..1], &[]);
 }
 
+#[body]
 #[isolated(bind = ["directory:/srv/directory:rw", "file:rw"])]
-#[ignore = "run by the others"]
 fn beside_what_is_given() {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR"));
     attack(&WAYS, &[Path::new("/srv/directory"), &package.join("file")]);
@@ -284,8 +286,8 @@ fn beside_what_is_given() {
 }
 
 /// The twin: what can be changed is noticed.
+#[body]
 #[isolated(bind = ["directory:/srv/directory:rw", "file:rw"])]
-#[ignore = "run by the twin"]
 fn with_what_is_given() {
     attack(&WAYS[..1], &[]);
 }
@@ -370,8 +372,8 @@ fn is_kernels(point: &Path) -> bool {
 
 macro_rules! attacked_with_programs {
     ($($name:ident ($($arguments:tt)*);)*) => {
-        $(#[isolated(bind = ["seed:/srv/seed"], timeout = "60s", $($arguments)*)]
-        #[ignore = "called by attacks_many_times"]
+        $(#[body]
+        #[isolated(bind = ["seed:/srv/seed"], timeout = "60s", $($arguments)*)]
         fn $name() {
             attack_with_programs();
         })*
@@ -387,15 +389,14 @@ attacked_with_programs! {
     programs_with_a_copy(root = "overlay");
 }
 
+#[body]
 #[isolated(uids = 65536, bind = ["seed:/srv/seed"], timeout = "60s")]
-#[ignore = "called by attacks_many_times"]
 fn programs_with_users() {
     attack_with_programs();
 }
 
 /// As often as the environment says, with seeds that follow each other.
-#[test]
-#[ignore = "run by programs_change_nothing_of_the_host"]
+#[body]
 fn attacks_many_times() {
     let number = |name: &str| env::var(name).expect(name).parse::<u64>().expect("a number");
     let (first, rounds) = (number("BELLJAR_TESTS_SEED"), number("BELLJAR_TESTS_ATTACKS"));
@@ -514,7 +515,7 @@ fn run_for(package: &Path, runner: Option<&str>, test: &str) -> Run {
 
 fn command_for(package: &Path, runner: Option<&str>, test: &str) -> process::Command {
     let mut command = as_runner(runner, &this_binary());
-    command.args(["--exact", test, "--ignored", "--show-output"]).current_dir(package);
+    command.args(["--exact", "body", test, "--ignored", "--show-output"]).current_dir(package);
     command.env("CARGO_MANIFEST_DIR", package).env(DEVICES, devices());
     command
 }

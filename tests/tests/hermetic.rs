@@ -10,6 +10,7 @@ use std::time::Duration;
 use std::{env, thread};
 
 use belljar::isolated;
+use belljar_tests::body;
 use nix::ifaddrs::getifaddrs;
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -17,6 +18,8 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::sethostname;
 use serde_json::{from_str, to_string};
+
+belljar_tests::bodies!();
 
 /// What a test can see, by the name of the kind.
 type Stock = BTreeMap<String, Vec<String>>;
@@ -180,15 +183,15 @@ fn born() -> f64 {
     ticks / 100.0
 }
 
+#[body]
 #[isolated]
-#[ignore = "called by calls_both"]
 fn stock_taker() {
     println!("{BORN}{}", born());
     println!("{STOCK}{}", to_string(&take_stock()).expect("JSON"));
 }
 
+#[body]
 #[isolated]
-#[ignore = "called by calls_both"]
 fn vandal() {
     vandalise();
     // Long enough for the sandbox of the next test to be made.
@@ -196,16 +199,15 @@ fn vandal() {
     println!("{ENDED}{}", now());
 }
 
+#[body]
 #[isolated]
-#[ignore = "called by calls_both"]
 fn vandal_who_takes_stock() {
     vandalise();
     println!("{STOCK}{}", to_string(&take_stock()).expect("JSON"));
 }
 
 /// The first stock is taken in a sandbox that no other came before.
-#[test]
-#[ignore = "run by a_test_sees_nothing_of_another"]
+#[body]
 fn calls_both() {
     stock_taker();
     for _ in 0..5 {
@@ -225,7 +227,7 @@ fn times(output: &str, what: &str) -> Vec<f64> {
 
 #[test]
 fn a_test_sees_nothing_of_another() {
-    let run = belljar_tests::run_ignored("calls_both");
+    let run = belljar_tests::run_body("calls_both");
     assert!(run.passed(), "{}", run.output);
     let stocks = stocks(&run.output);
     assert_eq!(stocks.len(), 6);
@@ -243,7 +245,7 @@ fn a_test_sees_nothing_of_another() {
 #[test]
 fn each_change_would_be_seen() {
     let [pristine, vandalised] = ["stock_taker", "vandal_who_takes_stock"].map(|test| {
-        let run = belljar_tests::run_ignored(test);
+        let run = belljar_tests::run_body(test);
         assert!(run.passed(), "{}", run.output);
         stocks(&run.output).remove(0)
     });

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use belljar::isolated;
+use belljar_tests::body;
 use nix::ifaddrs::getifaddrs;
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::SockaddrStorage;
 use nix::unistd::sethostname;
+
+belljar_tests::bodies!();
 
 /// What can be seen of a host, by the name of the kind.
 type Snapshot = BTreeMap<&'static str, Vec<String>>;
@@ -133,29 +136,29 @@ fn vandalise() {
     take_loopback_down();
 }
 
+#[body]
 #[isolated]
-#[ignore = "called by calls_the_vandals"]
 fn vandal() {
     vandalise();
 }
 
+#[body]
 #[isolated]
-#[ignore = "called by calls_the_vandals"]
 #[should_panic]
 fn vandal_that_panics() {
     vandalise();
     panic!("on purpose");
 }
 
+#[body]
 #[isolated(timeout = "100ms")]
-#[ignore = "called by calls_the_vandals"]
 fn vandal_that_hangs() {
     vandalise();
     belljar_tests::hang();
 }
 
+#[body]
 #[isolated(net)]
-#[ignore = "called by calls_the_vandals"]
 fn vandal_in_the_hosts_tree() {
     sethostname("vandalised").expect("sethostname");
     mount_something();
@@ -167,13 +170,12 @@ fn vandal_in_the_hosts_tree() {
 /// A process of its own, so that what other tests open and start doesn't count.
 #[test]
 fn the_host_stays_as_it_was() {
-    let run = belljar_tests::run_ignored("calls_the_vandals");
+    let run = belljar_tests::run_body("calls_the_vandals");
     assert!(run.passed(), "{}", run.output);
     assert!(run.left.is_empty(), "{:?}", run.left);
 }
 
-#[test]
-#[ignore = "run by the_host_stays_as_it_was"]
+#[body]
 fn calls_the_vandals() {
     let vandals = || {
         vandal();

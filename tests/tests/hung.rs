@@ -12,12 +12,14 @@ use std::process::Command;
 use std::thread;
 
 use belljar::isolated;
-use belljar_tests::{Run, describe, is_real_root, refusal_of_copies, refuse, run, run_ignored, this_binary};
+use belljar_tests::{Run, body, describe, is_real_root, refusal_of_copies, refuse, run, run_body, this_binary};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{getegid, geteuid, pipe2};
+
+belljar_tests::bodies!();
 
 /// Mounts a FUSE file system at `point`, whose server is whoever reads the file that is returned. Nobody does, so that it never answers.
 fn mount_fuse(point: &str) -> File {
@@ -59,33 +61,34 @@ mod roots {
     use std::fs;
 
     use belljar::isolated;
+    use belljar_tests::body;
 
+    #[body]
     #[isolated]
-    #[ignore = "run by the others"]
     fn empty() {}
 
+    #[body]
     #[isolated(root = "overlay")]
-    #[ignore = "run by the others"]
     fn copy() {
         super::has_files();
         super::has_read_only_proc();
         fs::write("/var/lib/written", "x").expect("write");
     }
 
+    #[body]
     #[isolated(root = "/srv/tree")]
-    #[ignore = "run by the others"]
     fn copy_of_a_directory() {
         assert_eq!(fs::read_to_string("/a").expect("read"), "a");
     }
 
+    #[body]
     #[isolated(net)]
-    #[ignore = "run by the others"]
     fn hosts_tree() {
         super::has_files();
     }
 
+    #[body]
     #[isolated(bind = ["/var/lib"])]
-    #[ignore = "run by the others"]
     fn bind() {
         super::has_files();
         super::has_read_only_proc();
@@ -123,7 +126,7 @@ fn run_here(tests: &str, environment: &[(&str, &str)]) -> Run {
     command
         .args(["--foreground", "--signal=KILL", "60"])
         .arg(this_binary().get_program())
-        .args([tests, "--ignored"])
+        .args(["body", tests, "--ignored"])
         .envs(environment.iter().copied())
         // By this, the harness would look into the home directory.
         .env_remove("TERM");
@@ -138,16 +141,16 @@ fn check(run: &Run) {
 }
 
 /// Below the home directory, where programs are, in a directory that is copied, and beside what is mounted.
+#[body]
 #[isolated]
-#[ignore = "run by file_systems_that_do_not_answer"]
 fn has_silent_mounts() {
     let points = ["/root/remote", "/var/lib/silent", "/media/disk", "/srv/tree/below", "/run/user/1000/doc"];
     let _servers = points.map(mount_fuse);
     check(&run_roots());
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by file_systems_that_do_not_answer"]
 fn has_dead_mounts() {
     drop(["/root/remote", "/var/lib/dead", "/srv/tree/below"].map(mount_fuse));
     check(&run_roots());
@@ -155,36 +158,37 @@ fn has_dead_mounts() {
 
 mod named {
     use belljar::isolated;
+    use belljar_tests::body;
 
+    #[body]
     #[isolated(bind = ["/mnt/tools/share"])]
-    #[ignore = "run by the others"]
     fn bind() {}
 
+    #[body]
     #[isolated(bind = ["/srv/link:/srv/given:rw"])]
-    #[ignore = "run by the others"]
     fn writable_bind() {}
 
+    #[body]
     #[isolated(net, bind = ["/srv/link"])]
-    #[ignore = "run by the others"]
     fn bind_in_the_hosts_tree() {}
 
+    #[body]
     #[isolated(root = "/mnt/tools/root")]
-    #[ignore = "run by the others"]
     fn root() {}
 }
 
 const DIRECTORIES: [&str; 2] = ["/mnt/tools", "/mnt/home"];
 
+#[body]
 #[isolated]
-#[ignore = "run by file_systems_that_do_not_answer"]
 fn has_silent_directories() {
     let _servers = DIRECTORIES.map(mount_fuse);
     check_directories();
 }
 
 /// Not even SIGKILL ends who looks at these. The zygote ends all the same, and by itself: nobody can kill it here.
+#[body]
 #[isolated]
-#[ignore = "run by file_systems_that_do_not_answer"]
 fn has_directories_that_keep_who_looks() {
     DIRECTORIES.map(mount_fuse).into_iter().for_each(take_requests);
     refuse(libc::SYS_pidfd_send_signal, Some((1, libc::SIGKILL)), Errno::EPERM);
@@ -211,8 +215,8 @@ fn check_directories() {
 }
 
 /// The files that the environment names. No test runs without them, nor does any wait for them; profiles are left out.
+#[body]
 #[isolated]
-#[ignore = "run by file_systems_that_do_not_answer"]
 fn has_silent_files() {
     DIRECTORIES.map(mount_fuse).into_iter().for_each(take_requests);
     let profiles = run_here("roots::empty", &[("LLVM_PROFILE_FILE", "/mnt/tools/%p.profraw")]);
@@ -232,8 +236,8 @@ mod stuck {
 
     use super::*;
 
+    #[body]
     #[isolated(bind = ["/srv/holder:/srv/holder:rw"], timeout = "1s")]
-    #[ignore = "run by the others"]
     fn waits_for_a_server_outside() {
         let server = mount_fuse("/mnt/stuck");
         let holder = UnixStream::connect("/srv/holder").expect("connect");
@@ -258,8 +262,8 @@ fn owned(fd: RawFd) -> File {
 }
 
 /// A body waits in the kernel for a server that is no process of its sandbox, and SIGKILL does not end it.
+#[body]
 #[isolated]
-#[ignore = "run by file_systems_that_do_not_answer"]
 fn has_bodies_that_can_not_be_killed() {
     fs::create_dir_all("/srv").expect("mkdir");
     let listener = UnixListener::bind("/srv/holder").expect("bind");
@@ -289,8 +293,8 @@ fn mount_autofs(point: &str, kind: &str, daemon: u32) -> File {
 }
 
 /// Nobody mounts anything there, and who looks there waits for that without end.
+#[body]
 #[isolated(user = "host")]
-#[ignore = "run by automount_points_are_let_be"]
 fn has_automount_points() {
     // Its own processes would be let through.
     let mut daemon = Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");
@@ -312,8 +316,8 @@ fn has_automount_points() {
 }
 
 /// A proc, in which to read `kmsg` waits for the kernel to say something, as a chroot has it; and one file of it elsewhere.
+#[body]
 #[isolated]
-#[ignore = "run by what_is_mounted_is_not_read"]
 fn has_a_proc_below() {
     let file = "/var/lib/version";
     fs::create_dir_all("/var/lib").and_then(|()| fs::write(file, "")).expect("write");
@@ -328,8 +332,8 @@ fn has_a_proc_below() {
 }
 
 /// A large file beside a mount point: nobody reads it. The memory for that is not there.
+#[body]
 #[isolated]
-#[ignore = "run by what_is_mounted_is_not_read"]
 fn has_a_large_file() {
     fs::create_dir_all("/var/lib/mounted").expect("mkdir");
     mount(Some("tmpfs"), "/var/lib/mounted", Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
@@ -345,7 +349,7 @@ fn check_hosts(hosts: &[&str]) {
         return;
     }
     for host in hosts {
-        let run = run_ignored(host);
+        let run = run_body(host);
         assert!(run.passed(), "{}", run.output);
     }
 }

@@ -10,15 +10,17 @@ use std::process::{self, Command, Stdio};
 use std::{env, io};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, descendants, run, runners, this_binary, wait_until};
+use belljar_tests::{Run, as_runner, body, descendants, run, runners, this_binary, wait_until};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, User, geteuid, getpid};
 
-/// This binary, which is to run these ignored tests.
+belljar_tests::bodies!();
+
+/// This binary, which is to run these bodies.
 fn binary(tests: &str) -> Command {
     let mut command = this_binary();
-    command.args([tests, "--ignored", "--test-threads=1"]);
+    command.args(["body", tests, "--ignored", "--test-threads=1"]);
     command
 }
 
@@ -48,13 +50,12 @@ fn check(run: &Run, passed: usize) {
 
 // ---- The first process of a pid namespace ----
 
+#[body]
 #[isolated]
-#[ignore = "run by it_may_be_the_first_process"]
 fn first_1_has_a_sandbox() {}
 
 /// Its child has the number of the test binary, and ends as that one will.
-#[test]
-#[ignore = "run by it_may_be_the_first_process"]
+#[body]
 fn first_2_has_a_child_of_its_number() {
     assert_eq!(getpid().as_raw(), 1);
     let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::SIGCHLD);
@@ -70,13 +71,13 @@ fn first_2_has_a_child_of_its_number() {
     assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 7)));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by it_may_be_the_first_process"]
 fn first_3_has_another() {}
 
 /// Not prepared before.
+#[body]
 #[isolated(hostname = "other")]
-#[ignore = "run by it_may_be_the_first_process"]
 fn first_4_has_another_kind() {}
 
 #[test]
@@ -89,8 +90,8 @@ fn it_may_be_the_first_process() {
 
 // ---- Standard input ----
 
+#[body]
 #[isolated]
-#[ignore = "run by standard_input_may_be_closed"]
 fn children_have_a_standard_input() {
     let mut readlink = Command::new("readlink");
     let output = readlink.arg("/proc/self/fd/0").stdin(Stdio::inherit()).output().expect("readlink");
@@ -123,20 +124,20 @@ fn looks_at_home() {
     assert_eq!(written.is_ok(), env::var_os(OWN).is_some(), "{}: {written:?}", home.display());
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the_home_directory_may_be_odd"]
 fn home_of_root() {
     looks_at_home();
 }
 
+#[body]
 #[isolated(user = 1000)]
-#[ignore = "run by the_home_directory_may_be_odd"]
 fn home_of_another() {
     looks_at_home();
 }
 
+#[body]
 #[isolated(uids = 65536, user = 1000)]
-#[ignore = "run by the_home_directory_may_be_odd"]
 fn home_of_one_of_many() {
     looks_at_home();
 }
@@ -166,7 +167,7 @@ fn the_home_directory_may_be_odd() {
                 binary.env(OWN, "1");
             }
             if runner.is_some() || !has_ids {
-                binary.args(["--skip", "one_of_many"]);
+                binary.arg("--skip=one_of_many");
             }
             check(&run(&mut as_runner(*runner, &binary)), if runner.is_some() || !has_ids { 2 } else { 3 });
         }
@@ -175,8 +176,8 @@ fn the_home_directory_may_be_odd() {
 
 // ---- The working directory ----
 
+#[body]
 #[isolated]
-#[ignore = "run by the_working_directory_may_lie_below_a_link"]
 fn works_below_a_link() {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR"));
     for path in [Path::new("file"), &package.join("file"), &Path::new(&env::var_os("PWD").expect("PWD")).join("file")] {
@@ -204,14 +205,14 @@ fn the_working_directory_may_lie_below_a_link() {
 
 // ---- What /proc shows ----
 
+#[body]
 #[isolated]
-#[ignore = "run by proc_may_show_more_processes"]
 fn shown_has_a_sandbox() {
     assert_eq!(fs::read_link("/proc/self").expect("/proc/self"), Path::new("2"));
 }
 
+#[body]
 #[isolated(uids = 65536)]
-#[ignore = "run by proc_may_show_more_processes"]
 fn shown_has_users() {
     assert_eq!(fs::read_to_string("/proc/self/uid_map").expect("uid_map").split_whitespace().nth(2), Some("65536"));
 }
@@ -223,7 +224,7 @@ fn proc_may_show_more_processes() {
         let mut binary = binary("shown_");
         let has_ids = geteuid().is_root() && runner.is_none();
         if !has_ids {
-            binary.args(["--skip", "has_users"]);
+            binary.arg("--skip=has_users");
         }
         check(&run(&mut started_by(&["unshare", "--pid", "--fork"], *runner, &binary)), 1 + usize::from(has_ids));
     }
@@ -266,8 +267,8 @@ int getgid(void) { return 0; }
 int getegid(void) { return 0; }
 ";
 
+#[body]
 #[isolated]
-#[ignore = "run by the_c_library_may_say_root"]
 fn faked_has_a_sandbox() {
     io::stdout().write_all(b"ran\n").expect("write");
 }

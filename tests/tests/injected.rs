@@ -11,10 +11,12 @@ use std::{env, fs, thread};
 
 use belljar::isolated;
 use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
-use belljar_tests::{Run, this_binary};
+use belljar_tests::{Run, body, this_binary};
 use nix::errno::Errno;
 use nix::errno::Errno::*;
 use nix::unistd::{gethostname, getpgrp, getpid, getsid};
+
+belljar_tests::bodies!();
 
 // ---- The victims ----
 
@@ -24,26 +26,26 @@ const RAN: &str = "the body ran";
 /// What begins the lines in which a victim tells of its sandbox.
 const TOLD: &str = "| ";
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn victim() {
     tell();
 }
 
+#[body]
 #[isolated(net, bind = ["Cargo.toml", "lab:/mnt:rw"])]
-#[ignore = "run by the others"]
 fn victim_with_the_hosts_tree() {
     tell();
 }
 
+#[body]
 #[isolated(user = 1000, monotonic = "1h", bind = ["Cargo.toml:/mnt/here"])]
-#[ignore = "run by the others"]
 fn victim_that_is_nobody() {
     tell();
 }
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by the others"]
 fn victim_with_a_copy() {
     tell();
 }
@@ -312,7 +314,7 @@ impl Call {
 /// Runs a victim, one of whose calls fails. Returns how that went, and the calls of its set-up.
 fn run_with(victim: &str, failing: Option<(&Call, Errno)>) -> (Run, Vec<Call>) {
     let mut command = this_binary();
-    command.args(["--exact", victim, "--ignored", "--show-output", "--test-threads=1"]);
+    command.args(["--exact", "body", victim, "--ignored", "--show-output", "--test-threads=1"]);
     let numbers: Vec<_> = KINDS.iter().map(|kind| kind.number).collect();
     let (mut calls, mut counts) = (Vec::new(), BTreeMap::new());
     let run = run_supervised(command, victim, Calls::These(&numbers), |asked| {
@@ -499,7 +501,7 @@ fn init_ties_its_life_to_the_template_first() {
     let trace = directory.path().join("trace.json");
     for environment in [&[][..], &[("BELLJAR_TRACE", &*trace)]] {
         let mut command = this_binary();
-        command.args(["--exact", "victim", "--ignored", "--show-output", "--test-threads=1"]);
+        command.args(["--exact", "body", "victim", "--ignored", "--show-output", "--test-threads=1"]);
         command.envs(environment.iter().copied());
         let mut first = None;
         let run = run_supervised(command, "victim", Calls::AllBut(&[]), |asked| {

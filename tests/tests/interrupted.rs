@@ -18,11 +18,15 @@ use std::time::Duration;
 
 use belljar::isolated;
 use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
-use belljar_tests::{Run, as_runner, descendants, describe, must_limit, rounds, runners, this_binary, wait_until};
+use belljar_tests::{
+    Run, as_runner, body, descendants, describe, must_limit, rounds, runners, this_binary, wait_until,
+};
 
 use nix::errno::Errno;
 use nix::errno::Errno::*;
 use nix::fcntl::{Flock, FlockArg};
+
+belljar_tests::bodies!();
 
 // ---- The victims ----
 
@@ -38,8 +42,7 @@ const MARK: libc::c_int = 0x6a_61_72;
 macro_rules! victims {
     ($($name:ident: $($test:ident)*;)*) => {
         $(
-            #[test]
-            #[ignore = "run by the others"]
+            #[body]
             fn $name() {
                 mark();
                 $($test();)*
@@ -58,8 +61,7 @@ victims! {
 }
 
 /// When the verdict is there, no body may run any more.
-#[test]
-#[ignore = "run by the others"]
+#[body]
 fn runs_late() {
     mark();
     let verdict = catch_unwind(late);
@@ -76,42 +78,42 @@ fn mark() {
     unsafe { libc::prctl(MARK) };
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn plain() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(timeout = "300ms")]
-#[ignore = "run by the others"]
 fn late() {
     // Longer than a run may take.
     thread::sleep(Duration::from_secs(1000));
     println!("{RAN}");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn leaves_a_process() {
     #[expect(clippy::zombie_processes, reason = "it is to be left")]
     let _left = Command::new("sleep").arg("1000").spawn().expect("spawn");
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(memory = "64MiB", pids = 50, cpu = 1.0)]
-#[ignore = "run by the others"]
 fn limited() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(root = "overlay")]
-#[ignore = "run by the others"]
 fn copy() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(uids = 65536)]
-#[ignore = "run by the others"]
 fn range() {
     println!("{RAN}");
 }
@@ -318,7 +320,7 @@ struct Tried {
 /// Runs a victim, with a fault.
 fn run_with(victim: &Victim, runner: Option<&str>, fault: Option<Fault>) -> Tried {
     let mut command = this_binary();
-    command.args(["--exact", victim.name, "--ignored", "--show-output", "--test-threads=1"]);
+    command.args(["--exact", "body", victim.name, "--ignored", "--show-output", "--test-threads=1"]);
     let (mut calls, mut counts, mut made, mut marks) = (Vec::new(), BTreeMap::new(), BTreeSet::new(), 0);
     let command = as_runner(runner, &command);
     let run = run_supervised(command, victim.name, Calls::AllBut(SAFE), |asked| {

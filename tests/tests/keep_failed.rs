@@ -5,7 +5,9 @@ use std::process::{Command, Stdio, exit};
 use std::{fs, iter};
 
 use belljar::isolated;
-use belljar_tests::{Run, hang, mark, marked, run, run_in_terminal, start_in_terminal, this_binary, wait_until};
+use belljar_tests::{Run, body, hang, mark, marked, run, run_in_terminal, start_in_terminal, this_binary, wait_until};
+
+belljar_tests::bodies!();
 
 const EVIDENCE: &str = "/tmp/evidence";
 
@@ -13,47 +15,47 @@ fn leave_evidence() {
     fs::write(EVIDENCE, "what the test wrote").expect("write");
 }
 
+#[body]
 #[isolated(hostname = "kept")]
-#[ignore = "run by the others"]
 fn victim_that_panics() {
     leave_evidence();
     panic!("by intention");
 }
 
+#[body]
 #[isolated(hostname = "kept", memory = "256MiB", unsupported = "skip")]
-#[ignore = "run by the others"]
 fn victim_with_a_limit() {
     leave_evidence();
     panic!("by intention");
 }
 
+#[body]
 #[isolated(hostname = "kept")]
-#[ignore = "run by the others"]
 fn victim_that_exits() {
     leave_evidence();
     exit(0);
 }
 
+#[body]
 #[isolated(hostname = "kept", timeout = "300ms")]
-#[ignore = "run by the others"]
 fn victim_that_hangs() {
     leave_evidence();
     hang();
 }
 
+#[body]
 #[isolated(hostname = "kept")]
-#[ignore = "run by the others"]
 #[should_panic]
 fn victim_that_should_panic() {
     leave_evidence();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn passes() {}
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 #[should_panic(expected = "intention")]
 fn panics_as_it_should() {
     panic!("by intention");
@@ -62,7 +64,7 @@ fn panics_as_it_should() {
 /// This binary, to run one test.
 fn victim(name: &str, on_fail: &str) -> Command {
     let mut command = this_binary();
-    command.args(["--exact", name, "--ignored"]).env("BELLJAR_ON_FAIL", on_fail).env_remove("CI");
+    command.args(["--exact", "body", name, "--ignored"]).env("BELLJAR_ON_FAIL", on_fail).env_remove("CI");
     command
 }
 

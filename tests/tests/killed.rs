@@ -8,16 +8,18 @@ use std::thread;
 use std::time::Duration;
 
 use belljar::isolated;
-use belljar_tests::{describe, marked, named, rounds, this_binary};
+use belljar_tests::{body, describe, marked, named, rounds, this_binary};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+belljar_tests::bodies!();
 
 /// The tests that are killed: some do nothing, some start processes, some leave them.
 macro_rules! victims {
     ($($name:ident)*) => {
         mod victims {
-            $(#[belljar::isolated]
-            #[ignore = "run by the others"]
+            $(#[belljar_tests::body]
+            #[belljar::isolated]
             fn $name() {
                 super::work();
             })*
@@ -49,7 +51,7 @@ enum Target {
 fn kill_after(target: Target, delay: Duration) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let mut command = this_binary();
-    command.args(["--ignored", &format!("--test-threads={THREADS}"), "victims::"]);
+    command.args(["--ignored", &format!("--test-threads={THREADS}"), "body", "victims::"]);
     let mark = belljar_tests::mark(&mut command);
     let mut file = tempfile::tempfile().expect("a temporary file");
     command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
@@ -140,7 +142,7 @@ fn the_sweeper_is_killed() {
 #[test]
 fn processes_are_found_while_they_live() {
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "hangs"]);
+    command.args(["--ignored", "--exact", "body", "hangs"]);
     let mark = belljar_tests::mark(&mut command);
     let binary = KilledOnDrop(command.stdout(std::process::Stdio::null()).spawn().expect("spawn"));
     let count = |name| named(&mark, name).len();
@@ -160,8 +162,8 @@ impl Drop for KilledOnDrop {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by processes_are_found_while_they_live"]
 fn hangs() {
     belljar_tests::hang();
 }

@@ -18,7 +18,8 @@ use std::{env, hint, iter, panic, process};
 
 use belljar::isolated;
 use belljar_tests::{
-    MIB, Run, allocate, fork, hang, mark, marked, must_limit, named, rounds, run, run_ignored, this_binary, wait_until,
+    MIB, Run, allocate, body, fork, hang, mark, marked, must_limit, named, rounds, run, run_body, this_binary,
+    wait_until,
 };
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -26,6 +27,8 @@ use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, geteuid};
+
+belljar_tests::bodies!();
 
 /// Whether this run shows that the host can limit. If it can't, the page must say so, and that must be expected.
 fn is_limited(run: &Run) -> bool {
@@ -39,33 +42,33 @@ fn is_limited(run: &Run) -> bool {
     !refused
 }
 
+#[body]
 #[isolated(memory = "64MiB", pids = 32, cpu = 0.5)]
-#[ignore = "run by lab/crowd"]
 fn has_all_limits() {}
 
 // ---- Memory ----
 
+#[body]
 #[isolated(memory = "64MiB")]
-#[ignore = "run by the rows"]
 fn allocates_too_much() {
     allocate(70);
 }
 
+#[body]
 #[isolated(memory = "64MiB")]
-#[ignore = "run by the rows"]
 fn allocates_almost_too_much() {
     allocate(58);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the rows"]
 fn allocates_without_a_limit() {
     allocate(70);
 }
 
 /// Half in the test, half in a child.
+#[body]
 #[isolated(memory = "64MiB", timeout = "1m")]
-#[ignore = "run by the rows"]
 fn allocates_from_two_processes() {
     let _ours = allocate(35);
     match fork() {
@@ -80,8 +83,8 @@ fn allocates_from_two_processes() {
 }
 
 /// The kernel kills the child, and the test would wait for ever.
+#[body]
 #[isolated(memory = "64MiB")]
-#[ignore = "run by the rows"]
 fn waits_for_a_child_that_is_killed() {
     match fork() {
         ForkResult::Child => {
@@ -94,8 +97,8 @@ fn waits_for_a_child_that_is_killed() {
 }
 
 /// So would a child of a child, which its parent has waited for.
+#[body]
 #[isolated(memory = "64MiB")]
-#[ignore = "run by the rows"]
 fn waits_for_a_grandchild_that_is_killed() {
     match fork() {
         ForkResult::Child => {
@@ -116,8 +119,8 @@ fn waits_for_a_grandchild_that_is_killed() {
     }
 }
 
+#[body]
 #[isolated(memory = "64MiB")]
-#[ignore = "run by the rows"]
 fn fills_the_tmpfs() {
     let mut file = File::create("/tmp/large").expect("create");
     for _ in 0..70 {
@@ -136,8 +139,8 @@ fn the_tmpfs_has_its_size() {
 }
 
 /// Nobody reads what those say that are left, so that nobody may wait for it to be read.
+#[body]
 #[isolated(memory = "64MiB", timeout = "1m")]
-#[ignore = "run by what_is_left_keeps_nobody_waiting"]
 fn leaves_talkers() {
     for _ in 0..4 {
         if let ForkResult::Child = fork() {
@@ -156,7 +159,7 @@ fn leaves_talkers() {
 #[test]
 fn what_is_left_keeps_nobody_waiting() {
     for _ in 0..10 {
-        let run = run_ignored("leaves_talkers");
+        let run = run_body("leaves_talkers");
         if is_limited(&run) {
             assert!(run.left.is_empty() && !run.output.contains("timeout"), "{}", run.output);
         }
@@ -164,8 +167,8 @@ fn what_is_left_keeps_nobody_waiting() {
 }
 
 /// By version 2 it is this test's to divide; by version 1 it may only be looked at, as its limits could be changed there.
+#[body]
 #[isolated(memory = "64MiB", pids = 32)]
-#[ignore = "run by a_sandbox_sees_its_own_cgroup"]
 fn looks_at_its_cgroup() {
     let own = fs::read_to_string("/proc/self/cgroup").expect("cgroup");
     assert!(own.lines().all(|line| line.ends_with(":/")), "{own}");
@@ -194,8 +197,8 @@ fn looks_at_its_cgroup() {
 }
 
 /// What a test does to a cgroup of its own says nothing of its own limit.
+#[body]
 #[isolated(memory = "64MiB", pids = 100)]
-#[ignore = "run by a_sandbox_sees_its_own_cgroup"]
 fn kills_a_child_by_a_limit_of_its_own() {
     let own = Path::new("/sys/fs/cgroup");
     if !own.join("cgroup.controllers").exists() {
@@ -225,7 +228,7 @@ fn kills_a_child_by_a_limit_of_its_own() {
 #[test]
 fn a_sandbox_sees_its_own_cgroup() {
     for name in ["looks_at_its_cgroup", "kills_a_child_by_a_limit_of_its_own"] {
-        let run = run_ignored(name);
+        let run = run_body(name);
         if is_limited(&run) {
             assert!(run.passed() && !run.output.contains("out of memory"), "{}", run.output);
         }
@@ -244,7 +247,11 @@ fn a_low_limit_of_the_user_is_kept() {
     let _alone = alone();
     let script = "ulimit -u 900 && exec \"$0\" \"$@\"";
     let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(this_binary().get_program()).args(["--exact", "allocates_without_a_limit"]);
+    command.args(["-c", script]).arg(this_binary().get_program()).args([
+        "--exact",
+        "body",
+        "allocates_without_a_limit",
+    ]);
     let run = run(command.arg("--ignored"));
     // Shells that have no such limit end before.
     assert!(run.passed() || !run.output.contains("running"), "{}", run.output);
@@ -253,7 +260,7 @@ fn a_low_limit_of_the_user_is_kept() {
 #[test]
 fn too_much_memory_is_named() {
     for name in ["allocates_too_much", "allocates_from_two_processes", "fills_the_tmpfs"] {
-        let run = run_ignored(name);
+        let run = run_body(name);
         if is_limited(&run) {
             assert!(run.failed(), "{}", run.output);
             assert!(run.output.contains("killed: out of memory (limit 64 MiB"), "{name}: {}", run.output);
@@ -277,7 +284,7 @@ fn less_memory_above_is_named() {
     };
     let run = || {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "allocates_almost_too_much"]);
+        command.args(["--ignored", "--exact", "body", "allocates_almost_too_much"]);
         parent.use_it(&mut command);
         run(&mut command)
     };
@@ -300,7 +307,7 @@ fn the_largest_is_named() {
         // Whether its parent has waited for it by then is a matter of luck.
         ("waits_for_a_grandchild_that_is_killed", ["`parent` or a child of it ", "`glutton` "]),
     ] {
-        let run = run_ignored(name);
+        let run = run_body(name);
         if is_limited(&run) {
             let mut rest = largest.iter().filter_map(|largest| run.output.split_once(&format!(", largest: {largest}")));
             let figure = rest.next().map(|(_, rest)| rest);
@@ -310,7 +317,7 @@ fn the_largest_is_named() {
         assert!(run.failed() && run.left.is_empty());
     }
     // It has no process that is large.
-    let run = run_ignored("fills_the_tmpfs");
+    let run = run_body("fills_the_tmpfs");
     let is_small = |rest: &str| {
         rest.split_once(" MiB).").is_none_or(|(figure, _)| figure.parse::<f64>().is_ok_and(|figure| figure < 20.0))
     };
@@ -320,11 +327,11 @@ fn the_largest_is_named() {
 
 #[test]
 fn almost_too_much_memory_is_not() {
-    let run = run_ignored("allocates_almost_too_much");
+    let run = run_body("allocates_almost_too_much");
     if is_limited(&run) {
         assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
     }
-    let run = run_ignored("allocates_without_a_limit");
+    let run = run_body("allocates_without_a_limit");
     assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
 }
 
@@ -333,7 +340,12 @@ fn almost_too_much_memory_is_not() {
 fn the_spared_spare_no_tests() {
     let script = "echo -1000 > /proc/self/oom_score_adj && exec \"$0\" \"$@\"";
     let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(this_binary().get_program()).args(["--exact", "--ignored", "allocates_too_much"]);
+    command.args(["-c", script]).arg(this_binary().get_program()).args([
+        "--exact",
+        "--ignored",
+        "body",
+        "allocates_too_much",
+    ]);
     let run = run(&mut command);
     // It takes CAP_SYS_RESOURCE, which root has in the lab.
     let may = run.output.contains("running 1 test");
@@ -367,24 +379,24 @@ fn end(children: Vec<Child>) {
 }
 
 /// The test has two threads, that of the body and the one it was forked with.
+#[body]
 #[isolated(pids = 32)]
-#[ignore = "run by the rows"]
 fn forks_too_often() {
     let children = spawn_up_to(40);
     assert_eq!(children.len(), 30);
     end(children);
 }
 
+#[body]
 #[isolated(pids = 32)]
-#[ignore = "run by the rows"]
 fn forks_almost_too_often() {
     let children = spawn_up_to(30);
     assert_eq!(children.len(), 30);
     end(children);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the rows"]
 fn forks_without_a_limit() {
     let children = spawn_up_to(40);
     assert_eq!(children.len(), 40);
@@ -393,7 +405,7 @@ fn forks_without_a_limit() {
 
 #[test]
 fn too_many_processes_are_refused() {
-    let run = run_ignored("forks_too_often");
+    let run = run_body("forks_too_often");
     // RLIMIT_NPROC stands in for ordinary users since Linux 5.14. It keeps no count.
     let stands_in = must_limit() != Some(true) && !geteuid().is_root() && run.passed();
     if stands_in || is_limited(&run) {
@@ -401,11 +413,11 @@ fn too_many_processes_are_refused() {
         let note = "`forks_too_often` reached its limit: fork refused once: pids limit 32";
         assert!(stands_in || run.output.contains(note), "{}", run.output);
     }
-    let run = run_ignored("forks_almost_too_often");
+    let run = run_body("forks_almost_too_often");
     if stands_in || is_limited(&run) {
         assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
     }
-    let run = run_ignored("forks_without_a_limit");
+    let run = run_body("forks_without_a_limit");
     assert!(run.passed() && !run.output.contains("belljar"), "{}", run.output);
 }
 
@@ -419,7 +431,7 @@ fn a_limit_that_is_shared_is_named() {
     let Some(limit) = limit.filter(|limit| !is_v2 && limit.with_file_name("pids.peak").exists()) else { return };
     fs::write(&limit, "20").expect("write");
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "forks_without_a_limit"]);
+    command.args(["--ignored", "--exact", "body", "forks_without_a_limit"]);
     parent.use_it(&mut command);
     let run = run(&mut command);
     assert!(run.failed() && !run.output.contains("pids limit 1024"), "{}", run.output);
@@ -443,8 +455,8 @@ fn pass_gate(message: &[u8]) -> UnixStream {
 /// How many processes a bomb starts where nothing limits it.
 const BOMB: usize = 1100;
 
+#[body]
 #[isolated(mount, timeout = "5m")]
-#[ignore = "run by a_fork_bomb_harms_no_neighbour"]
 fn bomb() {
     let mut started = 0;
     while started < BOMB {
@@ -470,8 +482,8 @@ fn lives_beside_a_bomb() {
 
 macro_rules! neighbours {
     ($($name:ident)*) => { $(
+        #[body]
         #[isolated(mount, timeout = "5m")]
-        #[ignore = "run by a_fork_bomb_harms_no_neighbour"]
         fn $name() {
             lives_beside_a_bomb();
         }
@@ -508,7 +520,7 @@ fn a_fork_bomb_harms_no_neighbour() {
     let (told, heard) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut command = this_binary();
-        command.args(["--ignored", "--show-output", "--test-threads=22", "bomb", "beside_"]).env(GATE, name);
+        command.args(["--ignored", "--show-output", "--test-threads=22", "body", "bomb", "beside_"]).env(GATE, name);
         let _ = told.send(run(&mut command));
     });
     let (mut bombs, mut others) = (Vec::new(), Vec::new());
@@ -548,8 +560,8 @@ fn cpu_time() -> Duration {
 }
 
 /// Works for a while, on two threads. Whatever else the machine does makes the share smaller.
+#[body]
 #[isolated(cpu = 0.2)]
-#[ignore = "run by the rows"]
 fn burns_cpu_time() {
     let (start, cpu_before) = (Instant::now(), cpu_time());
     let burn = || {
@@ -569,7 +581,7 @@ fn burns_cpu_time() {
 
 #[test]
 fn cpu_time_is_rationed() {
-    let run = run_ignored("burns_cpu_time");
+    let run = run_body("burns_cpu_time");
     if is_limited(&run) {
         assert!(run.passed(), "{}", run.output);
     }
@@ -629,20 +641,20 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
+#[body]
 #[isolated(pids = 100)]
-#[ignore = "run by others, and killed"]
 fn waits_to_be_killed() {
     wait_to_be_killed();
 }
 
+#[body]
 #[isolated(memory = "64MiB", pids = 100, cpu = 0.5)]
-#[ignore = "run by others, and killed"]
 fn waits_with_all_limits() {
     wait_to_be_killed();
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by others, and killed"]
 fn waits_without_a_limit() {
     wait_to_be_killed();
 }
@@ -653,8 +665,7 @@ fn wait_to_be_killed() {
 }
 
 /// A test that takes these signals by handlers of its own, one of which ends the process at once.
-#[test]
-#[ignore = "run by signals_leave_no_cgroup"]
+#[body]
 fn handles_signals() {
     extern "C" fn end(_: libc::c_int) {
         process::abort();
@@ -670,7 +681,11 @@ fn handles_signals() {
 /// A run of one of these below `parent`, whose sandbox is there. It can be told from others by the mark.
 fn start_marked(parent: &Parent, names: &[&str]) -> (Child, String) {
     let mut command = this_binary();
-    command.arg("--exact").args(names).args(["--ignored", "--nocapture", "--test-threads=2"]).stdout(Stdio::piped());
+    command
+        .args(["--exact", "body"])
+        .args(names)
+        .args(["--ignored", "--nocapture", "--test-threads=2"])
+        .stdout(Stdio::piped());
     parent.use_it(&mut command);
     let mark = mark(&mut command);
     #[expect(unsafe_code, reason = "signals that this process ignores, as below `nohup`, are to end the run")]
@@ -753,8 +768,7 @@ fn signals_leave_no_cgroup() {
 }
 
 /// Each try has one more descriptor, until one has enough. So there is one that has enough for a cgroup, and not for a sandbox.
-#[test]
-#[ignore = "run by others, and killed"]
+#[body]
 fn waits_when_descriptors_have_run_short() {
     let open = || File::open("/dev/null");
     let most = libc::rlim_t::try_from(open().expect("open").as_raw_fd()).expect("a number") + 64;
@@ -766,16 +780,14 @@ fn waits_when_descriptors_have_run_short() {
 }
 
 /// A sandbox that can have no cgroup.
-#[test]
-#[ignore = "run by others, and killed"]
+#[body]
 fn waits_without_a_cgroup() {
     let failed = panic::catch_unwind(has_all_limits).is_err();
     println!("failed: {failed}\n2");
     hang();
 }
 
-#[test]
-#[ignore = "run by others, and killed"]
+#[body]
 fn has_all_limits_again_and_again() {
     has_all_limits();
     println!("2");
@@ -819,7 +831,7 @@ fn sweep(parent: &Parent) {
     // What was killed may take a moment to end.
     wait_until(|| {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "forks_without_a_limit"]);
+        command.args(["--ignored", "--exact", "body", "forks_without_a_limit"]);
         parent.use_it(&mut command);
         assert!(run(&mut command).passed());
         parent.below().is_empty()
@@ -841,7 +853,7 @@ fn each_sandbox_has_a_cgroup_and_leaves_none() {
     // What was killed may take a moment to end.
     wait_until(|| {
         let mut command = this_binary();
-        command.args(["--ignored", "--test-threads=4", "allocates_without", "forks_without", "forks_too"]);
+        command.args(["--ignored", "--test-threads=4", "body", "allocates_without", "forks_without", "forks_too"]);
         parent.use_it(&mut command);
         let run = run(&mut command);
         assert!(run.output.contains("3 passed"), "{}", run.output);
@@ -861,7 +873,7 @@ fn the_next_run_sweeps() {
     let before = parent.below();
     let next = || {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "forks_without_a_limit"]);
+        command.args(["--ignored", "--exact", "body", "forks_without_a_limit"]);
         parent.use_it(&mut command);
         assert!(run(&mut command).passed());
     };
@@ -887,7 +899,7 @@ fn runs_that_are_killed_leave_nothing_to_the_next() {
     let Some(parent) = Parent::new("killed") else { return };
     for _ in 0..rounds(20) {
         let mut command = this_binary();
-        command.args(["--ignored", "--test-threads=4", "has_all_limits", "waits", "forks"]);
+        command.args(["--ignored", "--test-threads=4", "body", "has_all_limits", "waits", "forks"]);
         parent.use_it(&mut command);
         let mark = mark(&mut command);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
@@ -906,7 +918,7 @@ fn a_cgroup_of_others_is_not_divided() {
     let procs = directory.join("cgroup.procs");
     fs::write(&procs, other.id().to_string()).expect("write");
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "has_all_limits"]);
+    command.args(["--ignored", "--exact", "body", "has_all_limits"]);
     parent.use_it(&mut command);
     let run = run(&mut command);
     let still_there = fs::read_to_string(&procs).expect("cgroup.procs");
@@ -934,7 +946,7 @@ fn no_test_ends_the_unit_that_the_tests_run_in() {
         [(Some("stop"), true), (Some("kill"), true), (None, true), (Some("continue"), false), (Some(""), false)]
     {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "allocates_too_much"]).env("PATH", &path);
+        command.args(["--ignored", "--exact", "body", "allocates_too_much"]).env("PATH", &path);
         command.envs(policy.map(|policy| ("POLICY", policy)));
         parent.use_it(&mut command);
         let run = run(&mut command);
@@ -945,7 +957,7 @@ fn no_test_ends_the_unit_that_the_tests_run_in() {
     }
     // Other limits kill nobody.
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "forks_too_often"]).env("PATH", &path).env("POLICY", "stop");
+    command.args(["--ignored", "--exact", "body", "forks_too_often"]).env("PATH", &path).env("POLICY", "stop");
     parent.use_it(&mut command);
     let run = run(&mut command);
     assert!(run.passed(), "{}", run.output);
@@ -958,7 +970,7 @@ fn a_cgroup_that_is_there_in_part_is_none() {
     let Some(missing) = parent.directories.get(1) else { return };
     fs::remove_dir(missing).expect("remove_dir");
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "has_all_limits"]);
+    command.args(["--ignored", "--exact", "body", "has_all_limits"]);
     parent.use_it(&mut command);
     let run = run(&mut command);
     fs::create_dir(missing).expect("create_dir");
@@ -976,7 +988,7 @@ fn a_stricter_cgroup_above_is_no_obstacle() {
     };
     assert!(set("cpu.max", "20000 100000") + set("cpu.cfs_quota_us", "20000") > 0);
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "has_all_limits"]);
+    command.args(["--ignored", "--exact", "body", "has_all_limits"]);
     parent.use_it(&mut command);
     let run = run(&mut command);
     assert!(run.passed(), "{}", run.output);
@@ -988,7 +1000,7 @@ fn a_cgroup_that_is_not_there_is_named() {
     for name in ["allocates_without_a_limit", "forks_almost_too_often"] {
         for cgroup in ["/belljar-tests/nothing", "..", "/belljar-tests/../.."] {
             let mut command = this_binary();
-            command.args(["--ignored", "--exact", name]).env("BELLJAR_CGROUP", cgroup);
+            command.args(["--ignored", "--exact", "body", name]).env("BELLJAR_CGROUP", cgroup);
             let run = run(&mut command);
             assert!(run.failed(), "{}", run.output);
             let shown = Path::new("/").join(cgroup);
@@ -1006,8 +1018,8 @@ fn figures() -> belljar::Usage {
     usage
 }
 
+#[body]
 #[isolated(memory = "256MiB", pids = 32, cpu = 2)]
-#[ignore = "run by usage_is_told"]
 fn looks_at_its_usage() {
     let close =
         |actual: Option<u64>, expected: u64| actual.is_some_and(|actual| actual.abs_diff(expected) < expected / 10);
@@ -1050,8 +1062,8 @@ fn looks_at_its_usage() {
 }
 
 /// The descriptor by which it would ask belongs to a file of the test's by now.
+#[body]
 #[isolated(pids = 32)]
-#[ignore = "run by usage_is_told"]
 fn asks_with_its_report_closed() {
     let file = File::create_new("/tmp/file").expect("create");
     for number in 3..=255 {
@@ -1070,11 +1082,11 @@ fn asks_with_its_report_closed() {
 
 #[test]
 fn usage_is_told() {
-    let run = run_ignored("looks_at_its_usage");
+    let run = run_body("looks_at_its_usage");
     if is_limited(&run) {
         assert!(run.passed(), "{}", run.output);
     }
-    let run = run_ignored("asks_with_its_report_closed");
+    let run = run_body("asks_with_its_report_closed");
     assert!(run.failed() || run.output.contains("asked in vain") || !is_limited(&run), "{}", run.output);
 }
 
@@ -1087,12 +1099,11 @@ fn outside_of_sandboxes_no_usage_is_known() {
 
 // ---- Forks of the test binary ----
 
+#[body]
 #[isolated(memory = "512MiB", pids = 100)]
-#[ignore = "run by forks_of_the_test_binary_have_cgroups_of_their_own"]
 fn has_limits_in_a_fork() {}
 
-#[test]
-#[ignore = "run by forks_of_the_test_binary_have_cgroups_of_their_own"]
+#[body]
 fn runs_tests_with_limits_in_forks() {
     has_limits_in_a_fork();
     let run = |_| match fork() {
@@ -1109,6 +1120,6 @@ fn runs_tests_with_limits_in_forks() {
 
 #[test]
 fn forks_of_the_test_binary_have_cgroups_of_their_own() {
-    let run = run_ignored("runs_tests_with_limits_in_forks");
+    let run = run_body("runs_tests_with_limits_in_forks");
     assert!(!is_limited(&run) || run.passed(), "{}", run.output);
 }

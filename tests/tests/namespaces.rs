@@ -11,9 +11,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use belljar::isolated;
-use belljar_tests::run_ignored;
+use belljar_tests::{body, run_body};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Pid, Uid, getgid, getpid, getuid, setgroups, sethostname, setuid};
+
+belljar_tests::bodies!();
 
 const KINDS: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
@@ -29,44 +31,44 @@ fn print_namespaces() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by fresh_namespaces"]
 fn with_no_words() {
     print_namespaces();
 }
 
+#[body]
 #[isolated(hostname = "jar", timeout = "1m")]
-#[ignore = "run by fresh_namespaces"]
 fn with_options_only() {
     print_namespaces();
 }
 
+#[body]
 #[isolated(net, mount)]
-#[ignore = "run by fresh_namespaces"]
 fn with_net_and_mount() {
     print_namespaces();
 }
 
+#[body]
 #[isolated(net)]
-#[ignore = "run by fresh_namespaces"]
 fn with_net() {
     print_namespaces();
 }
 
+#[body]
 #[isolated(mount)]
-#[ignore = "run by fresh_namespaces"]
 fn with_mount() {
     print_namespaces();
 }
 
+#[body]
 #[isolated(uts)]
-#[ignore = "run by fresh_namespaces"]
 fn with_uts() {
     print_namespaces();
 }
 
+#[body]
 #[isolated(user, pid, ipc, uts, cgroup)]
-#[ignore = "run by fresh_namespaces"]
 fn with_all_that_is_always_there() {
     print_namespaces();
 }
@@ -84,7 +86,7 @@ fn fresh_namespaces() {
         ("with_uts", &without_net),
         ("with_all_that_is_always_there", &without_net),
     ] {
-        let run = run_ignored(test);
+        let run = run_body(test);
         assert!(run.passed(), "{}", run.output);
         let inside: BTreeSet<_> =
             run.output.lines().filter_map(|line| line.strip_prefix("namespace ")).map(str::to_owned).collect();
@@ -206,8 +208,8 @@ fn stands_at_the_root_of_its_cgroups() {
 
 // ---- Which sandbox this is ----
 
+#[body]
 #[isolated(net, mount, hostname = "enter-me")]
-#[ignore = "run by sandboxes_can_be_entered"]
 fn waits_to_be_entered() {
     let here = belljar::whereabouts().expect("a sandbox");
     assert_eq!(here.test, "namespaces::waits_to_be_entered");
@@ -219,7 +221,7 @@ fn waits_to_be_entered() {
 /// Starts a test, waits for the number of its init, and has `see` look at that.
 fn with_init<T>(see: impl FnOnce(&str) -> T) -> T {
     let mut command = belljar_tests::this_binary();
-    command.args(["--exact", "waits_to_be_entered", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    command.args(["--exact", "body", "waits_to_be_entered", "--ignored", "--nocapture"]).stdout(Stdio::piped());
     let mut child = command.spawn().expect("spawn");
     let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
     let told = lines.map_while(Result::ok).find_map(|line| line.split("init ").nth(1).map(str::to_owned));

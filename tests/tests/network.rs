@@ -11,8 +11,10 @@ use std::time::Duration;
 use std::{env, process, thread};
 
 use belljar::isolated;
-use belljar_tests::{run_ignored, this_binary};
+use belljar_tests::{body, run_body, this_binary};
 use nix::ifaddrs::getifaddrs;
+
+belljar_tests::bodies!();
 
 fn interfaces() -> Vec<String> {
     let mut names: Vec<_> = getifaddrs().expect("getifaddrs").map(|interface| interface.interface_name).collect();
@@ -118,26 +120,26 @@ fn connects() -> (bool, bool) {
     (tcp.is_ok(), unix.is_ok())
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by sockets_of_the_host"]
 fn with_net_and_mount() {
     assert_eq!(connects(), (false, false));
 }
 
+#[body]
 #[isolated(net)]
-#[ignore = "run by sockets_of_the_host"]
 fn with_net() {
     assert_eq!(connects(), (false, false));
 }
 
+#[body]
 #[isolated(mount)]
-#[ignore = "run by sockets_of_the_host"]
 fn with_mount() {
     assert_eq!(connects(), (true, true));
 }
 
+#[body]
 #[isolated(uts)]
-#[ignore = "run by sockets_of_the_host"]
 fn with_uts() {
     assert_eq!(connects(), (true, true));
 }
@@ -151,7 +153,7 @@ fn sockets_of_the_host() {
     let port = tcp.local_addr().expect("address").port();
     for test in ["with_net_and_mount", "with_net", "with_mount", "with_uts"] {
         let mut command = this_binary();
-        command.args(["--exact", test, "--ignored"]).env(ADDRESSES, format!("{port} {name}"));
+        command.args(["--exact", "body", test, "--ignored"]).env(ADDRESSES, format!("{port} {name}"));
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{test}: {}", run.output);
     }
@@ -173,8 +175,8 @@ fn names_below(directory: &Path) -> Vec<PathBuf> {
     names
 }
 
+#[body]
 #[isolated(net)]
-#[ignore = "run by run_is_private_where_there_is_a_network"]
 fn writes_to_run() {
     for server in ["/run/server", "/run/service/server", "/run/host/server"] {
         UnixStream::connect(server).unwrap_or_else(|error| panic!("{server}: {error}"));
@@ -201,13 +203,13 @@ fn run_is_private_where_there_is_a_network() {
     }
     let _servers = ["/run/server", "/run/service/server"].map(|path| UnixListener::bind(path).expect("bind"));
     let before = names_below(Path::new("/run"));
-    let run = run_ignored("writes_to_run");
+    let run = run_body("writes_to_run");
     assert!(run.passed(), "{}", run.output);
     assert_eq!(names_below(Path::new("/run")), before);
 }
 
+#[body]
 #[isolated(uts)]
-#[ignore = "run by run_is_the_hosts_where_there_is_none"]
 fn finds_the_hosts_run() {
     fs::write("/run/file", "").expect("write");
 }
@@ -215,7 +217,7 @@ fn finds_the_hosts_run() {
 /// The twin.
 #[isolated]
 fn run_is_the_hosts_where_there_is_none() {
-    let run = run_ignored("finds_the_hosts_run");
+    let run = run_body("finds_the_hosts_run");
     assert!(run.passed(), "{}", run.output);
     assert!(Path::new("/run/file").exists());
 }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use belljar::isolated;
-use belljar_tests::{linux_version, this_binary, wait_until};
+use belljar_tests::{body, linux_version, this_binary, wait_until};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::geteuid;
+
+belljar_tests::bodies!();
 
 /// The environment variable that tells two tests where they meet: a name in the host's `/tmp`.
 const MEETING: &str = "BELLJAR_TESTS_MEETING";
@@ -122,27 +124,27 @@ fn set_and_look(number: u16, other: u16) {
     meet(number, other, "seen");
 }
 
+#[body]
 #[isolated(bind = ["/tmp:/srv:rw"])]
-#[ignore = "run by two_at_once_have_their_own"]
 fn at_once_the_one() {
     set_and_look(7, 8);
 }
 
+#[body]
 #[isolated(bind = ["/tmp:/srv:rw"])]
-#[ignore = "run by two_at_once_have_their_own"]
 fn at_once_the_other() {
     set_and_look(8, 7);
 }
 
 /// In the host's tree it is the same.
+#[body]
 #[isolated(net)]
-#[ignore = "run by in_the_hosts_tree_too"]
 fn tree_of_the_one() {
     set_and_look(7, 8);
 }
 
+#[body]
 #[isolated(net)]
-#[ignore = "run by in_the_hosts_tree_too"]
 fn tree_of_the_other() {
     set_and_look(8, 7);
 }
@@ -155,14 +157,14 @@ fn maps(number: u32, other: u16) {
     assert_eq!(text("/proc/self/uid_map").split_whitespace().next(), Some(&*number.to_string()));
 }
 
+#[body]
 #[isolated(user = 1007, bind = ["/tmp:/srv:rw"])]
-#[ignore = "run by two_at_once_have_their_own"]
 fn at_once_the_one_user() {
     maps(1007, 1008);
 }
 
+#[body]
 #[isolated(user = 1008, bind = ["/tmp:/srv:rw"])]
-#[ignore = "run by two_at_once_have_their_own"]
 fn at_once_the_other_user() {
     maps(1008, 1007);
 }
@@ -172,7 +174,10 @@ fn meet_all(name: &str, count: usize) {
     let meeting = tempfile::tempdir_in("/tmp").expect("a temporary directory");
     let place: PathBuf = meeting.path().file_name().expect("a name").into();
     let mut command = this_binary();
-    command.args([name, "--ignored", "--show-output"]).arg(format!("--test-threads={count}")).env(MEETING, place);
+    command
+        .args(["body", name, "--ignored", "--show-output"])
+        .arg(format!("--test-threads={count}"))
+        .env(MEETING, place);
     // Those of ipc namespaces belonged to real root in Linux 5.10.
     if geteuid().is_root() || linux_version() >= (6, 1) {
         command.env(MUST_SET, "yes");

@@ -11,25 +11,27 @@ use std::{env, fs, process};
 
 use belljar::isolated;
 use belljar::ns::{Kind, Namespace};
-use belljar_tests::{Run, descendants, refuse, run_ignored, this_binary};
+use belljar_tests::{Run, body, descendants, refuse, run_body, this_binary};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chroot, close, pipe2, read};
+
+belljar_tests::bodies!();
 
 const NONE: Option<&str> = None;
 
 /// What the body of [`victim`] writes.
 const RAN: &str = "the body ran";
 
+#[body]
 #[isolated]
-#[ignore = "run by the rows"]
 fn victim() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the rows"]
 #[should_panic]
 fn victim_that_should_panic() {
     panic!("{RAN}");
@@ -37,7 +39,7 @@ fn victim_that_should_panic() {
 
 /// Runs both victims, and checks that they fail for the reason that these words tell.
 fn check_refused(words: &[&str]) {
-    let runs = [run_ignored("victim"), run_ignored("victim_that_should_panic")];
+    let runs = [run_body("victim"), run_body("victim_that_should_panic")];
     for Run { output, .. } in runs.iter().inspect(|run| assert!(run.failed(), "{}", run.output)) {
         assert!(!output.contains(RAN), "{output}");
         for word in words {
@@ -48,9 +50,9 @@ fn check_refused(words: &[&str]) {
 
 #[isolated]
 fn a_host_that_refuses_nothing() {
-    let run = run_ignored("victim");
+    let run = run_body("victim");
     assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
-    let run = run_ignored("victim_that_should_panic");
+    let run = run_body("victim_that_should_panic");
     assert!(run.passed(), "{}", run.output);
 }
 
@@ -129,7 +131,7 @@ fn a_host_that_masks_proc() {
     if Path::new("/sys/sys").exists() {
         umount2("/sys/sys", MntFlags::MNT_DETACH).expect("umount");
     }
-    let run = run_ignored("victim_with_the_hosts_tree");
+    let run = run_body("victim_with_the_hosts_tree");
     assert!(run.failed() && run.output.contains("remedy: sudo umount"), "{}", run.output);
 }
 
@@ -137,7 +139,7 @@ fn a_host_that_masks_proc() {
 fn check_in_places(places: &[(&str, &str)]) {
     for (mark, remedy) in places {
         let mut command = this_binary();
-        command.args(["--exact", "victim", "--ignored", "--show-output"]);
+        command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
         let file = mark.starts_with('/').then_some(mark);
         match file {
             Some(file) => fs::write(file, "").expect("write"),
@@ -157,13 +159,13 @@ fn a_host_without_clone3() {
     // With another error, the C library starts no threads.
     refuse(libc::SYS_clone3, None, Errno::ENOSYS);
     for victim in ["victim", "victim_that_makes_namespaces"] {
-        let run = run_ignored(victim);
+        let run = run_body(victim);
         assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the rows"]
 fn victim_that_makes_namespaces() {
     for kind in [Kind::Net, Kind::Pid, Kind::Time] {
         let fresh = Namespace::fresh(kind).expect("a namespace");
@@ -180,8 +182,8 @@ fn victim_that_makes_namespaces() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the rows"]
 fn victim_that_looks_for_descriptors() {
     let open: Vec<_> = (3..255).filter(|fd| Path::new(&format!("/proc/self/fd/{fd}")).exists()).collect();
     assert!(open.is_empty(), "{open:?}");
@@ -198,7 +200,7 @@ fn a_host_without_close_range() {
         for victim in ["victim_that_looks_for_descriptors", "victim_that_makes_namespaces"] {
             let mut command = Command::new("sh");
             command.args(["-c", "exec 7< /etc/passwd; exec \"$0\" \"$@\""]);
-            command.arg(this_binary().get_program()).args(["--exact", victim, "--ignored", "--show-output"]);
+            command.arg(this_binary().get_program()).args(["--exact", "body", victim, "--ignored", "--show-output"]);
             command.env("RUST_BACKTRACE", "0");
             let run = belljar_tests::run(&mut command);
             assert!(run.passed() && run.output.contains(RAN), "{errno:?}: {}", run.output);
@@ -206,8 +208,8 @@ fn a_host_without_close_range() {
     }
 }
 
+#[body]
 #[isolated(net, bind = ["/mnt:/srv"])]
-#[ignore = "run by the rows"]
 fn victim_that_is_shown_a_mount() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let options = mounts.lines().filter_map(|line| line.split_once(" /srv ")?.1.split(' ').next());
@@ -223,7 +225,7 @@ fn a_host_without_mount_setattr() {
     mount(Some("tmpfs"), "/mnt", Some("tmpfs"), flags, NONE).expect("mount");
     refuse(libc::SYS_mount_setattr, None, Errno::ENOSYS);
     for victim in ["victim", "victim_that_is_shown_a_mount"] {
-        let run = run_ignored(victim);
+        let run = run_body(victim);
         assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
     }
 }
@@ -239,13 +241,13 @@ fn a_host_whose_sysfs_is_read_only() {
     }
     mount(Some("/mnt"), "/sys", NONE, MsFlags::MS_MOVE, NONE).expect("mount");
     for victim in ["victim", "victim_with_the_hosts_tree"] {
-        let run = run_ignored(victim);
+        let run = run_body(victim);
         assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
     }
 }
 
+#[body]
 #[isolated(net)]
-#[ignore = "run by the rows"]
 fn victim_with_the_hosts_tree() {
     assert!(Path::new("/sys/class/net/lo").exists());
     assert!(fs::write("/sys/class/net/lo/tx_queue_len", "1").is_err());
@@ -288,7 +290,7 @@ fn a_filter_that_is_not_to_blame() {
 fn a_root_without_a_capability() {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-setfcap".as_ref(), this_binary().get_program()]);
-    command.args(["--exact", "victim", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
     check_told(&mut command, &["map the ids", "uid_map", "EPERM", "CAP_SETFCAP", "seen:   CapEff"]);
 }
 
@@ -297,7 +299,7 @@ fn a_root_without_a_capability() {
 fn a_user_without_a_number() {
     let mut command = Command::new("unshare");
     command.args(["--user".as_ref(), this_binary().get_program()]);
-    command.args(["--exact", "victim", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
     check_told(
         &mut command,
         &["user and mount namespaces", "EPERM", "has no number", "seen:   /proc/self/uid_map or gid_map lacks it"],
@@ -307,7 +309,7 @@ fn a_user_without_a_number() {
 #[isolated]
 fn a_host_without_proc() {
     let mut command = this_binary();
-    command.args(["--exact", "victim", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
     while umount2("/proc", MntFlags::MNT_DETACH).is_ok() {}
     check_told(
         &mut command,
@@ -334,7 +336,7 @@ fn a_host_without_sysfs() {
 /// limited. The first descriptor behind the standard streams is free, also if whoever runs the tests has one open there, as `make` has.
 fn check_limited(limit: &str, words: &[&str]) {
     let script =
-        format!("exec 3>&-; ({limit} && exec \"$0\" --exact victim --ignored --show-output) 2>&1 | cat; exit 101");
+        format!("exec 3>&-; ({limit} && exec \"$0\" --exact body victim --ignored --show-output) 2>&1 | cat; exit 101");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(this_binary().get_program());
     check_told(&mut command, words);
@@ -358,7 +360,7 @@ fn a_limit_on_files() {
 #[isolated(pids = 4)]
 fn a_host_without_room_for_processes() {
     let mut command = this_binary();
-    command.args(["--exact", "victim", "--ignored", "--show-output", "--test-threads=1"]);
+    command.args(["--exact", "body", "victim", "--ignored", "--show-output", "--test-threads=1"]);
     let run = belljar_tests::run(&mut command);
     assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
     let seen = ["pids.max is ", "RLIMIT_NPROC is "].iter().any(|words| run.output.contains(words));
@@ -370,7 +372,7 @@ fn a_host_without_dev_null() {
     umount2("/dev/null", MntFlags::MNT_DETACH).expect("umount");
     fs::remove_file("/dev/null").expect("remove");
     let mut command = this_binary();
-    command.args(["--exact", "victim", "--ignored", "--show-output"]).stdin(Stdio::inherit());
+    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]).stdin(Stdio::inherit());
     check_told(&mut command, &["prepare the zygote, which makes all sandboxes: /dev/null", "ENOENT", "devtmpfs"]);
 }
 
@@ -396,15 +398,14 @@ fn a_host_that_filters_what_root_of_a_namespace_may() {
     ]);
 }
 
+#[body]
 #[isolated(time)]
-#[ignore = "run by the rows"]
 fn victim_with_clocks() {
     println!("{RAN}");
 }
 
 /// What a process sees of a kernel without time namespaces.
-#[test]
-#[ignore = "run by a_host_without_time_namespaces"]
+#[body]
 fn hides_time_namespaces() {
     mount(Some("tmpfs"), "/proc/self/ns", Some("tmpfs"), MsFlags::empty(), NONE).expect("mount");
     victim_with_clocks();
@@ -412,16 +413,16 @@ fn hides_time_namespaces() {
 
 #[isolated]
 fn a_host_without_time_namespaces() {
-    let run = run_ignored("victim_with_clocks");
+    let run = run_body("victim_with_clocks");
     assert!(run.passed() && run.output.contains(RAN), "{}", run.output);
     refuse(libc::SYS_unshare, Some((0, libc::CLONE_NEWTIME)), Errno::EINVAL);
-    let run = run_ignored("hides_time_namespaces");
+    let run = run_body("hides_time_namespaces");
     assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
     for words in ["time namespace", "EINVAL", "has no time namespaces", "CONFIG_TIME_NS"] {
         assert!(run.output.contains(words), "{words:?} is not in this:\n{}", run.output);
     }
     // All else is there.
-    assert!(run_ignored("victim").passed());
+    assert!(run_body("victim").passed());
 }
 
 /// A thread that can't be had is no panic of the body's.
@@ -429,7 +430,7 @@ fn a_host_without_time_namespaces() {
 fn a_host_without_room_for_a_thread() {
     for victim in ["victim", "victim_that_should_panic"] {
         let mut command = this_binary();
-        command.args(["--exact", victim, "--ignored", "--show-output", "--test-threads=1"]);
+        command.args(["--exact", "body", victim, "--ignored", "--show-output", "--test-threads=1"]);
         let too_much: u64 = if cfg!(target_pointer_width = "32") { 7 << 29 } else { 1 << 47 };
         let run = belljar_tests::run(command.env("RUST_MIN_STACK", too_much.to_string()));
         assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
@@ -441,18 +442,17 @@ fn a_host_without_room_for_a_thread() {
 /// Nobody can tell the zygote of a sandbox when it has no place for the descriptors.
 #[test]
 fn a_zygote_without_descriptors() {
-    let run = run_ignored("takes_the_descriptors_from_the_zygote");
+    let run = run_body("takes_the_descriptors_from_the_zygote");
     assert!(run.failed(), "{}", run.output);
     assert!(run.output.contains("its sandbox was never made") && run.output.contains("ulimit -n"), "{}", run.output);
     assert!(!run.output.contains(RAN), "{}", run.output);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the rows"]
 fn passes_in_silence() {}
 
-#[test]
-#[ignore = "run by a_zygote_without_descriptors"]
+#[body]
 fn takes_the_descriptors_from_the_zygote() {
     // A zygote that still begins needs descriptors itself.
     passes_in_silence();

@@ -6,21 +6,23 @@ use std::time::Duration;
 use std::{fs, hint, process};
 
 use belljar::isolated;
-use belljar_tests::{MIB, Run, allocate, hang, run, this_binary};
+use belljar_tests::{MIB, Run, allocate, body, hang, run, this_binary};
 use nix::mount::{MsFlags, mount};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
+belljar_tests::bodies!();
+
 /// A nested test binary would look in vain for what these name outside.
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn does_nothing() {
     assert!(["BELLJAR_REPORT", "BELLJAR_CGROUP"].iter().all(|name| std::env::var_os(name).is_none()));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn works() {
     // By its own clock: other software may take the processor away meanwhile.
     let spent = || {
@@ -32,49 +34,52 @@ fn works() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn uses_memory() {
     allocate(100);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn leaves_a_process() {
     #[expect(clippy::zombie_processes, reason = "it is to be left")]
     Command::new("sleep").arg("1000").spawn().expect("spawn");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 #[should_panic(expected = "on purpose")]
 fn panics() {
     panic!("on purpose");
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn exits() {
     process::exit(0);
 }
 
+#[body]
 #[isolated(timeout = "50ms")]
-#[ignore = "run by the others"]
 fn hangs() {
     hang();
 }
 
 /// Is killed as soon as it is born, on its way into its cgroups.
+#[body]
 #[isolated(timeout = "1ns")]
-#[ignore = "run by the others"]
 fn has_no_time() {
     hang();
 }
 
-/// This binary, for all that the others run.
-fn all(report: &str) -> Command {
+/// What is in the name of each.
+const ANY: &str = "";
+
+/// This binary, for the bodies whose names match.
+fn bodies(names: &[&str], report: &str) -> Command {
     let mut command = this_binary();
-    command.args(["--ignored", "--test-threads=4"]).env("BELLJAR_REPORT", report);
+    command.args(["--ignored", "--test-threads=4", "body"]).args(names).env("BELLJAR_REPORT", report);
     command
 }
 
@@ -97,14 +102,14 @@ impl Report {
 
 /// A run of all, and its report.
 fn reported() -> (Run, Report) {
-    reported_of(&[])
+    reported_of(&[ANY])
 }
 
 /// A run of all whose names match, and its report.
 fn reported_of(names: &[&str]) -> (Run, Report) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("re port");
-    let run = run(all(&format!("json:{}", path.display())).args(names));
+    let run = run(&mut bodies(names, &format!("json:{}", path.display())));
     let report = Report::read(&path);
     (run, report)
 }
@@ -167,7 +172,7 @@ fn several_binaries_write_to_one_file() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("report");
     let report = format!("json:{}", path.display());
-    let run = || run(&mut all(&report)).output;
+    let run = || run(&mut bodies(&[ANY], &report)).output;
     std::thread::scope(|scope| {
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
         runs.into_iter().for_each(|run| assert!(run.join().expect("join").contains("5 passed; 3 failed")));
@@ -185,7 +190,7 @@ fn a_full_disk_spoils_nothing() {
     for file in ["report", "another"] {
         let mut command = this_binary();
         command
-            .args(["--ignored", "--exact", "does_nothing", "works"])
+            .args(["--ignored", "--exact", "body", "does_nothing", "works"])
             .env("BELLJAR_REPORT", format!("json:/mnt/{file}"));
         let run = run(&mut command);
         let (_, end) = run.output.split_once("2 passed; 0 failed").expect(&run.output);
@@ -196,7 +201,7 @@ fn a_full_disk_spoils_nothing() {
 
 #[test]
 fn a_table_ends_the_run() {
-    let run = run(&mut all("-"));
+    let run = run(&mut bodies(&[ANY], "-"));
     let (_, table) = run.output.split_once("belljar: what the tests have cost\n").expect(&run.output);
     let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows.len(), 9, "{table}");
@@ -213,7 +218,7 @@ fn a_table_ends_the_run() {
 fn there_is_no_report_unless_asked_for() {
     for unset in [None, Some("")] {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "works"]);
+        command.args(["--ignored", "--exact", "body", "works"]);
         match unset {
             Some(value) => command.env("BELLJAR_REPORT", value),
             None => command.env_remove("BELLJAR_REPORT"),
@@ -237,7 +242,7 @@ fn a_bad_value_fails_all_tests_and_is_named() {
     ];
     for (value, message) in bad {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "does_nothing", "works"]).env("BELLJAR_REPORT", value);
+        command.args(["--ignored", "--exact", "body", "does_nothing", "works"]).env("BELLJAR_REPORT", value);
         let run = run(&mut command);
         assert!(run.output.contains("0 passed; 2 failed"), "{}", run.output);
         assert_eq!(run.output.matches(message).count(), 2, "{}", run.output);

@@ -9,10 +9,12 @@ use std::process::Command;
 use std::thread;
 
 use belljar::isolated;
-use belljar_tests::this_binary;
+use belljar_tests::{body, this_binary};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+
+belljar_tests::bodies!();
 
 fn is_writable(directory: &Path) -> io::Result<()> {
     let file = directory.join("belljar-tests");
@@ -131,8 +133,8 @@ fn the_package_is_where_it_was() {
 }
 
 /// Prints where it is, for a comparison with where the binary was started.
+#[body]
 #[isolated]
-#[ignore = "run by the_working_directory_stays"]
 fn prints_its_working_directory() {
     println!("cwd {}", env::current_dir().expect("cwd").display());
 }
@@ -142,7 +144,7 @@ fn the_working_directory_stays() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().expect("canonical");
     for directory in [package.as_path(), Path::new("/usr"), Path::new("/"), Path::new("/proc"), Path::new("/var")] {
         let mut command = this_binary();
-        command.args(["--exact", "prints_its_working_directory", "--ignored", "--show-output"]);
+        command.args(["--exact", "body", "prints_its_working_directory", "--ignored", "--show-output"]);
         let run = belljar_tests::run(command.current_dir(directory));
         let line = format!("cwd {}\n", directory.display());
         assert!(run.passed() && run.output.contains(&line), "{}: {}", directory.display(), run.output);
@@ -167,8 +169,8 @@ fn the_target_tmpdir_is_private_and_writable() {
 const LATE: &str = "/opt/place/late";
 
 /// Tells the host that it has begun, and waits for it to have mounted something.
+#[body]
 #[isolated]
-#[ignore = "run by what_the_host_mounts_later_is_not_there"]
 fn does_not_see_what_is_mounted_later() {
     fs::write("/opt/begun", "!").expect("write");
     assert_eq!(fs::read("/opt/mounted").expect("read"), b"!");
@@ -197,7 +199,7 @@ fn mount_during<T: Send>(run: impl FnOnce() -> T + Send) -> T {
 
 #[isolated(timeout = "60s")]
 fn what_the_host_mounts_later_is_not_there() {
-    let run = mount_during(|| belljar_tests::run_ignored("does_not_see_what_is_mounted_later"));
+    let run = mount_during(|| belljar_tests::run_body("does_not_see_what_is_mounted_later"));
     assert!(run.passed(), "{}", run.output);
 }
 
@@ -219,8 +221,8 @@ fn tools_of_the_host_are_usable() {
 }
 
 /// A program in a directory of `PATH` that belongs to no system: its library lies beside that directory.
+#[body]
 #[isolated]
-#[ignore = "run by tools_come_with_what_lies_beside_them"]
 fn runs_the_tool() {
     assert_eq!(output("belljar-tests-tool", &[]), "from beside\n");
     assert_eq!(output("belljar-tests-other", &[]), "alone\n");
@@ -244,7 +246,7 @@ fn tools_come_with_what_lies_beside_them() {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = [tool.join("bin"), other.join("bin")].into_iter().chain(env::split_paths(&path));
     let mut command = this_binary();
-    command.args(["--exact", "runs_the_tool", "--ignored"]);
+    command.args(["--exact", "body", "runs_the_tool", "--ignored"]);
     command.env("PATH", env::join_paths(directories).expect("a path")).env("HOME", directory.path().join("home"));
     let run = belljar_tests::run(&mut command);
     assert!(run.passed(), "{}", run.output);
@@ -253,8 +255,8 @@ fn tools_come_with_what_lies_beside_them() {
 // ---- What the environment names ----
 
 /// In whatever the environment names, `HOME` and `TMPDIR` are private, and all else is there.
+#[body]
 #[isolated]
-#[ignore = "run by any_environment_does"]
 fn finds_all_it_needs() {
     for variable in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"] {
         let Some(directory) = env::var_os(variable).map(PathBuf::from) else { continue };
@@ -304,7 +306,7 @@ fn any_environment_does() {
     ];
     for case in cases.iter().flat_map(|case| [case, case]) {
         let mut command = this_binary();
-        command.args(["--exact", "finds_all_it_needs", "--ignored"]);
+        command.args(["--exact", "body", "finds_all_it_needs", "--ignored"]);
         command.env("PATH", "/usr/bin:/bin").envs(case.iter().cloned());
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{case:?}: {}", run.output);
@@ -320,14 +322,14 @@ fn what_is_tested_may_lie_in_the_home_directory() {
     let homes = [target.parent().expect("workspace"), package, target];
     for (home, tmpdir) in homes.iter().flat_map(|home| homes.map(|tmpdir| (home, tmpdir))) {
         let mut command = this_binary();
-        command.args(["--exact", "finds_the_test_binary", "--ignored"]).env("HOME", home).env("TMPDIR", tmpdir);
+        command.args(["--exact", "body", "finds_the_test_binary", "--ignored"]).env("HOME", home).env("TMPDIR", tmpdir);
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{} and {}: {}", home.display(), tmpdir.display(), run.output);
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by what_is_tested_may_lie_in_the_home_directory"]
 fn finds_the_test_binary() {
     assert!(File::open(env::current_exe().expect("exe")).is_ok());
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").exists());
@@ -406,8 +408,8 @@ fn opened_devices() -> Vec<String> {
     ["/dev/fuse", "/dev/net/tun"].map(told).into()
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by optional_devices"]
 fn prints_its_devices() {
     opened_devices().iter().for_each(|line| println!("{line}"));
 }
@@ -415,7 +417,7 @@ fn prints_its_devices() {
 /// A device that this user may not open is refused inside as it is outside.
 #[test]
 fn optional_devices() {
-    let run = belljar_tests::run_ignored("prints_its_devices");
+    let run = belljar_tests::run_body("prints_its_devices");
     assert!(run.passed(), "{}", run.output);
     let inside: Vec<_> = run.output.lines().filter(|line| line.starts_with("device ")).collect();
     assert_eq!(inside, opened_devices());

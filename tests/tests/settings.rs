@@ -7,13 +7,15 @@ use std::time::Duration;
 use std::{env, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, run, run_in_terminal, this_binary};
+use belljar_tests::{Run, body, run, run_in_terminal, this_binary};
+
+belljar_tests::bodies!();
 
 /// What the body of `passes` writes.
 const RAN: &str = "the body ran";
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn passes() {
     println!("{RAN}");
 }
@@ -21,7 +23,7 @@ fn passes() {
 /// This binary, to run one test.
 fn victim(name: &str) -> Command {
     let mut command = this_binary();
-    command.args(["--exact", name, "--ignored", "--show-output"]).env_remove("CI");
+    command.args(["--exact", "body", name, "--ignored", "--show-output"]).env_remove("CI");
     command
 }
 
@@ -88,15 +90,15 @@ fn all_mistakes_are_told_at_once() {
 
 // ---- Test binaries that tests start ----
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn fails() {
     panic!("by intention");
 }
 
 /// It does not fail, or its own sandbox would be kept.
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn starts_another() {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let mut seen: Vec<_> = names.filter(|name| name.starts_with("BELLJAR_") && !name.contains("_TESTS_")).collect();
@@ -124,33 +126,33 @@ fn test_binaries_that_tests_start_have_no_say_of_the_host() {
 /// So long that whoever waits for it shows that nothing has ended it.
 const LONG: Duration = Duration::from_secs(60);
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn hangs() {
     thread::sleep(LONG);
 }
 
+#[body]
 #[isolated(timeout = "400ms")]
-#[ignore = "run by the others"]
 fn hangs_with_a_timeout() {
     thread::sleep(LONG);
 }
 
+#[body]
 #[isolated(timeout = "1h")]
-#[ignore = "run by the others"]
 fn takes_a_while_and_has_a_timeout() {
     thread::sleep(Duration::from_millis(100));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn takes_a_while() {
     thread::sleep(Duration::from_millis(100));
 }
 
 /// The daemon has the pipe that the test reads from.
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn waits_for_a_daemon() {
     let output = Command::new("sh").args(["-c", "sleep 60 & echo started"]).output().expect("sh");
     println!("{RAN}: {output:?}");

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fs, process, thread};
 
-use belljar_tests::{rounds, this_binary};
+use belljar_tests::{body, rounds, this_binary};
+
+belljar_tests::bodies!();
 
 /// Two thousand tests, two hundred in each of ten modules.
 macro_rules! two_thousand {
@@ -14,8 +16,8 @@ macro_rules! two_hundred {
 }
 macro_rules! ten {
     ($($name:ident)*) => {
-        $(#[belljar::isolated]
-        #[ignore = "run by the others"]
+        $(#[belljar_tests::body]
+        #[belljar::isolated]
         pub(crate) fn $name() {})*
     };
 }
@@ -25,7 +27,7 @@ two_thousand!(m0 m1 m2 m3 m4 m5 m6 m7 m8 m9);
 
 #[test]
 fn two_thousand_tests_pass() {
-    let run = belljar_tests::run(this_binary().args(["--ignored", "--test-threads=8", "::"]));
+    let run = belljar_tests::run(this_binary().args(["--ignored", "--test-threads=8", "body", "::"]));
     assert!(run.output.contains("test result: ok. 2000 passed; 0 failed;"), "{}", run.output);
     assert!(run.left.is_empty());
 }
@@ -33,7 +35,7 @@ fn two_thousand_tests_pass() {
 #[test]
 fn two_hundred_tests_two_hundred_times() {
     for round in 0..rounds(200) {
-        let run = belljar_tests::run(this_binary().args(["--ignored", "--test-threads=8", "m0::"]));
+        let run = belljar_tests::run(this_binary().args(["--ignored", "--test-threads=8", "body", "m0::"]));
         assert!(run.output.contains("test result: ok. 200 passed; 0 failed;"), "round {round}: {}", run.output);
         assert!(run.left.is_empty(), "round {round} left {:?}", run.left);
     }
@@ -49,13 +51,12 @@ fn usage(pid: u32) -> (usize, usize) {
 
 #[test]
 fn usage_stays_the_same() {
-    let run = belljar_tests::run_ignored("uses_two_thousand_sandboxes");
+    let run = belljar_tests::run_body("uses_two_thousand_sandboxes");
     assert!(run.passed(), "{}", run.output);
 }
 
 /// In a process of its own, whose figures no other test changes.
-#[test]
-#[ignore = "run by usage_stays_the_same"]
+#[body]
 fn uses_two_thousand_sandboxes() {
     /// As much as an allocator may take for threads that come and go, and a small part of what a leak would: two
     /// thousand pages are 8 MiB.

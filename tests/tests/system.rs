@@ -10,10 +10,12 @@ use std::process::Command;
 use std::{env, io};
 
 use belljar::isolated;
-use belljar_tests::this_binary;
+use belljar_tests::{body, this_binary};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{User, geteuid};
+
+belljar_tests::bodies!();
 
 /// The environment variable that tells what the host has in `/etc`.
 const ETC: &str = "BELLJAR_TESTS_ETC";
@@ -53,8 +55,8 @@ fn seen_in_etc() -> BTreeMap<&'static str, String> {
     SHOWN.into_iter().filter_map(seen).collect()
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by etc_has_what_programs_look_up"]
 fn compares_etc() {
     assert_eq!(format!("{:?}", seen_in_etc()), env::var(ETC).expect(ETC));
     // Time zones are known by what the link holds.
@@ -66,7 +68,7 @@ fn compares_etc() {
 fn etc_has_what_programs_look_up() {
     assert!(seen_in_etc().len() > 3, "a host without any of these shows nothing");
     let mut command = this_binary();
-    command.args(["--exact", "compares_etc", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "compares_etc", "--ignored", "--show-output"]);
     command.env("BELLJAR_TESTS_LOCALTIME", format!("{:?}", fs::read_link("/etc/localtime").ok()));
     let run = belljar_tests::run(command.env(ETC, format!("{:?}", seen_in_etc())));
     assert!(run.passed(), "{}", run.output);
@@ -87,8 +89,8 @@ fn links_in_etc_are_relative() {
     }
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by machines_have_ids_of_their_own"]
 fn prints_its_machine() {
     println!("machine {}", fs::read_to_string("/etc/machine-id").expect("machine-id").trim());
 }
@@ -96,7 +98,7 @@ fn prints_its_machine() {
 #[test]
 fn machines_have_ids_of_their_own() {
     let id = || {
-        let run = belljar_tests::run_ignored("prints_its_machine");
+        let run = belljar_tests::run_body("prints_its_machine");
         assert!(run.passed(), "{}", run.output);
         run.output.lines().find_map(|line| line.strip_prefix("machine ")).expect("an id").to_owned()
     };
@@ -132,8 +134,8 @@ fn without_host_conf_there_is_one() {
 
 // ---- Programs ----
 
+#[body]
 #[isolated]
-#[ignore = "run by root_finds_its_programs"]
 fn prints_its_path() {
     println!("path {}", env::var("PATH").expect("PATH"));
 }
@@ -142,7 +144,7 @@ fn prints_its_path() {
 fn root_finds_its_programs() {
     let path_of = |path: &str| {
         let mut command = this_binary();
-        command.args(["--exact", "prints_its_path", "--ignored", "--show-output"]).env("PATH", path);
+        command.args(["--exact", "body", "prints_its_path", "--ignored", "--show-output"]).env("PATH", path);
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{}", run.output);
         run.output.lines().find_map(|line| line.strip_prefix("path ")).expect("a path").to_owned()
@@ -196,8 +198,8 @@ fn other_directories_are_there_too() {
     drop(tempfile::tempdir().expect("a temporary directory"));
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by home_is_the_runners"]
 fn prints_its_home() {
     let root = User::from_uid(geteuid()).expect("getpwuid").expect("root");
     println!("home {}", root.dir.display());
@@ -208,7 +210,7 @@ fn prints_its_home() {
 fn home_is_the_runners() {
     for (home, expected) in [("/home/ann", "/home/ann"), ("relative", "/root")] {
         let mut command = this_binary();
-        command.args(["--exact", "prints_its_home", "--ignored", "--show-output"]).env("HOME", home);
+        command.args(["--exact", "body", "prints_its_home", "--ignored", "--show-output"]).env("HOME", home);
         let run = belljar_tests::run(&mut command);
         assert!(run.passed() && run.output.contains(&format!("home {expected}\n")), "{}", run.output);
     }
@@ -249,8 +251,8 @@ fn in_a_network_of_its_own_nobody_may() {
 
 // ---- A home that is closed ----
 
+#[body]
 #[isolated]
-#[ignore = "run by a_project_may_lie_in_a_closed_home"]
 fn finds_its_project() {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR"));
     assert_eq!(env::current_dir().expect("cwd"), package);
@@ -279,7 +281,7 @@ fn a_project_may_lie_in_a_closed_home() {
     fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("chmod");
     let run = || {
         let mut command = this_binary();
-        command.args(["--exact", "finds_its_project", "--ignored", "--show-output"]).current_dir(&project);
+        command.args(["--exact", "body", "finds_its_project", "--ignored", "--show-output"]).current_dir(&project);
         belljar_tests::run(command.env("CARGO_MANIFEST_DIR", &project))
     };
     let open = run();

@@ -7,24 +7,26 @@ use std::process::Command;
 use std::time::Duration;
 
 use belljar::isolated;
-use belljar_tests::{Run, run, this_binary};
+use belljar_tests::{Run, body, run, this_binary};
 use serde_json::Value;
+
+belljar_tests::bodies!();
 
 const SLEEP: Duration = Duration::from_millis(50);
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn sleeps() {
     assert_eq!(std::env::var_os("BELLJAR_TRACE"), None, "a nested test binary has no place for its own");
     std::thread::sleep(SLEEP);
 }
 
+#[body]
 #[isolated(net)]
-#[ignore = "run by the others"]
 fn does_nothing() {}
 
+#[body]
 #[isolated]
-#[ignore = "run by the others"]
 fn exits() {
     std::process::exit(3);
 }
@@ -32,7 +34,7 @@ fn exits() {
 /// This binary, for the three tests above.
 fn traced(path: &Path) -> Command {
     let mut command = this_binary();
-    command.args(["--ignored"]).env("BELLJAR_TRACE", path);
+    command.args(["--ignored", "body"]).env("BELLJAR_TRACE", path);
     command
 }
 
@@ -205,8 +207,7 @@ fn a_full_disk_spoils_nothing() {
     run_two(&disk.join("another.json"));
 }
 
-#[test]
-#[ignore = "run by what_a_test_does_to_the_environment_has_no_say"]
+#[body]
 fn a_test_that_changes_the_environment() {
     std::env::set_current_dir("/").expect("chdir");
     #[expect(unsafe_code, reason = "no other thread reads the environment")]

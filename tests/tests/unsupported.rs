@@ -5,51 +5,53 @@
 use std::process::Command;
 
 use belljar::isolated;
-use belljar_tests::{Run, run, this_binary};
+use belljar_tests::{Run, body, run, this_binary};
+
+belljar_tests::bodies!();
 
 /// What the bodies below write.
 const RAN: &str = "the body ran";
 
+#[body]
 #[isolated(user = "host")]
-#[ignore = "run by the others"]
 fn victim() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(user = "host")]
-#[ignore = "run by the others"]
 fn victim_two() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(user = "host", unsupported = "skip")]
-#[ignore = "run by the others"]
 fn victim_that_may_be_skipped() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(user = "host", unsupported = "fail")]
-#[ignore = "run by the others"]
 #[should_panic(expected = "the body \"ran\"")]
 fn victim_that_should_panic() {
     panic!("{RAN}");
 }
 
+#[body]
 #[isolated(user = "host", unsupported = "skip")]
-#[ignore = "run by the others"]
 #[should_panic]
 fn victim_that_should_panic_somehow() {
     panic!("{RAN}");
 }
 
+#[body]
 #[isolated(bind = ["/nonexistent/path"], unsupported = "skip")]
-#[ignore = "run by the others"]
 fn victim_of_a_mistake() {
     println!("{RAN}");
 }
 
+#[body]
 #[isolated(unsupported = "skip")]
-#[ignore = "run by the others"]
 fn runs_everywhere() {
     println!("{RAN}");
 }
@@ -57,7 +59,10 @@ fn runs_everywhere() {
 /// Runs one of those, with what the environment says.
 fn run_with(test: &str, environment: &[(&str, &str)]) -> Run {
     let mut command = this_binary();
-    command.args(["--exact", test, "--ignored", "--show-output"]).env_remove("CI").env_remove("BELLJAR_UNSUPPORTED");
+    command
+        .args(["--exact", "body", test, "--ignored", "--show-output"])
+        .env_remove("CI")
+        .env_remove("BELLJAR_UNSUPPORTED");
     let run = run(command.envs(environment.iter().copied()));
     assert!(run.left.is_empty(), "{}", run.output);
     run
@@ -133,7 +138,7 @@ fn unknown_values_are_errors() {
 #[isolated]
 fn one_page_is_enough() {
     let mut command: Command = this_binary();
-    let run = run(command.args(["--ignored", "victim", "--test-threads=1"]).env("BELLJAR_REPORT", "-"));
+    let run = run(command.args(["--ignored", "body", "victim", "--test-threads=1"]).env("BELLJAR_REPORT", "-"));
     assert!(run.output.contains("4 failed") && !run.output.contains(RAN), "{}", run.output);
     assert_eq!(run.output.matches("  remedy: sudo").count(), 1, "{}", run.output);
     assert!(run.output.contains("`victim_two` did not run: could not do without a user namespace"), "{}", run.output);

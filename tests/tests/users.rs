@@ -7,11 +7,13 @@ use std::process::Command;
 use std::{env, fs};
 
 use belljar::isolated;
-use belljar_tests::run_ignored;
+use belljar_tests::{body, run_body};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Uid, chown, getegid, geteuid, getgid, getgroups, getuid, setgroups, sethostname, setuid};
+
+belljar_tests::bodies!();
 
 fn capabilities() -> Vec<String> {
     let status = fs::read_to_string("/proc/thread-self/status").expect("status");
@@ -74,7 +76,7 @@ fn root_may_be_asked_for() {
 
 /// Runs a test that asks for a range of ids. Who has no such range must be told so.
 fn run_with_ids(test: &str) {
-    let run = run_ignored(test);
+    let run = run_body(test);
     let maps = fs::read_to_string("/proc/self/uid_map").expect("uid_map");
     if getuid().is_root()
         && maps.split_whitespace().nth(2).is_some_and(|count| count.parse::<u32>().is_ok_and(|count| count >= 65536))
@@ -88,8 +90,8 @@ fn run_with_ids(test: &str) {
     assert!(causes.iter().any(|cause| run.output.contains(cause)), "{}", run.output);
 }
 
+#[body]
 #[isolated(uids = 65536)]
-#[ignore = "run by users_can_be_had"]
 fn drops_privileges() {
     assert!(getuid().is_root());
     for (path, uid, gid) in [("/tmp/a", 33, 44), ("/tmp/b", 65535, 1)] {
@@ -109,8 +111,8 @@ fn drops_privileges() {
     fs::write("/tmp/a", "").expect_err("it is another user's");
 }
 
+#[body]
 #[isolated(uids = 65536, user = "1000:100")]
-#[ignore = "run by users_can_be_had"]
 fn is_one_of_many() {
     assert_eq!([getuid(), geteuid()], [Uid::from_raw(1000); 2]);
     assert_eq!([getgid(), getegid()], [Gid::from_raw(100); 2]);
@@ -126,8 +128,8 @@ fn is_one_of_many() {
     fs::write("/etc/hosts", "").expect_err("it is root's");
 }
 
+#[body]
 #[isolated(uids = 65536, net)]
-#[ignore = "run by users_can_be_had"]
 fn maps_so_many() {
     for map in ["uid_map", "gid_map"] {
         let map = fs::read_to_string(format!("/proc/self/{map}")).expect(map);
@@ -154,7 +156,7 @@ fn ordinary_users_can_have_users() {
     for test in ["drops_privileges", "is_one_of_many", "maps_so_many"] {
         let mut setpriv = Command::new("setpriv");
         setpriv.args(["--reuid=1000", "--regid=1000", "--clear-groups"]).arg(env::current_exe().expect("this binary"));
-        setpriv.args(["--exact", test, "--ignored", "--show-output"]).env("HOME", "/home/ordinary");
+        setpriv.args(["--exact", "body", test, "--ignored", "--show-output"]).env("HOME", "/home/ordinary");
         let run = belljar_tests::run(&mut setpriv);
         assert!(run.passed(), "{}", run.output);
     }
@@ -171,8 +173,8 @@ fn there_is_root_alone() {
 
 // ---- Real root ----
 
+#[body]
 #[isolated(user = "host")]
-#[ignore = "run by root_may_be_real"]
 fn is_real_root() {
     assert!(getuid().is_root());
     mknod("/tmp/null", SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3)).expect("mknod");
@@ -191,7 +193,7 @@ fn is_real_root() {
 
 #[test]
 fn root_may_be_real() {
-    let run = run_ignored("is_real_root");
+    let run = run_body("is_real_root");
     let map = fs::read_to_string("/proc/self/uid_map").expect("uid_map");
     if getuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"]) {
         assert!(run.passed(), "{}", run.output);

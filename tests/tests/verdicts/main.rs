@@ -352,9 +352,8 @@ mod plain {
         process::Command::new("sleep").arg("1000").spawn().expect("spawn");
     }
 
-    #[test]
+    #[belljar_tests::body]
     #[should_panic(expected = "on purpose")]
-    #[ignore = "run by small_stacks_are_the_bodys"]
     fn panics_as_it_should() {
         panic!("on purpose");
     }
