@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
-use belljar::isolated;
+use belljar::{isolated, prepared};
 use belljar_tests::{body, describe, marked, named, rounds, this_binary};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,6 +29,38 @@ macro_rules! victims {
 
 victims!(a b c d e f g h i j k l m n o p);
 
+/// Tests that start from what a preparation has left, which takes some milliseconds.
+macro_rules! heirs {
+    ($($name:ident)*) => {
+        mod heirs {
+            $(#[belljar_tests::body]
+            #[belljar::isolated(from = crate::many_files)]
+            fn $name() {
+                super::use_up();
+            })*
+        }
+    };
+}
+
+heirs!(a b c d e f g h i j k l m n o p);
+
+const FILES: usize = 200;
+
+#[prepared]
+fn many_files() {
+    fs::create_dir("/data").expect("mkdir");
+    for number in 0..FILES {
+        fs::write(format!("/data/{number}"), number.to_string()).expect("write");
+    }
+}
+
+fn use_up() {
+    for number in 0..FILES {
+        assert_eq!(fs::read_to_string(format!("/data/{number}")).expect("half of it"), number.to_string());
+    }
+    fs::remove_dir_all("/data").expect("remove");
+}
+
 fn work() {
     let script = "sleep 1000 & setsid sleep 1000 & sleep 0.001";
     assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success());
@@ -47,11 +79,12 @@ enum Target {
     Sweeper,
 }
 
-/// Runs the victims, kills `target` after `delay`, and looks at what is left and at what was said.
-fn kill_after(target: Target, delay: Duration) {
+/// Runs these bodies, kills `target` after `delay`, and looks at what is left. Returns what was said, and how the test binary ended, if that
+/// was not killed.
+fn run_and_kill(bodies: &str, target: Target, delay: Duration) -> (String, Option<ExitStatus>) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let mut command = this_binary();
-    command.args(["--ignored", &format!("--test-threads={THREADS}"), "body", "victims::"]);
+    command.args(["--ignored", &format!("--test-threads={THREADS}"), "body", bodies]);
     let mark = belljar_tests::mark(&mut command);
     let mut file = tempfile::tempfile().expect("a temporary file");
     command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
@@ -78,8 +111,15 @@ fn kill_after(target: Target, delay: Duration) {
     let context = format!("{target:?} killed after {delay:?}, {}:\n{output}", describe(status));
     if target == Target::TestBinary {
         assert!(status.signal() == Some(Signal::SIGKILL as i32) || status.success(), "{context}");
-        return;
+        return (context, None);
     }
+    (context, Some(status))
+}
+
+/// Runs the victims, kills `target` after `delay`, and looks at what is left and at what was said.
+fn kill_after(target: Target, delay: Duration) {
+    let (context, Some(status)) = run_and_kill("victims::", target, delay) else { return };
+    let output = &context;
     let failed = output.lines().filter(|line| line.starts_with("test victims::") && line.ends_with("FAILED")).count();
     let zygote = output.matches("the zygote of this test binary has been killed").count();
     // If the zygote has waited for it by then, nobody knows how it ended.
@@ -111,6 +151,44 @@ fn kill_at_random_moments(target: Target) {
     for _ in 0..rounds(20) {
         kill_after(target, Duration::from_micros(random.u64(0..40_000)));
     }
+}
+
+/// Whoever starts from what a preparation leaves starts from the whole, or fails and says why.
+fn kill_with_a_preparation(target: Target) {
+    let mut random = fastrand::Rng::new();
+    println!("seed {}", random.get_seed());
+    for _ in 0..rounds(20) {
+        let delay = Duration::from_micros(random.u64(0..60_000));
+        let (output, Some(status)) = run_and_kill("heirs::", target, delay) else { continue };
+        let count = |end| {
+            let verdicts = output.lines().filter(|line| line.starts_with("test heirs::"));
+            verdicts.filter(|line| line.ends_with(end)).count()
+        };
+        let (passed, failed) = (count("ok"), count("FAILED"));
+        let told = output.lines().filter(|line| line.starts_with("belljar: `heirs::") && line.contains(" failed: "));
+        assert_eq!((passed + failed, told.count()), (16, failed), "{output}");
+        assert_eq!(status.code(), Some(if failed == 0 { 0 } else { 101 }), "{output}");
+    }
+}
+
+#[test]
+fn the_test_binary_of_a_preparation_is_killed() {
+    kill_with_a_preparation(Target::TestBinary);
+}
+
+#[test]
+fn the_zygote_of_a_preparation_is_killed() {
+    kill_with_a_preparation(Target::Zygote);
+}
+
+#[test]
+fn a_template_of_a_preparation_is_killed() {
+    kill_with_a_preparation(Target::Template);
+}
+
+#[test]
+fn the_init_of_a_preparation_is_killed() {
+    kill_with_a_preparation(Target::Init);
 }
 
 #[test]
