@@ -160,7 +160,7 @@ pub fn usage() -> Usage {
 }
 
 /// What this test has changed in its root until now, in the order of the paths, if that is a copy: with `root = "overlay"`, or a
-/// directory. A test in such a root that fails has the same list printed.
+/// directory, or with `from`. What a preparation has changed is not among it. A test in such a root that fails has the same list printed.
 ///
 /// A directory that was created is listed, and so is each entry in it. A directory that was removed is listed alone. A file that was
 /// only opened for writing has not changed. Not listed is what the user who runs the tests can't read from outside: directories of other
@@ -234,6 +234,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// | `pids = 32` | the most processes and threads, the two of the test itself included; fork(2) then gives EAGAIN | 1024, where it can be had |
 /// | `cpu = 0.5` | the most CPU time, in cores | no limit |
 /// | `root = "overlay"`, `root = "/dir"` | a root that is a copy: of the host's tree, or of a directory such as an unpacked image | a tmpfs |
+/// | `from = path` | a root that is a copy of what a preparation has left: see [`prepared`](macro@prepared) | |
 /// | `tmpfs = "256MiB"` | the most that is written to the root | half of the memory, see tmpfs(5) |
 /// | `hostname = "web1"` | the host name, see uname(2) | `localhost` |
 /// | `user = 1000`, `user = "1000:100"` | who the test is inside: without root's powers, and the owner of all that is there | root |
@@ -316,7 +317,8 @@ pub use belljar_macros::isolated;
 /// same. All else is each test's own, such as limits and the network.
 ///
 /// If it fails, so do all tests that start from it, and if it is skipped, so are they. What it leaves lies in memory, until the test binary
-/// ends. Each process runs it once: under nextest, which runs each test in a process of its own, each test runs it.
+/// ends. Under nextest, which runs each test in a process of its own, it lies below the target directory, and a later run removes it. Where it
+/// can't lie there, each test runs the preparation itself, and says so.
 ///
 /// Like copies, it takes overlayfs, and Linux 5.11 or later where the tests don't run as root.
 pub use belljar_macros::prepared;

@@ -74,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) trace: Option<PathBuf>,
     /// What becomes of tests that the host can't run, whatever they say themselves.
     pub(crate) unsupported: Option<Unsupported>,
+    /// The run of nextest that this process is one of, by the name that nextest gives to it.
+    pub(crate) nextest_run: Option<String>,
     /// What is wrong. As long as there is anything, no isolated test may run.
     pub(crate) bad: Vec<BadSetting>,
 }
@@ -142,6 +144,11 @@ pub(crate) fn settings() -> &'static Settings {
     })
 }
 
+/// Whether this can be the number of a run, which names a directory.
+fn is_id(text: &&str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 impl Settings {
     /// How long a test may run: as it says itself, or else as the environment says.
     pub(crate) fn timeout_of(&self, own: Option<Duration>) -> Option<Duration> {
@@ -167,6 +174,9 @@ impl Settings {
                 None if begins(PREFIX) && !begins(OF_OUR_TESTS) => {
                     let near = nearest(&name);
                     settings.bad.push(BadSetting::Unknown { name, near });
+                }
+                None if name == "NEXTEST_RUN_ID" => {
+                    settings.nextest_run = value.to_str().filter(is_id).map(str::to_owned)
                 }
                 None => is_ci |= name == "CI" && value != "false",
             }
@@ -272,6 +282,7 @@ mod tests {
             ("BELLJAR_TRACE", "/tmp/trace.json"),
             ("BELLJAR_UNSUPPORTED", "fail"),
             ("BELLJAR_TESTS_ROUNDS", "many"),
+            ("NEXTEST_RUN_ID", "0123-abcd"),
             ("HOME", "/root"),
         ]);
         let expected = Settings {
@@ -282,9 +293,11 @@ mod tests {
             timeout: Some(Duration::from_secs(90)),
             trace: Some("/tmp/trace.json".into()),
             unsupported: Some(Unsupported::Fail),
+            nextest_run: Some("0123-abcd".to_owned()),
             bad: Vec::new(),
         };
         assert_eq!(settings, expected);
+        assert_eq!(read(&[("NEXTEST_RUN_ID", "../elsewhere")]).nextest_run, None);
         assert_eq!(read(&[("BELLJAR_REPORT", "-")]).report, Some(Report::Table));
         assert_eq!(read(&[("BELLJAR_TRACE", "./1")]).trace, Some("/home/me/./1".into()));
     }

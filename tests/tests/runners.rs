@@ -12,9 +12,14 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use belljar_tests::{Run, processes, run, run_in_terminal, runners, start_in_terminal, wait_until};
-use nix::unistd::geteuid;
+use belljar_tests::{
+    Run, mark, marked, processes, rounds, run, run_in_terminal, runners, start_in_terminal, wait_until,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
 use fixture::{cargo, target};
@@ -164,7 +169,9 @@ fn spread(archive: &Path, machine: u32) -> Vec<String> {
     let _ = fs::remove_dir_all(&checkout);
     fs::create_dir_all(checkout.join(".config")).expect("mkdir");
     let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("bodies");
-    for file in ["Cargo.toml", "Cargo.lock", "lib.rs", "bodies.rs", "outcomes.rs", ".config/nextest.toml"] {
+    for file in
+        ["Cargo.toml", "Cargo.lock", "lib.rs", "bodies.rs", "outcomes.rs", "prepared.rs", ".config/nextest.toml"]
+    {
         fs::copy(original.join(file), checkout.join(file)).expect(file);
     }
     // The checkout that the archive was made of has none.
@@ -381,5 +388,147 @@ fn whoever_asks_for_tests_gets_no_diagnosis() {
             let (Run { status, output, .. }, _) = diagnosis(subcommand, *runner, "");
             assert!(status.success(), "{subcommand:?}: {output}");
         }
+    }
+}
+
+// ---- Preparations, once a run ----
+
+/// A target directory in which everybody may leave what is prepared. One test at a time has it.
+struct Prepared {
+    target: PathBuf,
+    place: PathBuf,
+    _lock: MutexGuard<'static, ()>,
+}
+
+impl Prepared {
+    fn new() -> Self {
+        static LOCK: Mutex<()> = Mutex::new(());
+        let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = target("runners");
+        let place = target.join("belljar-prepared");
+        let _ = fs::remove_dir_all(&place);
+        let _ = fs::remove_file(&place);
+        fs::create_dir_all(&place).expect("mkdir");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).expect("chmod");
+        // Or the time that this takes would be another's.
+        let mut cargo = cargo(&["nextest", "run", "--test=prepared", "--no-run"], &target, true, None);
+        let Run { status, output, .. } = run(&mut cargo);
+        assert!(status.success(), "{output}");
+        Self { target, place, _lock: lock }
+    }
+
+    /// nextest, on what these words filter.
+    fn nextest(&self, filter: &str, runner: Option<&str>) -> Command {
+        let arguments = ["nextest", "run", "--test=prepared", "--retries=0", "--no-fail-fast", "-E", filter];
+        cargo(&arguments, &self.target, true, runner)
+    }
+
+    /// Runs all tests that pass, and returns how often each preparation has run, and what was written.
+    fn run(&self, runner: Option<&str>) -> ([usize; 2], String) {
+        let report = self.target.join("report");
+        let _ = fs::remove_file(&report);
+        fs::write(&report, "").expect("a report");
+        fs::set_permissions(&report, fs::Permissions::from_mode(0o666)).expect("chmod");
+        let mut command = self.nextest("not test(failing)", runner);
+        let Run { status, output, left } =
+            run(command.env("BELLJAR_REPORT", format!("json:{}", report.display())).arg("--success-output=final"));
+        assert!(status.success() && output.contains("10 tests run: 10 passed") && left.is_empty(), "{output}");
+        let report = fs::read_to_string(&report).expect("a report");
+        (["files", "more_files"].map(|name| report.matches(&format!("\"prepared::{name}\"")).count()), output)
+    }
+
+    /// The runs that have left something.
+    fn runs(&self) -> BTreeSet<PathBuf> {
+        fs::read_dir(&self.place).expect("read_dir").map(|entry| entry.expect("an entry").path()).collect()
+    }
+}
+
+#[test]
+fn a_run_prepares_once() {
+    let prepared = Prepared::new();
+    for runner in runners() {
+        let before = prepared.runs();
+        assert_eq!(prepared.run(*runner).0, [1, 1], "{runner:?}");
+        let first = &prepared.runs() - &before;
+        assert_eq!(first.len(), 1);
+        // The next one removes what is left of the first.
+        assert_eq!(prepared.run(*runner).0, [1, 1], "{runner:?}");
+        let second = &prepared.runs() - &before;
+        assert!(second.len() == 1 && second != first, "{second:?}");
+    }
+}
+
+/// Where it can't be, each process prepares for itself, and says so: the twin.
+#[test]
+fn where_nothing_can_be_left_each_test_prepares() {
+    let prepared = Prepared::new();
+    fs::remove_dir(&prepared.place).expect("rmdir");
+    fs::write(&prepared.place, "").expect("write");
+    for runner in runners() {
+        let (counts, output) = prepared.run(*runner);
+        assert_eq!(counts, [10, 5], "{output}");
+        assert!(output.contains("belljar: each test runs its preparations itself"), "{output}");
+    }
+}
+
+#[test]
+fn a_preparation_fails_once_a_run() {
+    let prepared = Prepared::new();
+    for runner in runners() {
+        let Run { status, output, .. } = run(&mut prepared.nextest("test(failing)", *runner));
+        assert!(!status.success() && output.contains("3 tests run: 0 passed, 3 failed"), "{output}");
+        let told = "failed: its preparation `fails` failed: it panicked: on purpose";
+        assert_eq!(output.matches(told).count(), 3, "{output}");
+        assert_eq!(output.matches("panicked at").count(), 1, "{output}");
+    }
+}
+
+/// Whoever comes next starts from no half of it, and nothing stays of a run that was killed.
+#[test]
+fn a_run_that_is_killed_leaves_nothing_that_counts() {
+    let prepared = Prepared::new();
+    let mut random = fastrand::Rng::new();
+    println!("seed {}", random.get_seed());
+    for runner in runners() {
+        let before = prepared.runs();
+        for _ in 0..rounds(5) {
+            let mut command = prepared.nextest("not test(failing)", *runner);
+            let mark = mark(command.stdout(Stdio::null()).stderr(Stdio::null()));
+            let mut nextest = command.spawn().expect("spawn");
+            thread::sleep(Duration::from_millis(random.u64(100..700)));
+            // One process that belljar is in, or all.
+            let marked = marked(&mark);
+            let victims: Vec<_> = match marked.iter().next_back() {
+                Some(last) if random.bool() => vec![*last],
+                _ => marked.into_iter().collect(),
+            };
+            for pid in victims {
+                let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            }
+            nextest.wait().expect("wait");
+            wait_until(|| belljar_tests::marked(&mark).is_empty());
+        }
+        assert_eq!(prepared.run(*runner).0, [1, 1], "{runner:?}");
+        assert_eq!((&prepared.runs() - &before).len(), 1);
+    }
+}
+
+/// One test after the other, so that there are moments at which nextest alone is alive.
+#[test]
+fn a_run_that_lives_is_let_be() {
+    let prepared = Prepared::new();
+    for runner in runners() {
+        let report = prepared.target.join("report-of-first");
+        fs::write(&report, "").expect("a report");
+        fs::set_permissions(&report, fs::Permissions::from_mode(0o666)).expect("chmod");
+        let mut first = prepared.nextest("not test(failing)", *runner);
+        first.args(["--test-threads=1"]).env("BELLJAR_REPORT", format!("json:{}", report.display()));
+        let mut first = first.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
+        wait_until(|| fs::read_to_string(&report).is_ok_and(|report| report.contains("prepared::files")));
+        assert_eq!(prepared.run(*runner).0, [1, 1], "{runner:?}");
+        assert!(first.wait().expect("wait").success(), "{runner:?}");
+        let report = fs::read_to_string(&report).expect("a report");
+        let counts = ["files", "more_files"].map(|name| report.matches(&format!("\"prepared::{name}\"")).count());
+        assert_eq!(counts, [1, 1], "{runner:?}: {report}");
     }
 }

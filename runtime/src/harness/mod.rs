@@ -17,6 +17,7 @@ mod replies;
 pub(crate) mod report;
 mod run;
 mod sandbox;
+mod shared;
 pub(crate) mod skip;
 mod slots;
 mod time;

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::env;
+use std::io;
 use std::mem;
 use std::os::fd::AsFd as _;
 use std::panic::{panic_any, resume_unwind};
@@ -15,6 +16,7 @@ use super::evidence::Evidence;
 use super::judge::{self, Obstacle, Verdict, judge};
 use super::prepared::{self, Outcome};
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
+use super::shared::{self, Place, Told};
 use super::slots::{self, Slot};
 use super::{bad_settings, hints, listed_twice, pool, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
@@ -119,7 +121,7 @@ fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
 fn prepare(test: &'static Test) -> Result<(), Verdict> {
     let Some(Preparation(preparation)) = test.spec.from else { return Ok(()) };
     let _span = trace::span("prepare");
-    match prepared::once(preparation, || run_preparation(preparation)) {
+    match prepared::once(preparation, || find_outcome(preparation)) {
         Outcome::Left(_) => Ok(()),
         Outcome::Skipped(reason) => Err(skip::with_preparation(test, preparation, reason)),
         Outcome::Failed(reason) => {
@@ -128,8 +130,43 @@ fn prepare(test: &'static Test) -> Result<(), Verdict> {
     }
 }
 
-/// Runs `preparation`, and has the zygote keep what it leaves.
-fn run_preparation(preparation: &'static Test) -> Outcome {
+/// What became of `preparation`, in this process or in another of the same run.
+fn find_outcome(preparation: &'static Test) -> Outcome {
+    match prepare(preparation) {
+        Ok(()) | Err(Verdict::Passed | Verdict::Panicked(_)) => {}
+        Err(Verdict::Skipped(_)) => return Outcome::Skipped(skip::reason(preparation)),
+        Err(Verdict::Failed(text)) => return Outcome::Failed(text),
+    }
+    let below = prepared::left_for(&preparation.spec);
+    // What lies upon what each process has for itself is each one's own too.
+    let place = if below.as_ref().is_none_or(|left| left.is_shared()) { shared::place(preparation) } else { None };
+    let Some((place, zygote)) = place.zip(zygote().and_then(|zygote| zygote.as_ref().ok())) else {
+        return run_preparation(preparation, None);
+    };
+    let told = zygote.place(preparation, &place.root()).map_err(io::Error::from).and_then(|()| {
+        place.once(|| match run_preparation(preparation, Some(&place)) {
+            Outcome::Left(_) => Ok(Told::Left),
+            Outcome::Skipped(why) => Ok(Told::Skipped(why)),
+            Outcome::Failed(_) if place.is_full() => Err(Errno::ENOSPC.into()),
+            Outcome::Failed(why) => Ok(Told::Failed(why)),
+        })
+    });
+    let left = told.and_then(|told| match told {
+        Told::Left => Ok(Outcome::Left(Left::shared(&place.root(), below.as_deref())?.into())),
+        Told::Skipped(why) => Ok(Outcome::Skipped(why)),
+        Told::Failed(why) => Ok(Outcome::Failed(why)),
+    });
+    left.unwrap_or_else(|error| {
+        place.tell(preparation, &error);
+        match zygote.forget_place(preparation) {
+            Ok(()) => run_preparation(preparation, None),
+            Err(errno) => Outcome::Failed(words::preparation_lost(errno)),
+        }
+    })
+}
+
+/// Runs `preparation`. What it leaves lies in `place`, or else in memory, where the zygote keeps it.
+fn run_preparation(preparation: &'static Test, place: Option<&Place>) -> Outcome {
     let started = Instant::now();
     let _span = trace::test(preparation);
     let (over, evidence, verdict) = match run_and_tell(preparation) {
@@ -139,7 +176,14 @@ fn run_preparation(preparation: &'static Test) -> Outcome {
     report::collect(preparation, &verdict, started.elapsed(), evidence.as_ref());
     match verdict {
         Verdict::Passed => {
-            let left = over.ok_or(Errno::ENOENT).and_then(|over| keep(preparation, &over.sandbox));
+            let below = prepared::left_for(&preparation.spec);
+            let left = match place {
+                Some(place) => Left::shared(&place.root(), below.as_deref()),
+                None => over.ok_or(Errno::ENOENT).and_then(|over| {
+                    keep(preparation, &over.sandbox)?;
+                    Left::over(over.sandbox.root()?, below.as_deref())
+                }),
+            };
             left.map_or_else(|errno| Outcome::Failed(words::preparation_lost(errno)), |left| Outcome::Left(left.into()))
         }
         Verdict::Panicked(text) => Outcome::Failed(words::preparation_panicked(text.as_deref())),
@@ -148,15 +192,13 @@ fn run_preparation(preparation: &'static Test) -> Outcome {
     }
 }
 
-/// Keeps the root of the sandbox in which `preparation` has run.
-fn keep(preparation: &'static Test, sandbox: &Sandbox) -> nix::Result<Left> {
-    let tmpfs = sandbox.root()?;
+/// Has the zygote keep the root of the sandbox in which `preparation` has run.
+fn keep(preparation: &'static Test, sandbox: &Sandbox) -> nix::Result<()> {
     match zygote() {
-        Some(Ok(zygote)) => zygote.keep(preparation, tmpfs)?,
-        Some(Err(errno)) => return Err(*errno),
-        None => return Err(Errno::ENOENT),
+        Some(Ok(zygote)) => zygote.keep(preparation, sandbox.root()?),
+        Some(Err(errno)) => Err(*errno),
+        None => Err(Errno::ENOENT),
     }
-    Left::over(tmpfs, prepared::left_for(&preparation.spec).as_deref())
 }
 
 /// What is wrong in the environment, so that no test runs. The first call opens the files that the environment names.

@@ -42,19 +42,30 @@ pub(crate) const SET_ASIDE: &CStr = c"set-aside";
 /// Where in the stage is what preparations have left, each by its number: the last has 0, the one that it started from 1, and so on.
 pub(crate) const PREPARED: &CStr = c"prepared";
 
+/// Where in the stage is a directory of the host that is to be the root of a preparation, if it is to lie there and not in memory.
+pub(crate) const ROOT: &CStr = c"root";
+
 /// Where new roots are mounted in the stage.
 pub(crate) const NEW: &CStr = c"new";
 
 /// A file system to be made.
 pub(crate) struct Plan {
-    /// The options of the tmpfs that is the root, if it has a root of its own.
-    pub(crate) root: Option<CString>,
+    /// What the root lies in, if it has one of its own.
+    pub(crate) root: Option<NewRoot>,
     /// Whether the root is put together in a directory of its tmpfs, as all copies are: what is written goes to the tmpfs.
     pub(crate) is_copy: bool,
     /// What to do, in this order.
     pub(crate) operations: Vec<Operation>,
     /// Where the test begins; `None` if it stays where it is.
     pub(crate) working_directory: Option<CString>,
+}
+
+/// What a root of its own lies in.
+pub(crate) enum NewRoot {
+    /// A tmpfs with these options.
+    Tmpfs(CString),
+    /// What the stage has at [`ROOT`].
+    Directory,
 }
 
 /// A step towards a file system.
@@ -116,8 +127,8 @@ pub(crate) const KERNEL_FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NO
 pub(crate) fn build<'b>(plan: &'b Plan, joining: &'b Joining) -> Result<Option<OwnedFd>, RefusalRef<'b>> {
     // Directories and files get exactly the modes that the plan says.
     let mask = umask(Mode::empty());
-    if let Some(options) = &plan.root {
-        enter_new_root(options).or_refuse(Step::Root, c"/")?;
+    if let Some(root) = &plan.root {
+        enter_new_root(root).or_refuse(Step::Root, c"/")?;
     }
     let tmpfs = if plan.is_copy { Some(begin_copy()?) } else { None };
     for operation in &plan.operations {
@@ -151,8 +162,13 @@ fn begin_copy() -> Result<OwnedFd, RefusalRef<'static>> {
 }
 
 /// Mounts the new root and goes there, with the host's tree as the root directory.
-fn enter_new_root(options: &CStr) -> nix::Result<()> {
-    mount(Some(c"tmpfs"), NEW, Some(c"tmpfs"), MsFlags::empty(), Some(options))?;
+fn enter_new_root(root: &NewRoot) -> nix::Result<()> {
+    match root {
+        NewRoot::Tmpfs(options) => {
+            mount(Some(c"tmpfs"), NEW, Some(c"tmpfs"), MsFlags::empty(), Some(options.as_c_str()))?;
+        }
+        NewRoot::Directory => mount(Some(ROOT), NEW, NONE, MsFlags::MS_BIND, NONE)?,
+    }
     chroot(HOST)?;
     chdir(NEW)
 }

@@ -12,9 +12,14 @@ use super::build::{COPY, LAYERS};
 use super::merged::{DIRECTORY, Merged, READ, names_in, open_beneath};
 use crate::sys;
 
-/// The tmpfs of a preparation, that of the one which it started from, and so on.
+/// The tmpfs of a preparation, that of the one which it started from, and so on. If they are for all processes of a run, they are directories of
+/// the host.
 #[derive(Debug)]
-pub(crate) struct Left(Vec<OwnedFd>);
+pub(crate) struct Left {
+    /// The last comes first.
+    roots: Vec<OwnedFd>,
+    is_shared: bool,
+}
 
 /// A part of a root that preparations have left: the whole, or a directory that is a mount of its own.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -30,20 +35,31 @@ pub(crate) struct LeftLayer {
 impl Left {
     /// By the tmpfs of each preparation, the last first.
     pub(crate) fn new(preparations: Vec<OwnedFd>) -> Self {
-        Self(preparations)
+        Self { roots: preparations, is_shared: false }
     }
 
     /// By the tmpfs of the last preparation, and what had been left when it began.
     pub(crate) fn over(tmpfs: BorrowedFd<'_>, left: Option<&Self>) -> nix::Result<Self> {
-        let below = left.into_iter().flat_map(|left| &left.0).map(OwnedFd::as_fd);
+        let below = left.into_iter().flat_map(|left| &left.roots).map(OwnedFd::as_fd);
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| sys::errno_of(&error));
-        [tmpfs].into_iter().chain(below).map(own).collect::<Result<_, _>>().map(Self)
+        [tmpfs].into_iter().chain(below).map(own).collect::<Result<_, _>>().map(Self::new)
+    }
+
+    /// By the directory in which the last preparation has left its root for all processes of a run, and what had been left when it began.
+    pub(crate) fn shared(directory: &Path, left: Option<&Self>) -> nix::Result<Self> {
+        let root = open(directory, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Self { is_shared: true, ..Self::over(root.as_fd(), left)? })
+    }
+
+    /// Whether the other processes of the run start from the same.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// All layers, those first that others lie in.
     pub(crate) fn layers(&self) -> nix::Result<Vec<LeftLayer>> {
         let mut layers: Vec<LeftLayer> = Vec::new();
-        for (number, tmpfs) in self.0.iter().enumerate().rev() {
+        for (number, tmpfs) in self.roots.iter().enumerate().rev() {
             let mut found = vec![];
             for name in names_in(open_beneath(tmpfs, Path::new(LAYERS), READ))? {
                 let layer = Path::new(LAYERS).join(name);
@@ -71,7 +87,7 @@ impl Left {
     /// What `layer` shows, together with the host's directory that it is a copy of, as far as that is there.
     pub(super) fn merged(&self, layer: &LeftLayer) -> nix::Result<Merged> {
         let part = |(number, path): &(usize, PathBuf)| {
-            open_beneath(self.0.get(*number).ok_or(Errno::ENOENT)?, path, DIRECTORY)
+            open_beneath(self.roots.get(*number).ok_or(Errno::ENOENT)?, path, DIRECTORY)
         };
         let mut directories = layer.parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
         match layer.from.as_ref().map(|from| open(from, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())) {
@@ -84,7 +100,7 @@ impl Left {
     /// Whether preparations have written nothing to `layer`.
     pub(super) fn is_empty(&self, layer: &LeftLayer) -> bool {
         layer.parts.iter().all(|(number, path)| {
-            let tmpfs = self.0.get(*number);
+            let tmpfs = self.roots.get(*number);
             tmpfs.is_some_and(|tmpfs| names_in(open_beneath(tmpfs, path, READ)).is_ok_and(|names| names.is_empty()))
         })
     }

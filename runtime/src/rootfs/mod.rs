@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [context] | zygote, template | what the host is like |
 //! | [stage] | template | the host's tree, read-only, and what else inits find |
+//! | `read_only` | template | makes the host's mounts read-only |
 //! | [sysctl] | zygote, template | what `/proc/sys` is in sandboxes |
 //! | [plan] | template | the list of operations that make a root |
 //! | [build] | init | carries them out |
@@ -21,5 +22,6 @@ pub(crate) mod left;
 mod merged;
 mod paths;
 pub(crate) mod plan;
+mod read_only;
 pub(crate) mod stage;
 pub(crate) mod sysctl;

@@ -5,6 +5,7 @@
 //! template that needs it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -14,14 +15,17 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, pivot_root};
 
+use crate::rootfs::stage::LeftRoot;
 use crate::sys::{self, Cloned, SingleThreaded};
 
 const NONE: Option<&str> = None;
 
-/// The root that a preparation has left: a user namespace, and a mount namespace that consists of that root.
-pub(super) struct Kept {
-    user: OwnedFd,
-    mounts: OwnedFd,
+/// The root that a preparation has left.
+pub(super) enum Kept {
+    /// A user namespace, and a mount namespace that consists of that root.
+    Namespaces { user: OwnedFd, mounts: OwnedFd },
+    /// A directory of the host, for all processes of a run. The root may yet have to be made there.
+    Directory(PathBuf),
 }
 
 impl Kept {
@@ -40,17 +44,21 @@ impl Kept {
         };
         let namespaces = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, enter)?;
         let [user, mounts] = namespaces.try_into().map_err(|_| Errno::EMFILE)?;
-        Ok(Self { user, mounts })
+        Ok(Self::Namespaces { user, mounts })
     }
 
-    /// A copy of the root, attached nowhere.
-    pub(super) fn root(&self, proof: &SingleThreaded) -> nix::Result<OwnedFd> {
+    /// The root, for a template.
+    pub(super) fn root(&self, proof: &SingleThreaded) -> nix::Result<LeftRoot> {
+        let (user, mounts) = match self {
+            Self::Directory(path) => return Ok(LeftRoot::Directory(path.clone())),
+            Self::Namespaces { user, mounts } => (user, mounts),
+        };
         let copy = || {
-            setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
-            setns(&self.mounts, CloneFlags::CLONE_NEWNS)?;
+            setns(user, CloneFlags::CLONE_NEWUSER)?;
+            setns(mounts, CloneFlags::CLONE_NEWNS)?;
             Ok(vec![sys::clone_mounts(c"/")?])
         };
-        in_clone(0, proof, copy)?.pop().ok_or(Errno::EMFILE)
+        in_clone(0, proof, copy)?.pop().map(LeftRoot::Detached).ok_or(Errno::EMFILE)
     }
 }
 

@@ -21,7 +21,7 @@ mod template;
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{fs, process};
@@ -36,7 +36,7 @@ use crate::proc::{name_in, stat, threads_of};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
 use crate::sys::{self, Cloned};
-use request::{Request, SWEEPER, encode_keep};
+use request::{Request, SWEEPER, encode_place};
 
 /// The zygote, as the test binary sees it.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Zygote {
 
     /// Asks for a sweeper, which is to have this socket. Fails if a zygote that is stopped has no room for that.
     pub(crate) fn request_sweeper(&self, socket: BorrowedFd<'_>) -> nix::Result<()> {
-        sys::send_with_fds_now(self.requests.as_fd(), SWEEPER, &[socket.as_raw_fd()])
+        sys::send_with_fds_now(self.requests.as_fd(), &[SWEEPER], &[socket.as_raw_fd()])
     }
 
     /// Asks for a sandbox, which is to have these ends of the channel, and to join its cgroup. A zygote that is stopped may have no room for
@@ -181,7 +181,17 @@ impl Zygote {
 
     /// Has the zygote keep what `preparation` has left, the root that is mounted in `tmpfs`, for tests that start from it.
     pub(crate) fn keep(&self, preparation: &'static Test, tmpfs: BorrowedFd<'_>) -> nix::Result<()> {
-        self.send(&encode_keep(preparation), &[tmpfs.as_raw_fd()], None)
+        self.send(&encode_place(preparation, None), &[tmpfs.as_raw_fd()], None)
+    }
+
+    /// Tells the zygote that the root of `preparation` lies in this directory, or is to be made there.
+    pub(crate) fn place(&self, preparation: &'static Test, directory: &Path) -> nix::Result<()> {
+        self.send(&encode_place(preparation, Some(directory)), &[], None)
+    }
+
+    /// Has the zygote forget where the root of `preparation` was to be.
+    pub(crate) fn forget_place(&self, preparation: &'static Test) -> nix::Result<()> {
+        self.place(preparation, Path::new(""))
     }
 
     fn send(&self, message: &[u8], descriptors: &[RawFd], deadline: Option<Instant>) -> nix::Result<()> {

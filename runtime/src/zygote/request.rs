@@ -1,7 +1,10 @@
-//! A request: what goes from the test binary to the zygote, and on to a template.
+//! What the test binary asks the zygote for: sandboxes, which the zygote hands on to a template, and what those need. The first byte of a
+//! message says which.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::cgroup::{Joining, V1Hierarchy};
 use crate::frame::address::{self, ADDRESS_SIZE, decode_spec, decode_test};
@@ -15,23 +18,46 @@ pub(super) struct Request {
     pub(super) joining: Joining,
 }
 
-/// The most bytes of a request: the address of the spec, the generation of templates, two flags, and the mount points of v1.
-pub(super) const REQUEST_SIZE: usize = ADDRESS_SIZE + size_of::<u32>() + 2 + 1024;
+/// The most bytes of a message: those of a path, or of a request, which are the address of the spec, the generation of templates, two flags, and
+/// the mount points of v1.
+pub(super) const MESSAGE_SIZE: usize = 1 + ADDRESS_SIZE + libc::PATH_MAX as usize;
 
-/// What stands for a sweeper, which the zygote is asked for too. With it comes that one's socket.
-pub(super) const SWEEPER: &[u8] = b"sweeper";
+/// A request.
+const SANDBOX: u8 = b's';
 
-/// What stands before the address of a preparation, whose root the zygote is to keep. With it comes a descriptor of that.
-const KEEP: &[u8] = b"keep";
+/// A sweeper is wanted. With it comes that one's socket.
+pub(super) const SWEEPER: u8 = b'w';
 
-/// The message by which the zygote is asked to keep what `preparation` has left.
-pub(super) fn encode_keep(preparation: &'static Test) -> Vec<u8> {
-    [KEEP, &address::encode(preparation)].concat()
+/// The zygote is to keep the root of the preparation whose address follows. With it comes a descriptor of that.
+const KEEP: u8 = b'k';
+
+/// The root of the preparation whose address follows lies in the directory whose path follows that. Without a path, it lies nowhere.
+const PLACE: u8 = b'p';
+
+/// Where the root is that tests start from.
+pub(super) enum Place {
+    /// It is mounted in what came with the message.
+    Descriptor,
+    Directory(PathBuf),
 }
 
-/// The preparation whose root is to be kept, if that is what a message asks for. Requests are longer.
-pub(super) fn decode_keep(message: &[u8]) -> Option<&'static Test> {
-    decode_test(message.strip_prefix(KEEP)?)
+/// The message by which the zygote is told where the root of `preparation` is: in a directory, or in what comes with the message.
+pub(super) fn encode_place(preparation: &'static Test, directory: Option<&Path>) -> Vec<u8> {
+    let kind = if directory.is_some() { PLACE } else { KEEP };
+    let path = directory.map_or(&b""[..], |directory| directory.as_os_str().as_bytes());
+    [&[kind], &address::encode(preparation)[..], path].concat()
+}
+
+/// The preparation whose root is told of, and where that is, if this is what a message says.
+pub(super) fn decode_place(message: &[u8]) -> Option<(&'static Test, Place)> {
+    let (&kind, rest) = message.split_first()?;
+    let (address, path) = rest.split_at_checked(ADDRESS_SIZE)?;
+    let place = match kind {
+        KEEP => Place::Descriptor,
+        PLACE => Place::Directory(OsStr::from_bytes(path).into()),
+        _ => return None,
+    };
+    Some((decode_test(address)?, place))
 }
 
 impl Request {
@@ -40,7 +66,7 @@ impl Request {
         let Joining { v1, v2, process_limit, generation } = &self.joining;
         let flags = [v2.is_some(), *process_limit].map(u8::from);
         let mount_points = v1.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
-        let head = [&address::encode(self.spec)[..], &generation.to_ne_bytes(), &flags];
+        let head = [&[SANDBOX], &address::encode(self.spec)[..], &generation.to_ne_bytes(), &flags];
         head.into_iter().chain(mount_points).collect::<Vec<_>>().concat()
     }
 
@@ -53,7 +79,7 @@ impl Request {
 
     /// `None` if the message or one of the descriptors got lost.
     pub(super) fn decode(message: &[u8], descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let (address, rest) = message.split_at_checked(ADDRESS_SIZE)?;
+        let (address, rest) = message.strip_prefix(&[SANDBOX])?.split_at_checked(ADDRESS_SIZE)?;
         let (generation, &[has_v2, process_limit, ref mount_points @ ..]) = rest.split_first_chunk()? else {
             return None;
         };
@@ -82,14 +108,14 @@ pub(crate) fn fuzz(input: &[u8], spec: &'static Spec) {
     const IS_NULL: u8 = 128;
     const IS_CROOKED: u8 = 64;
     let Some((&how, rest)) = input.split_first() else { return };
-    let mut message = rest.to_vec();
+    let mut message = [&[SANDBOX], rest].concat();
     let mut address = std::ptr::from_ref(spec).expose_provenance();
     if how & IS_NULL != 0 {
         address = 0;
     } else if how & IS_CROOKED != 0 {
         address += 1;
     }
-    if let Some(place) = message.first_chunk_mut() {
+    if let Some(place) = message[1..].first_chunk_mut() {
         *place = address.to_ne_bytes();
     }
     let open = |_| std::fs::File::open("/dev/null").ok().map(Into::into);
@@ -99,8 +125,8 @@ pub(crate) fn fuzz(input: &[u8], spec: &'static Spec) {
     assert!(how & (IS_NULL | IS_CROOKED) == 0 && std::ptr::eq(request.spec, spec));
     assert!(request.descriptors().len() <= count);
     let encoded = request.encode();
-    let (flags, others) =
-        (ADDRESS_SIZE + size_of::<u32>()..ADDRESS_SIZE + size_of::<u32>() + 2, ADDRESS_SIZE + size_of::<u32>() + 2..);
+    let head = 1 + ADDRESS_SIZE + size_of::<u32>();
+    let (flags, others) = (head..head + 2, head + 2..);
     assert_eq!(encoded[..flags.start], message[..flags.start]);
     assert_eq!(encoded[others.clone()], message[others]);
     assert!(encoded[flags.clone()].iter().zip(&message[flags]).all(|(ours, theirs)| (*ours != 0) == (*theirs != 0)));
@@ -114,5 +140,5 @@ pub(crate) fn example(spec: &'static Spec) -> Vec<u8> {
     let tree = V1Hierarchy { mount_point: c"sys/fs/cgroup/pids".into(), tasks: null() };
     let joining = Joining { v1: vec![tree], v2: Some((null(), null())), process_limit: true, generation: 3 };
     let request = Request { spec, channel, joining };
-    [&[1, 6], &[0; ADDRESS_SIZE][..], &request.encode()[ADDRESS_SIZE..]].concat()
+    [&[1, 6], &[0; ADDRESS_SIZE][..], &request.encode()[1 + ADDRESS_SIZE..]].concat()
 }

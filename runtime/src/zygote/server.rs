@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::{env, fs, mem};
+use std::{env, fs, mem, ptr};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
 use super::keeper::Kept;
-use super::request::{REQUEST_SIZE, Request, SWEEPER, decode_keep};
+use super::request::{MESSAGE_SIZE, Place, Request, SWEEPER, decode_place};
 use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
 use crate::frame::moments;
@@ -26,6 +26,7 @@ use crate::proc::{self, MountWatch, has_capability, has_fakeroot};
 use crate::rootfs::access::closed_above;
 use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, HostFiles, Responding};
+use crate::rootfs::stage::LeftRoot;
 use crate::rootfs::sysctl;
 use crate::settings::{Variable, settings};
 use crate::spec::{Ids, Preparation, Spec, Test};
@@ -46,13 +47,12 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! 
         Ok(server) => server,
         Err(refusal) => refuse_all(&requests, &refusal),
     };
-    let mut buffer = [0; REQUEST_SIZE];
+    let mut buffer = [0; MESSAGE_SIZE];
     while let Some((message, descriptors)) = template::next_message(&requests, &mut buffer) {
-        if message == SWEEPER {
+        if message == [SWEEPER] {
             descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
-        } else if let Some(preparation) = decode_keep(message) {
-            let kept = descriptors.first().ok_or(Errno::EMFILE).and_then(|tmpfs| Kept::new(tmpfs, proof));
-            server.kept.push((Preparation(preparation), kept));
+        } else if let Some((preparation, place)) = decode_place(message) {
+            server.keep(preparation, place, descriptors.first(), proof);
         } else if let Some(request) = Request::decode(message, descriptors) {
             server.hand_on(message, &request, proof);
         }
@@ -70,7 +70,7 @@ fn make_sweeper(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) {
 
 /// Tells all who ask for sandboxes why this zygote can't make any.
 fn refuse_all(requests: &OwnedFd, refusal: &Refusal) -> ! {
-    let mut message = [0; REQUEST_SIZE];
+    let mut message = [0; MESSAGE_SIZE];
     while let Some(request) = template::next_request(requests, &mut message) {
         request.iter().for_each(|request| template::tell(request, refusal));
     }
@@ -175,6 +175,10 @@ impl Server {
         }
         let kind = TemplateKind {
             unreachable: host.unreachable(request.spec),
+            root: self.kept.iter().rev().find_map(|(Preparation(test), kept)| match kept {
+                Ok(Kept::Directory(path)) if ptr::eq(&raw const test.spec, request.spec) => Some(path.clone()),
+                _ => None,
+            }),
             ..TemplateKind::of(request.spec, &host.context)
         };
         if kind.ids == Ids::Host && !host.context.is_real_root {
@@ -247,10 +251,22 @@ impl Server {
         }
     }
 
-    /// Copies of what the preparations have left that sandboxes of this kind start from, the last one first.
-    fn left(&self, kind: &TemplateKind, proof: &SingleThreaded) -> Result<Vec<OwnedFd>, Refusal> {
+    /// Keeps what `preparation` has left, or remembers where that lies, until the path is empty.
+    fn keep(&mut self, preparation: &'static Test, place: Place, tmpfs: Option<&OwnedFd>, proof: &SingleThreaded) {
+        let kept = match place {
+            Place::Directory(path) if path.as_os_str().is_empty() => {
+                return self.kept.retain(|(known, _)| *known != Preparation(preparation));
+            }
+            Place::Directory(path) => Ok(Kept::Directory(path)),
+            Place::Descriptor => tmpfs.ok_or(Errno::EMFILE).and_then(|tmpfs| Kept::new(tmpfs, proof)),
+        };
+        self.kept.push((Preparation(preparation), kept));
+    }
+
+    /// What the preparations have left that sandboxes of this kind start from, the last one first.
+    fn left(&self, kind: &TemplateKind, proof: &SingleThreaded) -> Result<Vec<LeftRoot>, Refusal> {
         let copy = |preparation: &'static Test| {
-            let known = self.kept.iter().find(|(known, _)| *known == Preparation(preparation));
+            let known = self.kept.iter().rfind(|(known, _)| *known == Preparation(preparation));
             let kept = known.ok_or(Errno::ESRCH).and_then(|(_, kept)| kept.as_ref().map_err(|errno| *errno));
             let root = kept.and_then(|kept| kept.root(proof));
             root.map_err(|errno| Refusal::new(Step::Prepared, preparation.short_name(), errno))

@@ -27,14 +27,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::ids::{self, Maps};
-use super::request::{REQUEST_SIZE, Request};
+use super::request::{MESSAGE_SIZE, Request};
 use crate::frame::Refusal;
 use crate::frame::moments;
 use crate::frame::{Frame, Moment, Step};
 use crate::proc::{self, Mount, name_of, text_of};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, Host, HostFiles, Planned, Responding};
-use crate::rootfs::stage::{self, Stage, StageParts};
+use crate::rootfs::stage::{self, LeftRoot, Stage, StageParts};
 use crate::rootfs::sysctl;
 use crate::sandbox;
 use crate::spec::{Ids, Preparation, Spec};
@@ -54,6 +54,8 @@ pub(super) struct TemplateKind {
     pub(super) unreachable: Vec<PathBuf>,
     /// The preparations that its sandboxes start from, the last one first.
     pub(super) preparations: Vec<Preparation>,
+    /// The directory of the host that its one sandbox has for a root.
+    pub(super) root: Option<PathBuf>,
 }
 
 impl TemplateKind {
@@ -62,7 +64,7 @@ impl TemplateKind {
         let writable_binds = writable_binds.map(|bind| context.absolute(spec, bind.from)).collect();
         let preparations = spec.preparations().map(Preparation).collect();
         let Spec { ids, net, mount, .. } = *spec;
-        Self { ids, net, mount, writable_binds, unreachable: Vec::new(), preparations }
+        Self { ids, net, mount, writable_binds, unreachable: Vec::new(), preparations, root: None }
     }
 }
 
@@ -104,7 +106,7 @@ pub(super) struct TemplateArgs<'i> {
     /// What the host has mounted at the unreachable paths, in their order.
     pub(super) unreachable_mounts: Vec<OwnedFd>,
     /// What the preparations have left.
-    pub(super) left: Vec<OwnedFd>,
+    pub(super) left: Vec<LeftRoot>,
 }
 
 /// What a template does from its birth to its end. It never returns.
@@ -113,7 +115,7 @@ pub(super) fn run(args: TemplateArgs<'_>, requests: &OwnedFd, proof: &SingleThre
         Ok(template) => template,
         Err(refusal) => give_up(requests, &refusal),
     };
-    let mut message = [0; REQUEST_SIZE];
+    let mut message = [0; MESSAGE_SIZE];
     while let Some(request) = next_request(requests, &mut message) {
         while let Ok(Some(_)) = sys::wait_any(libc::WNOHANG) {}
         if let Some(request) = request {
@@ -136,7 +138,7 @@ pub(super) fn wait_for_all() {
 
 /// Tells whoever asks why there is no template, and ends. Who asks later gets another one.
 fn give_up(requests: &OwnedFd, refusal: &Refusal) -> ! {
-    let mut message = [0; REQUEST_SIZE];
+    let mut message = [0; MESSAGE_SIZE];
     while let Some(request) = next_request(requests, &mut message) {
         request.iter().for_each(|request| tell(request, refusal));
         // From now on nobody can ask. Who has asked before is told.
@@ -211,7 +213,7 @@ impl<'i> Template<'i> {
             .chain(&mapper)
             .chain(&proc_sys)
             .chain(&unreachable_mounts)
-            .chain(&left)
+            .chain(left.iter().filter_map(LeftRoot::descriptor))
             .map(AsRawFd::as_raw_fd)
             .collect();
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
@@ -240,7 +242,8 @@ impl<'i> Template<'i> {
         let writable = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
         let writable = writable.filter(|path| files.follow(path)).collect();
         let unreachable_mounts = kind.unreachable.iter().cloned().zip(unreachable_mounts).collect();
-        let parts = StageParts { writable, unreachable_mounts, proc_sys, left, net: kind.net };
+        let root = kind.root.as_deref();
+        let parts = StageParts { writable, unreachable_mounts, proc_sys, left, root, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, parts)?) } else { Stage::lay_over_proc(&parts)? };
         let has_no_keyring = leave_session_keyring();
         Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), responding })

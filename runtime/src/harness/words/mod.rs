@@ -5,7 +5,7 @@ mod tests;
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -71,6 +71,14 @@ pub(super) fn preparation_panicked(text: Option<&str>) -> String {
 /// Why what a preparation has left is of no use.
 pub(super) fn preparation_lost(errno: Errno) -> String {
     format!("what it left could not be kept: {}.", error(errno))
+}
+
+/// Each process runs it, because of an error there.
+pub(super) fn preparation_not_shared(preparation: &str, path: &Path, why: &io::Error) -> String {
+    format!(
+        "belljar: each test runs its preparations itself, such as `{preparation}`: what they leave for all tests of a run can't lie in `{}`: {why}.",
+        plain(path.display())
+    )
 }
 
 // ---- Tests that are there twice ----

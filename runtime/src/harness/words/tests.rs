@@ -110,6 +110,7 @@ fn each_message_has_its_words() {
         preparation_panicked(None),
         preparation_panicked(Some("TEXT")),
         preparation_lost(Errno::EMFILE),
+        preparation_not_shared("p", Path::new("/target/a\n"), &Errno::EROFS.into()),
     ]);
     let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
     assert_eq!(lacking(include_str!("mod.rs"), &names), [""; 0], "these have no snapshot");
@@ -314,5 +315,7 @@ fn each_message_has_its_words() {
     it panicked: TEXT
     # preparation_lost
     what it left could not be kept: EMFILE (Too many open files).
+    # preparation_not_shared
+    belljar: each test runs its preparations itself, such as `p`: what they leave for all tests of a run can't lie in `/target/a\n`: Read-only file system (os error 30).
     "#);
 }

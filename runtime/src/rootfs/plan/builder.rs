@@ -12,8 +12,9 @@ use super::base::Base;
 use super::basis::Basis;
 use super::host::Host;
 use super::wanted::{Wanted, WantedKind};
-use crate::rootfs::build::{Access, KERNEL_FLAGS, LAYERS, Operation, Plan};
+use crate::rootfs::build::{Access, KERNEL_FLAGS, LAYERS, NewRoot, Operation, Plan};
 use crate::rootfs::paths::{HostPath, InsidePath, LINKS_MAX, Source, c_string, names_reversed};
+use crate::rootfs::stage::Stage;
 use crate::spec::{Bind, Ids, Spec};
 
 /// A plan, and what it holds for.
@@ -202,7 +203,9 @@ impl<'f> Builder<'f> {
         let working_directory = self.host.context.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         self.directory(&working_directory, 0o755);
         let working_directory = Some(c_string(&working_directory));
-        let plan = Plan { root: Some(self.tmpfs), is_copy, operations: self.operations, working_directory };
+        let has_directory = spec.is_prepared && self.host.stage.is_some_and(Stage::has_root);
+        let root = Some(if has_directory { NewRoot::Directory } else { NewRoot::Tmpfs(self.tmpfs) });
+        let plan = Plan { root, is_copy, operations: self.operations, working_directory };
         Planned { plan, basis: self.basis }
     }
 

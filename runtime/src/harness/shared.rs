@@ -1,0 +1,273 @@
+//! What preparations leave for all processes of a run. nextest runs each test in a process of its own, so that what is left in memory would
+//! serve one test.
+//!
+//! It lies below the target directory, in a directory for each run, in that one for each test binary, in that one for each preparation:
+//!
+//! - `lock` is locked by the process that runs the preparation, as long as it lives and does so;
+//! - `root` is what the preparation leaves, in the layout that [`build`](crate::rootfs::build) describes;
+//! - `outcome` says how it ended. It appears when all is done.
+//!
+//! A run is over when nextest has ended, and all processes that it has started. A later run removes what is left of it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::parent_id;
+use std::path::{Path, PathBuf};
+use std::sync::{Once, OnceLock};
+use std::{env, process};
+
+use nix::errno::Errno;
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
+
+use super::words;
+use crate::proc;
+use crate::rootfs::access::closed_above;
+use crate::rootfs::context::target_of;
+use crate::settings::settings;
+use crate::spec::{Ids, Test};
+use crate::sys::{self, Locked};
+
+/// The directory in the target directory that all of this lies in.
+const PREPARED: &str = "belljar-prepared";
+
+/// What is told of a preparation to the other processes of the run.
+pub(super) enum Told {
+    /// It has left a root.
+    Left,
+    Skipped(String),
+    Failed(String),
+}
+
+/// Where a preparation leaves its root.
+pub(super) struct Place {
+    directory: PathBuf,
+}
+
+/// Where `preparation` leaves its root for all processes of the run. `None` if this process runs all tests, or if it can't be.
+pub(super) fn place(preparation: &'static Test) -> Option<Place> {
+    let run = settings().nextest_run.as_deref()?;
+    match make_place(run, preparation) {
+        Ok(directory) => Some(Place { directory }),
+        Err((path, error)) => {
+            tell(preparation, &path, &error);
+            None
+        }
+    }
+}
+
+/// Tells once that each process runs the preparations for itself, because of an error at this path.
+fn tell(preparation: &Test, path: &Path, error: &io::Error) {
+    static TELL: Once = Once::new();
+    TELL.call_once(|| eprintln!("{}", words::preparation_not_shared(preparation.short_name(), path, error)));
+}
+
+/// Makes the directory of `preparation`. Fails with a path, and with what is wrong there.
+fn make_place(run: &str, preparation: &'static Test) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let unknown = |error| (PathBuf::from("the path of this test binary"), error);
+    let binary = env::current_exe().map_err(unknown)?;
+    let all = target_of(&binary).unwrap_or_default().join(PREPARED);
+    let failed = |error| (all.clone(), error);
+    fs::create_dir_all(&all).map_err(failed)?;
+    check(&all, preparation.spec.ids).map_err(failed)?;
+    let of_run = all.join(run);
+    static ALIVE: OnceLock<Option<Locked>> = OnceLock::new();
+    let mut begun = Ok(());
+    ALIVE.get_or_init(|| begin(&all, &of_run).map_err(|error| begun = Err(error)).ok());
+    begun.map_err(failed)?;
+    let name = preparation.short_name().replace("::", "-");
+    let directory = of_run.join(binary.file_name().unwrap_or(OsStr::new("tests"))).join(name);
+    fs::create_dir_all(&directory).map_err(|error| (directory.clone(), error))?;
+    Ok(directory)
+}
+
+/// Whether roots can lie there, and lie below overlays.
+fn check(directory: &Path, ids: Ids) -> io::Result<()> {
+    if let (Ids::Range(_), false) = (ids, sys::geteuid().is_root()) {
+        // This user could not remove files of others.
+        return Err(Errno::EPERM.into());
+    }
+    if closed_above(&directory.join("root"), ids).is_some() {
+        return Err(Errno::EACCES.into());
+    }
+    // Overlays take attributes of users, and directories that tell what kinds of files they hold.
+    const FIT: [FsType; 4] = [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC];
+    let kind = statfs(directory)?.filesystem_type();
+    if FIT.contains(&kind) { Ok(()) } else { Err(Errno::EOPNOTSUPP.into()) }
+}
+
+/// Marks the run as one that is alive, and removes what others have left that are over. Each process of the run holds the lock.
+fn begin(all: &Path, of_run: &Path) -> io::Result<Locked> {
+    fs::create_dir_all(of_run)?;
+    let runner = of_run.join("runner");
+    if !runner.exists() {
+        let new = of_run.join(format!("runner-{}", process::id()));
+        fs::write(&new, Runner::parent().to_text())?;
+        fs::rename(new, runner)?;
+    }
+    let alive = File::options().create(true).append(true).open(of_run.join("alive"))?;
+    let alive = Locked::new(alive, libc::LOCK_SH).map_err(|(_, errno)| errno)?;
+    for other in fs::read_dir(all)?.flatten().map(|entry| entry.path()).filter(|other| other != of_run) {
+        sweep(&other);
+    }
+    Ok(alive)
+}
+
+/// Removes what a run has left, if that is over. What this user can't remove stays.
+fn sweep(run: &Path) {
+    let Ok(alive) = File::options().append(true).open(run.join("alive")) else { return };
+    let Ok(_locked) = Locked::new(alive, libc::LOCK_EX | libc::LOCK_NB) else { return };
+    let text = proc::text_of(run.join("runner")).unwrap_or_default();
+    if Runner::from_text(&text).is_some_and(|runner| runner.is_over()) {
+        remove(run);
+    }
+}
+
+/// The process that has started this one: nextest's.
+#[derive(PartialEq, Eq)]
+struct Runner {
+    pid: u32,
+    /// When it began.
+    began: u64,
+    /// The pid namespace that the number is of.
+    namespace: PathBuf,
+}
+
+impl Runner {
+    fn parent() -> Self {
+        let pid = parent_id();
+        Self { pid, began: began(pid).unwrap_or_default(), namespace: own_namespace() }
+    }
+
+    fn to_text(&self) -> String {
+        format!("{} {} {}", self.pid, self.began, self.namespace.display())
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let (pid, began) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { pid, began, namespace: words.next()?.into() })
+    }
+
+    /// Whether it has ended. Of a process in another pid namespace, nobody here can tell.
+    fn is_over(&self) -> bool {
+        self.namespace == own_namespace() && began(self.pid) != Some(self.began)
+    }
+}
+
+fn began(pid: u32) -> Option<u64> {
+    proc::stat(&proc::directory(pid), |stat| stat.began())
+}
+
+fn own_namespace() -> PathBuf {
+    fs::read_link("/proc/self/ns/pid").unwrap_or_default()
+}
+
+impl Place {
+    /// The directory that is to be the root.
+    pub(super) fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// Tells that this process runs `preparation` for itself, because of an error there.
+    pub(super) fn tell(&self, preparation: &Test, error: &io::Error) {
+        tell(preparation, &self.directory, error);
+    }
+
+    /// What became of the preparation. If no process of the run knows, this one runs it: `run` finds the directory of the root empty.
+    pub(super) fn once(&self, run: impl FnOnce() -> io::Result<Told>) -> io::Result<Told> {
+        let lock = File::options().create(true).append(true).open(self.directory.join("lock"))?;
+        // Whoever held it and was killed has let go of it.
+        let _lock = Locked::new(lock, libc::LOCK_EX).map_err(|(_, errno)| errno)?;
+        let outcome = self.directory.join("outcome");
+        if let Some(told) = proc::text_of(&outcome).ok().and_then(|text| Told::from_text(&text)) {
+            return Ok(told);
+        }
+        // In what was left by one that was killed, processes may still be about to die.
+        let old = self.directory.join(format!("old-{}", process::id()));
+        let has_old = fs::rename(self.root(), &old).is_ok();
+        fs::create_dir(self.root())?;
+        fs::set_permissions(self.root(), Permissions::from_mode(0o755))?;
+        if has_old {
+            remove(&old);
+        }
+        let told = run()?;
+        let new = self.directory.join("outcome-new");
+        fs::write(&new, told.to_text())?;
+        fs::rename(new, outcome)?;
+        Ok(told)
+    }
+
+    /// Whether the disk is full, so that a preparation may have failed for that.
+    pub(super) fn is_full(&self) -> bool {
+        nix::sys::statvfs::statvfs(&self.directory)
+            .is_ok_and(|disk| disk.blocks_available() == 0 || disk.files() > 0 && disk.files_available() == 0)
+    }
+}
+
+impl Told {
+    fn to_text(&self) -> String {
+        match self {
+            Self::Left => "left\n".to_owned(),
+            Self::Skipped(why) => format!("skipped\n{why}"),
+            Self::Failed(why) => format!("failed\n{why}"),
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (word, why) = text.split_once('\n')?;
+        match word {
+            "left" => Some(Self::Left),
+            "skipped" => Some(Self::Skipped(why.to_owned())),
+            "failed" => Some(Self::Failed(why.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Removes a directory with all that is in it. Preparations may have closed directories to their owner.
+fn remove(directory: &Path) {
+    let _ = fs::set_permissions(directory, Permissions::from_mode(0o700));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove(&entry.path()),
+            _ => _ = fs::remove_file(entry.path()),
+        }
+    }
+    let _ = fs::remove_dir(directory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_read_as_it_was_written() {
+        for told in [Told::Left, Told::Skipped("why\nnot".into()), Told::Failed(String::new())] {
+            let text = told.to_text();
+            assert_eq!(Told::from_text(&text).map(|told| told.to_text()), Some(text));
+        }
+        assert!(Told::from_text("left").is_none() && Told::from_text("").is_none());
+    }
+
+    #[test]
+    fn runners_that_live_are_known() {
+        let parent = Runner::parent();
+        assert!(!parent.is_over() && Runner::from_text(&parent.to_text()) == Some(Runner::parent()));
+        let later = Runner { began: parent.began + 1, ..Runner::parent() };
+        assert!(later.is_over());
+        // Nobody knows what has this number there.
+        assert!(!Runner { namespace: "pid:[1]".into(), ..later }.is_over());
+    }
+
+    #[test]
+    fn closed_directories_are_removed() {
+        let directory = env::temp_dir().join(format!("belljar-{}-closed", process::id()));
+        fs::create_dir_all(directory.join("a/b")).expect("mkdir");
+        fs::write(directory.join("a/b/c"), "").expect("write");
+        fs::set_permissions(directory.join("a/b"), Permissions::from_mode(0o000)).expect("chmod");
+        remove(&directory);
+        assert!(!directory.exists());
+    }
+}
