@@ -73,13 +73,6 @@ impl Run {
     }
 }
 
-/// Runs the ignored test `name` of the running test binary, in a process of its own.
-pub fn run_ignored(name: &str) -> Run {
-    let mut command = this_binary();
-    command.args(["--exact", name, "--ignored", "--show-output"]);
-    run(&mut command)
-}
-
 /// Runs this body in a process of its own: see [`body`](macro@body).
 pub fn run_body(name: &str) -> Run {
     let mut command = this_binary();
