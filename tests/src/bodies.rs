@@ -45,11 +45,21 @@ macro_rules! bodies {
 }
 
 /// Runs the bodies that the arguments name, and panics if one fails.
-///
-/// The thread of the harness has the stack that RUST_MIN_STACK says, which may be next to none.
 pub fn run_bodies() {
-    let thread = thread::Builder::new().stack_size(2 << 20).spawn(run_named).expect("a thread");
+    if !is_stack_small() {
+        return run_named();
+    }
+    // This thread may have next to none.
+    let thread = thread::Builder::new().stack_size(USUAL_STACK).spawn(run_named).expect("a thread");
     thread.join().unwrap_or_else(|payload| resume_unwind(payload));
+}
+
+/// How large the stacks of threads are if nobody says otherwise.
+const USUAL_STACK: usize = 2 << 20;
+
+/// Whether the environment gives threads smaller stacks.
+fn is_stack_small() -> bool {
+    env::var("RUST_MIN_STACK").is_ok_and(|stack| stack.parse::<usize>().is_ok_and(|stack| stack < USUAL_STACK))
 }
 
 fn run_named() {
@@ -69,11 +79,11 @@ fn run_named() {
     bodies.sort_by_key(|body| body.name());
     match bodies.as_slice() {
         [] => panic!("name a body"),
-        // With the stack that a test has.
-        [body] => {
+        [body] if is_stack_small() => {
             let thread = thread::Builder::new().name(body.name().to_owned()).spawn(|| body.run()).expect("a thread");
             thread.join().unwrap_or_else(|payload| resume_unwind(payload));
         }
+        [body] => body.run(),
         several => run_several(several, threads.expect("the number of processors").get()),
     }
 }
