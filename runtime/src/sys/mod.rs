@@ -9,6 +9,7 @@ pub(crate) mod namespaces;
 pub(crate) mod probe;
 mod process;
 mod signal;
+mod thread_id;
 pub(crate) mod threads;
 
 use std::io;

@@ -13,6 +13,8 @@ use std::{hint, mem};
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 
+use super::thread_id;
+
 /// Proof that this process has one thread and that no lock is held by another. Only a process that was cloned before
 /// `main` has it, and it hands it on to its clones.
 pub(crate) struct SingleThreaded(pub(super) ());
@@ -33,8 +35,13 @@ pub(super) unsafe fn clone(flags: c_int, pidfd: Option<&mut c_int>) -> c_long {
     // The flags and the stack are the other way round there.
     let [first, second] = if cfg!(target_arch = "s390x") { [NONE, flags] } else { [flags, NONE] };
     let pidfd = pidfd.map_or(ptr::null_mut(), ptr::from_mut);
+    let stale = thread_id::before_clone();
     // SAFETY: the caller promises it; `pidfd` outlives the call.
-    unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, NONE, NONE) }
+    let child = unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, NONE, NONE) };
+    if child == 0 {
+        thread_id::renew(stale);
+    }
+    child
 }
 
 /// The same by clone3(2), which can do more, and which filters refuse that are older.
@@ -46,8 +53,13 @@ pub(super) unsafe fn clone3(flags: u64, pidfd: Option<&mut c_int>, signal: c_int
     let pidfd = pidfd.map_or(0, |pidfd| ptr::from_mut(pidfd).expose_provenance() as u64);
     // The kernel's `clone_args`, which `libc` has for some targets only. A zero stands for what is not used.
     let arguments: [u64; 11] = [flags, pidfd, 0, 0, signal as u64, 0, 0, 0, 0, 0, cgroup as u64];
+    let stale = thread_id::before_clone();
     // SAFETY: the caller promises it; `arguments` and `pidfd` outlive the call.
-    unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) }
+    let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    if child == 0 {
+        thread_id::renew(stale);
+    }
+    child
 }
 
 /// What [`clone_zygote`] and [`clone_into`] return, once in each process. The parent is told of the child.
@@ -347,6 +359,29 @@ impl End {
         match libc::WIFEXITED(status) {
             true => Self::Exited(libc::WEXITSTATUS(status)),
             false => Self::Killed { signal: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// musl's would end this process.
+    #[test]
+    fn a_clone_that_aborts_ends_itself() {
+        // SAFETY: the clone calls abort alone, whose lock nobody else in this binary takes.
+        let by_clone = || unsafe { clone(libc::SIGCHLD, None) };
+        // SAFETY: as above.
+        let by_clone3 = || unsafe { clone3(0, None, libc::SIGCHLD, 0) };
+        for clone in [by_clone as fn() -> c_long, by_clone3] {
+            let child = clone();
+            if child == 0 {
+                // SAFETY: abort has no preconditions.
+                unsafe { libc::abort() }
+            }
+            let waited = wait_for(libc::P_PID, child as libc::id_t, 0).expect("wait").expect("it has ended");
+            assert!(matches!(waited.end, End::Killed { signal: libc::SIGABRT, .. }), "{:?}", waited.end);
         }
     }
 }
