@@ -13,7 +13,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 use std::{env, mem, panic, ptr, thread};
 
 use belljar::isolated;
@@ -97,6 +100,7 @@ fn act(place: &str) {
                 }
             }),
             "keeps-a-lock" => in_thread(keep_a_lock),
+            "answers" => answer(),
             "ignores" => take(libc::SIGCHLD, libc::SIG_IGN),
             "handles" => HANDLED.into_iter().for_each(|signal| take(signal, handler())),
             other => panic!("{other}?"),
@@ -133,6 +137,26 @@ fn keep_a_lock() {
     // SAFETY: for exec(3), this process is not forked.
     unsafe { command.pre_exec(begin) };
     let _ = command.exec();
+}
+
+/// Where a thread takes requests, if there is one.
+static REQUESTS: OnceLock<Sender<Sender<()>>> = OnceLock::new();
+
+/// Has a thread answer each request, as those of Go's runtime run what is called.
+fn answer() {
+    let (requests, received) = channel::<Sender<()>>();
+    let answerer = thread::Builder::new().name("answerer".to_owned());
+    let answers = move || received.iter().for_each(|asker| asker.send(()).expect("it waits"));
+    answerer.spawn(answers).expect("a thread");
+    let _ = REQUESTS.set(requests);
+    // Then it has its name.
+    ask();
+}
+
+fn ask() {
+    let (asker, answer) = channel();
+    REQUESTS.get().expect("a constructor has started it").send(asker).expect("send");
+    answer.recv().expect("an answer");
 }
 
 /// The signals that a constructor handles.
@@ -243,6 +267,39 @@ fn who_keeps_a_lock_is_named() {
             }
             assert!(run.left.is_empty());
         }
+    }
+}
+
+#[isolated(timeout = "300ms")]
+#[ignore = "run by who_waits_for_a_thread_is_told"]
+fn asks_in_a_sandbox() {
+    ask();
+}
+
+#[test]
+#[ignore = "run by who_waits_for_a_thread_is_told"]
+fn asks_plainly() {
+    ask();
+}
+
+#[isolated(timeout = "300ms")]
+#[ignore = "run by who_waits_for_a_thread_is_told"]
+fn sleeps() {
+    thread::sleep(Duration::from_secs(1000));
+}
+
+#[test]
+fn who_waits_for_a_thread_is_told() {
+    const NOTE: &str = "it has none of the threads that were started before `main` (`answerer`)";
+    for runner in runners() {
+        for deeds in ["before:answers", "behind:answers"] {
+            let run = run_with(deeds, *runner, &["asks_"], &[]);
+            assert!(run.output.contains("test asks_plainly ... ok"), "{}", run.output);
+            assert!(run.output.contains("test asks_in_a_sandbox ... FAILED"), "{}", run.output);
+            assert!(run.output.contains(NOTE), "{}", run.output);
+        }
+        let run = run_with("", *runner, &["sleeps"], &[]);
+        assert!(run.failed() && !run.output.contains("before `main`"), "{}", run.output);
     }
 }
 

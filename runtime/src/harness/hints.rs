@@ -1,7 +1,7 @@
 //! One note for a test that failed: its sandbox may be the reason.
 //!
 //! The note appears only if the text of the panic or of the error shows what a sandbox causes and the host does not. It names the option that
-//! helps.
+//! helps. A test that ran out of time may have waited for a thread that sandboxes lack.
 
 use nix::errno::Errno;
 
@@ -10,18 +10,21 @@ use super::judge::Verdict;
 use super::words;
 use crate::frame::Outcome;
 use crate::spec::{Ids, Root, Spec, Test};
+use crate::zygote;
 
 /// The note on a test that has failed, if there is one.
 pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Option<String> {
     if *verdict == Verdict::Passed || is_expected(test, verdict) {
         return None;
     }
-    let text = match evidence.outcome? {
-        Outcome::Panicked { .. } => String::from_utf8_lossy(&evidence.panic_text),
-        Outcome::Returned(_) => evidence.last_line.as_str().into(),
-        Outcome::Vanished => return None,
+    let reason = match (evidence.outcome, zygote::beside_fork()) {
+        (None, threads @ [_, ..]) if evidence.timed_out.is_some() => words::note_on_threads(threads),
+        (Some(Outcome::Panicked { .. }), _) => {
+            find(&String::from_utf8_lossy(&evidence.panic_text), &test.spec, evidence)?
+        }
+        (Some(Outcome::Returned(_)), _) => find(&evidence.last_line, &test.spec, evidence)?,
+        (Some(Outcome::Vanished) | None, _) => return None,
     };
-    let reason = find(&text, &test.spec, evidence)?;
     Some(format!("belljar: `{}` may have failed because of its sandbox: {reason}.", test.short_name()))
 }
 

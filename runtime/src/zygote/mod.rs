@@ -75,12 +75,10 @@ fn fork(leave: extern "C" fn()) -> nix::Result<Zygote> {
         // SAFETY: there is one thread, and it is here.
         unsafe { sys::clone_zygote() }
     } else {
+        let _ = BESIDE_FORK.set(other_threads().filter_map(|thread| name_in(&thread)).collect());
         // SAFETY: the zygote uses no locks but those of the C library, of the allocator, and of the standard library.
         unsafe { sys::threads::fork_zygote(others_run) }
     };
-    if cloned.as_ref().is_err_and(|errno| *errno == Errno::EDEADLK) {
-        let _ = BESIDE_FORK.set(other_threads().filter_map(|thread| name_in(&thread)).collect());
-    }
     match cloned? {
         Cloned::Parent(pidfd) => {
             sys::at_exit(leave)?;
@@ -103,10 +101,10 @@ fn others_run() -> bool {
     other_threads().any(|other| stat(&other, |stat| stat.state()).is_some_and(|state| state != 'S'))
 }
 
-/// The names of the threads that this process had when it could not fork the zygote.
+/// The names of the other threads that this process had when it was to fork the zygote.
 static BESIDE_FORK: OnceLock<Vec<String>> = OnceLock::new();
 
-/// The names of the threads because of which there is no zygote.
+/// The names of the threads that constructors had started, which sandboxes lack, or because of which there is no zygote.
 pub(crate) fn beside_fork() -> &'static [String] {
     BESIDE_FORK.get().map_or(&[], Vec::as_slice)
 }

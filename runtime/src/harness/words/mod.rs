@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -274,12 +275,12 @@ pub(super) fn stack_overflow(test: &str) -> String {
     )
 }
 
-/// belljar's handler did not run: it had no stack to run on, or the body has put another in its place.
+/// belljar's handler did not run: it had no stack to run on, or another is in its place.
 pub(crate) fn fault_unheard(test: &str, end: End) -> String {
     format!(
         "{}: its process {}, and belljar's handler, which tells why, did not run. Either this was a stack overflow on a thread that the \
-         test started: recurse less there, or give the thread more (thread::Builder::stack_size). Or the body has blocked the signal, or \
-         set another handler for it.",
+         test started: recurse less there, or give the thread more (thread::Builder::stack_size). Or the body has blocked the signal. Or \
+         the body, or a library before `main`, has set another handler for it.",
         failed(test),
         ended(end)
     )
@@ -343,6 +344,15 @@ pub(super) fn note_on_network() -> &'static str {
 
 pub(super) fn note_on_ids() -> &'static str {
     "there is no user and no group but root. uids = 65536 has more"
+}
+
+pub(super) fn note_on_threads(names: &[String]) -> String {
+    let names: BTreeSet<_> = names.iter().map(|name| format!("`{}`", plain(name))).collect();
+    let names: Vec<_> = names.into_iter().collect();
+    format!(
+        "it has none of the threads that were started before `main` ({}). What waits for them waits for ever, as a call into Go does",
+        names.join(", ")
+    )
 }
 
 pub(super) fn note_on_processes(limit: u32) -> String {

@@ -93,6 +93,7 @@ fn each_message_has_its_words() {
         note_on_names(),
         note_on_network(),
         note_on_ids(),
+        note_on_threads(&["b\n", "a", "a"].map(str::to_owned)),
         note_on_processes(8),
         forks_refused(TEST, 1, 8),
         forks_refused(TEST, 2, 8),
@@ -234,7 +235,7 @@ fn each_message_has_its_words() {
     # stack_overflow
     belljar: `tests::a` failed: stack overflow: the test's thread used up its stack. Recurse less, or ask for more (RUST_MIN_STACK).
     # fault_unheard
-    belljar: `tests::a` failed: its process was killed by SIGSEGV (core dumped), and belljar's handler, which tells why, did not run. Either this was a stack overflow on a thread that the test started: recurse less there, or give the thread more (thread::Builder::stack_size). Or the body has blocked the signal, or set another handler for it.
+    belljar: `tests::a` failed: its process was killed by SIGSEGV (core dumped), and belljar's handler, which tells why, did not run. Either this was a stack overflow on a thread that the test started: recurse less there, or give the thread more (thread::Builder::stack_size). Or the body has blocked the signal. Or the body, or a library before `main`, has set another handler for it.
     # thread_ended
     belljar: `tests::a` failed: the thread of its body ended, and the body neither returned nor panicked. Something ended that thread alone: exit(2) as a system call (`SYS_exit`), or a seccomp filter that kills threads. A test passes by returning.
     # fault
@@ -263,6 +264,8 @@ fn each_message_has_its_words() {
     it has a network of its own, with `lo` alone. #[isolated(mount)] has the host's network
     # note_on_ids
     there is no user and no group but root. uids = 65536 has more
+    # note_on_threads
+    it has none of the threads that were started before `main` (`a`, `b\n`). What waits for them waits for ever, as a call into Go does
     # note_on_processes
     fork refused, as it has as many processes and threads as it may have: pids limit 8
     # forks_refused
