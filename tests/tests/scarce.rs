@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use belljar::isolated;
+use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
 use belljar_tests::{
     MARK, Run, allocate, as_runner, mark, marked, must_limit, rounds, run, runners, this_binary, wait_until,
 };
+use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 macro_rules! crowd {
@@ -315,6 +317,37 @@ fn tests_end_before_the_test_binary() {
     assert!(run.output.contains("test a_large_neighbour ... ok"), "{}", run.output);
     assert!(run.output.contains("test takes_what_is_left ... FAILED"), "{}", run.output);
     assert!(run.output.contains("memory.limit_in_bytes is 67108864, and was reached"), "{}", run.output);
+}
+
+/// Where the kernel may not kill for it, a call fails for want of memory.
+#[test]
+fn a_full_cgroup_is_named_where_a_call_is_refused() {
+    const LIMIT: u64 = 64 << 20;
+    let groups = Groups::make(Some(LIMIT));
+    let Some(group) = &groups.memory else {
+        println!("not tried: this takes cgroups of version 1, and root");
+        groups.remove();
+        return;
+    };
+    let procs = group.join("cgroup.procs");
+    let joins = |then: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("echo $$ > {} && {then}", procs.display()), "sh"]);
+        command
+    };
+    let status = joins("exec tail /dev/zero").status().expect("sh");
+    assert_eq!(status.signal(), Some(libc::SIGKILL));
+    let mut command = joins("exec \"$@\"");
+    command.arg(this_binary().get_program()).args(["--exact", "crowd_00", "--ignored", "--test-threads=1"]);
+    let calls = Calls::These(&[libc::SYS_clone, libc::SYS_unshare]);
+    let run = run_supervised(command, "crowd_00", calls, |asked| {
+        let is_refused = asked.role == Some(Role::Init) && asked.number == libc::SYS_unshare;
+        if is_refused { Answer::Fails(Errno::ENOMEM) } else { Answer::Made }
+    });
+    let output = run.expect("it ends").output;
+    groups.remove();
+    assert!(output.contains("error:  ENOMEM ("), "{output}");
+    assert!(output.contains(&format!("memory.limit_in_bytes is {LIMIT}, and was reached")), "{output}");
 }
 
 /// What is written of tests is no matter of theirs.

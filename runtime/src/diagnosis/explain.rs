@@ -12,7 +12,7 @@ use nix::unistd::{Group, User};
 
 use super::cause::Cause;
 use super::host_state::{Barrier, HostState, Platform, security_context};
-use super::limits::{limit_on, reached_limit_on_processes, too_little_memory, too_many_processes};
+use super::limits::{limit_on, no_more_memory, reached_limit_on_processes, too_many_processes};
 use crate::cgroup::{self, Trouble};
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, has_capability, kernel_version, mount_points, text_of};
@@ -108,7 +108,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
             limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors)
         }
         _ if errno == Errno::EFBIG => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
-        _ if errno == Errno::ENOMEM => too_little_memory(),
+        _ if errno == Errno::ENOMEM => no_more_memory(),
         Step::Template if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "mnt"], around)),
         Step::Clone if errno == Errno::ENOSPC => Some(too_many_namespaces(&["user", "pid"], around)),
         Step::Namespaces if errno == Errno::ENOSPC => {
@@ -146,7 +146,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
                 .map(|stack| Cause::no_thread(&stack))
                 .or_else(|| reached_limit_on_processes(around))
                 // pthread_create(3) tells of both by EAGAIN.
-                .or_else(too_little_memory)
+                .or_else(no_more_memory)
                 .or_else(|| too_many_processes(around))
         }
         Step::User if errno == Errno::EINVAL => Some(Cause::has_threads()),

@@ -58,6 +58,18 @@ pub(super) fn too_little_memory() -> Option<Cause> {
     limits.min().map(|(limit, name, command)| Cause::too_little_memory(name, limit, command))
 }
 
+/// The limit by which this process, or all in its cgroup, get no more memory. A cgroup that is full has the kernel kill a process, but for what
+/// takes many pages at once, such as a network, the kernel refuses the call.
+pub(crate) fn no_more_memory() -> Option<Cause> {
+    too_little_memory().or_else(memory_used_up)
+}
+
+/// The cgroup around the run that has used up its memory, if one has.
+fn memory_used_up() -> Option<Cause> {
+    let (file, limit) = cgroup::memory_used_up()?;
+    Some(Cause::memory_used_up(&file, limit, &HostState::look()))
+}
+
 /// The limit that may have ended a process of the sandbox, or of those that make sandboxes. `end` is how it ended, if that is known.
 pub(crate) fn death(end: Option<End>) -> Option<Cause> {
     let signal = match end {
@@ -66,10 +78,7 @@ pub(crate) fn death(end: Option<End>) -> Option<Cause> {
         None => None,
     };
     let fitting = |signal| match signal {
-        libc::SIGKILL => {
-            let (file, limit) = cgroup::memory_used_up()?;
-            Some(Cause::memory_used_up(&file, limit, &HostState::look()))
-        }
+        libc::SIGKILL => memory_used_up(),
         // So a program ends that gets no memory, or whose thread can't have any.
         libc::SIGABRT => too_little_memory(),
         libc::SIGSEGV => limit_on(Resource::RLIMIT_STACK).filter(|limit| *limit < USUAL_STACK).map(Cause::small_stack),

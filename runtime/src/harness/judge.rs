@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::evidence::{Ended, Evidence};
 use super::words;
 use crate::cgroup::Events;
-use crate::diagnosis::{Page, death, explain};
+use crate::diagnosis::{Cause, Page, death, explain, no_more_memory};
 use crate::frame::{Outcome, REPORTED, Refusal, Step, UNREPORTED};
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
@@ -80,9 +80,14 @@ pub(crate) fn refused(spec: &Spec, refusal: &Refusal) -> Obstacle {
     }
 }
 
+/// The limit because of which a call found no memory, if that is its error.
+pub(crate) fn lack_of_memory(errno: Errno) -> Option<Cause> {
+    matches!(errno, Errno::ENOMEM | Errno::ENOBUFS).then(no_more_memory).flatten()
+}
+
 fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
     if let Some(errno) = evidence.watching_failed {
-        return Verdict::Failed(words::watching_failed(name, errno));
+        return Verdict::Failed(words::watching_failed(name, errno, lack_of_memory(errno).as_ref()));
     }
     let Some(ended) = evidence.ended else {
         return Verdict::Failed(match evidence {

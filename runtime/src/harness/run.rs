@@ -288,9 +288,11 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
             let (timeout, is_own) = (settings().timeout_of(test.timeout).unwrap_or_default(), test.timeout.is_some());
             Obstacle::Other(words::unanswered(name, timeout, is_own, &processes::makers(zygote.as_fd())))
         }
-        NoSandbox::Channel(errno) => Obstacle::Other(words::no_channel(name, errno)),
+        NoSandbox::Channel(errno) => {
+            Obstacle::Other(words::no_channel(name, errno, judge::lack_of_memory(errno).as_ref()))
+        }
         NoSandbox::Cgroup(trouble) if trouble.errno().is_some_and(sys::is_of_descriptors) => {
-            Obstacle::Other(words::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE)))
+            Obstacle::Other(words::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE), None))
         }
         NoSandbox::Cgroup(trouble) => {
             let cause = explain_cgroup(&trouble).unwrap_or_else(unknown);

@@ -160,7 +160,7 @@ impl Cause {
     /// `file` has the limit of a cgroup.
     pub(crate) fn memory_used_up(file: &Path, limit: u64, around: &HostState) -> Self {
         Self::new(
-            "the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it",
+            "the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it, or refuses them more",
             format!("{} is {limit}, and was reached", plain(file.display())),
             match around.platform {
                 Platform::Docker => "docker run --memory 4g, or run fewer tests at once (`--test-threads`)",

@@ -332,7 +332,7 @@ fn each_cause_has_its_words() {
     seen:   RLIMIT_STACK is 4096
     remedy: ulimit -s 8192
     # memory_used_up
-    cause:  the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it
+    cause:  the cgroup that the tests run in has used up its memory, and the kernel then kills processes in it, or refuses them more
     seen:   /sys/fs/cgroup/a/max is 4096, and was reached
     remedy: raise it (systemd: systemctl set-property UNIT MemoryMax=4G), or run fewer tests at once (`--test-threads`)
     # too_many_processes

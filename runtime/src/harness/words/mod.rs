@@ -108,9 +108,11 @@ pub(super) fn not_a_test_run(test: &str) -> String {
     )
 }
 
-pub(super) fn no_channel(test: &str, errno: Errno) -> String {
+/// `cause` is why, if something shows.
+pub(super) fn no_channel(test: &str, errno: Errno, cause: Option<&Cause>) -> String {
     if !sys::is_of_descriptors(errno) {
-        return format!("{}: the way to its sandbox could not be used: {}.", failed(test), error(errno));
+        let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
+        return format!("{}: the way to its sandbox could not be used: {}.{cause}", failed(test), error(errno));
     }
     format!(
         "{}: no descriptors for its sandbox: {}. Raise the limit on open files (`ulimit -n`), or run fewer tests at once \
@@ -187,8 +189,10 @@ pub(super) fn init_gone(test: &str, end: Option<End>, cause: Option<&Cause>) -> 
     }
 }
 
-pub(super) fn watching_failed(test: &str, errno: Errno) -> String {
-    format!("{}: its sandbox could not be watched: {}.", failed(test), error(errno))
+/// `cause` is why, if something shows.
+pub(super) fn watching_failed(test: &str, errno: Errno, cause: Option<&Cause>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
+    format!("{}: its sandbox could not be watched: {}.{cause}", failed(test), error(errno))
 }
 
 /// The sandbox of a test that has failed is kept. Into namespaces that it shares with the host, not everybody is let.

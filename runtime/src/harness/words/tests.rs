@@ -46,8 +46,9 @@ fn each_message_has_its_words() {
         listed_twice(&[TEST]),
         listed_twice(&[TEST, "tests::b"]),
         not_a_test_run(TEST),
-        no_channel(TEST, Errno::EPIPE),
-        no_channel(TEST, Errno::EMFILE),
+        no_channel(TEST, Errno::EPIPE, None),
+        no_channel(TEST, Errno::ENOBUFS, Some(&cause())),
+        no_channel(TEST, Errno::EMFILE, None),
         zygote_gone(TEST, None, None),
         zygote_gone(TEST, BY_SIGKILL, Some(&cause())),
         zygote_gone(TEST, Some(End::Exited(1)), None),
@@ -59,7 +60,8 @@ fn each_message_has_its_words() {
         init_gone(TEST, BY_SIGKILL, Some(&cause())),
         init_gone(TEST, Some(End::Killed { signal: libc::SIGHUP, core: false }), None),
         init_gone(TEST, Some(End::Exited(101)), None),
-        watching_failed(TEST, Errno::EBADF),
+        watching_failed(TEST, Errno::EBADF, None),
+        watching_failed(TEST, Errno::ENOMEM, Some(&cause())),
         kept("FAILURE", &Spec::PLAIN, 7),
         kept("FAILURE", &own_network, 7),
         panicked(TEST, Some("TEXT")),
@@ -162,6 +164,8 @@ fn each_message_has_its_words() {
     # no_channel
     belljar: `tests::a` failed: the way to its sandbox could not be used: EPIPE (Broken pipe).
     # no_channel
+    belljar: `tests::a` failed: the way to its sandbox could not be used: ENOBUFS (No buffer space available). It may be that WHY: SEEN. The remedy: REMEDY.
+    # no_channel
     belljar: `tests::a` failed: no descriptors for its sandbox: EMFILE (Too many open files). Raise the limit on open files (`ulimit -n`), or run fewer tests at once (`--test-threads`).
     # zygote_gone
     belljar: `tests::a` failed: the zygote of this test binary has been killed, and all sandboxes with it. If it was not you, look for the out-of-memory killer in the kernel's log (`dmesg`).
@@ -187,6 +191,8 @@ fn each_message_has_its_words() {
     belljar: `tests::a` failed: the init of its sandbox ended with the status 101 before it could tell how the test ended. It never should: please report this.
     # watching_failed
     belljar: `tests::a` failed: its sandbox could not be watched: EBADF (Bad file number).
+    # watching_failed
+    belljar: `tests::a` failed: its sandbox could not be watched: ENOMEM (Out of memory). It may be that WHY: SEEN. The remedy: REMEDY.
     # kept
     FAILURE
     belljar: its sandbox is kept. To enter it:
