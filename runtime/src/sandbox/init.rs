@@ -57,7 +57,7 @@ pub(crate) fn init(args: &InitArgs<'_>, proof: SingleThreaded) -> ! {
     }
     let procfs = match open(c"/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(procfs) => procfs,
-        Err(errno) => give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Mount, c"/proc", errno)),
+        Err(errno) => give_up(socket.0.as_fd(), RefusalRef::of_call(Step::Wait, c"/proc", errno)),
     };
     match sys::fork(&proof) {
         Ok(ForkResult::Child) => {
