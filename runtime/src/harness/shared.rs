@@ -72,10 +72,9 @@ fn make_place(run: &str, preparation: &'static Test) -> Result<PathBuf, (PathBuf
     fs::create_dir_all(&all).map_err(failed)?;
     check(&all, preparation.spec.ids).map_err(failed)?;
     let of_run = all.join(run);
-    static ALIVE: OnceLock<Option<Locked>> = OnceLock::new();
-    let mut begun = Ok(());
-    ALIVE.get_or_init(|| begin(&all, &of_run).map_err(|error| begun = Err(error)).ok());
-    begun.map_err(failed)?;
+    static ALIVE: OnceLock<Result<Locked, Errno>> = OnceLock::new();
+    let alive = ALIVE.get_or_init(|| begin(&all, &of_run).map_err(|error| sys::errno_of(&error)));
+    alive.as_ref().map_err(|errno| failed((*errno).into()))?;
     let name = preparation.short_name().replace("::", "-");
     let directory = of_run.join(binary.file_name().unwrap_or(OsStr::new("tests"))).join(name);
     fs::create_dir_all(&directory).map_err(|error| (directory.clone(), error))?;
@@ -226,8 +225,11 @@ impl Told {
     }
 }
 
-/// Removes a directory with all that is in it. Preparations may have closed directories to their owner.
+/// Removes a directory with all that is in it, and follows no link. Preparations may have closed directories to their owner.
 fn remove(directory: &Path) {
+    if !fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
+        return;
+    }
     let _ = fs::set_permissions(directory, Permissions::from_mode(0o700));
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         match entry.file_type() {
