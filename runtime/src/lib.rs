@@ -347,12 +347,6 @@ pub mod __private {
         const TEST: &'static Test;
     }
 
-    /// What is run for the preparation that a value stands for.
-    #[cfg(target_os = "linux")]
-    pub const fn preparation<P: Prepared>(_: &P) -> &'static Test {
-        P::TEST
-    }
-
     /// What a test may return.
     #[diagnostic::on_unimplemented(
         message = "a test can't return `{Self}`",

@@ -28,6 +28,40 @@ fn fails() {
     panic!("on purpose");
 }
 
+/// The target directory lies in the tree that it copies.
+#[prepared(root = "overlay")]
+fn whole_tree() -> io::Result<()> {
+    fs::write("/prepared", "")
+}
+
+#[belljar::isolated(from = whole_tree)]
+fn from_the_whole_tree() {
+    assert!(fs::exists("/prepared").expect("stat"));
+}
+
+/// Two of one name: the module is written by where it is, and functions are no part of that.
+mod same {
+    macro_rules! test {
+        ($name:ident $text:literal) => {
+            #[test]
+            fn $name() {
+                #[belljar::prepared]
+                fn one_name() {
+                    std::fs::write("/file", $text).expect("write");
+                }
+
+                #[belljar::__private::isolated_case(from = one_name)]
+                fn starts() {
+                    assert_eq!(std::fs::read_to_string("/file").expect("read"), $text);
+                }
+                starts();
+            }
+        };
+    }
+    test!(first "first");
+    test!(second "second");
+}
+
 fn use_up() {
     for number in 1..100 {
         assert_eq!(fs::read_to_string(format!("/data/{number}")).expect("half of it"), number.to_string());

@@ -67,13 +67,16 @@ fn a_type_that_no_test_returns_is_told_once() {
 fn what_no_test_can_start_from_is_told() {
     let (errors, output) = said_of_tests(&["test", "--no-run"], "bad_starts", "belljar");
     let expected = [
-        ("error[E0603]: unit struct `hidden` is private", "bad_starts.rs:22:28"),
-        ("error[E0277]: `from` takes a preparation", "bad_starts.rs:6:19"),
+        ("error[E0573]: expected type, found function `no_preparation`", "bad_starts.rs:6:19"),
+        ("error[E0603]: struct `hidden` is private", "bad_starts.rs:22:28"),
         (
             "error[E0080]: evaluation panicked: `user` is none of the ids that the preparation has: raise its `uids`",
             "bad_starts.rs:14:1",
         ),
     ];
+    assert_eq!(as_texts(&errors), expected, "{output}");
+    let (errors, output) = said_of_tests(&["test", "--no-run"], "bad_prepared", "belljar");
+    let expected = [("error: unknown argument `rooot`: did you mean `root`?", "bad_prepared.rs:4:12")];
     assert_eq!(as_texts(&errors), expected, "{output}");
 }
 

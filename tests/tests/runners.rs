@@ -432,7 +432,7 @@ impl Prepared {
         let mut command = self.nextest("not test(failing)", runner);
         let Run { status, output, left } =
             run(command.env("BELLJAR_REPORT", format!("json:{}", report.display())).arg("--success-output=final"));
-        assert!(status.success() && output.contains("10 tests run: 10 passed") && left.is_empty(), "{output}");
+        assert!(status.success() && output.contains("13 tests run: 13 passed") && left.is_empty(), "{output}");
         let report = fs::read_to_string(&report).expect("a report");
         (["files", "more_files"].map(|name| report.matches(&format!("\"prepared::{name}\"")).count()), output)
     }

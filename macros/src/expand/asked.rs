@@ -49,7 +49,7 @@ pub(super) fn spec(args: &Args, is_prepared: bool) -> TokenStream {
     let differences = differences.iter().flatten();
     let starting_from = from.as_ref().map(|from| {
         let span = from.span();
-        quote_spanned!(span=> .starting_from(#krate::__private::preparation(&#from)))
+        quote_spanned!(span=> .starting_from(<#from as #krate::__private::Prepared>::TEST))
     });
     quote! {
         #krate::__private::Spec {

@@ -50,7 +50,7 @@ fn a_test_calls_run_with_a_constant() {
             }
         ),
     ));
-    assert!(from.contains(".starting_from(::belljar::__private::preparation(&a::b))"), "{from}");
+    assert!(from.contains(".starting_from(<a::b as ::belljar::__private::Prepared>::TEST)"), "{from}");
     let arguments = quote!(
         net,
         mount,
@@ -280,7 +280,7 @@ fn a_preparation_becomes_a_type() {
         not(all(target_os = "linux", not(miri))),
         allow(dead_code, reason = "no test starts from it there")
     )]
-    pub(crate) struct a;
+    pub(crate) struct a {}
     #[cfg(unix)]
     #[cfg(all(target_os = "linux", not(miri)))]
     impl ::belljar::__private::Prepared for a {
@@ -289,7 +289,7 @@ fn a_preparation_becomes_a_type() {
             fn a() -> Result<(), E> {
                 body()
             }
-            static TEST: ::belljar::__private::Test = ::belljar::__private::Test {
+            static __BELLJAR_PREPARATION: ::belljar::__private::Test = ::belljar::__private::Test {
                 name: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(a)),
                 arguments: "timeout = \"60s\" , from = b",
                 spec: ::belljar::__private::Spec {
@@ -298,14 +298,14 @@ fn a_preparation_becomes_a_type() {
                     target_tmpdir: ::core::option_env!("CARGO_TARGET_TMPDIR"),
                     ..::belljar::__private::Spec::PLAIN
                 }
-                    .starting_from(::belljar::__private::preparation(&b)),
+                    .starting_from(<b as ::belljar::__private::Prepared>::TEST),
                 timeout: ::core::option::Option::Some(
                     ::core::time::Duration::new(60u64, 0u32),
                 ),
                 body: || ::belljar::__private::status(a),
                 ..::belljar::__private::Test::PLAIN
             };
-            &TEST
+            &__BELLJAR_PREPARATION
         };
     }
     "#);

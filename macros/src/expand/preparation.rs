@@ -1,18 +1,18 @@
 //! Writes what `#[prepared]` stands for: a type that stands for the preparation, by the name of the function.
 //!
 //! ```text
-//! #[prepared(net)]                      struct name;
+//! #[prepared(net)]                      struct name {}
 //! fn name() -> T { body }       →       impl Prepared for name {
 //!                                           const TEST: &Test = {
 //!                                               fn name() -> T { body }
-//!                                               static TEST: Test = Test { name, spec, ..Test::PLAIN };
-//!                                               &TEST
+//!                                               static PREPARATION: Test = Test { name, spec, ..Test::PLAIN };
+//!                                               &PREPARATION
 //!                                           };
 //!                                       }
 //! ```
 //!
-//! The type has one value of the same name, so that `from = name` finds it, with an error of our own where that is something else. Where
-//! there are no sandboxes, the type alone is there.
+//! Nobody can call the function, so that it never runs outside of a sandbox. No value has its name, so that variables may. Where there are no
+//! sandboxes, the type alone is there.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -43,11 +43,22 @@ pub(crate) fn prepared(arguments: TokenStream, item: TokenStream) -> TokenStream
         let hint = "this preparation has the host's file system, and leaves nothing: write `mount` too";
         add(Error::new(Span::call_site(), hint));
     }
-    if let Some(error) = error {
-        let errors = error.into_compile_error();
-        return quote!(#errors #function);
-    }
     let Function { attrs, vis, sig, body } = &function;
+    if let Some(error) = error {
+        let (errors, name, krate, has_sandboxes) =
+            (error.into_compile_error(), &sig.ident, &args.krate, has_sandboxes());
+        // Its tests are to have no errors for this one.
+        return quote! {
+            #errors
+            const _: () = { #function };
+            #[allow(non_camel_case_types)]
+            #vis struct #name {}
+            #[cfg(#has_sandboxes)]
+            impl #krate::__private::Prepared for #name {
+                const TEST: &'static #krate::__private::Test = &#krate::__private::Test::PLAIN;
+            }
+        };
+    }
     let (conditions, attrs): (Vec<_>, Vec<_>) = attrs.iter().partition(|attribute| attribute.path().is_ident("cfg"));
     let (docs, attrs): (Vec<_>, Vec<_>) = attrs.into_iter().partition(|attribute| attribute.path().is_ident("doc"));
     let (krate, name, has_sandboxes) = (&args.krate, &sig.ident, has_sandboxes());
@@ -62,7 +73,7 @@ pub(crate) fn prepared(arguments: TokenStream, item: TokenStream) -> TokenStream
     let spec = asked::spec(&args, true);
     let span = Span::mixed_site().located_at(name.span());
     let test = quote_spanned! {span=>
-        static TEST: #krate::__private::Test = #krate::__private::Test {
+        static __BELLJAR_PREPARATION: #krate::__private::Test = #krate::__private::Test {
             name: #path,
             arguments: #written,
             spec: #spec,
@@ -70,14 +81,14 @@ pub(crate) fn prepared(arguments: TokenStream, item: TokenStream) -> TokenStream
             body: || #krate::__private::status(#function_name),
             ..#krate::__private::Test::PLAIN
         };
-        &TEST
+        &__BELLJAR_PREPARATION
     };
     quote! {
         #(#conditions)*
         #(#docs)*
         #[allow(non_camel_case_types, reason = "it stands for a function")]
         #[cfg_attr(not(#has_sandboxes), allow(dead_code, reason = "no test starts from it there"))]
-        #vis struct #name;
+        #vis struct #name {}
 
         #(#conditions)*
         #[cfg(#has_sandboxes)]

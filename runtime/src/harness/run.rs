@@ -141,14 +141,14 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
     // What lies upon what each process has for itself is each one's own too.
     let place = if below.as_ref().is_none_or(|left| left.is_shared()) { shared::place(preparation) } else { None };
     let Some((place, zygote)) = place.zip(zygote().and_then(|zygote| zygote.as_ref().ok())) else {
-        return run_preparation(preparation, None);
+        return run_preparation(preparation, None).0;
     };
     let told = zygote.place(preparation, &place.root()).map_err(io::Error::from).and_then(|()| {
         place.once(|| match run_preparation(preparation, Some(&place)) {
-            Outcome::Left(_) => Ok(Told::Left),
-            Outcome::Skipped(why) => Ok(Told::Skipped(why)),
-            Outcome::Failed(_) if place.is_full() => Err(Errno::ENOSPC.into()),
-            Outcome::Failed(why) => Ok(Told::Failed(why)),
+            (Outcome::Left(_), _) => Ok((Told::Left, true)),
+            (Outcome::Skipped(why), _) => Ok((Told::Skipped(why), true)),
+            (Outcome::Failed(_), _) if place.is_full() => Err(Errno::ENOSPC.into()),
+            (Outcome::Failed(why), is_of_body) => Ok((Told::Failed(why), is_of_body)),
         })
     });
     let left = told.and_then(|told| match told {
@@ -159,14 +159,15 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
     left.unwrap_or_else(|error| {
         place.tell(preparation, &error);
         match zygote.forget_place(preparation) {
-            Ok(()) => run_preparation(preparation, None),
+            Ok(()) => run_preparation(preparation, None).0,
             Err(errno) => Outcome::Failed(words::preparation_lost(errno)),
         }
     })
 }
 
-/// Runs `preparation`. What it leaves lies in `place`, or else in memory, where the zygote keeps it.
-fn run_preparation(preparation: &'static Test, place: Option<&Place>) -> Outcome {
+/// Runs `preparation`. What it leaves lies in `place`, or else in memory, where the zygote keeps it. Returns what became of it, and whether
+/// that was its body's doing, so that another process would fare alike.
+fn run_preparation(preparation: &'static Test, place: Option<&Place>) -> (Outcome, bool) {
     let started = Instant::now();
     let _span = trace::test(preparation);
     let (over, evidence, verdict) = match run_and_tell(preparation) {
@@ -174,7 +175,9 @@ fn run_preparation(preparation: &'static Test, place: Option<&Place>) -> Outcome
         Err(verdict) => (None, None, verdict),
     };
     report::collect(preparation, &verdict, started.elapsed(), evidence.as_ref());
-    match verdict {
+    let is_of_body = evidence
+        .is_some_and(|evidence| evidence.timed_out.is_some() || evidence.outcome.is_some() && evidence.ended.is_some());
+    let outcome = match verdict {
         Verdict::Passed => {
             let below = prepared::left_for(&preparation.spec);
             let left = match place {
@@ -189,7 +192,8 @@ fn run_preparation(preparation: &'static Test, place: Option<&Place>) -> Outcome
         Verdict::Panicked(text) => Outcome::Failed(words::preparation_panicked(text.as_deref())),
         Verdict::Skipped(_) => Outcome::Skipped(skip::reason(preparation)),
         Verdict::Failed(text) => Outcome::Failed(text),
-    }
+    };
+    (outcome, is_of_body)
 }
 
 /// Has the zygote keep the root of the sandbox in which `preparation` has run.

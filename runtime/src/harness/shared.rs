@@ -7,16 +7,21 @@
 //! - `root` is what the preparation leaves, in the layout that [`build`](crate::rootfs::build) describes;
 //! - `outcome` says how it ended. It appears when all is done.
 //!
-//! A run is over when nextest has ended, and all processes that it has started. A later run removes what is left of it.
+//! A run is over when nextest has ended, and all processes that it has started. A later run of the same user renames what is left of it, so that
+//! it begins with [`GONE`], and removes it.
+//!
+//! Others may not look into the directory of a run: as root, a preparation may leave programs that are setuid.
 
-use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
-use std::{env, process};
+use std::time::Duration;
+use std::{env, io, iter, process, ptr};
 
 use nix::errno::Errno;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
@@ -25,12 +30,19 @@ use super::words;
 use crate::proc;
 use crate::rootfs::access::closed_above;
 use crate::rootfs::context::target_of;
+use crate::rootfs::left::remove;
 use crate::settings::settings;
-use crate::spec::{Ids, Test};
+use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, Locked};
 
 /// The directory in the target directory that all of this lies in.
 const PREPARED: &str = "belljar-prepared";
+
+/// What the names begin with of runs that are over.
+const GONE: &str = "gone-";
+
+/// For how long a run is taken to be alive of whose pid namespace nobody here can tell.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is told of a preparation to the other processes of the run.
 pub(super) enum Told {
@@ -70,24 +82,42 @@ fn make_place(run: &str, preparation: &'static Test) -> Result<PathBuf, (PathBuf
     let all = target_of(&binary).unwrap_or_default().join(PREPARED);
     let failed = |error| (all.clone(), error);
     fs::create_dir_all(&all).map_err(failed)?;
-    check(&all, preparation.spec.ids).map_err(failed)?;
+    check(&all, &preparation.spec).map_err(failed)?;
     let of_run = all.join(run);
     static ALIVE: OnceLock<Result<Locked, Errno>> = OnceLock::new();
     let alive = ALIVE.get_or_init(|| begin(&all, &of_run).map_err(|error| sys::errno_of(&error)));
     alive.as_ref().map_err(|errno| failed((*errno).into()))?;
-    let name = preparation.short_name().replace("::", "-");
+    // Two in crates or functions of their own may have one name. Their distance from something else in the binary is always the same.
+    let distance = ptr::from_ref(preparation).addr().wrapping_sub(ptr::from_ref(&ANCHOR).addr());
+    let name = format!("{}-{distance:x}", preparation.short_name().replace("::", "-"));
     let directory = of_run.join(binary.file_name().unwrap_or(OsStr::new("tests"))).join(name);
     fs::create_dir_all(&directory).map_err(|error| (directory.clone(), error))?;
     Ok(directory)
 }
 
-/// Whether roots can lie there, and lie below overlays.
-fn check(directory: &Path, ids: Ids) -> io::Result<()> {
-    if let (Ids::Range(_), false) = (ids, sys::geteuid().is_root()) {
-        // This user could not remove files of others.
-        return Err(Errno::EPERM.into());
+static ANCHOR: u8 = 0;
+
+/// Whether such roots can lie there, and lie below overlays.
+fn check(directory: &Path, spec: &Spec) -> io::Result<()> {
+    if let (Ids::Range(_), false) = (spec.ids, sys::geteuid().is_root()) {
+        return Err(io::Error::other("with `uids`, it holds files that this user could not remove"));
     }
-    if closed_above(&directory.join("root"), ids).is_some() {
+    if spec.tmpfs.is_some() {
+        return Err(io::Error::other("with `tmpfs`, it has a limit, which a disk can't keep"));
+    }
+    let is_copied = match spec.root {
+        Root::Tmpfs => false,
+        Root::Overlay => true,
+        Root::Directory(copied) => fs::canonicalize(copied)
+            .is_ok_and(|copied| fs::canonicalize(directory).is_ok_and(|directory| directory.starts_with(copied))),
+    };
+    if is_copied {
+        return Err(io::Error::other("it lies in the tree that is copied"));
+    }
+    if !fs::symlink_metadata(directory)?.is_dir() {
+        return Err(Errno::ENOTDIR.into());
+    }
+    if closed_above(&directory.join("root"), spec.ids).is_some() {
         return Err(Errno::EACCES.into());
     }
     // Overlays take attributes of users, and directories that tell what kinds of files they hold.
@@ -98,32 +128,57 @@ fn check(directory: &Path, ids: Ids) -> io::Result<()> {
 
 /// Marks the run as one that is alive, and removes what others have left that are over. Each process of the run holds the lock.
 fn begin(all: &Path, of_run: &Path) -> io::Result<Locked> {
-    fs::create_dir_all(of_run)?;
+    match DirBuilder::new().mode(0o700).create(of_run) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    if !is_own_directory(of_run) {
+        return Err(Errno::EACCES.into());
+    }
     let runner = of_run.join("runner");
     if !runner.exists() {
         let new = of_run.join(format!("runner-{}", process::id()));
-        fs::write(&new, Runner::parent().to_text())?;
+        fs::write(&new, Runner::find().to_text())?;
         fs::rename(new, runner)?;
     }
     let alive = File::options().create(true).append(true).open(of_run.join("alive"))?;
     let alive = Locked::new(alive, libc::LOCK_SH).map_err(|(_, errno)| errno)?;
+    let directory = OwnedFd::from(File::open(all)?);
     for other in fs::read_dir(all)?.flatten().map(|entry| entry.path()).filter(|other| other != of_run) {
-        sweep(&other);
+        sweep(&directory, &other);
     }
     Ok(alive)
 }
 
-/// Removes what a run has left, if that is over. What this user can't remove stays.
-fn sweep(run: &Path) {
+/// Whether this is a directory of this user's, and no link to one.
+fn is_own_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == sys::geteuid().as_raw())
+}
+
+/// Removes what a run has left in the directory of all, if that is over and was this user's.
+fn sweep(all: &OwnedFd, run: &Path) {
+    let Some(name) = run.file_name().filter(|_| is_own_directory(run)) else { return };
+    if name.as_bytes().starts_with(GONE.as_bytes()) {
+        return remove(all, Path::new(name));
+    }
     let Ok(alive) = File::options().append(true).open(run.join("alive")) else { return };
-    let Ok(_locked) = Locked::new(alive, libc::LOCK_EX | libc::LOCK_NB) else { return };
+    let Ok(locked) = Locked::new(alive, libc::LOCK_EX | libc::LOCK_NB) else { return };
     let text = proc::text_of(run.join("runner")).unwrap_or_default();
-    if Runner::from_text(&text).is_some_and(|runner| runner.is_over()) {
-        remove(run);
+    let is_old = || {
+        let begun = locked.metadata().and_then(|metadata| metadata.modified());
+        begun.is_ok_and(|begun| begun.elapsed().is_ok_and(|age| age > LONG))
+    };
+    if Runner::from_text(&text).is_some_and(|runner| runner.is_over().unwrap_or_else(is_old)) {
+        // Whoever comes next goes on if this process is killed.
+        let mut gone = OsString::from(GONE);
+        gone.push(name);
+        if fs::rename(run, run.with_file_name(&gone)).is_ok() {
+            remove(all, Path::new(&gone));
+        }
     }
 }
 
-/// The process that has started this one: nextest's.
+/// The process that runs all tests: nextest's.
 #[derive(PartialEq, Eq)]
 struct Runner {
     pid: u32,
@@ -134,8 +189,14 @@ struct Runner {
 }
 
 impl Runner {
-    fn parent() -> Self {
-        let pid = parent_id();
+    /// The nearest one above this process that runs a program of that name; or else the parent.
+    fn find() -> Self {
+        let parent = |pid: &u32| proc::stat(&proc::directory(*pid), |stat| stat.parent()).filter(|parent| *parent != 0);
+        let is_nextest = |pid: &u32| {
+            let program = fs::read_link(proc::directory(*pid).join("exe")).unwrap_or_default();
+            program.file_name().is_some_and(|name| sys::contains(name.as_bytes(), b"nextest"))
+        };
+        let pid = iter::successors(Some(parent_id()), parent).find(is_nextest).unwrap_or(parent_id());
         Self { pid, began: began(pid).unwrap_or_default(), namespace: own_namespace() }
     }
 
@@ -150,8 +211,8 @@ impl Runner {
     }
 
     /// Whether it has ended. Of a process in another pid namespace, nobody here can tell.
-    fn is_over(&self) -> bool {
-        self.namespace == own_namespace() && began(self.pid) != Some(self.began)
+    fn is_over(&self) -> Option<bool> {
+        (self.namespace == own_namespace()).then(|| began(self.pid) != Some(self.began))
     }
 }
 
@@ -174,8 +235,9 @@ impl Place {
         tell(preparation, &self.directory, error);
     }
 
-    /// What became of the preparation. If no process of the run knows, this one runs it: `run` finds the directory of the root empty.
-    pub(super) fn once(&self, run: impl FnOnce() -> io::Result<Told>) -> io::Result<Told> {
+    /// What became of the preparation. If no process of the run knows, this one runs it: `run` finds the directory of the root empty, and
+    /// says whether the others are to know what it returns.
+    pub(super) fn once(&self, run: impl FnOnce() -> io::Result<(Told, bool)>) -> io::Result<Told> {
         let lock = File::options().create(true).append(true).open(self.directory.join("lock"))?;
         // Whoever held it and was killed has let go of it.
         let _lock = Locked::new(lock, libc::LOCK_EX).map_err(|(_, errno)| errno)?;
@@ -184,17 +246,19 @@ impl Place {
             return Ok(told);
         }
         // In what was left by one that was killed, processes may still be about to die.
-        let old = self.directory.join(format!("old-{}", process::id()));
-        let has_old = fs::rename(self.root(), &old).is_ok();
+        let old = format!("old-{}", process::id());
+        let has_old = fs::rename(self.root(), self.directory.join(&old)).is_ok();
         fs::create_dir(self.root())?;
         fs::set_permissions(self.root(), Permissions::from_mode(0o755))?;
         if has_old {
-            remove(&old);
+            remove(&OwnedFd::from(File::open(&self.directory)?), Path::new(&old));
         }
-        let told = run()?;
-        let new = self.directory.join("outcome-new");
-        fs::write(&new, told.to_text())?;
-        fs::rename(new, outcome)?;
+        let (told, is_for_all) = run()?;
+        if is_for_all {
+            let new = self.directory.join("outcome-new");
+            fs::write(&new, told.to_text())?;
+            fs::rename(new, outcome)?;
+        }
         Ok(told)
     }
 
@@ -225,21 +289,6 @@ impl Told {
     }
 }
 
-/// Removes a directory with all that is in it, and follows no link. Preparations may have closed directories to their owner.
-fn remove(directory: &Path) {
-    if !fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
-        return;
-    }
-    let _ = fs::set_permissions(directory, Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => remove(&entry.path()),
-            _ => _ = fs::remove_file(entry.path()),
-        }
-    }
-    let _ = fs::remove_dir(directory);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,12 +304,12 @@ mod tests {
 
     #[test]
     fn runners_that_live_are_known() {
-        let parent = Runner::parent();
-        assert!(!parent.is_over() && Runner::from_text(&parent.to_text()) == Some(Runner::parent()));
-        let later = Runner { began: parent.began + 1, ..Runner::parent() };
-        assert!(later.is_over());
+        let runner = Runner::find();
+        assert!(runner.is_over() == Some(false) && Runner::from_text(&runner.to_text()) == Some(Runner::find()));
+        let later = Runner { began: runner.began + 1, ..runner };
+        assert_eq!(later.is_over(), Some(true));
         // Nobody knows what has this number there.
-        assert!(!Runner { namespace: "pid:[1]".into(), ..later }.is_over());
+        assert_eq!(Runner { namespace: "pid:[1]".into(), ..later }.is_over(), None);
     }
 
     #[test]
@@ -269,7 +318,14 @@ mod tests {
         fs::create_dir_all(directory.join("a/b")).expect("mkdir");
         fs::write(directory.join("a/b/c"), "").expect("write");
         fs::set_permissions(directory.join("a/b"), Permissions::from_mode(0o000)).expect("chmod");
-        remove(&directory);
-        assert!(!directory.exists());
+        // A link leads to nothing that is removed.
+        let other = directory.with_extension("kept");
+        fs::create_dir_all(&other).expect("mkdir");
+        fs::write(other.join("file"), "").expect("write");
+        std::os::unix::fs::symlink(&other, directory.join("a/link")).expect("symlink");
+        let above = OwnedFd::from(File::open(env::temp_dir()).expect("open"));
+        remove(&above, Path::new(directory.file_name().expect("a name")));
+        assert!(!directory.exists() && other.join("file").exists());
+        fs::remove_dir_all(other).expect("remove");
     }
 }

@@ -1,8 +1,8 @@
 //! What becomes of tests that this host can't run: they fail, unless somebody has asked for them to be skipped.
 
 use std::io::{self, Write as _};
-use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{mem, ptr};
 
 use super::judge::Verdict;
 use super::words;
@@ -15,7 +15,7 @@ struct Told {
     /// The pages that were printed in full, each with the test that it was about.
     pages: Vec<(Page, &'static str)>,
     /// The tests that were skipped, each with why.
-    skipped: Vec<(&'static str, String)>,
+    skipped: Vec<(&'static Test, String)>,
 }
 
 static TOLD: Mutex<Told> = Mutex::new(Told { pages: Vec::new(), skipped: Vec::new() });
@@ -34,7 +34,7 @@ pub(super) fn verdict(test: &'static Test, page: Page) -> Verdict {
         None => test.skip_unsupported,
     };
     if is_skipped {
-        told.skipped.push((name, page.summary()));
+        told.skipped.push((test, page.summary()));
         return Verdict::Skipped(page.skipped(name));
     }
     match told.pages.iter().find(|(known, _)| *known == page) {
@@ -50,20 +50,21 @@ pub(super) fn verdict(test: &'static Test, page: Page) -> Verdict {
 /// The verdict on a test whose preparation was skipped, for this reason.
 pub(super) fn with_preparation(test: &'static Test, preparation: &'static Test, reason: String) -> Verdict {
     let text = words::preparation_skipped(test.short_name(), preparation.short_name(), &reason);
-    told().skipped.push((test.short_name(), reason));
+    told().skipped.push((test, reason));
     Verdict::Skipped(text)
 }
 
 /// Why a preparation was skipped. That is no test, and is not listed among them.
 pub(super) fn reason(preparation: &'static Test) -> String {
     let mut told = told();
-    let known = told.skipped.iter().rposition(|(name, _)| *name == preparation.short_name());
+    let known = told.skipped.iter().rposition(|(test, _)| ptr::eq(*test, preparation));
     known.map_or(String::new(), |known| told.skipped.remove(known).1)
 }
 
 /// Lists the tests that were skipped, past the harness, which shows nothing of tests that pass. To be called when no test runs any more.
 pub(crate) fn print() {
-    let skipped = mem::take(&mut told().skipped);
+    let skipped: Vec<_> =
+        mem::take(&mut told().skipped).into_iter().map(|(test, reason)| (test.short_name(), reason)).collect();
     if !skipped.is_empty() {
         let _ = io::stderr().write_all(words::skipped(&skipped).as_bytes());
     }

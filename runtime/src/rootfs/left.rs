@@ -1,12 +1,13 @@
 //! What preparations have left: the tmpfs of each, in the layout that [`build`](super::build) describes. The test binary looks at them to
 //! tell what a test has changed, and the template to plan the root of a test that starts from them.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, readlinkat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::build::{COPY, LAYERS};
 use super::merged::{DIRECTORY, Merged, READ, names_in, open_beneath};
@@ -30,6 +31,23 @@ pub(crate) struct LeftLayer {
     pub(crate) parts: Vec<(usize, PathBuf)>,
     /// The directory of the host that it is a copy of, if it is one.
     pub(crate) from: Option<PathBuf>,
+}
+
+/// Removes `name` in a directory, and if that is a directory itself, all that is in it. It follows no link, whoever changes the tree meanwhile.
+/// Directories may be closed to their owner. What this user can't remove stays.
+pub(crate) fn remove(parent: &OwnedFd, name: &Path) {
+    let flags = DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let Ok(directory) = openat(parent, name, flags, Mode::empty()) else {
+        let _ = unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
+        return;
+    };
+    // By its descriptor, which can't be another one by now.
+    let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let _ = fchmodat(AT_FDCWD, own.as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink);
+    for name in names_in(open_beneath(&directory, Path::new(""), READ)).unwrap_or_default() {
+        remove(&directory, &name);
+    }
+    let _ = unlinkat(parent, name, UnlinkatFlags::RemoveDir);
 }
 
 impl Left {

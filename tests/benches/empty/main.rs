@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process, thread};
 
-use belljar::__private::{Ids, Root, Spec, Test, preparation, run};
+use belljar::__private::{Ids, Prepared, Root, Spec, Test, run};
 use belljar::prepared;
 
 const ROUNDS: usize = 20;
@@ -204,8 +204,8 @@ fn one_gigabyte() -> io::Result<()> {
 fn compare_preparations() {
     static TESTS: [(&str, Test); 3] = [
         ("from nothing", asking(SPEC)),
-        ("from a file", asking(SPEC.starting_from(preparation(&one_file)))),
-        ("from a GiB", asking(SPEC.starting_from(preparation(&one_gigabyte)))),
+        ("from a file", asking(SPEC.starting_from(<one_file as Prepared>::TEST))),
+        ("from a GiB", asking(SPEC.starting_from(<one_gigabyte as Prepared>::TEST))),
     ];
     println!("empty tests by what they start from, {ROUNDS} rounds of {PER_ROUND} a thread; microseconds a test");
     for threads in [1, thread::available_parallelism().map_or(1, usize::from)] {
