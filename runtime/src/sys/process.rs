@@ -13,7 +13,7 @@ use std::{hint, mem};
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 
-use super::thread_id;
+use super::thread_id::BeforeClone;
 
 /// Proof that this process has one thread and that no lock is held by another. Only a process that was cloned before
 /// `main` has it, and it hands it on to its clones.
@@ -31,15 +31,19 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 /// threads, the child uses no lock that one of them may hold.
 pub(super) unsafe fn clone(flags: c_int, pidfd: Option<&mut c_int>) -> c_long {
     const NONE: c_long = 0;
-    let flags = c_long::from(flags);
+    let before = BeforeClone::look();
+    let place = before.place.expose_provenance() as c_long;
+    let flags = c_long::from(flags | if before.place.is_null() { 0 } else { libc::CLONE_CHILD_SETTID });
     // The flags and the stack are the other way round there.
     let [first, second] = if cfg!(target_arch = "s390x") { [NONE, flags] } else { [flags, NONE] };
+    // Of two that are left, the place for the child's id is the first here, and the second elsewhere.
+    let is_first = cfg!(any(target_arch = "x86_64", target_arch = "s390x"));
+    let [fourth, fifth] = if is_first { [place, NONE] } else { [NONE, place] };
     let pidfd = pidfd.map_or(ptr::null_mut(), ptr::from_mut);
-    let stale = thread_id::before_clone();
-    // SAFETY: the caller promises it; `pidfd` outlives the call.
-    let child = unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, NONE, NONE) };
+    // SAFETY: the caller promises it; `pidfd` outlives the call, and so does the place, of which the child has a copy.
+    let child = unsafe { libc::syscall(libc::SYS_clone, first, second, pidfd, fourth, fifth) };
     if child == 0 {
-        thread_id::renew(stale);
+        before.renew();
     }
     child
 }
@@ -51,13 +55,15 @@ pub(super) unsafe fn clone(flags: c_int, pidfd: Option<&mut c_int>) -> c_long {
 /// As for [`clone`].
 pub(super) unsafe fn clone3(flags: u64, pidfd: Option<&mut c_int>, signal: c_int, cgroup: RawFd) -> c_long {
     let pidfd = pidfd.map_or(0, |pidfd| ptr::from_mut(pidfd).expose_provenance() as u64);
+    let before = BeforeClone::look();
+    let place = before.place.expose_provenance() as u64;
+    let flags = flags | if before.place.is_null() { 0 } else { libc::CLONE_CHILD_SETTID as u64 };
     // The kernel's `clone_args`, which `libc` has for some targets only. A zero stands for what is not used.
-    let arguments: [u64; 11] = [flags, pidfd, 0, 0, signal as u64, 0, 0, 0, 0, 0, cgroup as u64];
-    let stale = thread_id::before_clone();
-    // SAFETY: the caller promises it; `arguments` and `pidfd` outlive the call.
+    let arguments: [u64; 11] = [flags, pidfd, place, 0, signal as u64, 0, 0, 0, 0, 0, cgroup as u64];
+    // SAFETY: the caller promises it; `arguments` and `pidfd` outlive the call, and so does the place, of which the child has a copy.
     let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
     if child == 0 {
-        thread_id::renew(stale);
+        before.renew();
     }
     child
 }
@@ -374,14 +380,24 @@ mod tests {
         let by_clone = || unsafe { clone(libc::SIGCHLD, None) };
         // SAFETY: as above.
         let by_clone3 = || unsafe { clone3(0, None, libc::SIGCHLD, 0) };
-        for clone in [by_clone as fn() -> c_long, by_clone3] {
+        let ends_itself = |clone: fn() -> c_long| {
             let child = clone();
             if child == 0 {
                 // SAFETY: abort has no preconditions.
                 unsafe { libc::abort() }
             }
+            let waited = wait_for(libc::P_PID, child as libc::id_t, 0);
+            matches!(waited, Ok(Some(Waited { end: End::Killed { signal: libc::SIGABRT, .. }, .. })))
+        };
+        for first in [by_clone as fn() -> c_long, by_clone3] {
+            assert!(ends_itself(first));
+            // The kernel puts the ids of a clone's clones in their place.
+            let child = first();
+            if child == 0 {
+                exit_now(i32::from(ends_itself(by_clone)) + i32::from(ends_itself(by_clone3)));
+            }
             let waited = wait_for(libc::P_PID, child as libc::id_t, 0).expect("wait").expect("it has ended");
-            assert!(matches!(waited.end, End::Killed { signal: libc::SIGABRT, .. }), "{:?}", waited.end);
+            assert_eq!(waited.end, End::Exited(2));
         }
     }
 }

@@ -109,7 +109,7 @@ table! {
     kills_its_process_group: Fails ["was killed by SIGKILL"];
     overflows_its_stack: Fails ["stack overflow", "the test's thread"];
     overflows_another_stack: Fails ["SIGSEGV", "Either this was a stack overflow on a thread that the test started"];
-    faults_with_the_default_handler: Fails ["SIGSEGV", "Or the body has blocked the signal, or set another handler"];
+    faults_with_the_default_handler: Fails ["SIGSEGV", "Or the body has blocked the signal. Or the body, or a library"];
     dies_after_a_fault_that_was_put_right: Fails ["was killed by SIGKILL"] without ["invalid address"];
     #[cfg(not(target_env = "musl"))]
     ends_its_thread: Fails ["the thread of its body ended", "`SYS_exit`"] without ["panicked at"];
