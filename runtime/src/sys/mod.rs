@@ -31,10 +31,14 @@ pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use signal::*;
 
-/// The kernel's number for an error. Of those that did not come from there, EINVAL stands for a path with a NUL in it, and EIO for the
-/// rest.
+/// The kernel's number for an error. Of those that did not come from there, EINVAL stands for a path with a NUL in it, ENOMEM for no room to
+/// read into, and EIO for the rest.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
-    let other = if error.kind() == io::ErrorKind::InvalidInput { Errno::EINVAL } else { Errno::EIO };
+    let other = match error.kind() {
+        io::ErrorKind::InvalidInput => Errno::EINVAL,
+        io::ErrorKind::OutOfMemory => Errno::ENOMEM,
+        _ => Errno::EIO,
+    };
     error.raw_os_error().map_or(other, Errno::from_raw)
 }
 
@@ -73,4 +77,18 @@ pub(crate) fn random() -> nix::Result<[u8; 16]> {
     // SAFETY: the buffer has this size, and outlives the call. So few bytes come as a whole.
     Errno::result(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_standard_library_have_numbers() {
+        let no_room = Vec::<u8>::new().try_reserve_exact(isize::MAX as usize).expect_err("more than there is");
+        assert_eq!(errno_of(&no_room.into()), Errno::ENOMEM);
+        assert_eq!(errno_of(&std::fs::read("a\0b").expect_err("a NUL")), Errno::EINVAL);
+        assert_eq!(errno_of(&io::Error::from(io::ErrorKind::WriteZero)), Errno::EIO);
+        assert_eq!(errno_of(&Errno::EACCES.into()), Errno::EACCES);
+    }
 }
