@@ -270,20 +270,19 @@ fn who_keeps_a_lock_is_named() {
     }
 }
 
+#[body]
 #[isolated(timeout = "300ms")]
-#[ignore = "run by who_waits_for_a_thread_is_told"]
 fn asks_in_a_sandbox() {
     ask();
 }
 
-#[test]
-#[ignore = "run by who_waits_for_a_thread_is_told"]
+#[body]
 fn asks_plainly() {
     ask();
 }
 
+#[body]
 #[isolated(timeout = "300ms")]
-#[ignore = "run by who_waits_for_a_thread_is_told"]
 fn sleeps() {
     thread::sleep(Duration::from_secs(1000));
 }
