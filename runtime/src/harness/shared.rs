@@ -24,7 +24,7 @@ use std::time::Duration;
 use std::{env, io, iter, process, ptr};
 
 use nix::errno::Errno;
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, statfs};
 
 use super::words;
 use crate::proc;
@@ -97,6 +97,9 @@ fn make_place(run: &str, preparation: &'static Test) -> Result<PathBuf, (PathBuf
 
 static ANCHOR: u8 = 0;
 
+/// `XFS_SUPER_MAGIC`, which nix lacks for musl.
+const XFS: FsType = FsType(0x5846_5342);
+
 /// Whether such roots can lie there, and lie below overlays.
 fn check(directory: &Path, spec: &Spec) -> io::Result<()> {
     if let (Ids::Range(_), false) = (spec.ids, sys::geteuid().is_root()) {
@@ -121,7 +124,7 @@ fn check(directory: &Path, spec: &Spec) -> io::Result<()> {
         return Err(Errno::EACCES.into());
     }
     // Overlays take attributes of users, and directories that tell what kinds of files they hold.
-    const FIT: [FsType; 4] = [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC];
+    const FIT: [FsType; 4] = [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS];
     let kind = statfs(directory)?.filesystem_type();
     if FIT.contains(&kind) { Ok(()) } else { Err(Errno::EOPNOTSUPP.into()) }
 }
