@@ -1,10 +1,10 @@
 //! The file system that a sandbox sees: a list of operations that the template has planned, carried out one by one.
 //!
-//! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](super::stage). It has four
+//! A sandbox with a root of its own begins in a mount table whose root is a small tmpfs, the [stage](super::stage). It has these
 //! directories:
 //! - [`HOST`]: the host's tree, read-only. The kernel has locked that: no sandbox can undo it.
 //! - [`SET_ASIDE`]: what stays writable, by `bind = ["..:rw"]`, and what root of the sandbox could not reach by itself.
-//! - [`PREPARED`]: what the preparations have left that the test starts from.
+//! - [`PREPARED`], if the test starts from preparations: what they have left.
 //! - [`NEW`]: empty. The new root is mounted there, and filled.
 //!
 //! While the new root is filled, the host's tree is the process's root directory, and the new root its working directory. So a

@@ -134,6 +134,9 @@ impl Stage {
             show_sysfs(sysfs).map_err(|errno| Refusal::new(Step::Bind, "/sys", errno))?;
         }
         attach_proc_sys(parts.proc_sys.as_ref())?;
+        if !left.is_empty() {
+            mkdir(PREPARED, Mode::from_bits_truncate(0o755)).map_err(failed)?;
+        }
         for (number, tmpfs) in left.iter().enumerate() {
             attach(tmpfs, &prepared(number)).map_err(failed)?;
         }
@@ -256,7 +259,7 @@ const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 fn mount_stage(point: &CStr, there: &CStr) -> nix::Result<OwnedFd> {
     mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     chdir(there)?;
-    for name in [HOST, SET_ASIDE, PREPARED, NEW] {
+    for name in [HOST, SET_ASIDE, NEW] {
         mkdir(name, Mode::from_bits_truncate(0o755))?;
     }
     open(".", O_PATH, Mode::empty())
