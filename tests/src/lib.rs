@@ -84,8 +84,8 @@ pub fn run_body(name: &str) -> Run {
 pub fn this_binary() -> Command {
     let mut command = Command::new(env::current_exe().expect("the path of this binary"));
     command.env_remove("RUST_TEST_THREADS").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
-    // By this, remedies would be those of a cluster that these tests may run in.
-    command.env_remove("KUBERNETES_SERVICE_HOST");
+    // By these, remedies would be those of a cluster that these tests may run in, and preparations would be those of a whole run of nextest.
+    command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NEXTEST_RUN_ID");
     command
 }
 
