@@ -1,5 +1,5 @@
 //! Tests that start from preparations, which nextest runs in processes of their own.
-#![cfg(all(feature = "isolated", target_os = "linux"))]
+#![cfg(all(feature = "isolated", target_os = "linux", not(miri)))]
 
 use std::time::Duration;
 use std::{fs, io};
