@@ -289,6 +289,13 @@ fn isolated_test(
 
 /// The call that runs the test.
 fn run(args: &Args, arguments: &TokenStream, function: &Function) -> TokenStream {
+    let (krate, test) = (&args.krate, constant(args, arguments, function, false));
+    let span = Span::mixed_site().located_at(function.sig.ident.span());
+    quote_spanned!(span=> #krate::__private::run(const { &#test }))
+}
+
+/// The constant that tells the runtime of a test, or of a preparation.
+fn constant(args: &Args, arguments: &TokenStream, function: &Function, is_prepared: bool) -> TokenStream {
     let Function { attrs, sig, .. } = function;
     let (krate, name) = (&args.krate, &sig.ident);
     // An error in the type of what the body returns points there.
@@ -305,20 +312,18 @@ fn run(args: &Args, arguments: &TokenStream, function: &Function) -> TokenStream
     };
     let (path, written) = (function.name(), arguments.to_string());
     let differences = asked::differences(args, should_panic(attrs).as_ref());
-    let spec = asked::spec(args, false);
+    let spec = asked::spec(args, is_prepared);
     // Errors in what we write point at the function's name, not at the whole attribute.
     let span = Span::mixed_site().located_at(name.span());
     quote_spanned! {span=>
-        #krate::__private::run(const {
-            &#krate::__private::Test {
-                name: #path,
-                arguments: #written,
-                spec: #spec,
-                #differences
-                body: || #krate::__private::status(#call),
-                ..#krate::__private::Test::PLAIN
-            }
-        })
+        #krate::__private::Test {
+            name: #path,
+            arguments: #written,
+            spec: #spec,
+            #differences
+            body: || #krate::__private::status(#call),
+            ..#krate::__private::Test::PLAIN
+        }
     }
 }
 

@@ -17,9 +17,9 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Error, FnArg, GenericParam, ReturnType, Safety};
+use syn::{Attribute, Error, FnArg, GenericParam, Safety};
 
-use super::{asked, has_sandboxes};
+use super::{constant, has_sandboxes};
 use crate::args::Args;
 use crate::function::Function;
 
@@ -62,25 +62,10 @@ pub(crate) fn prepared(arguments: TokenStream, item: TokenStream) -> TokenStream
     let (conditions, attrs): (Vec<_>, Vec<_>) = attrs.iter().partition(|attribute| attribute.path().is_ident("cfg"));
     let (docs, attrs): (Vec<_>, Vec<_>) = attrs.into_iter().partition(|attribute| attribute.path().is_ident("doc"));
     let (krate, name, has_sandboxes) = (&args.krate, &sig.ident, has_sandboxes());
-    let place = match &sig.output {
-        ReturnType::Type(_, returned) => returned.span(),
-        ReturnType::Default => name.span(),
-    };
-    let mut function_name = name.clone();
-    function_name.set_span(name.span().located_at(place));
-    let (path, written) = (function.name(), arguments.to_string());
-    let differences = asked::differences(&args, None);
-    let spec = asked::spec(&args, true);
+    let constant = constant(&args, &arguments, &function, true);
     let span = Span::mixed_site().located_at(name.span());
     let test = quote_spanned! {span=>
-        static __BELLJAR_PREPARATION: #krate::__private::Test = #krate::__private::Test {
-            name: #path,
-            arguments: #written,
-            spec: #spec,
-            #differences
-            body: || #krate::__private::status(#function_name),
-            ..#krate::__private::Test::PLAIN
-        };
+        static __BELLJAR_PREPARATION: #krate::__private::Test = #constant;
         &__BELLJAR_PREPARATION
     };
     quote! {

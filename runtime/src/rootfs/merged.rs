@@ -47,14 +47,11 @@ impl Merged {
 
     /// The directory at `path`.
     pub(super) fn directory(&self, path: &Path) -> nix::Result<Self> {
-        let mut layers = Vec::new();
-        for layer in &self.0 {
-            layers.push(layer.try_clone().map_err(|error| sys::errno_of(&error))?);
-        }
         // Of one alone, nothing is hidden.
-        if let [layer] = &layers[..] {
+        if let [layer] = &self.0[..] {
             return Ok(Self(vec![open_beneath(layer, path, DIRECTORY)?]));
         }
+        let mut layers = self.0.iter().map(clone).collect::<Result<Vec<_>, _>>()?;
         for name in path {
             let mut below = Vec::new();
             for layer in &layers {
@@ -95,16 +92,21 @@ impl Merged {
     /// The layer that shows what is at `path`, and the path there.
     fn find(&self, path: &Path) -> nix::Result<(OwnedFd, PathBuf)> {
         let name = path.file_name().map(PathBuf::from).unwrap_or_default();
-        let Self(layers) = self.directory(path.parent().unwrap_or(Path::new("")))?;
-        for layer in layers {
-            match sys::stat(&layer, &name) {
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.map(|above| self.directory(above)).transpose()?;
+        for layer in &above.as_ref().unwrap_or(self).0 {
+            match sys::stat(layer, &name) {
                 Err(Errno::ENOENT) => {}
                 Ok(stat) if is_whiteout(&stat) => break,
-                found => return found.map(|_| (layer, name)),
+                found => return found.and_then(|_| Ok((clone(layer)?, name))),
             }
         }
         Err(Errno::ENOENT)
     }
+}
+
+fn clone(fd: &OwnedFd) -> nix::Result<OwnedFd> {
+    fd.try_clone().map_err(|error| sys::errno_of(&error))
 }
 
 /// Whether this stands for something that was removed: the device 0/0.
@@ -144,7 +146,7 @@ pub(super) fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Re
     let names: Vec<_> = path.iter().collect();
     if names.is_empty() && flags.contains(OFlag::O_PATH) {
         // To look it up takes the right to search it.
-        return root.try_clone().map_err(|error| sys::errno_of(&error));
+        return clone(root);
     }
     let mut pieces: Vec<PathBuf> = names.chunks(NAMES_AT_ONCE).map(|names| names.iter().collect()).collect();
     let last = pieces.pop().unwrap_or_else(|| PathBuf::from("."));

@@ -1,16 +1,21 @@
 //! All messages about how a test ended.
 
+mod preparations;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+
+pub(super) use preparations::{
+    preparation_failed, preparation_lost, preparation_not_shared, preparation_panicked, preparation_skipped,
+};
 
 use super::evidence::Largest;
 use super::processes::Process;
@@ -49,37 +54,6 @@ pub(super) fn changes(test: &str, changes: &[Change]) -> String {
 
 pub(super) fn changes_unknown(test: &str, error: &io::Error) -> String {
     format!("belljar: what `{test}` has changed in its copy of the tree could not be found out: {error}.")
-}
-
-// ---- Preparations ----
-
-/// `reason` is what was said of the preparation.
-pub(super) fn preparation_failed(test: &str, preparation: &str, reason: &str) -> String {
-    let said = failed(preparation) + ": ";
-    let reason = reason.strip_prefix(&said).unwrap_or(reason);
-    format!("{}: its preparation `{preparation}` failed: {reason}", failed(test))
-}
-
-pub(super) fn preparation_skipped(test: &str, preparation: &str, reason: &str) -> String {
-    format!("belljar: skipped: `{test}`, as its preparation `{preparation}` is: {reason}")
-}
-
-/// Why a preparation that panicked left nothing. It has printed its message.
-pub(super) fn preparation_panicked(text: Option<&str>) -> String {
-    text.map_or_else(|| "it panicked.".to_owned(), |text| format!("it panicked: {text}"))
-}
-
-/// Why what a preparation has left is of no use.
-pub(super) fn preparation_lost(errno: Errno) -> String {
-    format!("what it left could not be kept: {}.", error(errno))
-}
-
-/// Each process runs it, because of an error there.
-pub(super) fn preparation_not_shared(preparation: &str, path: &Path, why: &io::Error) -> String {
-    format!(
-        "belljar: each test runs its preparations itself, such as `{preparation}`: what they leave for all tests of a run can't lie in `{}`: {why}.",
-        plain(path.display())
-    )
 }
 
 // ---- Tests that are there twice ----
