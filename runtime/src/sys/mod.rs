@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn errors_of_the_standard_library_have_numbers() {
-        let no_room = Vec::<u8>::new().try_reserve_exact(isize::MAX as usize).expect_err("more than there is");
+        let no_room = Vec::<u8>::new().try_reserve_exact(usize::MAX).expect_err("more than a Vec can have");
         assert_eq!(errno_of(&no_room.into()), Errno::ENOMEM);
         assert_eq!(errno_of(&std::fs::read("a\0b").expect_err("a NUL")), Errno::EINVAL);
         assert_eq!(errno_of(&io::Error::from(io::ErrorKind::WriteZero)), Errno::EIO);
