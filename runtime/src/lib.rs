@@ -104,6 +104,8 @@ mod frame;
 pub mod fuzzed;
 #[cfg(target_os = "linux")]
 mod harness;
+#[cfg(all(target_os = "linux", feature = "images"))]
+mod images;
 #[cfg(target_os = "linux")]
 mod json;
 #[cfg(target_os = "linux")]
@@ -234,6 +236,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// | `pids = 32` | the most processes and threads, the two of the test itself included; fork(2) then gives EAGAIN | 1024, where it can be had |
 /// | `cpu = 0.5` | the most CPU time, in cores | no limit |
 /// | `root = "overlay"`, `root = "/dir"` | a root that is a copy: of the host's tree, or of a directory such as an unpacked image | a tmpfs |
+/// | `root = "oci:DIR"`, `root = "image.tar"` | a root that is a copy of an image, with the feature `images`: see below | |
 /// | `from = path` | a root that is a copy of what a preparation has left: see [`prepared`](macro@prepared) | |
 /// | `tmpfs = "256MiB"` | the most that is written to the root | half of the memory, see tmpfs(5) |
 /// | `hostname = "web1"` | the host name, see uname(2) | `localhost` |
@@ -255,6 +258,11 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// was removed (EIO). Where other file systems are mounted in the tree, the directories above them are put together out of copies, so
 /// that they can't be moved or removed (EBUSY), and files of more than 1 MiB right in them are read-only. A path that begins with
 /// `./` begins at the package; what is tested is shown in its place.
+///
+/// With the feature `images`, `root` takes images: `"oci:DIR"` or `"oci:DIR:TAG"` for a directory in the image layout of OCI, and the path of an
+/// archive (`.tar`, `.tar.gz`, `.tgz`, `.tar.zst`, `.tzst`) that `docker save` has written, that holds such a layout, or that holds a tree. A path
+/// that is relative begins at the package. It is unpacked once for each version, below the target directory. What the image says of its user,
+/// environment and working directory holds where the test says nothing. Files that belong to others are root's without `uids`.
 ///
 /// With `uids`, users other than root can be had, by setuid(2), chown(2) and programs that drop privileges; `user` is then one of
 /// them. Where root runs the tests, they have the numbers that they have on the host. Others need subordinate ids, see

@@ -34,7 +34,7 @@ pub struct Test {
 
 /// A sandbox, as a test asks for it. `user`, `pid`, `ipc`, `uts`, `cgroup` and a private mount table are no part of it:
 /// they are always there.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// A network of its own, with `lo` up; otherwise the host's.
     pub net: bool,
@@ -72,6 +72,8 @@ pub struct Spec {
     pub manifest_dir: Option<&'static str>,
     /// Cargo's `CARGO_TARGET_TMPDIR` when the test was compiled: integration tests and benches have one.
     pub target_tmpdir: Option<&'static str>,
+    /// Where the test begins, if that is not where the test binary was started. No attribute says so: an image does.
+    pub working_directory: Option<&'static str>,
 }
 
 /// A preparation, as the test that is to be run for it. Each is known by its address: there is one.
@@ -95,6 +97,8 @@ pub enum Root {
     Overlay,
     /// A directory of the host, copy-on-write. A path that is relative begins at the package.
     Directory(&'static str),
+    /// An image, by the argument that names it. It is unpacked before the test: the sandbox is then planned as for a directory.
+    Image(&'static str),
 }
 
 /// The users and groups that there are in a sandbox.
@@ -140,6 +144,7 @@ impl Spec {
         cpu: None,
         manifest_dir: None,
         target_tmpdir: None,
+        working_directory: None,
     };
 
     /// The same, with the root that `preparation` leaves. What makes the root comes from there.

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the top down. Those on one line know nothing of each other.
-const ROOMS: [&[&str]; 13] = [
+const ROOMS: [&[&str]; 14] = [
     &["lib"],
     &["fuzzed", "start"],
     &["harness"],
     &["diagnosis"],
+    &["images"],
     &["zygote"],
     &["sandbox"],
     &["rootfs"],

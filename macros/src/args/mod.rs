@@ -96,6 +96,8 @@ pub(crate) enum Root {
     Overlay,
     /// A directory, copy-on-write. It may be relative to the package.
     Directory(String),
+    /// An image, as the argument names it.
+    Image(String),
 }
 
 /// The users and groups in a sandbox.

@@ -93,6 +93,7 @@ fn roots_and_ids_are_read() {
         quote!(net, root = "overlay"),
         quote!(root = "image"),
         quote!(root = "//."),
+        quote!(root = "oci:"),
         quote!(uids = 0),
         quote!(uids = 100, user = 100),
         quote!(uids = 100, user = "1:100"),
@@ -107,9 +108,11 @@ fn roots_and_ids_are_read() {
     # root = "image"
     `image` is no root: did you mean "./image"?
 
-    write "tmpfs", "overlay", or the path of a directory that begins with `/` or `./`
+    write "tmpfs", "overlay", the path of a directory that begins with `/` or `./`, or an image as "oci:DIR" or "image.tar"
     # root = "//."
     `/` is the host's tree: write "overlay" for a copy of it
+    # root = "oci:"
+    `oci:` is no root: write "tmpfs", "overlay", the path of a directory that begins with `/` or `./`, or an image as "oci:DIR" or "image.tar"
     # uids = 0
     `0` is no number of ids: write a number from 1 to 4294967295
     # uids = 100 , user = 100

@@ -114,12 +114,28 @@ pub(super) fn is_root(path: &str) -> bool {
     path.starts_with('/') && path.split('/').all(|part| part.is_empty() || part == ".")
 }
 
-/// Reads `tmpfs`, `overlay` or a path.
+/// How the names of files end that are images.
+const ARCHIVES: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst"];
+
+/// Whether this names an image: a layout of OCI, or an archive.
+fn is_image(text: &str) -> bool {
+    let is_archive = ARCHIVES.iter().any(|end| text.ends_with(end));
+    !text.contains('\0') && (is_archive || text.strip_prefix("oci:").is_some_and(|layout| !layout.is_empty()))
+}
+
+/// Reads `tmpfs`, `overlay`, a path or an image.
 pub(super) fn root(literal: &LitStr) -> syn::Result<Root> {
     let text = literal.value();
     match text.as_str() {
         "tmpfs" => Ok(Root::Tmpfs),
         "overlay" => Ok(Root::Overlay),
+        image if is_image(image) => {
+            if cfg!(feature = "images") {
+                return Ok(Root::Image(text));
+            }
+            let hint = "an image as the root takes the feature `images` of belljar: run `cargo add --dev belljar --features images`";
+            Err(Error::new(literal.span(), hint))
+        }
         path if (path.starts_with('/') || path.starts_with("./") || path.starts_with("../"))
             && !path.contains('\0') =>
         {
@@ -129,8 +145,8 @@ pub(super) fn root(literal: &LitStr) -> syn::Result<Root> {
             Ok(Root::Directory(text))
         }
         _ => {
-            let rule = "write \"tmpfs\", \"overlay\", or the path of a directory that begins with `/` or `./`";
-            let path = || (!text.is_empty()).then(|| format!("./{text}"));
+            let rule = "write \"tmpfs\", \"overlay\", the path of a directory that begins with `/` or `./`, or an image as \"oci:DIR\" or \"image.tar\"";
+            let path = || (!text.is_empty() && !text.starts_with("oci:")).then(|| format!("./{text}"));
             let near = nearest(&text, ["tmpfs", "overlay"]).map(str::to_owned).or_else(path);
             Err(no_value(literal.span(), &format!("`{text}` is no root"), near, rule))
         }

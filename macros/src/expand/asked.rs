@@ -18,6 +18,7 @@ pub(super) fn spec(args: &Args, is_prepared: bool) -> TokenStream {
         Root::Tmpfs => None,
         Root::Overlay => Some(quote!(Overlay)),
         Root::Directory(path) => Some(quote!(Directory(#path))),
+        Root::Image(image) => Some(quote!(Image(#image))),
     };
     let ids = match args.ids {
         Ids::One => None,

@@ -6,6 +6,8 @@ mod evidence;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 mod hints;
+#[cfg(feature = "images")]
+mod image;
 mod judge;
 mod keep_failed;
 pub(crate) mod listed_twice;

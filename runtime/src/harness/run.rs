@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::evidence::Evidence;
+#[cfg(feature = "images")]
+use super::image;
 use super::judge::{self, Obstacle, Verdict, judge};
 use super::prepared::{self, Outcome};
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
@@ -222,6 +224,8 @@ fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdic
         bad => return Err(Verdict::Failed(bad_settings::wrong_environment(name, bad))),
     }
     prepare(test)?;
+    #[cfg(feature = "images")]
+    image::see_to_it(test)?;
     let (over, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
         Obstacle::BadRequest(page) => Verdict::Failed(page.of_bad_request(name)),

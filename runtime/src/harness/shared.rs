@@ -109,7 +109,7 @@ fn check(directory: &Path, spec: &Spec) -> io::Result<()> {
         return Err(io::Error::other("with `tmpfs`, it has a limit, which a disk can't keep"));
     }
     let is_copied = match spec.root {
-        Root::Tmpfs => false,
+        Root::Tmpfs | Root::Image(_) => false,
         Root::Overlay => true,
         Root::Directory(copied) => fs::canonicalize(copied)
             .is_ok_and(|copied| fs::canonicalize(directory).is_ok_and(|directory| directory.starts_with(copied))),

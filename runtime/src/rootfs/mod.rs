@@ -12,6 +12,7 @@
 //! | [left] | test binary, template | what preparations have left |
 //! | `merged` | test binary, template | directories that lie one over another |
 //! | [diff] | test binary | what has changed in a copy |
+//! | [unpacked] | test binary, zygote, template | an image in a directory |
 //! | [access] | test binary, zygote | which directories root of a sandbox can't enter |
 
 pub(crate) mod access;
@@ -25,3 +26,4 @@ pub(crate) mod plan;
 mod read_only;
 pub(crate) mod stage;
 pub(crate) mod sysctl;
+pub(crate) mod unpacked;

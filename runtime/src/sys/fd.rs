@@ -172,6 +172,16 @@ pub(crate) fn stat<P: NixPath + ?Sized>(directory: &OwnedFd, path: &P) -> nix::R
     Ok(stat)
 }
 
+/// Sets an attribute of a file, see xattr(7).
+#[cfg(feature = "images")]
+pub(crate) fn set_attribute(file: &File, name: &str, value: &[u8]) -> nix::Result<()> {
+    let set = |name: &CStr| {
+        // SAFETY: the name and the value outlive the call, and the value has this length.
+        unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }
+    };
+    Errno::result(name.with_nix_path(set)?).map(drop)
+}
+
 /// Makes the standard stream `number` another name of `fd`, which stays open in an exec. See dup2(2).
 pub(crate) fn redirect(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
     debug_assert!((0..=2).contains(&number));
@@ -262,6 +272,13 @@ fn descriptors_end(proc: Option<BorrowedFd<'_>>) -> Option<u32> {
 pub(crate) struct Locked(File);
 
 impl Locked {
+    /// Makes the lock another one, as [`new`](Self::new) does. For a moment, it may be none.
+    #[cfg(feature = "images")]
+    pub(crate) fn convert(&self, operation: c_int) -> nix::Result<()> {
+        // SAFETY: flock takes integers.
+        Errno::result(unsafe { libc::flock(self.0.as_raw_fd(), operation) }).map(drop)
+    }
+
     /// `operation` is LOCK_SH or LOCK_EX, which wait, perhaps with LOCK_NB, which then fails with EWOULDBLOCK.
     pub(crate) fn new(file: File, operation: c_int) -> Result<Self, (File, Errno)> {
         loop {

@@ -36,6 +36,8 @@ use crate::proc::{name_in, stat, threads_of};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
 use crate::sys::{self, Cloned};
+#[cfg(feature = "images")]
+use request::encode_image;
 use request::{Request, SWEEPER, encode_place};
 
 /// The zygote, as the test binary sees it.
@@ -190,6 +192,12 @@ impl Zygote {
     /// Has the zygote forget where the root of `preparation` was to be.
     pub(crate) fn forget_place(&self, preparation: &'static Test) -> nix::Result<()> {
         self.place(preparation, Path::new(""))
+    }
+
+    /// Tells the zygote that the image which `spec` asks for has been unpacked to this directory.
+    #[cfg(feature = "images")]
+    pub(crate) fn image(&self, spec: &'static Spec, directory: &Path) -> nix::Result<()> {
+        self.send(&encode_image(spec, directory), &[], None)
     }
 
     fn send(&self, message: &[u8], descriptors: &[RawFd], deadline: Option<Instant>) -> nix::Result<()> {

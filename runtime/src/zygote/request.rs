@@ -34,6 +34,21 @@ const KEEP: u8 = b'k';
 /// The root of the preparation whose address follows lies in the directory whose path follows that. Without a path, it lies nowhere.
 const PLACE: u8 = b'p';
 
+/// The image that the spec asks for whose address follows has been unpacked to the directory whose path follows that.
+const IMAGE: u8 = b'i';
+
+/// The message by which the zygote is told where the image lies that `spec` asks for.
+#[cfg(feature = "images")]
+pub(super) fn encode_image(spec: &'static Spec, directory: &Path) -> Vec<u8> {
+    [&[IMAGE], &address::encode(spec)[..], directory.as_os_str().as_bytes()].concat()
+}
+
+/// The spec that asks for an image, and where that lies, if this is what a message says.
+pub(super) fn decode_image(message: &[u8]) -> Option<(&'static Spec, PathBuf)> {
+    let (address, path) = message.strip_prefix(&[IMAGE])?.split_at_checked(ADDRESS_SIZE)?;
+    Some((decode_spec(address)?, OsStr::from_bytes(path).into()))
+}
+
 /// Where the root is that tests start from.
 pub(super) enum Place {
     /// It is mounted in what came with the message.

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::{env, fs, mem, ptr};
 
 use nix::errno::Errno;
@@ -17,7 +18,7 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
 use super::keeper::Kept;
-use super::request::{MESSAGE_SIZE, Place, Request, SWEEPER, decode_place};
+use super::request::{MESSAGE_SIZE, Place, Request, SWEEPER, decode_image, decode_place};
 use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
 use crate::frame::moments;
@@ -28,6 +29,7 @@ use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, HostFiles, Responding};
 use crate::rootfs::stage::LeftRoot;
 use crate::rootfs::sysctl;
+use crate::rootfs::unpacked::Unpacked;
 use crate::settings::{Variable, settings};
 use crate::spec::{Ids, Preparation, Spec, Test};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
@@ -53,6 +55,8 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! 
             descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
         } else if let Some((preparation, place)) = decode_place(message) {
             server.keep(preparation, place, descriptors.first(), proof);
+        } else if let Some((spec, directory)) = decode_image(message) {
+            server.know_image(spec, &directory);
         } else if let Some(request) = Request::decode(message, descriptors) {
             server.hand_on(message, &request, proof);
         }
@@ -98,6 +102,8 @@ struct Server {
     generation: u32,
     /// What preparations have left.
     kept: Vec<(Preparation, nix::Result<Kept>)>,
+    /// The images that tests ask for, by the addresses of their specs.
+    images: BTreeMap<usize, Rc<Unpacked>>,
 }
 
 /// What is found out when the first sandbox is asked for.
@@ -158,8 +164,8 @@ impl Server {
         sys::close_all_but(proof, &mut [requests.as_raw_fd()], None).map_err(failed)?;
         let sigchld = sys::set_disposition(libc::SIGCHLD, Disposition::Default);
         let inherited = Inherited { sigchld, command };
-        let (templates, children, kept) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { inherited, templates, children, host: None, generation: 0, kept })
+        let (templates, children, kept, images) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
+        Ok(Self { inherited, templates, children, host: None, generation: 0, kept, images })
     }
 
     /// Hands a request to the template of its kind. If there is none that is up to date, it makes one.
@@ -179,6 +185,7 @@ impl Server {
                 Ok(Kept::Directory(path)) if ptr::eq(&raw const test.spec, request.spec) => Some(path.clone()),
                 _ => None,
             }),
+            image: self.images.get(&ptr::from_ref(request.spec).addr()).cloned(),
             ..TemplateKind::of(request.spec, &host.context)
         };
         if kind.ids == Ids::Host && !host.context.is_real_root {
@@ -248,6 +255,19 @@ impl Server {
                 self.templates.push(Template { kind, requests: ours });
                 Ok(self.templates.len() - 1)
             }
+        }
+    }
+
+    /// Remembers the image that `spec` asks for. If it can't be read, there is none, and the sandbox is refused.
+    fn know_image(&mut self, spec: &'static Spec, directory: &Path) {
+        let address = ptr::from_ref(spec).addr();
+        match Unpacked::read(directory) {
+            // Those who have the same share it, and so their templates.
+            Ok(image) => {
+                let known = self.images.values().find(|known| ***known == image).cloned();
+                self.images.insert(address, known.unwrap_or_else(|| image.into()));
+            }
+            Err(_) => drop(self.images.remove(&address)),
         }
     }
 

@@ -14,6 +14,7 @@ use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,9 @@ use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, Host, HostFiles, Planned, Responding};
 use crate::rootfs::stage::{self, LeftRoot, Stage, StageParts};
 use crate::rootfs::sysctl;
+use crate::rootfs::unpacked::Unpacked;
 use crate::sandbox;
-use crate::spec::{Ids, Preparation, Spec};
+use crate::spec::{Ids, Preparation, Root, Spec};
 use crate::sys::{self, Action, Cloned, LOOKER, SingleThreaded};
 
 /// What the templates of different sandboxes differ in.
@@ -56,6 +58,8 @@ pub(super) struct TemplateKind {
     pub(super) preparations: Vec<Preparation>,
     /// The directory of the host that its one sandbox has for a root.
     pub(super) root: Option<PathBuf>,
+    /// The image that is their root.
+    pub(super) image: Option<Rc<Unpacked>>,
 }
 
 impl TemplateKind {
@@ -64,7 +68,7 @@ impl TemplateKind {
         let writable_binds = writable_binds.map(|bind| context.absolute(spec, bind.from)).collect();
         let preparations = spec.preparations().map(Preparation).collect();
         let Spec { ids, net, mount, .. } = *spec;
-        Self { ids, net, mount, writable_binds, unreachable: Vec::new(), preparations, root: None }
+        Self { ids, net, mount, writable_binds, unreachable: Vec::new(), preparations, root: None, image: None }
     }
 }
 
@@ -192,9 +196,19 @@ struct Template<'i> {
     pidfd: OwnedFd,
     /// Whether what it hands on as a session keyring is one that nobody can use.
     has_no_keyring: bool,
-    plans: Vec<(&'static Spec, Planned)>,
+    plans: Vec<KnownPlan>,
+    /// The image that is the root of its sandboxes.
+    image: Option<Rc<Unpacked>>,
     /// Which file systems answer.
     responding: Responding,
+}
+
+/// How the sandboxes are made that a spec asks for.
+struct KnownPlan {
+    asked: &'static Spec,
+    /// The same, with what an image adds to it.
+    spec: &'static Spec,
+    planned: Planned,
 }
 
 impl<'i> Template<'i> {
@@ -246,7 +260,8 @@ impl<'i> Template<'i> {
         let parts = StageParts { writable, unreachable_mounts, proc_sys, left, root, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, parts)?) } else { Stage::lay_over_proc(&parts)? };
         let has_no_keyring = leave_session_keyring();
-        Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans: Vec::new(), responding })
+        let (plans, image) = (Vec::new(), kind.image.clone());
+        Ok(Self { context, inherited, maps, stage, mounts, proc, pidfd, has_no_keyring, plans, image, responding })
     }
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
@@ -261,6 +276,7 @@ impl<'i> Template<'i> {
     fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Refusal> {
         let Request { spec, channel, joining } = request;
         let plan = self.plan(spec)?;
+        let KnownPlan { spec, planned, .. } = &self.plans[plan];
         // Init waits for it to be set.
         let mapped = self.maps.as_ref().map(|_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC)).transpose();
         let mapped = mapped.map_err(|errno| Refusal::new(Step::MapIds, "", errno))?;
@@ -289,7 +305,7 @@ impl<'i> Template<'i> {
             Ok(Cloned::Child(proof)) => {
                 let args = sandbox::InitArgs {
                     spec,
-                    plan: &self.plans[plan].1.plan,
+                    plan: &planned.plan,
                     proc: self.proc.as_fd(),
                     template: self.pidfd.as_fd(),
                     mapped: mapped.as_ref().map(|mapped| mapped.as_fd()),
@@ -307,18 +323,24 @@ impl<'i> Template<'i> {
 
     /// The number of the plan for `spec`, which is made if there is none that holds.
     fn plan(&mut self, spec: &'static Spec) -> Result<usize, Refusal> {
-        if let Some(known) = self.plans.iter().position(|(planned, _)| *planned == spec) {
-            let basis = &self.plans[known].1.basis;
+        if let Some(known) = self.plans.iter().position(|known| *known.asked == *spec) {
+            let basis = &self.plans[known].planned.basis;
             if basis.is_empty() || self.on_host(|| basis.holds())? {
                 return Ok(known);
             }
             self.plans.swap_remove(known);
         }
-        let Self { context, mounts, stage, responding, .. } = &*self;
+        let asked = spec;
+        let spec = match (asked.root, self.image.as_ref().map(|image| image.spec(asked))) {
+            (Root::Image(image), None | Some(None)) => return Err(Refusal::new(Step::Copy, image, Errno::ENOENT)),
+            (_, Some(Some(spec))) => spec,
+            _ => asked,
+        };
+        let Self { context, mounts, stage, responding, image, .. } = &*self;
         let files = HostFiles { mounts, responding, target: context.target.as_deref() };
-        let host = Host { context, mounts, files, stage: stage.as_ref() };
-        let planned = self.on_host(|| plan::plan(&host, spec))?;
-        self.plans.push((spec, planned?));
+        let host = Host { context, mounts, files, stage: stage.as_ref(), image: image.as_deref() };
+        let planned = self.on_host(|| plan::plan(&host, spec))??;
+        self.plans.push(KnownPlan { asked, spec, planned });
         Ok(self.plans.len() - 1)
     }
 

@@ -101,6 +101,15 @@ fn near_and_far() {}
 #[isolated(root = "overlayfs", unsupported = "skipped", user = "hsot")]
 fn near_values() {}
 
+#[isolated(root = "image.tar")]
+fn an_image_without_the_feature() {}
+
+#[isolated(root = "oci:images:latest")]
+fn a_layout_without_the_feature() {}
+
+#[isolated(root = "oci:")]
+fn a_layout_without_a_path() {}
+
 #[isolated(root = "debian", tmpfs = "1GiB")]
 fn a_relative_path() {}
 

@@ -1,5 +1,7 @@
 //! All messages about how a test ended.
 
+#[cfg(feature = "images")]
+mod images;
 mod preparations;
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+#[cfg(feature = "images")]
+pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};
 pub(super) use preparations::{
     preparation_failed, preparation_lost, preparation_not_shared, preparation_panicked, preparation_skipped,
 };

@@ -200,7 +200,9 @@ impl<'f> Builder<'f> {
     /// Shows what the test asks for by name, and goes where it begins.
     pub(super) fn finish(mut self, spec: &Spec, is_copy: bool) -> Planned {
         self.binds(spec);
-        let working_directory = self.host.context.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let of_image = spec.working_directory.map(|path| self.physical(Path::new(path)));
+        let of_host = || self.host.context.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let working_directory = of_image.unwrap_or_else(of_host);
         self.directory(&working_directory, 0o755);
         let working_directory = Some(c_string(&working_directory));
         let has_directory = spec.is_prepared && self.host.stage.is_some_and(Stage::has_root);

@@ -22,6 +22,7 @@ use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, Operation};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::paths::{HostPath, InsidePath, c_string};
+use crate::rootfs::unpacked::{Owned, Unpacked};
 use crate::spec::{Ids, Spec};
 
 /// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
@@ -85,6 +86,9 @@ pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<P
     }
     builder.copy(base, Path::new("/"));
     builder.base = Some(Base::Host(base.to_path_buf()));
+    if let Some(image) = host.image.filter(|_| spec.ids != Ids::One) {
+        builder.give_back(image);
+    }
     builder.kernel_directories(spec);
     // Another tree lacks what is tested. The host's has all.
     let tested = if base == Path::new("/") { Vec::new() } else { tested(files, context, spec) };
@@ -222,6 +226,13 @@ impl Builder<'_> {
         }
     }
 
+    /// Gives the files of the image to their owners that are root's in its tree.
+    fn give_back(&mut self, image: &Unpacked) {
+        for Owned { path, owner, mode } in &image.owned {
+            self.give_away(self.inside(path), *owner, *mode);
+        }
+    }
+
     /// Lays a layer over `from`, a directory of the host, at `to`.
     fn layer(&mut self, from: &Path, to: &Path) {
         let (upper, work) = self.new_layer(to, mode_of(from));
@@ -229,7 +240,10 @@ impl Builder<'_> {
         self.operations.push(Operation::Symlink { path: link("from"), target: c_string(from) });
         let at = link("at");
         self.chown_like(from, InsidePath::new(&upper));
-        self.own(from, to, &upper);
+        // In an image, root owns what it is to own.
+        if self.host.image.is_none() {
+            self.own(from, to, &upper);
+        }
         if to != Path::new("/") {
             self.directory(to, 0o755);
         }

@@ -9,6 +9,7 @@ use super::wanted::{Wanted, WantedKind, tested};
 use crate::proc::Mount;
 use crate::rootfs::context::RunContext;
 use crate::rootfs::stage::Stage;
+use crate::rootfs::unpacked::Unpacked;
 use crate::spec::Spec;
 
 /// The host, as the template sees it, which is root of the user namespace that it is in.
@@ -19,6 +20,8 @@ pub(crate) struct Host<'t> {
     pub(crate) files: HostFiles<'t>,
     /// The stage, if the template has one.
     pub(crate) stage: Option<&'t Stage>,
+    /// The image that is the root, if one is.
+    pub(crate) image: Option<&'t Unpacked>,
 }
 
 impl Host<'_> {

@@ -51,7 +51,10 @@ pub(crate) fn plan(host: &Host<'_>, spec: &Spec) -> Result<Planned, Refusal> {
         _ if !spec.mount => Ok(hosts_root(host, spec)),
         Root::Tmpfs => Ok(own_root(host, spec)),
         Root::Overlay => copied_root(host, spec, Path::new("/")),
-        Root::Directory(path) => copied_root(host, spec, &host.files.canonical(&host.context.absolute(spec, path))),
+        // The template asks for the directory that an image lies in.
+        Root::Directory(path) | Root::Image(path) => {
+            copied_root(host, spec, &host.files.canonical(&host.context.absolute(spec, path)))
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn prepared_root(host: &Host<'_>, stage: &Stage, spec: &Spec) -> Resu
     builder.kernel_directories(spec);
     let mut wanted: Vec<_> = match spec.root {
         Root::Overlay => Vec::new(),
-        Root::Directory(_) => as_wanted(files, tested(files, context, spec)),
+        Root::Directory(_) | Root::Image(_) => as_wanted(files, tested(files, context, spec)),
         Root::Tmpfs => {
             for path in SYSTEM {
                 builder.system_directory(Path::new(path));

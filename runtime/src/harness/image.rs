@@ -1,0 +1,47 @@
+//! Sees to it that the image is there that a test asks for.
+
+use nix::errno::Errno;
+
+use super::judge::Verdict;
+use super::words;
+use crate::images::{Image, image};
+use crate::spec::{Ids, Root, Spec, Test};
+use crate::zygote::zygote;
+
+/// Unpacks the image that `test` asks for, if it asks for one and that has to be, and tells the zygote where it lies. Fails with the verdict if
+/// the test can't run in it.
+pub(super) fn see_to_it(test: &'static Test) -> Result<(), Verdict> {
+    let (name, spec) = (test.short_name(), &test.spec);
+    let (Root::Image(argument), Some(found)) = (spec.root, image(spec)) else { return Ok(()) };
+    let failed = |why: String| Verdict::Failed(words::image_failed(name, argument, &why));
+    let found = found.map_err(|trouble| failed(words::not_unpacked(&trouble)))?;
+    if let (Some((uid, gid)), Ids::Range(count), None) = (found.unpacked.user, spec.ids, spec.user) {
+        if uid.max(gid) >= count {
+            return Err(failed(words::no_such_user((uid, gid), count)));
+        }
+    }
+    found.notes.call_once(|| {
+        let lost = lost_owners(&found, spec);
+        if lost > 0 || found.devices > 0 {
+            eprintln!("{}", words::image_differs(argument, lost, found.devices));
+        }
+    });
+    match zygote() {
+        Some(Ok(zygote)) => match zygote.image(spec, &found.directory) {
+            // That there is no zygote is told when a sandbox is asked for.
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(errno) => Err(failed(words::not_told(errno))),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// How many files of the image belong to root in these sandboxes, and to somebody else in the image.
+fn lost_owners(image: &Image, spec: &Spec) -> usize {
+    let is_inside = |(uid, gid): (u32, u32)| match spec.ids {
+        Ids::One => false,
+        Ids::Range(count) => uid.max(gid) < count,
+        Ids::Host => true,
+    };
+    image.unpacked.owned.iter().filter(|owned| !is_inside(owned.owner)).count()
+}

@@ -1,0 +1,207 @@
+//! Which layers an image has, and what it says of the processes that run in it.
+#![expect(clippy::question_mark, reason = "code that nanoserde writes")]
+
+use std::collections::HashMap;
+use std::env::consts::ARCH;
+
+use nanoserde::DeJson;
+
+use super::Trouble;
+use super::archive::Files;
+
+/// An image of some files.
+pub(super) struct Manifest {
+    /// The names of its layers, the lowest first.
+    pub(super) layers: Vec<String>,
+    pub(super) process: Process,
+}
+
+/// What an image says of its processes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Process {
+    /// A name or a number, and perhaps a colon and another of a group.
+    pub(super) user: Option<String>,
+    /// Each as `NAME=value`.
+    pub(super) env: Vec<String>,
+    pub(super) working_directory: Option<String>,
+}
+
+/// See the image specification's config.md.
+#[derive(Default, DeJson)]
+#[nserde(default)]
+struct OfProcess {
+    #[nserde(rename = "User")]
+    user: Option<String>,
+    #[nserde(rename = "Env")]
+    env: Option<Vec<String>>,
+    #[nserde(rename = "WorkingDir")]
+    working_directory: Option<String>,
+}
+
+impl From<Config> for Process {
+    fn from(config: Config) -> Self {
+        let OfProcess { user, env, working_directory } = config.config.unwrap_or_default();
+        Self { user, env: env.unwrap_or_default(), working_directory }
+    }
+}
+
+#[derive(Default, DeJson)]
+#[nserde(default)]
+struct Config {
+    config: Option<OfProcess>,
+}
+
+/// The same file holds an index, or a manifest.
+#[derive(Default, DeJson)]
+#[nserde(default)]
+struct Document {
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+}
+
+#[derive(Clone, Default, DeJson)]
+#[nserde(default)]
+struct Descriptor {
+    digest: String,
+    platform: Option<Platform>,
+    annotations: Option<HashMap<String, String>>,
+}
+
+#[derive(Clone, Default, DeJson)]
+#[nserde(default)]
+struct Platform {
+    architecture: String,
+    os: String,
+}
+
+/// What `docker save` writes to `manifest.json`, for each image.
+#[derive(Default, DeJson)]
+#[nserde(default)]
+struct Saved {
+    #[nserde(rename = "Config")]
+    config: String,
+    #[nserde(rename = "RepoTags")]
+    tags: Option<Vec<String>>,
+    #[nserde(rename = "Layers")]
+    layers: Vec<String>,
+}
+
+/// The file of a layout of OCI that begins it.
+const INDEX: &str = "index.json";
+
+/// The file of an archive of `docker save` that begins it.
+const SAVED: &str = "manifest.json";
+
+/// The annotation that holds the tag.
+const TAG: &str = "org.opencontainers.image.ref.name";
+
+/// How many indexes lead on to a manifest.
+const INDEXES_MAX: usize = 4;
+
+fn parse<T: DeJson>(files: &Files, name: &str) -> Result<T, Trouble> {
+    T::deserialize_json(&files.text(name)?).map_err(|error| Trouble::new(name, error))
+}
+
+/// The file that has this digest.
+fn blob(digest: &str) -> Result<String, Trouble> {
+    let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match digest.split_once(':') {
+        Some((algorithm, hash)) if is_name(algorithm) && is_name(hash) => Ok(format!("blobs/{algorithm}/{hash}")),
+        _ => Err(Trouble::new(digest, "this is no digest, such as `sha256:0123`")),
+    }
+}
+
+/// The digest of the manifest that `tag` names in a layout of OCI.
+pub(super) fn digest(files: &Files, tag: Option<&str>) -> Result<String, Trouble> {
+    let mut index: Document = parse(files, INDEX)?;
+    let mut tag = tag;
+    for _ in 0..INDEXES_MAX {
+        let descriptor = choose(&index.manifests.unwrap_or_default(), tag)?;
+        let document: Document = parse(files, &blob(&descriptor.digest)?)?;
+        if document.manifests.is_none() {
+            return Ok(descriptor.digest);
+        }
+        (index, tag) = (document, None);
+    }
+    Err(Trouble::new(INDEX, "one index leads on to another, and none to an image"))
+}
+
+/// The one of these that is meant: the one with the tag, or the only one, or the one for this machine.
+fn choose(all: &[Descriptor], tag: Option<&str>) -> Result<Descriptor, Trouble> {
+    let tag_of = |descriptor: &'_ Descriptor| descriptor.annotations.as_ref()?.get(TAG).cloned();
+    let is_other = |platform: &Platform| platform.architecture != architecture() || platform.os != "linux";
+    let mut found: Vec<_> =
+        all.iter().filter(|descriptor| tag.is_none() || tag_of(descriptor).as_deref() == tag).collect();
+    if found.len() > 1 {
+        found.retain(|descriptor| !descriptor.platform.as_ref().is_some_and(is_other));
+    }
+    if let [one] = found[..] {
+        return Ok(one.clone());
+    }
+    let mut tags: Vec<_> = all.iter().filter_map(tag_of).map(|tag| format!("`{tag}`")).collect();
+    tags.sort();
+    tags.dedup();
+    let tags = if tags.is_empty() { "none has a tag".to_owned() } else { format!("the tags are {}", tags.join(", ")) };
+    let (count, machine) = (all.len(), architecture());
+    Err(match tag {
+        _ if all.is_empty() => Trouble::new(INDEX, "it lists no image"),
+        Some(tag) if found.is_empty() => {
+            Trouble::new(INDEX, format!("no image for {machine} has the tag `{tag}`: {tags}"))
+        }
+        Some(tag) => Trouble::new(INDEX, format!("several images for {machine} have the tag `{tag}`")),
+        None if found.is_empty() => Trouble::new(INDEX, format!("none of {count} images is for {machine}")),
+        None => Trouble::new(INDEX, format!("it lists {count} images, so write which one, as `oci:DIR:TAG`: {tags}")),
+    })
+}
+
+/// This machine's architecture, by the name that Go has for it.
+fn architecture() -> &'static str {
+    match ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+/// The image whose manifest has this digest.
+pub(super) fn of_digest(files: &Files, digest: &str) -> Result<Manifest, Trouble> {
+    let name = blob(digest)?;
+    let document: Document = parse(files, &name)?;
+    let (Some(config), Some(layers)) = (document.config, document.layers) else {
+        return Err(Trouble::new(name, "this is no manifest: it lacks `config` or `layers`"));
+    };
+    let layers = layers.iter().map(|layer| blob(&layer.digest)).collect::<Result<_, _>>()?;
+    let config: Config = parse(files, &blob(&config.digest)?)?;
+    Ok(Manifest { layers, process: config.into() })
+}
+
+/// The image in an archive. `None` if that is the archive of a tree.
+pub(super) fn of_archive(files: &Files) -> Result<Option<Manifest>, Trouble> {
+    if files.has(SAVED) {
+        // A tree may have a file of that name, of another kind.
+        if let Ok(saved) = parse::<Vec<Saved>>(files, SAVED) {
+            return of_saved(files, &saved).map(Some);
+        }
+    }
+    if files.has(INDEX) && files.has("oci-layout") {
+        return of_digest(files, &digest(files, None)?).map(Some);
+    }
+    Ok(None)
+}
+
+fn of_saved(files: &Files, saved: &[Saved]) -> Result<Manifest, Trouble> {
+    let [image] = saved else {
+        let tags = saved.iter().flat_map(|image| image.tags.iter().flatten()).map(|tag| format!("`{tag}`"));
+        let tags = tags.collect::<Vec<_>>().join(", ");
+        return Err(Trouble::new(
+            SAVED,
+            format!("the archive holds {} images: save one of them ({tags})", saved.len()),
+        ));
+    };
+    let config: Config = parse(files, &image.config)?;
+    Ok(Manifest { layers: image.layers.clone(), process: config.into() })
+}

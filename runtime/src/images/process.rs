@@ -1,0 +1,98 @@
+//! What an image says of the processes that run in it: who they are, where they begin, and their environment.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::Trouble;
+use super::manifest::Process;
+use super::tree::Tree;
+use crate::proc::text_in;
+use crate::rootfs::unpacked::{Owned, Unpacked};
+
+/// What an image says of its processes.
+pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Result<Unpacked, Trouble> {
+    let mut env: Vec<(String, String)> = Vec::new();
+    for variable in &process.env {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        if name.is_empty() || variable.contains('\0') {
+            return Err(Trouble::new(variable, "this is no environment variable, and the image has it as one"));
+        }
+        env.push((name.to_owned(), value.to_owned()));
+    }
+    let text = |path: &str| text_in(tree.file(Path::new(path))?.take(TEXT_MAX));
+    let user = process.user.as_deref().filter(|user| !user.is_empty());
+    let user = user.map(|user| User::find(user, &text("etc/passwd"), &text("etc/group"))).transpose()?;
+    if let Some(User { home: Some(home), .. }) = &user {
+        if !env.iter().any(|(name, _)| name == "HOME") {
+            env.push(("HOME".to_owned(), home.clone()));
+        }
+    }
+    let working_directory = process.working_directory.clone().filter(|path| path.starts_with('/'));
+    let user = user.map(|user| user.ids).filter(|ids| *ids != (0, 0));
+    Ok(Unpacked { tree: PathBuf::new(), env, working_directory, user, owned })
+}
+
+/// The most bytes that are read of a list of users or groups.
+const TEXT_MAX: u64 = 16 << 20;
+
+/// Who the processes of an image are.
+struct User {
+    ids: (u32, u32),
+    home: Option<String>,
+}
+
+impl User {
+    /// By a name or a number, and perhaps a colon and another of a group. See passwd(5) and group(5).
+    fn find(written: &str, passwd: &io::Result<String>, group: &io::Result<String>) -> Result<Self, Trouble> {
+        let (user, of_group) = written.split_once(':').map_or((written, None), |(user, group)| (user, Some(group)));
+        let lines = |text: &'_ io::Result<String>| -> Vec<Vec<String>> {
+            let text = text.as_deref().unwrap_or_default();
+            text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
+        };
+        let find = |text, name: &str| {
+            lines(text).into_iter().find(|fields| {
+                fields.first().is_some_and(|first| first == name) || fields.get(2).is_some_and(|number| number == name)
+            })
+        };
+        let unknown = |name: &str, file: &str| {
+            Trouble::new(written, format!("the image names this user, and its {file} has no `{name}`"))
+        };
+        let number = |fields: &Vec<String>, at: usize| fields.get(at).and_then(|field| field.parse().ok());
+        let fields = find(passwd, user);
+        let uid = fields.as_ref().and_then(|fields| number(fields, 2)).or_else(|| user.parse().ok());
+        let uid = uid.ok_or_else(|| unknown(user, "/etc/passwd"))?;
+        let gid = match of_group {
+            Some(name) => {
+                let found = find(group, name).and_then(|fields| number(&fields, 2)).or_else(|| name.parse().ok());
+                found.ok_or_else(|| unknown(name, "/etc/group"))?
+            }
+            None => fields.as_ref().and_then(|fields| number(fields, 3)).unwrap_or(0),
+        };
+        let home = fields.and_then(|fields| fields.get(5).cloned()).filter(|home| home.starts_with('/'));
+        Ok(Self { ids: (uid, gid), home })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn users_are_found() {
+        let passwd = Ok("root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n".to_owned());
+        let group = Ok("root:x:0:\nlog:x:4:\n".to_owned());
+        let find = |written| User::find(written, &passwd, &group).map(|user| (user.ids, user.home));
+        let srv = || Some("/srv".to_owned());
+        assert_eq!(find("web"), Ok(((33, 34), srv())));
+        assert_eq!(find("33"), Ok(((33, 34), srv())));
+        assert_eq!(find("web:log"), Ok(((33, 4), srv())));
+        assert_eq!(find("web:7"), Ok(((33, 7), srv())));
+        assert_eq!(find("1000"), Ok(((1000, 0), None)));
+        assert!(find("nobody").is_err_and(|trouble| trouble.to_string().contains("/etc/passwd")));
+        assert!(find("web:nobody").is_err_and(|trouble| trouble.to_string().contains("/etc/group")));
+        let none: io::Result<String> = Err(Errno::ENOENT.into());
+        assert_eq!(User::find("5:6", &none, &none).map(|user| user.ids), Ok((5, 6)));
+    }
+}

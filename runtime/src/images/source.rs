@@ -1,0 +1,60 @@
+//! What an argument of the attribute names.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::spec::Spec;
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// A directory in the layout of OCI, and which of its images is meant.
+    Layout { directory: PathBuf, tag: Option<String> },
+    /// A file: an archive of an image, or of a tree.
+    Archive(PathBuf),
+}
+
+impl Source {
+    /// Reads `oci:DIR`, `oci:DIR:TAG` or the path of a file. What is relative begins at the package.
+    pub(super) fn of(spec: &Spec, argument: &str) -> Self {
+        let Some(layout) = argument.strip_prefix("oci:") else { return Self::Archive(in_package(spec, argument)) };
+        let (directory, tag) = match layout.rsplit_once(':') {
+            Some((directory, tag)) if !tag.contains('/') => (directory, Some(tag.to_owned())),
+            _ => (layout, None),
+        };
+        Self::Layout { directory: in_package(spec, directory), tag }
+    }
+
+    /// The directory or the file.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Layout { directory, .. } => directory,
+            Self::Archive(file) => file,
+        }
+    }
+}
+
+/// The package may have been compiled elsewhere: Cargo and nextest name it.
+fn in_package(spec: &Spec, path: &str) -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).filter(|package| package.is_absolute());
+    package.or(spec.manifest_dir.map(PathBuf::from)).unwrap_or_else(|| "/".into()).join(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_read() {
+        let read = |argument| Source::of(&Spec::PLAIN, argument);
+        let layout = |directory: &str, tag: Option<&str>| Source::Layout {
+            directory: directory.into(),
+            tag: tag.map(str::to_owned),
+        };
+        assert_eq!(read("/image.tar"), Source::Archive("/image.tar".into()));
+        assert_eq!(read("oci:/images"), layout("/images", None));
+        assert_eq!(read("oci:/images:latest"), layout("/images", Some("latest")));
+        assert_eq!(read("oci:/a:b/images"), layout("/a:b/images", None));
+        assert!(read("./image.tar").path().is_absolute());
+    }
+}

@@ -1,0 +1,213 @@
+//! Where unpacked images lie: below the target directory, in a directory for each version of an image and each kind of owners:
+//!
+//! - `lock` is locked by the process that unpacks the image, and is shared by all that use it;
+//! - `source` says which image this is a version of;
+//! - the rest is as [`unpacked`](crate::rootfs::unpacked) has it.
+//!
+//! An unpacked image stays until another version of the same image is unpacked, and nobody uses the old one any more.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+
+use super::Trouble;
+use super::archive::Files;
+use super::layer::Owners;
+use super::manifest;
+use super::source::Source;
+use super::unpack::unpack;
+use crate::proc::text_of;
+use crate::rootfs::access::closed_above;
+use crate::rootfs::context::target_of;
+use crate::rootfs::left::remove;
+use crate::rootfs::unpacked::{CONFIG, TREE, Unpacked};
+use crate::spec::{Ids, Root, Spec};
+use crate::sys::{self, Locked};
+
+/// The directory in the target directory that all of this lies in.
+const IMAGES: &str = "belljar-images";
+
+/// What the names begin with of versions that are being removed.
+const GONE: &str = "gone-";
+
+/// An image that this process uses.
+pub(crate) struct Image {
+    /// Where it was unpacked to.
+    pub(crate) directory: PathBuf,
+    /// What was unpacked.
+    pub(crate) unpacked: Unpacked,
+    /// Device nodes that were left out, if this process has unpacked it.
+    pub(crate) devices: u32,
+    /// For what is said once of each image.
+    pub(crate) notes: Once,
+    /// As long as somebody holds it, nobody removes the image.
+    _lock: Locked,
+}
+
+/// By which name each image is known that was asked for so far: an argument may stand for different ones in different packages.
+type Key = (Source, Option<u32>, bool);
+
+type Known = Arc<OnceLock<Result<Arc<Image>, Trouble>>>;
+
+static IMAGES_KNOWN: Mutex<BTreeMap<Key, Known>> = Mutex::new(BTreeMap::new());
+
+/// The image that `spec` asks for, which is unpacked if it has to be. `None` if it asks for none. All tests of this process share one.
+pub(crate) fn image(spec: &Spec) -> Option<Result<Arc<Image>, Trouble>> {
+    let Root::Image(argument) = spec.root else { return None };
+    let source = Source::of(spec, argument);
+    let count = if let Ids::Range(count) = spec.ids { Some(count) } else { None };
+    let key = (source.clone(), count, spec.ids == Ids::Host);
+    let known = Arc::clone(IMAGES_KNOWN.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+    Some(known.get_or_init(|| find(&source, spec.ids).map(Arc::new)).clone())
+}
+
+fn find(source: &Source, ids: Ids) -> Result<Image, Trouble> {
+    // Only root can give files to others.
+    let owners = if sys::geteuid().is_root() && ids != Ids::One { Owners::Image(ids) } else { Owners::Root };
+    let version = Version::of(source)?;
+    let all = directory_of_all()?;
+    let place = all.join(format!("{}-{}", version.name, suffix(owners)));
+    let at_place = |error: io::Error| Trouble::new(place.display(), error);
+    loop {
+        match DirBuilder::new().mode(0o700).create(&place) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(at_place)?,
+        }
+        check(&place, ids)?;
+        let file = match File::options().create(true).append(true).open(place.join("lock")) {
+            // Somebody has removed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file.map_err(at_place)?,
+        };
+        let operation = if place.join(CONFIG).exists() { libc::LOCK_SH } else { libc::LOCK_EX };
+        // Whoever held it and was killed has let go of it.
+        let lock = Locked::new(file, operation).map_err(|(_, errno)| at_place(errno.into()))?;
+        if !is_still(&lock, &place.join("lock")) {
+            continue;
+        }
+        let mut devices = 0;
+        if !place.join(CONFIG).exists() {
+            if operation == libc::LOCK_SH {
+                continue;
+            }
+            sweep(&all, &place, &name_of(source, owners));
+            fs::write(place.join("source"), name_of(source, owners)).map_err(at_place)?;
+            devices = unpack(source, version.digest.as_deref(), owners, &place)?;
+            lock.convert(libc::LOCK_SH).map_err(|errno| at_place(errno.into()))?;
+            if !is_still(&lock, &place.join("lock")) {
+                continue;
+            }
+        }
+        let unpacked = Unpacked::read(&place).map_err(at_place)?;
+        return Ok(Image { directory: place, unpacked, devices, notes: Once::new(), _lock: lock });
+    }
+}
+
+/// A version of an image.
+struct Version {
+    /// The digest of its manifest; or, of an archive, what is different for each file, and after each change.
+    name: String,
+    /// The digest, if it has one.
+    digest: Option<String>,
+}
+
+impl Version {
+    fn of(source: &Source) -> Result<Self, Trouble> {
+        let path = source.path();
+        let metadata = fs::metadata(path).map_err(Trouble::at(path.display()))?;
+        match source {
+            Source::Layout { directory, tag } => {
+                if !directory.join("oci-layout").exists() {
+                    return Err(Trouble::new(
+                        path.display(),
+                        "this is no image layout of OCI: it has no file `oci-layout`",
+                    ));
+                }
+                let digest = manifest::digest(&Files::Directory(directory.clone()), tag.as_deref())?;
+                Ok(Self { name: digest.replace(':', "-"), digest: Some(digest) })
+            }
+            Source::Archive(_) if !metadata.is_file() => Err(Trouble::new(path.display(), "this is no file")),
+            Source::Archive(_) => {
+                let (changed, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());
+                let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.len());
+                Ok(Self { name: format!("file-{device:x}-{inode}-{size}-{changed}.{nanoseconds:09}"), digest: None })
+            }
+        }
+    }
+}
+
+/// The end of the names of directories whose files belong to these.
+fn suffix(owners: Owners) -> String {
+    match owners {
+        Owners::Root | Owners::Image(Ids::One) => "root".to_owned(),
+        Owners::Image(Ids::Range(count)) => count.to_string(),
+        Owners::Image(Ids::Host) => "host".to_owned(),
+    }
+}
+
+/// What all versions of an image have in common.
+fn name_of(source: &Source, owners: Owners) -> String {
+    format!("{source:?} {}", suffix(owners))
+}
+
+fn directory_of_all() -> Result<PathBuf, Trouble> {
+    let binary = env::current_exe().map_err(Trouble::at("the path of this test binary"))?;
+    let all = target_of(&binary).unwrap_or_default().join(IMAGES);
+    fs::create_dir_all(&all).map_err(Trouble::at(all.display()))?;
+    Ok(all)
+}
+
+/// Whether `place` can hold an image: it is this user's, and root of a sandbox gets there. Others may not look into it: images have programs
+/// that are setuid.
+fn check(place: &Path, ids: Ids) -> Result<(), Trouble> {
+    let metadata = match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata.map_err(Trouble::at(place.display()))?,
+    };
+    if !metadata.is_dir() || metadata.uid() != sys::geteuid().as_raw() {
+        return Err(Trouble::new(place.display(), "it is another user's: images are unpacked there, so remove it"));
+    }
+    if let Some((closed, _)) = closed_above(&place.join(TREE), ids) {
+        let why = format!("images are unpacked there, and root of a sandbox can't enter `{}`", closed.display());
+        return Err(Trouble::new(place.display(), why));
+    }
+    Ok(())
+}
+
+/// Whether `file` is what is at `path`.
+fn is_still(file: &File, path: &Path) -> bool {
+    let same = |path: fs::Metadata, file: fs::Metadata| (path.dev(), path.ino()) == (file.dev(), file.ino());
+    fs::symlink_metadata(path).is_ok_and(|path| file.metadata().is_ok_and(|file| same(path, file)))
+}
+
+/// Removes other versions of the image `name` that nobody uses, and what nobody has finished to remove.
+fn sweep(all: &Path, place: &Path, name: &str) {
+    let Ok(directory) = File::open(all).map(OwnedFd::from) else { return };
+    for other in
+        fs::read_dir(all).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|other| other != place)
+    {
+        let Some(file_name) = other.file_name().map(Path::new) else { continue };
+        let is_own = |metadata: fs::Metadata| metadata.is_dir() && metadata.uid() == sys::geteuid().as_raw();
+        if !fs::symlink_metadata(&other).is_ok_and(is_own) {
+            continue;
+        }
+        if file_name.to_string_lossy().starts_with(GONE) {
+            remove(&directory, file_name);
+            continue;
+        }
+        if !text_of(other.join("source")).is_ok_and(|source| source == name) {
+            continue;
+        }
+        let Ok(lock) = File::options().append(true).open(other.join("lock")) else { continue };
+        let Ok(_lock) = Locked::new(lock, libc::LOCK_EX | libc::LOCK_NB) else { continue };
+        let gone = other.with_file_name(format!("{GONE}{}", file_name.display()));
+        if fs::rename(&other, &gone).is_ok() {
+            remove(&directory, Path::new(gone.file_name().unwrap_or_default()));
+        }
+    }
+}

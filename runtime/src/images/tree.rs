@@ -1,0 +1,257 @@
+//! The directory that an image is unpacked to. Links in it lead to what is in it, as they do when it is the root: no path of an image names a
+//! file outside.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+
+use crate::rootfs::left::remove;
+use crate::sys;
+
+/// How many links lead on to a file. It is as in the kernel's own lookup, see path_resolution(7).
+const LINKS_MAX: usize = 40;
+
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// While a tree is filled, its owner may write to all directories.
+const FILLED: Mode = Mode::S_IRWXU;
+
+/// The tree.
+pub(super) struct Tree {
+    root: OwnedFd,
+}
+
+/// A name in a directory of the tree, whether there is something of that name or not.
+pub(super) struct Place {
+    directory: OwnedFd,
+    name: OsString,
+    /// Its path in the tree, with no links left in it.
+    pub(super) path: PathBuf,
+}
+
+/// What the names are that `path` consists of, which an image is to have in it. Names of no file are left out, such as `.`.
+pub(super) fn names_in(path: &Path) -> io::Result<Vec<&OsStr>> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return Err(io::Error::other("the path is absolute")),
+            Component::ParentDir => return Err(io::Error::other("the path has `..` in it")),
+        }
+    }
+    Ok(names)
+}
+
+impl Tree {
+    pub(super) fn open(directory: &Path) -> nix::Result<Self> {
+        Ok(Self { root: open(directory, DIRECTORY, Mode::empty())? })
+    }
+
+    fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Gives the root itself its mode, and the time when it was changed.
+    pub(super) fn finish(&self, mode: u32, modified: Option<i64>) -> nix::Result<()> {
+        fchmodat(&self.root, ".", Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
+        modified.map_or(Ok(()), |modified| set_time(&self.root, OsStr::new("."), modified))
+    }
+
+    /// The names in the root.
+    pub(super) fn names(&self) -> nix::Result<Vec<OsString>> {
+        names_of(&self.root, OsStr::new("."))
+    }
+
+    /// The place that `path` names, which is relative. Directories on the way that are missing are made if `makes` says so.
+    /// `None` for the root itself.
+    pub(super) fn place(&self, path: &Path, makes: bool) -> io::Result<Option<Place>> {
+        let names = names_in(path)?;
+        let Some((name, above)) = names.split_last() else { return Ok(None) };
+        let mut way = Way { tree: self, below: Vec::new() };
+        way.follow(above.iter().map(OsString::from).collect(), makes)?;
+        let path = way.below.iter().map(|(name, _)| name.as_os_str()).chain([*name]).collect();
+        Ok(Some(Place { directory: way.end()?, name: name.into(), path }))
+    }
+
+    /// The file that `path` leads to, which may be absolute. It is opened for reading, if it is a file.
+    pub(super) fn file(&self, path: &Path) -> io::Result<File> {
+        let mut path = path.to_path_buf();
+        for _ in 0..LINKS_MAX {
+            let place = self.place(path.strip_prefix("/").unwrap_or(&path), false)?.ok_or(Errno::EISDIR)?;
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            match openat(&place.directory, &*place.name, flags, Mode::empty()) {
+                Err(Errno::ELOOP) => {
+                    let target = PathBuf::from(readlinkat(&place.directory, &*place.name)?);
+                    path = place.path.parent().unwrap_or(Path::new("")).join(target);
+                }
+                opened => return Ok(File::from(opened?)),
+            }
+        }
+        Err(Errno::ELOOP.into())
+    }
+}
+
+/// A walk from the root of a tree: the directories that it has led through, with their names.
+struct Way<'t> {
+    tree: &'t Tree,
+    below: Vec<(OsString, OwnedFd)>,
+}
+
+impl Way<'_> {
+    fn here(&self) -> BorrowedFd<'_> {
+        self.below.last().map_or(self.tree.root(), |(_, directory)| directory.as_fd())
+    }
+
+    fn end(mut self) -> io::Result<OwnedFd> {
+        match self.below.pop() {
+            Some((_, directory)) => Ok(directory),
+            None => self.tree.root().try_clone_to_owned(),
+        }
+    }
+
+    /// Goes on by these names. An absolute link leads on from the root of the tree. No link may lead out by `..`.
+    fn follow(&mut self, mut names: VecDeque<OsString>, makes: bool) -> io::Result<()> {
+        let mut links = 0;
+        while let Some(name) = names.pop_front() {
+            if name == ".." {
+                self.below.pop().ok_or_else(|| io::Error::other("a link on the way leads out of the image"))?;
+                continue;
+            }
+            let mut opened = openat(self.here(), &*name, DIRECTORY, Mode::empty());
+            if makes && opened.as_ref().is_err_and(|errno| *errno == Errno::ENOENT) {
+                mkdirat(self.here(), &*name, FILLED)?;
+                opened = openat(self.here(), &*name, DIRECTORY, Mode::empty());
+            }
+            match opened {
+                Ok(directory) => self.below.push((name, directory)),
+                // One of these says that it is a link, or a file.
+                Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                    let target = match readlinkat(self.here(), &*name) {
+                        Err(Errno::EINVAL) => return Err(Errno::ENOTDIR.into()),
+                        target => PathBuf::from(target?),
+                    };
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(Errno::ELOOP.into());
+                    }
+                    for component in target.components().rev() {
+                        match component {
+                            Component::RootDir | Component::Prefix(_) => self.below.clear(),
+                            Component::CurDir => {}
+                            Component::ParentDir => names.push_front("..".into()),
+                            Component::Normal(name) => names.push_front(name.into()),
+                        }
+                    }
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn at(&self) -> (&OwnedFd, &OsStr) {
+        (&self.directory, &self.name)
+    }
+
+    /// What is there. `None` if nothing is.
+    pub(super) fn stat(&self) -> nix::Result<Option<libc::stat64>> {
+        match sys::stat(&self.directory, &*self.name) {
+            Err(Errno::ENOENT) => Ok(None),
+            stat => stat.map(Some),
+        }
+    }
+
+    pub(super) fn is_directory(&self) -> nix::Result<bool> {
+        Ok(self.stat()?.is_some_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR))
+    }
+
+    /// Removes what is there, with all that is in it.
+    pub(super) fn clear(&self) -> nix::Result<()> {
+        let (directory, name) = self.at();
+        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::EISDIR | Errno::EPERM) => {
+                remove(directory, Path::new(name));
+                if self.stat()?.is_some() { Err(Errno::ENOTEMPTY) } else { Ok(()) }
+            }
+            removed => removed,
+        }
+    }
+
+    pub(super) fn make_directory(&self) -> nix::Result<()> {
+        let (directory, name) = self.at();
+        mkdirat(directory, name, FILLED)
+    }
+
+    pub(super) fn make_file(&self) -> nix::Result<File> {
+        let (directory, name) = self.at();
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+    }
+
+    pub(super) fn make_link(&self, target: &Path) -> nix::Result<()> {
+        let (directory, name) = self.at();
+        symlinkat(target, directory, name)
+    }
+
+    pub(super) fn make_fifo(&self) -> nix::Result<()> {
+        let (directory, name) = self.at();
+        mknodat(directory, name, SFlag::S_IFIFO, Mode::S_IRUSR | Mode::S_IWUSR, 0)
+    }
+
+    /// One more name of what is at `other`.
+    pub(super) fn make_hard_link(&self, other: &Self) -> nix::Result<()> {
+        let (directory, name) = self.at();
+        linkat(&other.directory, &*other.name, directory, name, AtFlags::empty())
+    }
+
+    pub(super) fn set_owner(&self, (uid, gid): (u32, u32)) -> nix::Result<()> {
+        let (directory, name) = self.at();
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fchownat(directory, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    /// Of what is no link.
+    pub(super) fn set_mode(&self, mode: u32) -> nix::Result<()> {
+        let (directory, name) = self.at();
+        fchmodat(directory, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
+    }
+
+    /// When it was changed, in seconds since 1970.
+    pub(super) fn set_time(&self, modified: i64) -> nix::Result<()> {
+        set_time(&self.directory, &self.name, modified)
+    }
+
+    /// The names in this directory.
+    pub(super) fn names(&self) -> nix::Result<Vec<OsString>> {
+        names_of(&self.directory, &self.name)
+    }
+}
+
+fn set_time(directory: &OwnedFd, name: &OsStr, modified: i64) -> nix::Result<()> {
+    let time = TimeSpec::new(modified as _, 0);
+    utimensat(directory, name, &time, &time, UtimensatFlags::NoFollowSymlink)
+}
+
+fn names_of(directory: &OwnedFd, name: &OsStr) -> nix::Result<Vec<OsString>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut names = Vec::new();
+    sys::entries(&openat(directory, name, flags, Mode::empty())?, |name| {
+        names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
+        Ok(())
+    })?;
+    Ok(names)
+}

@@ -1,0 +1,66 @@
+//! Unpacks an image: its layers, or the one archive of a tree.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufReader, Seek as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use nix::unistd::syncfs;
+
+use super::archive::{self, Files};
+use super::layer::{Filling, Owners};
+use super::manifest::{self, Manifest, Process};
+use super::source::Source;
+use super::tree::Tree;
+use super::{Trouble, process};
+use crate::rootfs::left::remove;
+use crate::rootfs::unpacked::{CONFIG, TREE};
+
+/// Unpacks an image to `place`, which may hold what somebody has left who was killed. In a layout of OCI, its manifest has this `digest`.
+/// Returns how many device nodes were left out.
+pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, place: &Path) -> Result<u32, Trouble> {
+    let at_place = |error: io::Error| Trouble::new(place.display(), error);
+    let tree_path = place.join(TREE);
+    let directory = File::open(place).map(OwnedFd::from).map_err(at_place)?;
+    remove(&directory, Path::new(TREE));
+    fs::create_dir(&tree_path).map_err(at_place)?;
+    fs::set_permissions(&tree_path, Permissions::from_mode(0o755)).map_err(at_place)?;
+    let tree = Tree::open(&tree_path).map_err(|errno| at_place(errno.into()))?;
+    let mut filling = Filling::new(&tree, owners);
+    let of_image = fill(&mut filling, source, digest, place)?;
+    let devices = filling.devices;
+    let owned = filling.finish()?;
+    let unpacked = process::described(&of_image, &tree, owned)?;
+    // What the machine has not on its disk when it loses power must not be believed to be there.
+    syncfs(&directory).map_err(|errno| at_place(errno.into()))?;
+    let new = place.join("config-new");
+    fs::write(&new, unpacked.encode()).and_then(|()| fs::rename(new, place.join(CONFIG))).map_err(at_place)?;
+    Ok(devices)
+}
+
+/// Unpacks all that the image has. Returns what it says of its processes.
+fn fill(filling: &mut Filling<'_>, source: &Source, digest: Option<&str>, place: &Path) -> Result<Process, Trouble> {
+    if let (Source::Layout { directory, .. }, Some(digest)) = (source, digest) {
+        let files = Files::Directory(directory.clone());
+        return unpack_layers(filling, &files, manifest::of_digest(&files, digest)?);
+    }
+    let path = source.path();
+    let at_source = |error: io::Error| Trouble::new(path.display(), error);
+    let mut file = File::open(path).and_then(|file| archive::seekable(file, place)).map_err(at_source)?;
+    let files = Files::of_archive(file.try_clone().map_err(at_source)?).map_err(at_source)?;
+    if let Some(manifest) = manifest::of_archive(&files)? {
+        return unpack_layers(filling, &files, manifest);
+    }
+    file.rewind().map_err(at_source)?;
+    filling.unpack(BufReader::new(file), false)?;
+    Ok(Process::default())
+}
+
+fn unpack_layers(filling: &mut Filling<'_>, files: &Files, manifest: Manifest) -> Result<Process, Trouble> {
+    for layer in &manifest.layers {
+        let source = archive::decompressed(files.open(layer)?).map_err(Trouble::at(layer))?;
+        filling.unpack(source, true)?;
+    }
+    Ok(manifest.process)
+}
