@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tar::{Archive, EntryType};
 
-use super::Trouble;
+use super::trouble::Trouble;
 use crate::proc::text_in;
 
 /// How many links lead on to a file.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use tar::{Archive, Entry, EntryType};
 
-use super::Trouble;
 use super::tree::{Place, Tree};
+use super::trouble::Trouble;
 use crate::rootfs::unpacked::Owned;
 use crate::spec::Ids;
 use crate::sys;

@@ -6,8 +6,8 @@ use std::env::consts::ARCH;
 
 use nanoserde::DeJson;
 
-use super::Trouble;
 use super::archive::Files;
+use super::trouble::Trouble;
 
 /// An image of some files.
 pub(super) struct Manifest {

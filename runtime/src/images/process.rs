@@ -3,9 +3,9 @@
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::Trouble;
 use super::manifest::Process;
 use super::tree::Tree;
+use super::trouble::Trouble;
 use crate::proc::text_in;
 use crate::rootfs::unpacked::{Owned, Unpacked};
 

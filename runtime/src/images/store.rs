@@ -15,11 +15,11 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
-use super::Trouble;
 use super::archive::Files;
 use super::layer::Owners;
 use super::manifest;
 use super::source::Source;
+use super::trouble::Trouble;
 use super::unpack::unpack;
 use crate::proc::text_of;
 use crate::rootfs::access::closed_above;

@@ -11,9 +11,10 @@ use nix::unistd::syncfs;
 use super::archive::{self, Files};
 use super::layer::{Filling, Owners};
 use super::manifest::{self, Manifest, Process};
+use super::process;
 use super::source::Source;
 use super::tree::Tree;
-use super::{Trouble, process};
+use super::trouble::Trouble;
 use crate::rootfs::left::remove;
 use crate::rootfs::unpacked::{CONFIG, TREE};
 

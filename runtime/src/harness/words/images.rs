@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::failed;
+use super::failed::failed;
 use crate::images::Trouble;
 use crate::text::{error, plain};
 

@@ -1,5 +1,6 @@
 //! All messages about how a test ended.
 
+mod failed;
 #[cfg(feature = "images")]
 mod images;
 mod preparations;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use failed::failed;
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};
 pub(super) use preparations::{
@@ -31,11 +33,6 @@ use crate::text::{Size, error, plain};
 
 /// How many processes a message lists by name.
 const LISTED: usize = 10;
-
-/// What a message about one test begins with.
-fn failed(test: &str) -> String {
-    format!("belljar: `{test}` failed")
-}
 
 // ---- Copies ----
 
