@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::judge::Verdict;
-use super::words;
+use super::{trace, words};
 use crate::images::{Image, image};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::zygote::zygote;
@@ -12,7 +12,9 @@ use crate::zygote::zygote;
 /// the test can't run in it.
 pub(super) fn see_to_it(test: &'static Test) -> Result<(), Verdict> {
     let (name, spec) = (test.short_name(), &test.spec);
-    let (Root::Image(argument), Some(found)) = (spec.root, image(spec)) else { return Ok(()) };
+    let Root::Image(argument) = spec.root else { return Ok(()) };
+    let _span = trace::span("see to the image");
+    let Some(found) = image(spec) else { return Ok(()) };
     let failed = |why: String| Verdict::Failed(words::image_failed(name, argument, &why));
     let found = found.map_err(|trouble| failed(words::not_unpacked(&trouble)))?;
     if let (Some((uid, gid)), Ids::Range(count), None) = (found.unpacked.user, spec.ids, spec.user) {

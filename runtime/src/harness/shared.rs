@@ -29,7 +29,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC,
 use super::words;
 use crate::proc;
 use crate::rootfs::access::closed_above;
-use crate::rootfs::context::target_of;
+use crate::rootfs::context::{in_package, target_of};
 use crate::rootfs::left::remove;
 use crate::settings::settings;
 use crate::spec::{Ids, Root, Spec, Test};
@@ -111,7 +111,7 @@ fn check(directory: &Path, spec: &Spec) -> io::Result<()> {
     let is_copied = match spec.root {
         Root::Tmpfs | Root::Image(_) => false,
         Root::Overlay => true,
-        Root::Directory(copied) => fs::canonicalize(copied)
+        Root::Directory(copied) => fs::canonicalize(in_package(spec, copied))
             .is_ok_and(|copied| fs::canonicalize(directory).is_ok_and(|directory| directory.starts_with(copied))),
     };
     if is_copied {

@@ -189,8 +189,8 @@ impl<'t> Filling<'t> {
     fn clear(&mut self, place: &Place) -> io::Result<()> {
         if place.stat()?.is_some() {
             place.clear()?;
-            self.directories.retain(|path, _| !path.starts_with(&place.path));
-            self.owned.retain(|path, _| !path.starts_with(&place.path));
+            forget(&mut self.directories, &place.path);
+            forget(&mut self.owned, &place.path);
         }
         Ok(())
     }
@@ -232,6 +232,14 @@ impl<'t> Filling<'t> {
             finished.map_err(Trouble::at(path.display()))?;
         }
         Ok(self.owned.into_values().collect())
+    }
+}
+
+/// Removes what is known of a path, and of those below it.
+fn forget<T>(known: &mut BTreeMap<PathBuf, T>, path: &Path) {
+    let below = known.range(path.to_path_buf()..).map(|(other, _)| other).take_while(|other| other.starts_with(path));
+    for path in below.cloned().collect::<Vec<_>>() {
+        known.remove(&path);
     }
 }
 

@@ -27,7 +27,8 @@ pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Re
             env.push(("HOME".to_owned(), home.clone()));
         }
     }
-    let working_directory = process.working_directory.clone().filter(|path| path.starts_with('/'));
+    let working_directory = process.working_directory.as_ref().filter(|path| !path.is_empty());
+    let working_directory = working_directory.map(|path| format!("/{}", path.trim_start_matches('/')));
     let user = user.map(|user| user.ids).filter(|ids| *ids != (0, 0));
     Ok(Unpacked { tree: PathBuf::new(), env, working_directory, user, owned })
 }

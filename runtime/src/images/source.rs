@@ -1,8 +1,8 @@
 //! What an argument of the attribute names.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
+use crate::rootfs::context::in_package;
 use crate::spec::Spec;
 
 /// Where an image comes from.
@@ -32,12 +32,6 @@ impl Source {
             Self::Archive(file) => file,
         }
     }
-}
-
-/// The package may have been compiled elsewhere: Cargo and nextest name it.
-fn in_package(spec: &Spec, path: &str) -> PathBuf {
-    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).filter(|package| package.is_absolute());
-    package.or(spec.manifest_dir.map(PathBuf::from)).unwrap_or_else(|| "/".into()).join(path)
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ fn find(source: &Source, ids: Ids) -> Result<Image, Trouble> {
     loop {
         match DirBuilder::new().mode(0o700).create(&place) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(at_place)?,
+            made => made.map_err(|error| Trouble::new(all.display(), format!("images are unpacked there: {error}")))?,
         }
         check(&place, ids)?;
         let file = match File::options().create(true).append(true).open(place.join("lock")) {
@@ -158,7 +158,8 @@ fn name_of(source: &Source, owners: Owners) -> String {
 fn directory_of_all() -> Result<PathBuf, Trouble> {
     let binary = env::current_exe().map_err(Trouble::at("the path of this test binary"))?;
     let all = target_of(&binary).unwrap_or_default().join(IMAGES);
-    fs::create_dir_all(&all).map_err(Trouble::at(all.display()))?;
+    let why = |error| Trouble::new(all.display(), format!("images are unpacked there: {error}"));
+    fs::create_dir_all(&all).map_err(why)?;
     Ok(all)
 }
 
@@ -200,10 +201,11 @@ fn sweep(all: &Path, place: &Path, name: &str) {
             remove(&directory, file_name);
             continue;
         }
-        if !text_of(other.join("source")).is_ok_and(|source| source == name) {
+        // Whoever was killed may not have said what it was to be.
+        if text_of(other.join("source")).is_ok_and(|source| source != name) {
             continue;
         }
-        let Ok(lock) = File::options().append(true).open(other.join("lock")) else { continue };
+        let Ok(lock) = File::options().create(true).append(true).open(other.join("lock")) else { continue };
         let Ok(_lock) = Locked::new(lock, libc::LOCK_EX | libc::LOCK_NB) else { continue };
         let gone = other.with_file_name(format!("{GONE}{}", file_name.display()));
         if fs::rename(&other, &gone).is_ok() {

@@ -16,28 +16,39 @@ use super::source::Source;
 use super::tree::Tree;
 use super::trouble::Trouble;
 use crate::rootfs::left::remove;
-use crate::rootfs::unpacked::{CONFIG, TREE};
+use crate::rootfs::unpacked::{CONFIG, TREE, Unpacked};
 
 /// Unpacks an image to `place`, which may hold what somebody has left who was killed. In a layout of OCI, its manifest has this `digest`.
-/// Returns how many device nodes were left out.
+/// Returns how many device nodes were left out. If it fails, it leaves nothing.
 pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, place: &Path) -> Result<u32, Trouble> {
     let at_place = |error: io::Error| Trouble::new(place.display(), error);
-    let tree_path = place.join(TREE);
     let directory = File::open(place).map(OwnedFd::from).map_err(at_place)?;
-    remove(&directory, Path::new(TREE));
-    fs::create_dir(&tree_path).map_err(at_place)?;
-    fs::set_permissions(&tree_path, Permissions::from_mode(0o755)).map_err(at_place)?;
-    let tree = Tree::open(&tree_path).map_err(|errno| at_place(errno.into()))?;
+    let clear = || remove(&directory, Path::new(TREE));
+    clear();
+    let unpacked = unpack_tree(source, digest, owners, place).inspect_err(|_| clear())?;
+    // What the machine has not on its disk when it loses power must not be believed to be there.
+    syncfs(&directory).map_err(|errno| at_place(errno.into()))?;
+    let (new, (unpacked, devices)) = (place.join("config-new"), unpacked);
+    fs::write(&new, unpacked.encode()).and_then(|()| fs::rename(new, place.join(CONFIG))).map_err(at_place)?;
+    Ok(devices)
+}
+
+fn unpack_tree(
+    source: &Source,
+    digest: Option<&str>,
+    owners: Owners,
+    place: &Path,
+) -> Result<(Unpacked, u32), Trouble> {
+    let at_place = |error: io::Error| Trouble::new(place.display(), error);
+    let path = place.join(TREE);
+    fs::create_dir(&path).map_err(at_place)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(at_place)?;
+    let tree = Tree::open(&path).map_err(|errno| at_place(errno.into()))?;
     let mut filling = Filling::new(&tree, owners);
     let of_image = fill(&mut filling, source, digest, place)?;
     let devices = filling.devices;
     let owned = filling.finish()?;
-    let unpacked = process::described(&of_image, &tree, owned)?;
-    // What the machine has not on its disk when it loses power must not be believed to be there.
-    syncfs(&directory).map_err(|errno| at_place(errno.into()))?;
-    let new = place.join("config-new");
-    fs::write(&new, unpacked.encode()).and_then(|()| fs::rename(new, place.join(CONFIG))).map_err(at_place)?;
-    Ok(devices)
+    Ok((process::described(&of_image, &tree, owned)?, devices))
 }
 
 /// Unpacks all that the image has. Returns what it says of its processes.

@@ -93,6 +93,12 @@ impl RunContext {
     }
 }
 
+/// The same, for the test binary: a path that an argument of the attribute names. One that is relative begins at the package.
+pub(crate) fn in_package(spec: &Spec, path: &str) -> PathBuf {
+    let package = directory("CARGO_MANIFEST_DIR").or(spec.manifest_dir.map(PathBuf::from));
+    package.unwrap_or_else(|| "/".into()).join(path)
+}
+
 /// Whether this is the first user namespace, which maps each id to itself. See user_namespaces(7).
 pub(crate) fn all_ids_are_real() -> bool {
     let map = text_of("/proc/self/uid_map").unwrap_or_default();
