@@ -309,7 +309,8 @@ impl Reader {
             "monotonic" => self.monotonic = Some(offset(&string(input, example)?)?),
             "from" => self.from = Some(path(input, example)?),
             "unsupported" => self.skip_unsupported = unsupported(&string(input, example)?)?,
-            _ => self.krate = Some(path(input, example)?),
+            "crate" => self.krate = Some(path(input, example)?),
+            _ => unreachable!("each of `KEYS` is read above"),
         }
         let is_host = text == "user" && self.user == Some(User::Host);
         if is_host || ["root", "uids", "bind", "tmpfs"].contains(&text.as_str()) {

@@ -225,7 +225,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdic
     }
     prepare(test)?;
     #[cfg(feature = "images")]
-    image::see_to_it(test)?;
+    image::provide(test)?;
     let (over, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
         Obstacle::BadRequest(page) => Verdict::Failed(page.of_bad_request(name)),

@@ -11,7 +11,7 @@ use tar::{Archive, EntryType};
 use super::trouble::Trouble;
 use crate::proc::text_in;
 
-/// How many links lead on to a file.
+/// The most links that are followed to a file.
 const LINKS_MAX: usize = 8;
 
 /// The most bytes of a description, such as a manifest.
@@ -30,7 +30,7 @@ pub(super) enum Member {
         begin: u64,
         size: u64,
     },
-    /// It is the same as another, by the name of that.
+    /// The same file as the one of this name.
     Link(PathBuf),
 }
 
@@ -74,16 +74,16 @@ impl Files {
             Self::Archive { file, members } => (file, members),
         };
         let mut name = plain(Path::new(name));
-        for _ in 0..LINKS_MAX {
+        for _ in 0..=LINKS_MAX {
             match members.get(&name) {
                 Some(Member::File { begin, size }) => {
                     return Ok(Box::new(Part { file, at: *begin, end: begin.saturating_add(*size) }));
                 }
                 Some(Member::Link(target)) => name.clone_from(target),
-                None => break,
+                None => return Err(Trouble::new(name.display(), "the archive has no such file")),
             }
         }
-        Err(Trouble::new(name.display(), "the archive has no such file"))
+        Err(Trouble::new(name.display(), "too many links lead to it"))
     }
 
     /// The text of a file.
@@ -133,7 +133,7 @@ enum Compression {
 fn compression_of(begin: &[u8]) -> Option<Compression> {
     match begin {
         [0x1f, 0x8b, ..] => Some(Compression::Gzip),
-        // The second kind may be skipped. Some writers begin with one.
+        // Decoders skip the second kind of frame. Some writers put one first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Compression::Zstd),
         _ => None,
     }
@@ -149,7 +149,7 @@ pub(super) fn decompressed<'r>(source: impl Read + 'r) -> io::Result<Box<dyn Rea
     })
 }
 
-/// The archive `file`. If it is compressed, its content is written to a file in `directory` that has no name any more.
+/// Returns an archive that can be seeked. One that is compressed is decompressed to a file in `directory`, which has no name any more.
 pub(super) fn seekable(mut file: File, directory: &Path) -> io::Result<File> {
     let mut begin = [0; 4];
     let length = file.read(&mut begin)?;

@@ -1,7 +1,8 @@
-//! Unpacks layers, one over the other: tar archives in which some names say that something below is gone.
+//! Unpacks the layers of an image, each over the one before. Some entries only say that a file of a lower layer is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -15,16 +16,16 @@ use crate::rootfs::unpacked::Owned;
 use crate::spec::Ids;
 use crate::sys;
 
-/// What the name of an entry begins with that stands for something below that is gone.
+/// The prefix of a whiteout: the rest of the name is a file of lower layers that is gone.
 const WHITEOUT: &[u8] = b".wh.";
 
-/// The name of an entry that says that all is gone that was in its directory.
+/// The name of an opaque whiteout: all is gone that lower layers have in its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What the keys of user attributes begin with in the extended header of an entry.
+/// The prefix of extended attributes in the extended header of an entry.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
 
-/// What the attributes begin with that overlayfs reads.
+/// The prefix of attributes that overlayfs reads.
 const OF_OVERLAYS: &str = "user.overlay.";
 
 /// Who the files belong to in the tree.
@@ -42,13 +43,13 @@ pub(super) struct Filling<'t> {
     owners: Owners,
     /// The modes and times that directories get when all is there, by their paths.
     directories: BTreeMap<PathBuf, (u32, Option<i64>)>,
-    /// Files whose owners are others in the image.
+    /// Files that are root's in the tree, and somebody else's in the image.
     owned: BTreeMap<PathBuf, Owned>,
     /// Device nodes, which are left out.
     pub(super) devices: u32,
 }
 
-/// Paths that the layer has that is being unpacked, and the directories that they are in.
+/// The paths of the layer that is being unpacked, and the directories that they are in.
 type OfLayer = BTreeSet<PathBuf>;
 
 impl<'t> Filling<'t> {
@@ -57,13 +58,14 @@ impl<'t> Filling<'t> {
         Self { tree, owners, directories, owned: BTreeMap::new(), devices: 0 }
     }
 
-    /// Unpacks what `source` reads. In a layer of an image, some names say that something is gone. Fails with the entry that it is about.
-    pub(super) fn unpack(&mut self, source: impl Read, is_layer: bool) -> Result<(), Trouble> {
+    /// Unpacks what `source` reads, which is called `what`. In a layer of an image, some names say that something is gone. Fails with the entry, or
+    /// with `what` where no entry can be read.
+    pub(super) fn unpack(&mut self, source: impl Read, what: impl Display, is_layer: bool) -> Result<(), Trouble> {
         let mut of_layer = OfLayer::new();
         let mut archive = Archive::new(source);
-        for entry in archive.entries().map_err(Trouble::at(""))? {
-            let mut entry = entry.map_err(Trouble::at(""))?;
-            let path = entry.path().map_err(Trouble::at("a name"))?.into_owned();
+        for entry in archive.entries().map_err(Trouble::at(&what))? {
+            let mut entry = entry.map_err(Trouble::at(&what))?;
+            let path = entry.path().map_err(Trouble::at(&what))?.into_owned();
             self.add(&mut entry, &path, is_layer.then_some(&mut of_layer)).map_err(Trouble::at(path.display()))?;
         }
         Ok(())
@@ -149,7 +151,7 @@ impl<'t> Filling<'t> {
                 self.devices += 1;
                 return Ok(());
             }
-            other => return Err(io::Error::other(format!("an entry of the kind {other:?} is no file"))),
+            other => return Err(io::Error::other(format!("belljar can't unpack an entry of the type {other:?}"))),
         }
         self.set_owner(entry, kind, place)?;
         if !kind.is_symlink() && !kind.is_dir() {
@@ -195,7 +197,7 @@ impl<'t> Filling<'t> {
         Ok(())
     }
 
-    /// Removes what lower layers have at `path`. What this layer has stays, in which order ever it says so.
+    /// Removes what lower layers have at `path`. What this layer itself has stays: the order of its entries makes no difference.
     fn remove_lower(&mut self, path: &Path, of_layer: &OfLayer) -> io::Result<()> {
         if of_layer.contains(path) {
             return self.remove_below(path, of_layer);
@@ -225,7 +227,7 @@ impl<'t> Filling<'t> {
                     .is_directory()
                     .and_then(|is_directory| if is_directory { finish(&place, mode, time) } else { Ok(()) })
                     .map_err(Into::into),
-                // One above it has become something else.
+                // A later entry has replaced a directory above it.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(()),
                 Err(error) => Err(error),
             };

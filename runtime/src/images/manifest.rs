@@ -19,7 +19,7 @@ pub(super) struct Manifest {
 /// What an image says of its processes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Process {
-    /// A name or a number, and perhaps a colon and another of a group.
+    /// `USER` or `USER:GROUP`, each a name or a number.
     pub(super) user: Option<String>,
     /// Each as `NAME=value`.
     pub(super) env: Vec<String>,
@@ -87,16 +87,16 @@ struct Saved {
     layers: Vec<String>,
 }
 
-/// The file of a layout of OCI that begins it.
+/// The file of a layout of OCI that is read first.
 const INDEX: &str = "index.json";
 
-/// The file of an archive of `docker save` that begins it.
+/// The file of an archive of `docker save` that is read first.
 const SAVED: &str = "manifest.json";
 
 /// The annotation that holds the tag.
 const TAG: &str = "org.opencontainers.image.ref.name";
 
-/// How many indexes lead on to a manifest.
+/// The most indexes that are read on the way to a manifest.
 const INDEXES_MAX: usize = 4;
 
 fn parse<T: DeJson>(files: &Files, name: &str) -> Result<T, Trouble> {
@@ -124,10 +124,10 @@ pub(super) fn digest(files: &Files, tag: Option<&str>) -> Result<String, Trouble
         }
         (index, tag) = (document, None);
     }
-    Err(Trouble::new(INDEX, "one index leads on to another, and none to an image"))
+    Err(Trouble::new(INDEX, format!("indexes are nested too deeply: belljar follows {INDEXES_MAX}")))
 }
 
-/// The one of these that is meant: the one with the tag, or the only one, or the one for this machine.
+/// Chooses one of these: by the tag, and among several, by the architecture of this machine.
 fn choose(all: &[Descriptor], tag: Option<&str>) -> Result<Descriptor, Trouble> {
     let tag_of = |descriptor: &'_ Descriptor| descriptor.annotations.as_ref()?.get(TAG).cloned();
     let is_other = |platform: &Platform| platform.architecture != architecture() || platform.os != "linux";

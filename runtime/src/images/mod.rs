@@ -8,10 +8,10 @@
 //! | `archive` | files in a layout of OCI, or in an archive |
 //! | `manifest` | which layers an image has |
 //! | `unpack` | unpacks an image |
-//! | `process` | what it says of its processes |
+//! | `process` | what an image says of its processes |
 //! | `layer` | unpacks a layer |
-//! | `trouble` | why that fails |
-//! | `tree` | the directory that it is unpacked to, which nothing leads out of |
+//! | `trouble` | why unpacking fails |
+//! | `tree` | the directory that an image is unpacked to: no path leads out of it |
 //!
 //! Formats: the [image layout](https://github.com/opencontainers/image-spec/blob/main/image-layout.md) and the
 //! [layers](https://github.com/opencontainers/image-spec/blob/main/layer.md) of OCI, and tar(5).

@@ -3,6 +3,8 @@
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::manifest::Process;
 use super::tree::Tree;
 use super::trouble::Trouble;
@@ -15,13 +17,20 @@ pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Re
     for variable in &process.env {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         if name.is_empty() || variable.contains('\0') {
-            return Err(Trouble::new(variable, "this is no environment variable, and the image has it as one"));
+            return Err(Trouble::new(
+                variable,
+                "the image sets this as an environment variable, but it has no name, or a NUL",
+            ));
         }
         env.push((name.to_owned(), value.to_owned()));
     }
-    let text = |path: &str| text_in(tree.file(Path::new(path))?.take(TEXT_MAX));
+    let text = |path: &str| match tree.file(Path::new(path)) {
+        Err(Errno::ENOENT) => Ok(String::new()),
+        Err(errno) => Err(Trouble::new(path, io::Error::from(errno))),
+        Ok(file) => text_in(file.take(TEXT_MAX)).map_err(Trouble::at(path)),
+    };
     let user = process.user.as_deref().filter(|user| !user.is_empty());
-    let user = user.map(|user| User::find(user, &text("etc/passwd"), &text("etc/group"))).transpose()?;
+    let user = user.map(|user| User::find(user, &text("etc/passwd")?, &text("etc/group")?)).transpose()?;
     if let Some(User { home: Some(home), .. }) = &user {
         if !env.iter().any(|(name, _)| name == "HOME") {
             env.push(("HOME".to_owned(), home.clone()));
@@ -43,15 +52,12 @@ struct User {
 }
 
 impl User {
-    /// By a name or a number, and perhaps a colon and another of a group. See passwd(5) and group(5).
-    fn find(written: &str, passwd: &io::Result<String>, group: &io::Result<String>) -> Result<Self, Trouble> {
+    /// Finds `USER` or `USER:GROUP`, each a name or a number. See passwd(5) and group(5).
+    fn find(written: &str, passwd: &str, group: &str) -> Result<Self, Trouble> {
         let (user, of_group) = written.split_once(':').map_or((written, None), |(user, group)| (user, Some(group)));
-        let lines = |text: &'_ io::Result<String>| -> Vec<Vec<String>> {
-            let text = text.as_deref().unwrap_or_default();
-            text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
-        };
-        let find = |text, name: &str| {
-            lines(text).into_iter().find(|fields| {
+        let find = |text: &'_ str, name: &str| {
+            let mut lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
+            lines.find(|fields| {
                 fields.first().is_some_and(|first| first == name) || fields.get(2).is_some_and(|number| number == name)
             })
         };
@@ -76,15 +82,13 @@ impl User {
 
 #[cfg(test)]
 mod tests {
-    use nix::errno::Errno;
-
     use super::*;
 
     #[test]
     fn users_are_found() {
-        let passwd = Ok("root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n".to_owned());
-        let group = Ok("root:x:0:\nlog:x:4:\n".to_owned());
-        let find = |written| User::find(written, &passwd, &group).map(|user| (user.ids, user.home));
+        let passwd = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n";
+        let group = "root:x:0:\nlog:x:4:\n";
+        let find = |written| User::find(written, passwd, group).map(|user| (user.ids, user.home));
         let srv = || Some("/srv".to_owned());
         assert_eq!(find("web"), Ok(((33, 34), srv())));
         assert_eq!(find("33"), Ok(((33, 34), srv())));
@@ -93,7 +97,6 @@ mod tests {
         assert_eq!(find("1000"), Ok(((1000, 0), None)));
         assert!(find("nobody").is_err_and(|trouble| trouble.to_string().contains("/etc/passwd")));
         assert!(find("web:nobody").is_err_and(|trouble| trouble.to_string().contains("/etc/group")));
-        let none: io::Result<String> = Err(Errno::ENOENT.into());
-        assert_eq!(User::find("5:6", &none, &none).map(|user| user.ids), Ok((5, 6)));
+        assert_eq!(User::find("5:6", "", "").map(|user| user.ids), Ok((5, 6)));
     }
 }

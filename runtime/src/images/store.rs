@@ -4,7 +4,7 @@
 //! - `source` says which image this is a version of;
 //! - the rest is as [`unpacked`](crate::rootfs::unpacked) has it.
 //!
-//! An unpacked image stays until another version of the same image is unpacked, and nobody uses the old one any more.
+//! When a new version of an image is unpacked, older ones are removed that nobody uses then.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -41,7 +41,7 @@ pub(crate) struct Image {
     pub(crate) directory: PathBuf,
     /// What was unpacked.
     pub(crate) unpacked: Unpacked,
-    /// Device nodes that were left out, if this process has unpacked it.
+    /// How many device nodes this process has left out: none if another has unpacked it.
     pub(crate) devices: u32,
     /// For what is said once of each image.
     pub(crate) notes: Once,
@@ -49,7 +49,7 @@ pub(crate) struct Image {
     _lock: Locked,
 }
 
-/// By which name each image is known that was asked for so far: an argument may stand for different ones in different packages.
+/// What tells images apart: the source, and who owns the files.
 type Key = (Source, Option<u32>, bool);
 
 type Known = Arc<OnceLock<Result<Arc<Image>, Trouble>>>;
@@ -74,6 +74,7 @@ fn find(source: &Source, ids: Ids) -> Result<Image, Trouble> {
     let place = all.join(format!("{}-{}", version.name, suffix(owners)));
     let at_place = |error: io::Error| Trouble::new(place.display(), error);
     loop {
+        // Others may not look into it: images have programs that are setuid.
         match DirBuilder::new().mode(0o700).create(&place) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(|error| Trouble::new(all.display(), format!("images are unpacked there: {error}")))?,
@@ -85,7 +86,7 @@ fn find(source: &Source, ids: Ids) -> Result<Image, Trouble> {
             file => file.map_err(at_place)?,
         };
         let operation = if place.join(CONFIG).exists() { libc::LOCK_SH } else { libc::LOCK_EX };
-        // Whoever held it and was killed has let go of it.
+        // The kernel has released the lock of a process that was killed.
         let lock = Locked::new(file, operation).map_err(|(_, errno)| at_place(errno.into()))?;
         if !is_still(&lock, &place.join("lock")) {
             continue;
@@ -110,7 +111,7 @@ fn find(source: &Source, ids: Ids) -> Result<Image, Trouble> {
 
 /// A version of an image.
 struct Version {
-    /// The digest of its manifest; or, of an archive, what is different for each file, and after each change.
+    /// The digest of its manifest. For an archive: device, inode, size, and the time of the last change.
     name: String,
     /// The digest, if it has one.
     digest: Option<String>,
@@ -131,7 +132,10 @@ impl Version {
                 let digest = manifest::digest(&Files::Directory(directory.clone()), tag.as_deref())?;
                 Ok(Self { name: digest.replace(':', "-"), digest: Some(digest) })
             }
-            Source::Archive(_) if !metadata.is_file() => Err(Trouble::new(path.display(), "this is no file")),
+            Source::Archive(_) if !metadata.is_file() => Err(Trouble::new(
+                path.display(),
+                "this is no file: a path that ends like that of an archive must be one",
+            )),
             Source::Archive(_) => {
                 let (changed, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());
                 let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.len());
@@ -141,7 +145,7 @@ impl Version {
     }
 }
 
-/// The end of the names of directories whose files belong to these.
+/// The end of a directory's name: who owns its files.
 fn suffix(owners: Owners) -> String {
     match owners {
         Owners::Root | Owners::Image(Ids::One) => "root".to_owned(),
@@ -150,7 +154,7 @@ fn suffix(owners: Owners) -> String {
     }
 }
 
-/// What all versions of an image have in common.
+/// What `source` holds: the image and the owners, without the version.
 fn name_of(source: &Source, owners: Owners) -> String {
     format!("{source:?} {}", suffix(owners))
 }
@@ -163,15 +167,17 @@ fn directory_of_all() -> Result<PathBuf, Trouble> {
     Ok(all)
 }
 
-/// Whether `place` can hold an image: it is this user's, and root of a sandbox gets there. Others may not look into it: images have programs
-/// that are setuid.
+/// Whether `place` can hold an image: it is this user's, and root of a sandbox gets there.
 fn check(place: &Path, ids: Ids) -> Result<(), Trouble> {
     let metadata = match fs::symlink_metadata(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         metadata => metadata.map_err(Trouble::at(place.display()))?,
     };
     if !metadata.is_dir() || metadata.uid() != sys::geteuid().as_raw() {
-        return Err(Trouble::new(place.display(), "it is another user's: images are unpacked there, so remove it"));
+        return Err(Trouble::new(
+            place.display(),
+            "images are unpacked there, and it is no directory of this user: remove it",
+        ));
     }
     if let Some((closed, _)) = closed_above(&place.join(TREE), ids) {
         let why = format!("images are unpacked there, and root of a sandbox can't enter `{}`", closed.display());

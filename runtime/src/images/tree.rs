@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
@@ -39,7 +39,7 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
 }
 
-/// What the names are that `path` consists of, which an image is to have in it. Names of no file are left out, such as `.`.
+/// The names in `path`. `.` is left out; an absolute path and `..` are refused.
 pub(super) fn names_in(path: &Path) -> io::Result<Vec<&OsStr>> {
     let mut names = Vec::new();
     for component in path.components() {
@@ -84,21 +84,11 @@ impl Tree {
         Ok(Some(Place { directory: way.end()?, name: name.into(), path }))
     }
 
-    /// The file that `path` leads to, which may be absolute. It is opened for reading, if it is a file.
-    pub(super) fn file(&self, path: &Path) -> io::Result<File> {
-        let mut path = path.to_path_buf();
-        for _ in 0..LINKS_MAX {
-            let place = self.place(path.strip_prefix("/").unwrap_or(&path), false)?.ok_or(Errno::EISDIR)?;
-            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            match openat(&place.directory, &*place.name, flags, Mode::empty()) {
-                Err(Errno::ELOOP) => {
-                    let target = PathBuf::from(readlinkat(&place.directory, &*place.name)?);
-                    path = place.path.parent().unwrap_or(Path::new("")).join(target);
-                }
-                opened => return Ok(File::from(opened?)),
-            }
-        }
-        Err(Errno::ELOOP.into())
+    /// Opens what `path` leads to, for reading. Links lead as they do when this is the root.
+    pub(super) fn file(&self, path: &Path) -> nix::Result<File> {
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).resolve(resolve);
+        openat2(&self.root, path, how).map(File::from)
     }
 }
 
@@ -135,7 +125,7 @@ impl Way<'_> {
             }
             match opened {
                 Ok(directory) => self.below.push((name, directory)),
-                // One of these says that it is a link, or a file.
+                // Either means: a link, or no directory.
                 Err(Errno::ELOOP | Errno::ENOTDIR) => {
                     let target = match readlinkat(self.here(), &*name) {
                         Err(Errno::EINVAL) => return Err(Errno::ENOTDIR.into()),
@@ -212,7 +202,7 @@ impl Place {
         mknodat(directory, name, SFlag::S_IFIFO, Mode::S_IRUSR | Mode::S_IWUSR, 0)
     }
 
-    /// One more name of what is at `other`.
+    /// Gives the file at `other` this name too.
     pub(super) fn make_hard_link(&self, other: &Self) -> nix::Result<()> {
         let (directory, name) = self.at();
         linkat(&other.directory, &*other.name, directory, name, AtFlags::empty())
@@ -224,7 +214,7 @@ impl Place {
         fchownat(directory, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// Of what is no link.
+    /// Sets the mode of what is here, which must not be a link.
     pub(super) fn set_mode(&self, mode: u32) -> nix::Result<()> {
         let (directory, name) = self.at();
         fchmodat(directory, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)

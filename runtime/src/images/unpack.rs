@@ -18,7 +18,7 @@ use super::trouble::Trouble;
 use crate::rootfs::left::remove;
 use crate::rootfs::unpacked::{CONFIG, TREE, Unpacked};
 
-/// Unpacks an image to `place`, which may hold what somebody has left who was killed. In a layout of OCI, its manifest has this `digest`.
+/// Unpacks an image to `place`, which may hold the rest of an unpacking that was killed. `digest` is the manifest's, for a layout of OCI.
 /// Returns how many device nodes were left out. If it fails, it leaves nothing.
 pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, place: &Path) -> Result<u32, Trouble> {
     let at_place = |error: io::Error| Trouble::new(place.display(), error);
@@ -26,7 +26,7 @@ pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, plac
     let clear = || remove(&directory, Path::new(TREE));
     clear();
     let unpacked = unpack_tree(source, digest, owners, place).inspect_err(|_| clear())?;
-    // What the machine has not on its disk when it loses power must not be believed to be there.
+    // The files reach the disk before `config` does: when the machine has lost power, that never stands for files that are lost.
     syncfs(&directory).map_err(|errno| at_place(errno.into()))?;
     let (new, (unpacked, devices)) = (place.join("config-new"), unpacked);
     fs::write(&new, unpacked.encode()).and_then(|()| fs::rename(new, place.join(CONFIG))).map_err(at_place)?;
@@ -65,14 +65,14 @@ fn fill(filling: &mut Filling<'_>, source: &Source, digest: Option<&str>, place:
         return unpack_layers(filling, &files, manifest);
     }
     file.rewind().map_err(at_source)?;
-    filling.unpack(BufReader::new(file), false)?;
+    filling.unpack(BufReader::new(file), path.display(), false)?;
     Ok(Process::default())
 }
 
 fn unpack_layers(filling: &mut Filling<'_>, files: &Files, manifest: Manifest) -> Result<Process, Trouble> {
     for layer in &manifest.layers {
         let source = archive::decompressed(files.open(layer)?).map_err(Trouble::at(layer))?;
-        filling.unpack(source, true)?;
+        filling.unpack(source, layer, true)?;
     }
     Ok(manifest.process)
 }

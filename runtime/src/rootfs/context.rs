@@ -93,7 +93,7 @@ impl RunContext {
     }
 }
 
-/// The same, for the test binary: a path that an argument of the attribute names. One that is relative begins at the package.
+/// The same in the test binary, for which Cargo and nextest name the package: it may have been compiled elsewhere.
 pub(crate) fn in_package(spec: &Spec, path: &str) -> PathBuf {
     let package = directory("CARGO_MANIFEST_DIR").or(spec.manifest_dir.map(PathBuf::from));
     package.unwrap_or_else(|| "/".into()).join(path)

@@ -18,7 +18,7 @@ pub(crate) const TREE: &str = "tree";
 /// The name of the file in which the rest is written.
 pub(crate) const CONFIG: &str = "config";
 
-/// An image, as far as sandboxes depend on it.
+/// What sandboxes need to know of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unpacked {
     /// Its files.
@@ -29,7 +29,7 @@ pub(crate) struct Unpacked {
     pub(crate) working_directory: Option<String>,
     /// Who they are, a user and a group, if not root.
     pub(crate) user: Option<(u32, u32)>,
-    /// Files that are not root's in the image, and are in the tree.
+    /// Files that are root's in the tree, and somebody else's in the image.
     pub(crate) owned: Vec<Owned>,
 }
 
@@ -96,8 +96,8 @@ impl Unpacked {
         Some(unpacked)
     }
 
-    /// What a test that asks for this image asks for: a copy of a directory. What the image says of its processes holds where the test says
-    /// nothing. It is kept for ever. `None` if the path of the tree is no text.
+    /// The spec of a sandbox whose root is this image: that of a copy of its tree. What the test says goes first. The result is never freed.
+    /// `None` if the path of the tree is not UTF-8.
     pub(crate) fn spec(&self, spec: &'static Spec) -> Option<&'static Spec> {
         let tree: &'static str = self.tree.to_str()?.to_owned().leak();
         let of_image = self.env.iter().filter(|(name, _)| spec.variable(name).is_none());
@@ -132,7 +132,7 @@ mod tests {
         let text = unpacked.encode();
         assert_eq!(Unpacked::decode(&text), Some(unpacked));
         assert_eq!(Unpacked::decode(b""), Some(Unpacked::default()));
-        // A part of it is nothing. The last word ends with a NUL too.
+        // What is cut off between two records is read as fewer records. All else that is cut off is refused.
         for length in 1..text.len() {
             let part = Unpacked::decode(&text[..length]);
             assert!(part.is_none_or(|part| part.encode() == text[..length]));
