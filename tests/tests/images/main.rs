@@ -1,0 +1,364 @@
+//! Images as roots, with the feature `images`. The images are made here, entry by entry; `others` looks at those of other programs.
+
+mod layers;
+mod made;
+mod others;
+mod package;
+
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use belljar::{Change, isolated, prepared};
+use belljar_tests::{as_runner, body, refusal_of_copies, rounds, run};
+use tar::EntryType;
+
+use layers::{layers, names, read};
+use made::{Layer, gzip, layout, layout_of, saved};
+use package::Package;
+
+belljar_tests::bodies!();
+
+// ---- What leads out is refused ----
+
+#[test]
+fn what_leads_out_is_refused() {
+    let file = || Layer::new().file("file", "");
+    let cases = [
+        (file().file("/absolute", ""), "`/absolute`: the path is absolute"),
+        (file().file("a/../../up", ""), "`a/../../up`: the path has `..` in it"),
+        (file().hard_link("shadow", "/etc/shadow"), "`shadow`: its target `/etc/shadow`: the path is absolute"),
+        (file().hard_link("shadow", "../shadow"), "`shadow`: its target `../shadow`: the path has `..` in it"),
+        (file().hard_link("none", "nowhere"), "`none`: its target `nowhere`: "),
+        (file().link("out", "../../../.."), "`out/evil`: a link on the way leads out of the image"),
+        (file().link("loop", "loop"), "`loop/evil`: "),
+    ];
+    let cases = cases.map(|(layer, words)| match words.split_once("/evil") {
+        Some((name, _)) => (layer.file(&format!("{}/evil", &name[1..]), ""), words),
+        None => (layer, words),
+    });
+    for (layer, words) in cases {
+        let package = Package::new();
+        let layer = layer.bytes();
+        package.add("tree.tar", &layer);
+        package.fails("layers::of_a_tree", &["its root is the image `tree.tar`: it can't be unpacked: ", words]);
+        package.add_all("layout", &layout(&[layer], "{}", "latest"));
+        package.fails("layers::of_a_layout", &["its root is the image `oci:layout`: it can't be unpacked: ", words]);
+        // Nothing was written outside, and nothing is taken for an image.
+        for place in package.unpacked() {
+            assert!(!place.join("config").exists() && !place.join("tree").exists(), "{}", place.display());
+        }
+        assert!(!package.path("up").exists() && !package.path("target/evil").exists());
+    }
+}
+
+/// A link that is absolute, or leads far up, is no danger: it leads nowhere but to the root of the image.
+#[body]
+#[isolated(root = "tree.tar")]
+fn of_links() {
+    assert_eq!(fs::read_link("/far").expect("link"), Path::new("../../../../etc/passwd"));
+    assert_eq!(read("/data/in"), "");
+}
+
+#[test]
+fn links_lead_to_the_image() {
+    let package = Package::new();
+    let tree = Layer::new().link("far", "../../../../etc/passwd").directory("data/").link("in", "/data");
+    package.add("tree.tar", &tree.file("in/in", "").bytes());
+    package.passes("of_links");
+}
+
+#[body]
+#[isolated(root = "oci:layout:one")]
+fn of_a_tag() {
+    assert_eq!(names("/tag"), ["one"]);
+}
+
+#[test]
+fn tags_and_architectures_choose() {
+    let image = |name: &str| vec![Layer::new().directory("tag/").file(&format!("tag/{name}"), "").bytes()];
+    let (one, two) = (image("one"), image("two"));
+    let own = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let package = Package::new();
+    package.add_all("layout", &layout_of(&[("two", own, &two, "{}"), ("one", own, &one, "{}")]));
+    package.passes("of_a_tag");
+    // Without a tag, it is not clear which one is meant.
+    package.fails("layers::of_a_layout", &["it lists 2 images", "`oci:DIR:TAG`", "the tags are `one`, `two`"]);
+    let package = Package::new();
+    package.add_all("layout", &layout_of(&[("one", "pdp11", &two, "{}"), ("one", own, &one, "{}")]));
+    package.passes("of_a_tag");
+    let package = Package::new();
+    package.add_all("layout", &layout_of(&[("two", own, &two, "{}")]));
+    package.fails("of_a_tag", &["no image for ", "has the tag `one`: the tags are `two`"]);
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    let package = Package::new();
+    package.fails(
+        "layers::of_a_tree",
+        &["its root is the image `tree.tar`: it can't be unpacked: ", "/tree.tar`: No such file"],
+    );
+    package.fails("layers::of_a_layout", &["/layout`: No such file"]);
+    package.add("layout/file", b"");
+    package.fails("layers::of_a_layout", &["this is no image layout of OCI: it has no file `oci-layout`"]);
+    package.add("tree.tar", b"no archive, and longer than a block of one: ".repeat(100).as_slice());
+    package.fails("layers::of_a_tree", &["tree.tar`: "]);
+    let whole = gzip(&saved(&layers(), "{}"));
+    package.add("tree.tar", &whole[..whole.len() / 2]);
+    package.fails("layers::of_a_tree", &["tree.tar`: "]);
+    fs::remove_file(package.path("tree.tar")).expect("remove");
+    package.add("tree.tar/file", b"");
+    package.fails("layers::of_a_tree", &["this is no file"]);
+    // A blob that got lost.
+    let package = Package::new();
+    package.add_all("layout", &layout(&layers(), "{}", "latest"));
+    fs::remove_file(package.path(&format!("layout/blobs/sha256/{:064x}", 2))).expect("remove");
+    package.fails("layers::of_a_layout", &["blobs/sha256/", "No such file"]);
+}
+
+// ---- What an image says of its processes ----
+
+const PROCESS: &str = r#"{"User": "web", "Env": ["PATH=/image", "OTHER=a=b", "EMPTY="], "WorkingDir": "srv/work"}"#;
+
+fn with_process() -> Vec<u8> {
+    let passwd = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv/web:/bin/sh\n";
+    let tree = Layer::new()
+        .link("etc/passwd", "../../usr/lib/passwd")
+        .file("usr/lib/passwd", passwd)
+        .directory("srv/")
+        .directory("srv/web/");
+    let tree = tree.entry(EntryType::Directory, "srv/work/", 0o755, (33, 34), b"", "");
+    saved(&[tree.bytes()], PROCESS)
+}
+
+#[body]
+#[isolated(root = "./image.tar")]
+fn as_the_image_says() {
+    let variable = |name: &str| env::var(name).expect(name);
+    assert_eq!(
+        [variable("PATH"), variable("OTHER"), variable("EMPTY"), variable("HOME")],
+        ["/image", "a=b", "", "/srv/web"]
+    );
+    assert_eq!(env::current_dir().expect("cwd"), Path::new("/srv/work"));
+    assert_eq!((nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()), (33, 34));
+    // It has what the test binary has, too.
+    assert!(env::var_os("CARGO_MANIFEST_DIR").is_some());
+}
+
+#[body]
+#[isolated(root = "./image.tar", user = 0, env = ["PATH=/test"])]
+fn as_the_test_says() {
+    assert_eq!(
+        (env::var("PATH").expect("PATH").as_str(), env::var("OTHER").expect("OTHER").as_str()),
+        ("/test", "a=b")
+    );
+    assert!(nix::unistd::getuid().is_root());
+}
+
+#[test]
+fn what_an_image_says_of_its_processes_holds() {
+    let package = Package::new();
+    package.add("image.tar", &with_process());
+    package.passes("as_the_image_says");
+    package.passes("as_the_test_says");
+    package.add("image.tar", &saved(&[Layer::new().file("file", "").bytes()], r#"{"User": "nobody"}"#));
+    package.fails("as_the_image_says", &["`nobody`: the image names this user, and its /etc/passwd has no `nobody`"]);
+}
+
+// ---- Owners ----
+
+fn with_owners() -> Vec<u8> {
+    let tree = Layer::new()
+        .entry(EntryType::Regular, "web", 0o640, (33, 34), b"web", "")
+        .hard_link("web-too", "web")
+        .entry(EntryType::Regular, "setgid", 0o2755, (0, 34), b"", "")
+        .entry(EntryType::Directory, "home/", 0o700, (33, 33), b"", "")
+        .entry(EntryType::Regular, "far", 0o644, (70_000, 0), b"", "");
+    tree.bytes()
+}
+
+fn owner(path: &str) -> (u32, u32, u32) {
+    let metadata = fs::symlink_metadata(path).expect(path);
+    (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+}
+
+#[body]
+#[isolated(root = "tree.tar")]
+fn owners_are_root() {
+    assert_eq!((owner("/web"), owner("/setgid")), ((0, 0, 0o640), (0, 0, 0o2755)));
+    assert_eq!((owner("/home"), owner("/far")), ((0, 0, 0o700), (0, 0, 0o644)));
+}
+
+#[body]
+#[isolated(root = "tree.tar", uids = 65536)]
+fn owners_are_kept() {
+    assert_eq!(
+        (owner("/web"), owner("/web-too"), owner("/setgid")),
+        ((33, 34, 0o640), (33, 34, 0o640), (0, 34, 0o2755))
+    );
+    assert_eq!((owner("/home"), owner("/far")), ((33, 33, 0o700), (0, 0, 0o644)));
+    assert_eq!(read("/web"), "web");
+    // What was given back is no change of the test's.
+    fs::write("/new", "").expect("write");
+    assert_eq!(belljar::changes().expect("changes").last(), Some(&Change::Created("/new".into())));
+}
+
+#[test]
+fn owners_become_root_and_that_is_said() {
+    let package = Package::new();
+    package.add("tree.tar", &with_owners());
+    let output = package.passes("owners_are_root");
+    let note = "of the image `tree.tar`, 5 files are root's here, and somebody else's in the image (`uids = 70001` keeps the owners)";
+    assert!(output.contains(note), "{output}");
+}
+
+#[body]
+#[isolated(root = "tree.tar", user = "host")]
+fn owners_are_the_hosts() {
+    assert_eq!((owner("/web"), owner("/far")), ((33, 34, 0o640), (70_000, 0, 0o644)));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn owners_are_kept_with_more_ids() {
+    let package = Package::new();
+    package.add("tree.tar", &with_owners());
+    package.passes("owners_are_kept");
+    package.passes("owners_are_the_hosts");
+    package.passes("owners_are_root");
+}
+
+/// In a sandbox that stands for a machine on which an ordinary user has subordinate ids.
+#[isolated(uids = 200_000)]
+#[ignore = "needs root and newuidmap(1): .ci/run runs it"]
+fn owners_are_kept_for_ordinary_users() {
+    for table in ["/etc/subuid", "/etc/subgid"] {
+        fs::write(table, "ann:100000:65536\n").expect("write");
+    }
+    fs::write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/:/bin/sh\n").expect("write");
+    let package = Package::new();
+    package.add("tree.tar", &with_owners());
+    for path in ["", "target"] {
+        chown(package.path(path), Some(1000), Some(1000)).expect("chown");
+    }
+    for (body, has_note) in [("owners_are_kept", false), ("owners_are_root", true)] {
+        let bodies = package.bodies(&["--exact", body]);
+        let mut command = as_runner(Some("setpriv --reuid=1000 --regid=1000 --clear-groups"), &bodies);
+        let run = run(&mut command);
+        assert!(run.passed() && run.output.contains("are root's here") == has_note, "{}", run.output);
+    }
+    // Both have the same files, which that user can remove.
+    assert_eq!(package.unpacked().len(), 1);
+    let is_own = |path: &Path| fs::symlink_metadata(path).expect("stat").uid() == 1000;
+    assert!(is_own(&package.unpacked()[0].join("tree/home")) && is_own(&package.unpacked()[0].join("tree/web")));
+}
+
+// ---- Once for each version ----
+
+/// Many, so that several are about to unpack at once.
+macro_rules! crowd {
+    ($($name:ident)*) => {
+        mod crowd {
+            $(#[belljar_tests::body]
+            #[belljar::isolated(root = "tree.tar")]
+            fn $name() {
+                assert_eq!(super::names("/many").len(), 500);
+                std::fs::remove_dir_all("/many").expect("remove");
+            })*
+        }
+    };
+}
+
+crowd!(a b c d e f g h i j k l m n o p);
+
+fn many() -> Vec<u8> {
+    let tree = (0..500).fold(Layer::new().directory("many/"), |tree, number| tree.file(&format!("many/{number}"), ""));
+    gzip(&tree.bytes())
+}
+
+fn crowd_passes(package: &Package) {
+    let run = run(&mut package.bodies(&["crowd::", "--test-threads=16"]));
+    assert!(run.left.is_empty() && run.status.success(), "{}", run.output);
+}
+
+#[test]
+fn an_image_is_unpacked_once_for_each_version() {
+    if refusal_of_copies().is_some() {
+        return;
+    }
+    let package = Package::new();
+    package.add("tree.tar", &many());
+    crowd_passes(&package);
+    let [place] = &package.unpacked()[..] else { panic!("{:?}", package.unpacked()) };
+    let tree = place.join("tree");
+    let made = || fs::metadata(&tree).map(|metadata| (metadata.ino(), metadata.ctime_nsec())).ok();
+    let first = made();
+    assert!(first.is_some());
+    crowd_passes(&package);
+    assert_eq!(made(), first);
+    // Another version takes the place of the old one, which nobody uses any more.
+    fs::remove_file(package.path("tree.tar")).expect("remove");
+    package.add("tree.tar", &many());
+    crowd_passes(&package);
+    assert!(!place.exists() && package.unpacked().len() == 1, "{:?}", package.unpacked());
+}
+
+/// Others unpack at the same time, and are killed while they do so: none begins with a part of an image.
+#[test]
+fn who_is_killed_leaves_nothing_that_counts() {
+    if refusal_of_copies().is_some() {
+        return;
+    }
+    let package = Package::new();
+    for round in 0..rounds(10) {
+        // Another version each time.
+        let _ = fs::remove_file(package.path("tree.tar"));
+        package.add("tree.tar", &many());
+        let mut killed = package
+            .bodies(&["crowd::", "--test-threads=16"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("spawn");
+        let other = (round % 2 == 1).then(|| {
+            let mut command = package.bodies(&["crowd::", "--test-threads=16"]);
+            thread::spawn(move || run(&mut command))
+        });
+        // Wherever it is by then.
+        thread::sleep(Duration::from_millis(fastrand::u64(0..120)));
+        killed.kill().and_then(|()| killed.wait()).expect("kill");
+        if let Some(other) = other {
+            let run = other.join().expect("join");
+            assert!(run.status.success(), "{}", run.output);
+        }
+        crowd_passes(&package);
+        assert_eq!(package.unpacked().len(), 1, "{:?}", package.unpacked());
+    }
+}
+
+// ---- Preparations ----
+
+#[prepared(root = "tree.tar")]
+fn filled() {
+    fs::write("/many/one-more", "").expect("write");
+    fs::remove_file("/many/0").expect("remove");
+}
+
+#[body]
+#[isolated(from = filled)]
+fn starts_from_it() {
+    assert_eq!(names("/many").len(), 500);
+    assert!(Path::new("/many/one-more").exists() && !Path::new("/many/0").exists());
+    fs::remove_file("/many/1").expect("remove");
+    assert_eq!(belljar::changes().expect("changes"), [Change::Removed("/many/1".into())]);
+}
+
+#[test]
+fn preparations_can_have_images() {
+    let package = Package::new();
+    package.add("tree.tar", &many());
+    package.passes("starts_from_it");
+}
