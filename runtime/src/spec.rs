@@ -112,6 +112,17 @@ pub enum Ids {
     Host,
 }
 
+impl Ids {
+    /// Whether a user and a group are among them.
+    pub(crate) fn has(self, (uid, gid): (u32, u32)) -> bool {
+        match self {
+            Self::One => (uid, gid) == (0, 0),
+            Self::Range(count) => uid.max(gid) < count,
+            Self::Host => true,
+        }
+    }
+}
+
 /// A path of the host that a test asks to be shown.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Bind {

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::judge::Verdict;
 use super::{trace, words};
-use crate::images::{Image, image};
+use crate::images::{Image, Lost, image};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::zygote::zygote;
 
@@ -16,15 +16,15 @@ pub(super) fn provide(test: &'static Test) -> Result<(), Verdict> {
     let Some(found) = image(spec) else { return Ok(()) };
     let failed = |why: String| Verdict::Failed(words::image_failed(name, argument, &why));
     let found = found.map_err(|trouble| failed(words::not_unpacked(&trouble)))?;
-    if let (Some((uid, gid)), Ids::Range(count), None) = (found.unpacked.user, spec.ids, spec.user) {
-        if uid.max(gid) >= count {
-            return Err(failed(words::no_such_user((uid, gid), count)));
+    if let (Some(user), Ids::Range(count), None) = (found.unpacked.user, spec.ids, spec.user) {
+        if !spec.ids.has(user) {
+            return Err(failed(words::no_such_user(user, count)));
         }
     }
     found.notes.call_once(|| {
-        let (lost, needed) = lost_owners(&found, spec);
-        if lost > 0 || found.devices > 0 {
-            eprintln!("{}", words::image_differs(argument, (lost, needed), found.devices));
+        let lost = lost(&found, spec);
+        if lost.owners > 0 || lost.devices > 0 {
+            eprintln!("{}", words::image_differs(argument, lost));
         }
     });
     match zygote() {
@@ -37,15 +37,12 @@ pub(super) fn provide(test: &'static Test) -> Result<(), Verdict> {
     }
 }
 
-/// How many files of the image belong to root in these sandboxes, and to somebody else in the image. And how many ids it would take to keep
-/// all owners.
-fn lost_owners(image: &Image, spec: &Spec) -> (usize, u32) {
-    let is_inside = |(uid, gid): (u32, u32)| match spec.ids {
-        Ids::One => false,
-        Ids::Range(count) => uid.max(gid) < count,
-        Ids::Host => true,
-    };
-    let lost: Vec<_> = image.unpacked.owned.iter().filter(|owned| !is_inside(owned.owner)).collect();
-    let largest = lost.iter().map(|owned| owned.owner.0.max(owned.owner.1)).max().unwrap_or_default();
-    (lost.len(), largest.saturating_add(1))
+/// What is not as it is in the image: where this process has unpacked it, or in these sandboxes.
+fn lost(image: &Image, spec: &Spec) -> Lost {
+    let owners = image.unpacked.owned.iter().map(|owned| owned.owner).filter(|owner| !spec.ids.has(*owner));
+    owners.fold(image.lost, |lost, (uid, gid)| Lost {
+        owners: lost.owners + 1,
+        needed: lost.needed.max(uid.max(gid).saturating_add(1)),
+        ..lost
+    })
 }

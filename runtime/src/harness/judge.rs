@@ -15,7 +15,7 @@ use crate::cgroup::Events;
 use crate::diagnosis::{Cause, Page, death, explain, no_more_memory};
 use crate::frame::{Outcome, REPORTED, Refusal, Step, UNREPORTED};
 use crate::settings::settings;
-use crate::spec::{Spec, Test};
+use crate::spec::{Root, Spec, Test};
 use crate::sys::{self, End, Fault};
 
 /// What the harness is told.
@@ -76,8 +76,16 @@ pub(crate) fn refused(spec: &Spec, refusal: &Refusal) -> Obstacle {
         {
             Obstacle::BadRequest(page)
         }
+        // The image has something else where a sandbox needs a directory or a file. That is no fault of the host's.
+        _ if matches!(spec.root, Root::Image(_)) && is_of_files(*step) => Obstacle::BadRequest(page),
         _ => Obstacle::Host(page),
     }
+}
+
+/// Whether a step makes what a root consists of.
+fn is_of_files(step: Step) -> bool {
+    use Step::{Directory, File, MountPoint, Symlink, User, WorkingDirectory};
+    matches!(step, Directory | File | MountPoint | Symlink | User | WorkingDirectory)
 }
 
 /// The limit because of which a call found no memory, if that is its error.

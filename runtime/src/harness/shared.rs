@@ -27,6 +27,8 @@ use nix::errno::Errno;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, statfs};
 
 use super::words;
+#[cfg(feature = "images")]
+use crate::images::image;
 use crate::proc;
 use crate::rootfs::access::closed_above;
 use crate::rootfs::context::{in_package, target_of};
@@ -89,13 +91,28 @@ fn make_place(run: &str, preparation: &'static Test) -> Result<PathBuf, (PathBuf
     alive.as_ref().map_err(|errno| failed((*errno).into()))?;
     // Two in crates or functions of their own may have one name. Their distance from something else in the binary is always the same.
     let distance = ptr::from_ref(preparation).addr().wrapping_sub(ptr::from_ref(&ANCHOR).addr());
-    let name = format!("{}-{distance:x}", preparation.short_name().replace("::", "-"));
+    let name =
+        format!("{}-{distance:x}{}", preparation.short_name().replace("::", "-"), version_of_root(&preparation.spec));
     let directory = of_run.join(binary.file_name().unwrap_or(OsStr::new("tests"))).join(name);
     fs::create_dir_all(&directory).map_err(|error| (directory.clone(), error))?;
     Ok(directory)
 }
 
 static ANCHOR: u8 = 0;
+
+/// What names the version of the image that is the root, if one is. If the image changes while a run goes on, what was left upon the old one is not
+/// for those who find the new one.
+#[cfg(feature = "images")]
+fn version_of_root(spec: &Spec) -> String {
+    let image = image(spec).and_then(Result::ok);
+    let name = image.as_ref().and_then(|image| image.directory.file_name());
+    name.map_or(String::new(), |name| format!("-{}", name.to_string_lossy()))
+}
+
+#[cfg(not(feature = "images"))]
+fn version_of_root(_: &Spec) -> &'static str {
+    ""
+}
 
 /// `XFS_SUPER_MAGIC`, which nix lacks for musl.
 const XFS: FsType = FsType(0x5846_5342);

@@ -1,7 +1,7 @@
 //! Files that an image consists of: in a directory, or in a tar archive. Both may be compressed, by gzip(1) or zstd(1).
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -64,20 +64,44 @@ impl Files {
         }
     }
 
-    pub(super) fn open(&self, name: &str) -> Result<Box<dyn Read + '_>, Trouble> {
-        let (file, members) = match self {
+    /// Whether there is what only images have.
+    pub(super) fn have_layers(&self) -> bool {
+        let is_layer = |path: &PathBuf| path.starts_with("blobs") || path.ends_with("layer.tar");
+        match self {
+            Self::Directory(directory) => directory.join("blobs").exists(),
+            Self::Archive { members, .. } => members.keys().any(is_layer),
+        }
+    }
+
+    /// How many bytes a file has.
+    pub(super) fn size(&self, name: &str) -> Result<u64, Trouble> {
+        match self {
             Self::Directory(directory) => {
                 let path = directory.join(name);
-                let file = File::open(&path).map_err(Trouble::at(path.display()))?;
-                return Ok(Box::new(file));
+                Ok(fs::metadata(&path).map_err(Trouble::at(path.display()))?.len())
             }
-            Self::Archive { file, members } => (file, members),
-        };
+            Self::Archive { .. } => self.part(name).map(|part| part.end - part.at),
+        }
+    }
+
+    pub(super) fn open(&self, name: &str) -> Result<Box<dyn Read + '_>, Trouble> {
+        match self {
+            Self::Directory(directory) => {
+                let path = directory.join(name);
+                Ok(Box::new(File::open(&path).map_err(Trouble::at(path.display()))?))
+            }
+            Self::Archive { .. } => Ok(Box::new(self.part(name)?)),
+        }
+    }
+
+    /// A file in an archive. A directory has none.
+    fn part(&self, name: &str) -> Result<Part<'_>, Trouble> {
+        let Self::Archive { file, members } = self else { return Err(Trouble::new(name, "this is no archive")) };
         let mut name = plain(Path::new(name));
         for _ in 0..=LINKS_MAX {
             match members.get(&name) {
                 Some(Member::File { begin, size }) => {
-                    return Ok(Box::new(Part { file, at: *begin, end: begin.saturating_add(*size) }));
+                    return Ok(Part { file, at: *begin, end: begin.saturating_add(*size) });
                 }
                 Some(Member::Link(target)) => name.clone_from(target),
                 None => return Err(Trouble::new(name.display(), "the archive has no such file")),
@@ -122,6 +146,40 @@ impl Read for Part<'_> {
     }
 }
 
+/// What is read of an archive, and how it ended.
+pub(super) struct Ending<R> {
+    source: R,
+    /// How many bytes there were at the end that are zero.
+    zeros: u64,
+}
+
+/// The least that an archive ends with: one of the two blocks of zeros that tar(5) has there.
+const BLOCK: u64 = 512;
+
+impl<R: Read> Ending<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self { source, zeros: 0 }
+    }
+
+    /// Reads what is left, so that checksums count. Fails if the archive was cut off, also between two files.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        io::copy(&mut self, &mut io::sink())?;
+        if self.zeros < BLOCK {
+            return Err(io::Error::other("it is cut off: an archive ends with a block of zeros"));
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        let zeros = buffer[..read].iter().rev().take_while(|byte| **byte == 0).count();
+        self.zeros = if zeros == read { self.zeros + zeros as u64 } else { zeros as u64 };
+        Ok(read)
+    }
+}
+
 /// How something is compressed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Compression {
@@ -142,7 +200,13 @@ fn compression_of(begin: &[u8]) -> Option<Compression> {
 /// What `source` holds, decompressed if it is compressed.
 pub(super) fn decompressed<'r>(source: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
     let mut source = BufReader::with_capacity(128 << 10, source);
-    Ok(match compression_of(source.fill_buf()?) {
+    let begin = source.fill_buf()?;
+    for (name, magic) in [("xz", &b"\xfd7zXZ\0"[..]), ("bzip2", b"BZh")] {
+        if begin.starts_with(magic) {
+            return Err(io::Error::other(format!("it is compressed by {name}: belljar reads gzip and zstd")));
+        }
+    }
+    Ok(match compression_of(begin) {
         Some(Compression::Gzip) => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
         None => Box::new(source),
@@ -154,12 +218,12 @@ pub(super) fn seekable(mut file: File, directory: &Path) -> io::Result<File> {
     let mut begin = [0; 4];
     let length = file.read(&mut begin)?;
     file.seek(SeekFrom::Start(0))?;
-    if compression_of(&begin[..length]).is_none() {
+    if compression_of(&begin[..length]).is_none() && !begin.starts_with(b"\xfd7z") && !begin.starts_with(b"BZh") {
         return Ok(file);
     }
     let path = directory.join("archive");
     let mut plain = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-    std::fs::remove_file(&path)?;
+    fs::remove_file(&path)?;
     io::copy(&mut decompressed(file)?, &mut plain)?;
     plain.seek(SeekFrom::Start(0))?;
     Ok(plain)

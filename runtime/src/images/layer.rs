@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use tar::{Archive, Entry, EntryType};
 
+use super::archive::Ending;
 use super::tree::{Place, Tree};
 use super::trouble::Trouble;
 use crate::rootfs::unpacked::Owned;
@@ -25,6 +26,9 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The prefix of extended attributes in the extended header of an entry.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
 
+/// The prefix of what an extended header says of a sparse file, in a format that the reader of archives does not know.
+const SPARSE: &str = "GNU.sparse.";
+
 /// The prefix of attributes that overlayfs reads.
 const OF_OVERLAYS: &str = "user.overlay.";
 
@@ -37,6 +41,17 @@ pub(super) enum Owners {
     Image(Ids),
 }
 
+/// What an image has and its tree has not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lost {
+    /// Device nodes.
+    pub(crate) devices: usize,
+    /// Files that became root's.
+    pub(crate) owners: usize,
+    /// How many ids it would have taken to keep their owners.
+    pub(crate) needed: u32,
+}
+
 /// A tree that is being filled.
 pub(super) struct Filling<'t> {
     tree: &'t Tree,
@@ -46,119 +61,151 @@ pub(super) struct Filling<'t> {
     /// Files that are root's in the tree, and somebody else's in the image.
     owned: BTreeMap<PathBuf, Owned>,
     /// Device nodes, which are left out.
-    pub(super) devices: u32,
+    devices: BTreeSet<PathBuf>,
+    lost: Lost,
 }
 
 /// The paths of the layer that is being unpacked, and the directories that they are in.
 type OfLayer = BTreeSet<PathBuf>;
 
+/// A layer, or the archive of a tree: in that, no name says that something is gone.
+type Layer<'l> = Option<&'l mut OfLayer>;
+
 impl<'t> Filling<'t> {
     pub(super) fn new(tree: &'t Tree, owners: Owners) -> Self {
-        let directories = BTreeMap::from([(PathBuf::new(), (0o755, None))]);
-        Self { tree, owners, directories, owned: BTreeMap::new(), devices: 0 }
+        let (directories, owned) = (BTreeMap::from([(PathBuf::new(), (0o755, None))]), BTreeMap::new());
+        Self { tree, owners, directories, owned, devices: BTreeSet::new(), lost: Lost::default() }
     }
 
     /// Unpacks what `source` reads, which is called `what`. In a layer of an image, some names say that something is gone. Fails with the entry, or
     /// with `what` where no entry can be read.
     pub(super) fn unpack(&mut self, source: impl Read, what: impl Display, is_layer: bool) -> Result<(), Trouble> {
         let mut of_layer = OfLayer::new();
-        let mut archive = Archive::new(source);
+        let mut archive = Archive::new(Ending::new(source));
+        // One block of zeros is no end yet, and what follows two must be zeros too.
+        archive.set_ignore_zeros(true);
         for entry in archive.entries().map_err(Trouble::at(&what))? {
             let mut entry = entry.map_err(Trouble::at(&what))?;
             let path = entry.path().map_err(Trouble::at(&what))?.into_owned();
             self.add(&mut entry, &path, is_layer.then_some(&mut of_layer)).map_err(Trouble::at(path.display()))?;
         }
-        Ok(())
+        archive.into_inner().finish().map_err(Trouble::at(&what))
     }
 
-    fn add(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path, of_layer: Option<&mut OfLayer>) -> io::Result<()> {
+    fn add(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path, of_layer: Layer<'_>) -> io::Result<()> {
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader) {
             return Ok(());
         }
-        let Some(place) = self.tree.place(path, true)? else {
-            // The root itself.
-            self.directories.insert(PathBuf::new(), (entry.header().mode()? & 0o7777, time(entry)));
-            return Ok(());
-        };
+        let attributes = attributes(entry)?;
+        if let Some(of_layer) = of_layer {
+            if let Some(whiteout) = whiteout(path) {
+                return match self.tree.place(path, false) {
+                    // Where nothing is, nothing is to go.
+                    Err(error) if is_missing(&error) => Ok(()),
+                    place => self.white_out(&place?, whiteout, of_layer),
+                };
+            }
+            let place = self.tree.place(path, true)?;
+            of_layer.extend(place.path.ancestors().map(Path::to_path_buf));
+            return self.make(entry, kind, &place, &attributes);
+        }
+        let place = self.tree.place(path, true)?;
+        self.make(entry, kind, &place, &attributes)
+    }
+
+    fn white_out(&mut self, place: &Place, whiteout: Whiteout<'_>, of_layer: &OfLayer) -> io::Result<()> {
+        match whiteout {
+            Whiteout::All => self.remove_below(place.path.parent().unwrap_or(Path::new("")), of_layer),
+            Whiteout::One(name) => self.remove_lower(&place.path.with_file_name(name), of_layer),
+        }
+    }
+
+    fn make(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        kind: EntryType,
+        place: &Place,
+        attributes: &[(String, Vec<u8>)],
+    ) -> io::Result<()> {
         for above in place.path.ancestors().skip(1) {
             self.directories.entry(above.into()).or_insert((0o755, None));
         }
-        if let Some(of_layer) = of_layer {
-            let name = place.path.file_name().unwrap_or_default().as_bytes();
-            if name == OPAQUE {
-                return self.remove_below(place.path.parent().unwrap_or(Path::new("")), of_layer);
-            }
-            if let Some(name) = name.strip_prefix(WHITEOUT).filter(|name| !name.is_empty()) {
-                return self.remove_lower(&place.path.with_file_name(OsStr::from_bytes(name)), of_layer);
-            }
-            of_layer.extend(place.path.ancestors().map(Path::to_path_buf));
+        if place.is_root() && !kind.is_dir() {
+            return Err(io::Error::other("the root of an image is a directory"));
         }
-        self.make(entry, kind, &place)
-    }
-
-    fn make(&mut self, entry: &mut Entry<'_, impl Read>, kind: EntryType, place: &Place) -> io::Result<()> {
-        let other = match kind {
-            EntryType::Link => {
-                let target = entry.link_name()?.ok_or(Errno::EINVAL)?.into_owned();
-                let named = |error: io::Error| io::Error::other(format!("its target `{}`: {error}", target.display()));
-                let other = self.tree.place(&target, false).map_err(named)?.ok_or(Errno::EISDIR)?;
-                if other.stat()?.is_none() {
-                    return Err(named(Errno::ENOENT.into()));
-                }
-                if other.path == place.path {
-                    return Ok(());
-                }
-                Some(other)
-            }
-            _ => None,
-        };
+        if matches!(kind, EntryType::Link) {
+            return self.make_hard_link(entry, place);
+        }
         if !(kind.is_dir() && place.is_directory()?) {
             self.clear(place)?;
         }
-        match kind {
+        let mode = entry.header().mode()? & 0o7777;
+        let file = match kind {
             EntryType::Directory => {
                 if !place.is_directory()? {
                     place.make_directory()?;
                 }
-                self.directories.insert(place.path.clone(), (entry.header().mode()? & 0o7777, time(entry)));
+                self.directories.insert(place.path.clone(), (mode, time(entry)));
+                (!attributes.is_empty()).then(|| place.open_directory()).transpose()?
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let attributes = attributes(entry)?;
                 let mut file = place.make_file()?;
                 io::copy(entry, &mut file)?;
-                for (name, value) in attributes {
-                    match sys::set_attribute(&file, &name, &value) {
-                        // The file system has none.
-                        Err(Errno::EOPNOTSUPP) => {}
-                        set => set?,
-                    }
-                }
+                Some(file)
             }
-            EntryType::Symlink => place.make_link(&entry.link_name()?.ok_or(Errno::EINVAL)?)?,
-            EntryType::Link => {
-                if let Some(other) = other {
-                    place.make_hard_link(&other)?;
-                    if let Some(owned) = self.owned.get(&other.path).cloned() {
-                        let path = Path::new("/").join(&place.path);
-                        self.owned.insert(place.path.clone(), Owned { path, ..owned });
-                    }
-                }
-                return Ok(());
+            EntryType::Symlink => {
+                place.make_link(&entry.link_name()?.ok_or(Errno::EINVAL)?)?;
+                None
             }
-            EntryType::Fifo => place.make_fifo()?,
+            EntryType::Fifo => {
+                place.make_fifo()?;
+                None
+            }
             EntryType::Char | EntryType::Block => {
-                self.devices += 1;
+                self.devices.insert(place.path.clone());
+                self.lost.devices += 1;
                 return Ok(());
             }
             other => return Err(io::Error::other(format!("belljar can't unpack an entry of the type {other:?}"))),
+        };
+        for (name, value) in attributes {
+            match file.as_ref().map_or(Ok(()), |file| sys::set_attribute(file, name, value)) {
+                // The file system has none.
+                Err(Errno::EOPNOTSUPP) => {}
+                set => set?,
+            }
         }
         self.set_owner(entry, kind, place)?;
         if !kind.is_symlink() && !kind.is_dir() {
-            place.set_mode(entry.header().mode()? & 0o7777)?;
+            place.set_mode(mode)?;
         }
         if let Some(time) = time(entry).filter(|_| !kind.is_dir()) {
             place.set_time(time)?;
+        }
+        Ok(())
+    }
+
+    fn make_hard_link(&mut self, entry: &Entry<'_, impl Read>, place: &Place) -> io::Result<()> {
+        let target = entry.link_name()?.ok_or(Errno::EINVAL)?.into_owned();
+        let named = |error: io::Error| io::Error::other(format!("its target `{}`: {error}", target.display()));
+        let other = self.tree.place(&target, false).map_err(named)?;
+        if self.devices.contains(&other.path) {
+            self.devices.insert(place.path.clone());
+            self.lost.devices += 1;
+            return self.clear(place);
+        }
+        if other.stat()?.is_none() {
+            return Err(named(Errno::ENOENT.into()));
+        }
+        if other.path == place.path {
+            return Ok(());
+        }
+        self.clear(place)?;
+        place.make_hard_link(&other)?;
+        if let Some(owned) = self.owned.get(&other.path).cloned() {
+            let path = Path::new("/").join(&place.path);
+            self.owned.insert(place.path.clone(), Owned { path, ..owned });
         }
         Ok(())
     }
@@ -168,20 +215,19 @@ impl<'t> Filling<'t> {
             |id: u64| u32::try_from(id).map_err(|_| io::Error::other(format!("there can be no user or group {id}")));
         let owner = (id(entry.header().uid()?)?, id(entry.header().gid()?)?);
         match self.owners {
-            Owners::Root if owner == (0, 0) || kind.is_symlink() => {}
+            Owners::Root if owner == (0, 0) => drop(self.owned.remove(&place.path)),
+            Owners::Root if kind.is_symlink() => {}
             Owners::Root => {
                 let kind = if kind.is_dir() { libc::S_IFDIR } else { libc::S_IFREG };
                 let mode = kind | entry.header().mode()? & 0o7777;
                 let path = Path::new("/").join(&place.path);
                 self.owned.insert(place.path.clone(), Owned { path, owner, mode });
             }
-            Owners::Image(ids) => {
-                let has = |id: u32| match ids {
-                    Ids::One => id == 0,
-                    Ids::Range(count) => id < count,
-                    Ids::Host => true,
-                };
-                place.set_owner(if has(owner.0) && has(owner.1) { owner } else { (0, 0) })?;
+            Owners::Image(ids) if ids.has(owner) => place.set_owner(owner)?,
+            Owners::Image(_) => {
+                self.lost.owners += 1;
+                self.lost.needed = self.lost.needed.max(owner.0.max(owner.1).saturating_add(1));
+                place.set_owner((0, 0))?;
             }
         }
         Ok(())
@@ -189,6 +235,7 @@ impl<'t> Filling<'t> {
 
     /// Removes what is there, and what is known of it.
     fn clear(&mut self, place: &Place) -> io::Result<()> {
+        self.devices.remove(&place.path);
         if place.stat()?.is_some() {
             place.clear()?;
             forget(&mut self.directories, &place.path);
@@ -202,39 +249,57 @@ impl<'t> Filling<'t> {
         if of_layer.contains(path) {
             return self.remove_below(path, of_layer);
         }
-        match self.tree.place(path, false)? {
-            Some(place) => self.clear(&place),
-            None => Ok(()),
+        match self.tree.place(path, false) {
+            Err(error) if is_missing(&error) => Ok(()),
+            place => self.clear(&place?),
         }
     }
 
     /// Removes what lower layers have in the directory `path`.
     fn remove_below(&mut self, path: &Path, of_layer: &OfLayer) -> io::Result<()> {
-        let names = match self.tree.place(path, false)? {
-            Some(place) if !place.is_directory()? => return Ok(()),
-            Some(place) => place.names()?,
-            None => self.tree.names()?,
-        };
-        names.into_iter().try_for_each(|name| self.remove_lower(&path.join(name), of_layer))
+        let place = self.tree.place(path, false)?;
+        if !place.is_directory()? {
+            return Ok(());
+        }
+        place.names()?.into_iter().try_for_each(|name| self.remove_lower(&path.join(name), of_layer))
     }
 
-    /// Gives the directories their modes and times, and returns the files whose owners are others in the image.
-    pub(super) fn finish(self) -> Result<Vec<Owned>, Trouble> {
+    /// Gives the directories their modes and times. Returns the files whose owners are others in the image, and what is lost.
+    pub(super) fn finish(self) -> Result<(Vec<Owned>, Lost), Trouble> {
         for (path, (mode, time)) in self.directories.into_iter().rev() {
             let finished = match self.tree.place(&path, false) {
-                Ok(None) => self.tree.finish(mode, time).map_err(Into::into),
-                Ok(Some(place)) => place
-                    .is_directory()
-                    .and_then(|is_directory| if is_directory { finish(&place, mode, time) } else { Ok(()) })
-                    .map_err(Into::into),
+                Ok(place) => finish(&place, mode, time).map_err(Into::into),
                 // A later entry has replaced a directory above it.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(()),
+                Err(error) if is_missing(&error) => Ok(()),
                 Err(error) => Err(error),
             };
             finished.map_err(Trouble::at(path.display()))?;
         }
-        Ok(self.owned.into_values().collect())
+        Ok((self.owned.into_values().collect(), self.lost))
     }
+}
+
+/// What a name says is gone.
+#[derive(Clone, Copy)]
+enum Whiteout<'n> {
+    /// All that lower layers have in its directory.
+    All,
+    /// What has this name there.
+    One(&'n OsStr),
+}
+
+/// What the path of an entry says is gone, if it is no file.
+fn whiteout(path: &Path) -> Option<Whiteout<'_>> {
+    let name = path.file_name()?.as_bytes();
+    if name == OPAQUE {
+        return Some(Whiteout::All);
+    }
+    let name = name.strip_prefix(WHITEOUT).filter(|name| !name.is_empty())?;
+    Some(Whiteout::One(OsStr::from_bytes(name)))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
 }
 
 /// Removes what is known of a path, and of those below it.
@@ -246,6 +311,9 @@ fn forget<T>(known: &mut BTreeMap<PathBuf, T>, path: &Path) {
 }
 
 fn finish(directory: &Place, mode: u32, time: Option<i64>) -> nix::Result<()> {
+    if !directory.is_directory()? {
+        return Ok(());
+    }
     directory.set_mode(mode)?;
     time.map_or(Ok(()), |time| directory.set_time(time))
 }
@@ -259,8 +327,13 @@ fn time(entry: &Entry<'_, impl Read>) -> Option<i64> {
 fn attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut attributes = Vec::new();
     for extension in entry.pax_extensions()?.into_iter().flatten() {
+        // Also where one can't be read that would not matter: names are among them.
         let extension = extension?;
-        let name = extension.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE));
+        let key = extension.key().unwrap_or_default();
+        if key.starts_with(SPARSE) {
+            return Err(io::Error::other("sparse files are read of archives that `tar --format=gnu` has written"));
+        }
+        let name = key.strip_prefix(ATTRIBUTE);
         if let Some(name) = name.filter(|name| name.starts_with("user.") && !name.starts_with(OF_OVERLAYS)) {
             attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
         }

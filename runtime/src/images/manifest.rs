@@ -11,9 +11,16 @@ use super::trouble::Trouble;
 
 /// An image of some files.
 pub(super) struct Manifest {
-    /// The names of its layers, the lowest first.
-    pub(super) layers: Vec<String>,
+    /// Its layers, the lowest first.
+    pub(super) layers: Vec<Layer>,
     pub(super) process: Process,
+}
+
+/// A layer, as the manifest has it.
+pub(super) struct Layer {
+    pub(super) name: String,
+    /// In bytes, if the manifest says so.
+    pub(super) size: Option<u64>,
 }
 
 /// What an image says of its processes.
@@ -64,6 +71,8 @@ struct Document {
 #[nserde(default)]
 struct Descriptor {
     digest: String,
+    /// In bytes.
+    size: Option<u64>,
     platform: Option<Platform>,
     annotations: Option<HashMap<String, String>>,
 }
@@ -80,11 +89,11 @@ struct Platform {
 #[nserde(default)]
 struct Saved {
     #[nserde(rename = "Config")]
-    config: String,
+    config: Option<String>,
     #[nserde(rename = "RepoTags")]
     tags: Option<Vec<String>>,
     #[nserde(rename = "Layers")]
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
 }
 
 /// The file of a layout of OCI that is read first.
@@ -174,27 +183,39 @@ pub(super) fn of_digest(files: &Files, digest: &str) -> Result<Manifest, Trouble
     let (Some(config), Some(layers)) = (document.config, document.layers) else {
         return Err(Trouble::new(name, "this is no manifest: it lacks `config` or `layers`"));
     };
-    let layers = layers.iter().map(|layer| blob(&layer.digest)).collect::<Result<_, _>>()?;
+    let layer = |layer: &Descriptor| Ok(Layer { name: blob(&layer.digest)?, size: layer.size });
+    let layers = layers.iter().map(layer).collect::<Result<_, _>>()?;
     let config: Config = parse(files, &blob(&config.digest)?)?;
     Ok(Manifest { layers, process: config.into() })
 }
 
 /// The image in an archive. `None` if that is the archive of a tree.
 pub(super) fn of_archive(files: &Files) -> Result<Option<Manifest>, Trouble> {
+    let has_index = files.has(INDEX) && files.has("oci-layout");
     if files.has(SAVED) {
-        // A tree may have a file of that name, of another kind.
-        if let Ok(saved) = parse::<Vec<Saved>>(files, SAVED) {
-            return of_saved(files, &saved).map(Some);
+        // A tree may have a file of that name, of another kind. But it has no layers.
+        let saved = parse::<Vec<Saved>>(files, SAVED);
+        let is_image = |image: &Saved| image.config.as_ref().is_some_and(|config| files.has(config));
+        match saved {
+            Ok(saved) if !saved.is_empty() && saved.iter().all(is_image) => return of_saved(files, &saved).map(Some),
+            Err(trouble) if files.have_layers() && !has_index => return Err(trouble),
+            Ok(_) if files.have_layers() && !has_index => {
+                return Err(Trouble::new(
+                    SAVED,
+                    "it names no image whose `Config` is in the archive, which has layers",
+                ));
+            }
+            _ => {}
         }
     }
-    if files.has(INDEX) && files.has("oci-layout") {
+    if has_index {
         return of_digest(files, &digest(files, None)?).map(Some);
     }
     Ok(None)
 }
 
 fn of_saved(files: &Files, saved: &[Saved]) -> Result<Manifest, Trouble> {
-    let [image] = saved else {
+    let [Saved { config: Some(config), layers, .. }] = saved else {
         let tags = saved.iter().flat_map(|image| image.tags.iter().flatten()).map(|tag| format!("`{tag}`"));
         let tags = tags.collect::<Vec<_>>().join(", ");
         return Err(Trouble::new(
@@ -202,6 +223,7 @@ fn of_saved(files: &Files, saved: &[Saved]) -> Result<Manifest, Trouble> {
             format!("the archive holds {} images: save one of them ({tags})", saved.len()),
         ));
     };
-    let config: Config = parse(files, &image.config)?;
-    Ok(Manifest { layers: image.layers.clone(), process: config.into() })
+    let layers = layers.as_ref().ok_or_else(|| Trouble::new(SAVED, "its image has no `Layers`"))?;
+    let layers = layers.iter().map(|name| Layer { name: name.clone(), size: None }).collect();
+    Ok(Manifest { layers, process: parse::<Config>(files, config)?.into() })
 }

@@ -26,5 +26,6 @@ mod tree;
 mod trouble;
 mod unpack;
 
+pub(crate) use layer::Lost;
 pub(crate) use store::{Image, image};
 pub(crate) use trouble::Trouble;

@@ -4,6 +4,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use super::manifest::Process;
 use super::tree::Tree;
@@ -24,6 +25,9 @@ pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Re
         }
         env.push((name.to_owned(), value.to_owned()));
     }
+    if process.working_directory.as_ref().is_some_and(|path| path.contains('\0')) {
+        return Err(Trouble::new("WorkingDir", "the image has a NUL in it"));
+    }
     let text = |path: &str| match tree.file(Path::new(path)) {
         Err(Errno::ENOENT) => Ok(String::new()),
         Err(errno) => Err(Trouble::new(path, io::Error::from(errno))),
@@ -31,15 +35,26 @@ pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Re
     };
     let user = process.user.as_deref().filter(|user| !user.is_empty());
     let user = user.map(|user| User::find(user, &text("etc/passwd")?, &text("etc/group")?)).transpose()?;
-    if let Some(User { home: Some(home), .. }) = &user {
-        if !env.iter().any(|(name, _)| name == "HOME") {
-            env.push(("HOME".to_owned(), home.clone()));
-        }
-    }
     let working_directory = process.working_directory.as_ref().filter(|path| !path.is_empty());
     let working_directory = working_directory.map(|path| format!("/{}", path.trim_start_matches('/')));
-    let user = user.map(|user| user.ids).filter(|ids| *ids != (0, 0));
-    Ok(Unpacked { tree: PathBuf::new(), env, working_directory, user, owned })
+    if let Some(path) = &working_directory {
+        check_directory(tree, path, "the image has it as the working directory")?;
+    }
+    for path in ["/dev", "/proc", "/sys"] {
+        check_directory(tree, path, "belljar mounts there")?;
+    }
+    let (user, home) = user.map(|user| (user.ids, user.home)).unzip();
+    let user = user.filter(|ids| *ids != (0, 0));
+    Ok(Unpacked { tree: PathBuf::new(), env, working_directory, user, home: home.flatten(), owned })
+}
+
+/// Fails if something else than a directory is in the way there. What is missing is made.
+fn check_directory(tree: &Tree, path: &str, why: &str) -> Result<(), Trouble> {
+    let opened = tree.open_in(Path::new(path.trim_start_matches('/')), OFlag::O_PATH | OFlag::O_DIRECTORY);
+    match opened {
+        Ok(_) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(Trouble::new(path, format!("{why}, and it can't be entered: {}", io::Error::from(errno)))),
+    }
 }
 
 /// The most bytes that are read of a list of users or groups.
@@ -55,6 +70,9 @@ impl User {
     /// Finds `USER` or `USER:GROUP`, each a name or a number. See passwd(5) and group(5).
     fn find(written: &str, passwd: &str, group: &str) -> Result<Self, Trouble> {
         let (user, of_group) = written.split_once(':').map_or((written, None), |(user, group)| (user, Some(group)));
+        // As in Docker, nobody is root, and no group is the user's.
+        let user = if user.is_empty() { "0" } else { user };
+        let of_group = of_group.filter(|group| !group.is_empty());
         let find = |text: &'_ str, name: &str| {
             let mut lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
             lines.find(|fields| {
@@ -75,7 +93,11 @@ impl User {
             }
             None => fields.as_ref().and_then(|fields| number(fields, 3)).unwrap_or(0),
         };
-        let home = fields.and_then(|fields| fields.get(5).cloned()).filter(|home| home.starts_with('/'));
+        if uid.max(gid) == u32::MAX {
+            return Err(Trouble::new(written, "the image names this user, and the last of all numbers is nobody's"));
+        }
+        let home = fields.and_then(|fields| fields.get(5).cloned());
+        let home = home.filter(|home| home.starts_with('/') && !home.contains('\0'));
         Ok(Self { ids: (uid, gid), home })
     }
 }
@@ -95,6 +117,9 @@ mod tests {
         assert_eq!(find("web:log"), Ok(((33, 4), srv())));
         assert_eq!(find("web:7"), Ok(((33, 7), srv())));
         assert_eq!(find("1000"), Ok(((1000, 0), None)));
+        assert_eq!(find(":5"), Ok(((0, 5), Some("/root".to_owned()))));
+        assert_eq!(find("web:"), Ok(((33, 34), srv())));
+        assert!(find("4294967295").is_err());
         assert!(find("nobody").is_err_and(|trouble| trouble.to_string().contains("/etc/passwd")));
         assert!(find("web:nobody").is_err_and(|trouble| trouble.to_string().contains("/etc/group")));
         assert_eq!(User::find("5:6", "", "").map(|user| user.ids), Ok((5, 6)));

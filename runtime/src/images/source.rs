@@ -18,10 +18,9 @@ impl Source {
     /// Reads `oci:DIR`, `oci:DIR:TAG` or the path of a file. What is relative begins at the package.
     pub(super) fn of(spec: &Spec, argument: &str) -> Self {
         let Some(layout) = argument.strip_prefix("oci:") else { return Self::Archive(in_package(spec, argument)) };
-        let (directory, tag) = match layout.rsplit_once(':') {
-            Some((directory, tag)) if !tag.contains('/') => (directory, Some(tag.to_owned())),
-            _ => (layout, None),
-        };
+        // As in skopeo, a tag may have colons and slashes, and the directory has no colon.
+        let (directory, tag) = layout.split_once(':').map_or((layout, None), |(directory, tag)| (directory, Some(tag)));
+        let tag = tag.map(str::to_owned);
         Self::Layout { directory: in_package(spec, directory), tag }
     }
 
@@ -48,7 +47,7 @@ mod tests {
         assert_eq!(read("/image.tar"), Source::Archive("/image.tar".into()));
         assert_eq!(read("oci:/images"), layout("/images", None));
         assert_eq!(read("oci:/images:latest"), layout("/images", Some("latest")));
-        assert_eq!(read("oci:/a:b/images"), layout("/a:b/images", None));
+        assert_eq!(read("oci:/images:docker.io/debian:12"), layout("/images", Some("docker.io/debian:12")));
         assert!(read("./image.tar").path().is_absolute());
     }
 }

@@ -1,6 +1,7 @@
 //! Where unpacked images lie: below the target directory, in a directory for each version of an image and each kind of owners:
 //!
-//! - `lock` is locked by the process that unpacks the image, and is shared by all that use it;
+//! - `lock` is locked by whoever looks whether the image is there, and unpacks it if it is not;
+//! - `used` is shared by all processes that use the image, until they end;
 //! - `source` says which image this is a version of;
 //! - the rest is as [`unpacked`](crate::rootfs::unpacked) has it.
 //!
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use super::archive::Files;
-use super::layer::Owners;
+use super::layer::{Lost, Owners};
 use super::manifest;
 use super::source::Source;
 use super::trouble::Trouble;
@@ -41,12 +42,12 @@ pub(crate) struct Image {
     pub(crate) directory: PathBuf,
     /// What was unpacked.
     pub(crate) unpacked: Unpacked,
-    /// How many device nodes this process has left out: none if another has unpacked it.
-    pub(crate) devices: u32,
+    /// What was lost when this process unpacked it: nothing if another process has.
+    pub(crate) lost: Lost,
     /// For what is said once of each image.
     pub(crate) notes: Once,
     /// As long as somebody holds it, nobody removes the image.
-    _lock: Locked,
+    _used: Locked,
 }
 
 /// What tells images apart: the source, and who owns the files.
@@ -69,44 +70,48 @@ pub(crate) fn image(spec: &Spec) -> Option<Result<Arc<Image>, Trouble>> {
 fn find(source: &Source, ids: Ids) -> Result<Image, Trouble> {
     // Only root can give files to others.
     let owners = if sys::geteuid().is_root() && ids != Ids::One { Owners::Image(ids) } else { Owners::Root };
-    let version = Version::of(source)?;
     let all = directory_of_all()?;
-    let place = all.join(format!("{}-{}", version.name, suffix(owners)));
-    let at_place = |error: io::Error| Trouble::new(place.display(), error);
     loop {
+        let version = Version::of(source)?;
+        let place = all.join(format!("{}-{}", version.name, suffix(owners)));
+        let at_place = |error: io::Error| Trouble::new(place.display(), error);
         // Others may not look into it: images have programs that are setuid.
         match DirBuilder::new().mode(0o700).create(&place) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(|error| Trouble::new(all.display(), format!("images are unpacked there: {error}")))?,
         }
         check(&place, ids)?;
-        let file = match File::options().create(true).append(true).open(place.join("lock")) {
+        let lock = match open_lock(&place.join("lock")) {
             // Somebody has removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file.map_err(at_place)?,
         };
-        let operation = if place.join(CONFIG).exists() { libc::LOCK_SH } else { libc::LOCK_EX };
         // The kernel has released the lock of a process that was killed.
-        let lock = Locked::new(file, operation).map_err(|(_, errno)| at_place(errno.into()))?;
+        let lock = Locked::new(lock, libc::LOCK_EX).map_err(|(_, errno)| at_place(errno.into()))?;
         if !is_still(&lock, &place.join("lock")) {
             continue;
         }
-        let mut devices = 0;
+        let mut lost = Lost::default();
         if !place.join(CONFIG).exists() {
-            if operation == libc::LOCK_SH {
-                continue;
-            }
             sweep(&all, &place, &name_of(source, owners));
             fs::write(place.join("source"), name_of(source, owners)).map_err(at_place)?;
-            devices = unpack(source, version.digest.as_deref(), owners, &place)?;
-            lock.convert(libc::LOCK_SH).map_err(|errno| at_place(errno.into()))?;
-            if !is_still(&lock, &place.join("lock")) {
+            lost = unpack(source, version.digest.as_deref(), owners, &place)?;
+            // What was unpacked may be a mixture of two versions.
+            if Version::of(source)?.name != version.name {
+                fs::remove_file(place.join(CONFIG)).map_err(at_place)?;
                 continue;
             }
         }
+        // Who removes an image has locked both.
+        let used = open_lock(&place.join("used")).map_err(at_place)?;
+        let used = Locked::new(used, libc::LOCK_SH).map_err(|(_, errno)| at_place(errno.into()))?;
         let unpacked = Unpacked::read(&place).map_err(at_place)?;
-        return Ok(Image { directory: place, unpacked, devices, notes: Once::new(), _lock: lock });
+        return Ok(Image { directory: place, unpacked, lost, notes: Once::new(), _used: used });
     }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 /// A version of an image.
@@ -211,8 +216,11 @@ fn sweep(all: &Path, place: &Path, name: &str) {
         if text_of(other.join("source")).is_ok_and(|source| source != name) {
             continue;
         }
-        let Ok(lock) = File::options().create(true).append(true).open(other.join("lock")) else { continue };
-        let Ok(_lock) = Locked::new(lock, libc::LOCK_EX | libc::LOCK_NB) else { continue };
+        let is_free = |name| {
+            let lock = open_lock(&other.join(name)).ok()?;
+            Locked::new(lock, libc::LOCK_EX | libc::LOCK_NB).ok()
+        };
+        let (Some(_lock), Some(_used)) = (is_free("lock"), is_free("used")) else { continue };
         let gone = other.with_file_name(format!("{GONE}{}", file_name.display()));
         if fs::rename(&other, &gone).is_ok() {
             remove(&directory, Path::new(gone.file_name().unwrap_or_default()));

@@ -62,33 +62,28 @@ impl Tree {
         self.root.as_fd()
     }
 
-    /// Gives the root itself its mode, and the time when it was changed.
-    pub(super) fn finish(&self, mode: u32, modified: Option<i64>) -> nix::Result<()> {
-        fchmodat(&self.root, ".", Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
-        modified.map_or(Ok(()), |modified| set_time(&self.root, OsStr::new("."), modified))
-    }
-
-    /// The names in the root.
-    pub(super) fn names(&self) -> nix::Result<Vec<OsString>> {
-        names_of(&self.root, OsStr::new("."))
-    }
-
     /// The place that `path` names, which is relative. Directories on the way that are missing are made if `makes` says so.
-    /// `None` for the root itself.
-    pub(super) fn place(&self, path: &Path, makes: bool) -> io::Result<Option<Place>> {
+    pub(super) fn place(&self, path: &Path, makes: bool) -> io::Result<Place> {
         let names = names_in(path)?;
-        let Some((name, above)) = names.split_last() else { return Ok(None) };
+        let Some((name, above)) = names.split_last() else {
+            let directory = self.root().try_clone_to_owned()?;
+            return Ok(Place { directory, name: ".".into(), path: PathBuf::new() });
+        };
         let mut way = Way { tree: self, below: Vec::new() };
         way.follow(above.iter().map(OsString::from).collect(), makes)?;
         let path = way.below.iter().map(|(name, _)| name.as_os_str()).chain([*name]).collect();
-        Ok(Some(Place { directory: way.end()?, name: name.into(), path }))
+        Ok(Place { directory: way.end()?, name: name.into(), path })
     }
 
     /// Opens what `path` leads to, for reading. Links lead as they do when this is the root.
     pub(super) fn file(&self, path: &Path) -> nix::Result<File> {
+        self.open_in(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from)
+    }
+
+    /// The same with these flags.
+    pub(super) fn open_in(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).resolve(resolve);
-        openat2(&self.root, path, how).map(File::from)
+        openat2(&self.root, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))
     }
 }
 
@@ -121,6 +116,8 @@ impl Way<'_> {
             let mut opened = openat(self.here(), &*name, DIRECTORY, Mode::empty());
             if makes && opened.as_ref().is_err_and(|errno| *errno == Errno::ENOENT) {
                 mkdirat(self.here(), &*name, FILLED)?;
+                let mode = Mode::from_bits_truncate(0o755);
+                fchmodat(self.here(), &*name, mode, FchmodatFlags::FollowSymlink)?;
                 opened = openat(self.here(), &*name, DIRECTORY, Mode::empty());
             }
             match opened {
@@ -152,6 +149,10 @@ impl Way<'_> {
 }
 
 impl Place {
+    pub(super) fn is_root(&self) -> bool {
+        self.path.as_os_str().is_empty()
+    }
+
     fn at(&self) -> (&OwnedFd, &OsStr) {
         (&self.directory, &self.name)
     }
@@ -222,26 +223,24 @@ impl Place {
 
     /// When it was changed, in seconds since 1970.
     pub(super) fn set_time(&self, modified: i64) -> nix::Result<()> {
-        set_time(&self.directory, &self.name, modified)
+        let (directory, name) = self.at();
+        let time = TimeSpec::new(modified as _, 0);
+        utimensat(directory, name, &time, &time, UtimensatFlags::NoFollowSymlink)
+    }
+
+    pub(super) fn open_directory(&self) -> nix::Result<File> {
+        let (directory, name) = self.at();
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(directory, name, flags, Mode::empty()).map(File::from)
     }
 
     /// The names in this directory.
     pub(super) fn names(&self) -> nix::Result<Vec<OsString>> {
-        names_of(&self.directory, &self.name)
+        let mut names = Vec::new();
+        sys::entries(&self.open_directory()?.into(), |name| {
+            names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
+            Ok(())
+        })?;
+        Ok(names)
     }
-}
-
-fn set_time(directory: &OwnedFd, name: &OsStr, modified: i64) -> nix::Result<()> {
-    let time = TimeSpec::new(modified as _, 0);
-    utimensat(directory, name, &time, &time, UtimensatFlags::NoFollowSymlink)
-}
-
-fn names_of(directory: &OwnedFd, name: &OsStr) -> nix::Result<Vec<OsString>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut names = Vec::new();
-    sys::entries(&openat(directory, name, flags, Mode::empty())?, |name| {
-        names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
-        Ok(())
-    })?;
-    Ok(names)
 }

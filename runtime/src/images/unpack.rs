@@ -9,8 +9,8 @@ use std::path::Path;
 use nix::unistd::syncfs;
 
 use super::archive::{self, Files};
-use super::layer::{Filling, Owners};
-use super::manifest::{self, Manifest, Process};
+use super::layer::{Filling, Lost, Owners};
+use super::manifest::{self, Layer, Manifest, Process};
 use super::process;
 use super::source::Source;
 use super::tree::Tree;
@@ -19,8 +19,8 @@ use crate::rootfs::left::remove;
 use crate::rootfs::unpacked::{CONFIG, TREE, Unpacked};
 
 /// Unpacks an image to `place`, which may hold the rest of an unpacking that was killed. `digest` is the manifest's, for a layout of OCI.
-/// Returns how many device nodes were left out. If it fails, it leaves nothing.
-pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, place: &Path) -> Result<u32, Trouble> {
+/// Returns what was lost. If it fails, it leaves nothing.
+pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, place: &Path) -> Result<Lost, Trouble> {
     let at_place = |error: io::Error| Trouble::new(place.display(), error);
     let directory = File::open(place).map(OwnedFd::from).map_err(at_place)?;
     let clear = || remove(&directory, Path::new(TREE));
@@ -28,9 +28,9 @@ pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, plac
     let unpacked = unpack_tree(source, digest, owners, place).inspect_err(|_| clear())?;
     // The files reach the disk before `config` does: when the machine has lost power, that never stands for files that are lost.
     syncfs(&directory).map_err(|errno| at_place(errno.into()))?;
-    let (new, (unpacked, devices)) = (place.join("config-new"), unpacked);
+    let (new, (unpacked, lost)) = (place.join("config-new"), unpacked);
     fs::write(&new, unpacked.encode()).and_then(|()| fs::rename(new, place.join(CONFIG))).map_err(at_place)?;
-    Ok(devices)
+    Ok(lost)
 }
 
 fn unpack_tree(
@@ -38,7 +38,7 @@ fn unpack_tree(
     digest: Option<&str>,
     owners: Owners,
     place: &Path,
-) -> Result<(Unpacked, u32), Trouble> {
+) -> Result<(Unpacked, Lost), Trouble> {
     let at_place = |error: io::Error| Trouble::new(place.display(), error);
     let path = place.join(TREE);
     fs::create_dir(&path).map_err(at_place)?;
@@ -46,9 +46,8 @@ fn unpack_tree(
     let tree = Tree::open(&path).map_err(|errno| at_place(errno.into()))?;
     let mut filling = Filling::new(&tree, owners);
     let of_image = fill(&mut filling, source, digest, place)?;
-    let devices = filling.devices;
-    let owned = filling.finish()?;
-    Ok((process::described(&of_image, &tree, owned)?, devices))
+    let (owned, lost) = filling.finish()?;
+    Ok((process::described(&of_image, &tree, owned)?, lost))
 }
 
 /// Unpacks all that the image has. Returns what it says of its processes.
@@ -70,9 +69,14 @@ fn fill(filling: &mut Filling<'_>, source: &Source, digest: Option<&str>, place:
 }
 
 fn unpack_layers(filling: &mut Filling<'_>, files: &Files, manifest: Manifest) -> Result<Process, Trouble> {
-    for layer in &manifest.layers {
-        let source = archive::decompressed(files.open(layer)?).map_err(Trouble::at(layer))?;
-        filling.unpack(source, layer, true)?;
+    for Layer { name, size } in &manifest.layers {
+        let found = files.size(name)?;
+        if let Some(size) = size.filter(|size| *size != found) {
+            let why = format!("it has {found} bytes, and by the manifest {size}: it is not whole");
+            return Err(Trouble::new(name, why));
+        }
+        let source = archive::decompressed(files.open(name)?).map_err(Trouble::at(name))?;
+        filling.unpack(source, name, true)?;
     }
     Ok(manifest.process)
 }

@@ -36,18 +36,37 @@ pub(crate) struct LeftLayer {
 /// Removes `name` in a directory, and if that is a directory itself, all that is in it. It follows no link, whoever changes the tree meanwhile.
 /// Directories may be closed to their owner. What this user can't remove stays.
 pub(crate) fn remove(parent: &OwnedFd, name: &Path) {
-    let flags = DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(directory) = openat(parent, name, flags, Mode::empty()) else {
-        let _ = unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
-        return;
-    };
+    // The directories that lead to what is removed, each with its name and the names in it that are left. A tree may be too deep for a stack.
+    let mut above: Vec<(OwnedFd, PathBuf, Vec<PathBuf>)> = Vec::new();
+    let mut next = Some(name.to_path_buf());
+    loop {
+        let here = above.last().map_or(parent, |(directory, ..)| directory);
+        if let Some(name) = next.take() {
+            match open_to_remove(here, &name) {
+                Some((directory, names)) => above.push((directory, name, names)),
+                None => _ = unlinkat(here, &name, UnlinkatFlags::NoRemoveDir),
+            }
+        }
+        next = match above.last_mut() {
+            None => return,
+            Some((.., names)) => names.pop(),
+        };
+        if next.is_none() {
+            let Some((_, name, _)) = above.pop() else { return };
+            let here = above.last().map_or(parent, |(directory, ..)| directory);
+            let _ = unlinkat(here, &name, UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
+/// The directory `name`, which its owner may write to from now on, and the names in it. `None` if it is none.
+fn open_to_remove(parent: &OwnedFd, name: &Path) -> Option<(OwnedFd, Vec<PathBuf>)> {
+    let directory = openat(parent, name, DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     // By its descriptor, which can't be another one by now.
     let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let _ = fchmodat(AT_FDCWD, own.as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink);
-    for name in names_in(open_beneath(&directory, Path::new(""), READ)).unwrap_or_default() {
-        remove(&directory, &name);
-    }
-    let _ = unlinkat(parent, name, UnlinkatFlags::RemoveDir);
+    let names = names_in(open_beneath(&directory, Path::new(""), READ)).unwrap_or_default();
+    Some((directory, names))
 }
 
 impl Left {

@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
 use crate::spec::{Ids, Root, Spec};
@@ -17,6 +17,9 @@ pub(crate) const TREE: &str = "tree";
 
 /// The name of the file in which the rest is written.
 pub(crate) const CONFIG: &str = "config";
+
+/// The last word of a configuration that is whole.
+const END: &[u8] = b"end";
 
 /// What sandboxes need to know of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(crate) struct Unpacked {
     pub(crate) working_directory: Option<String>,
     /// Who they are, a user and a group, if not root.
     pub(crate) user: Option<(u32, u32)>,
+    /// The home directory of that user.
+    pub(crate) home: Option<String>,
     /// Files that are root's in the tree, and somebody else's in the image.
     pub(crate) owned: Vec<Owned>,
 }
@@ -56,7 +61,7 @@ impl Unpacked {
     /// All but the tree: words, each of which a NUL ends.
     #[cfg(feature = "images")]
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Self { tree: _, env, working_directory, user, owned } = self;
+        let Self { tree: _, env, working_directory, user, home, owned } = self;
         let mut words: Vec<Vec<u8>> = Vec::new();
         for (name, value) in env {
             words.extend([b"env".to_vec(), name.clone().into(), value.clone().into()]);
@@ -67,12 +72,16 @@ impl Unpacked {
         if let Some((uid, gid)) = user {
             words.extend([b"user".to_vec(), uid.to_string().into(), gid.to_string().into()]);
         }
+        if let Some(home) = home {
+            words.extend([b"home".to_vec(), home.clone().into()]);
+        }
         for Owned { path, owner: (uid, gid), mode } in owned {
             let numbers = [uid, gid, mode].map(|number| number.to_string().into());
             words.push(b"owned".to_vec());
             words.extend(numbers);
             words.push(path.as_os_str().as_bytes().to_vec());
         }
+        words.push(END.to_vec());
         words.into_iter().flat_map(|word| word.into_iter().chain([0])).collect()
     }
 
@@ -85,15 +94,21 @@ impl Unpacked {
                 b"env" => unpacked.env.push((string(next()?)?, string(next()?)?)),
                 b"directory" => unpacked.working_directory = Some(string(next()?)?),
                 b"user" => unpacked.user = Some((number(next()?)?, number(next()?)?)),
+                b"home" => unpacked.home = Some(string(next()?)?),
                 b"owned" => {
                     let (owner, mode) = ((number(next()?)?, number(next()?)?), number(next()?)?);
                     let path = PathBuf::from(OsString::from_vec(next()?.to_vec()));
+                    // It is to lead to nothing but the tree.
+                    if !path.is_absolute() || path.components().any(|component| component == Component::ParentDir) {
+                        return None;
+                    }
                     unpacked.owned.push(Owned { path, owner, mode });
                 }
+                END => return words.next().is_none().then_some(unpacked),
                 _ => return None,
             }
         }
-        Some(unpacked)
+        None
     }
 
     /// The spec of a sandbox whose root is this image: that of a copy of its tree. What the test says goes first. The result is never freed.
@@ -103,9 +118,13 @@ impl Unpacked {
         let of_image = self.env.iter().filter(|(name, _)| spec.variable(name).is_none());
         let of_image = of_image
             .map(|(name, value)| -> (&'static str, &'static str) { (name.clone().leak(), value.clone().leak()) });
-        let env = of_image.chain(spec.env.iter().copied()).collect::<Vec<_>>().leak();
+        let is_of_image = spec.user.is_none() && spec.ids != Ids::Host;
+        let names_home = spec.variable("HOME").is_some() || self.env.iter().any(|(name, _)| name == "HOME");
+        let home = self.home.as_ref().filter(|_| is_of_image && !names_home);
+        let home = home.map(|home| -> (&'static str, &'static str) { ("HOME", home.clone().leak()) });
+        let env = of_image.chain(home).chain(spec.env.iter().copied()).collect::<Vec<_>>().leak();
         let working_directory = self.working_directory.clone().map(|directory| -> &'static str { directory.leak() });
-        let user = spec.user.or(self.user.filter(|_| spec.ids != Ids::Host));
+        let user = spec.user.or(self.user.filter(|_| is_of_image));
         let root = Root::Directory(tree);
         Some(Box::leak(Box::new(Spec { root, env, working_directory, user, ..spec.clone() })))
     }
@@ -128,16 +147,17 @@ mod tests {
         let owned = vec![Owned { path: "/a\nb".into(), owner: (1, 2), mode: 0o100_644 }];
         let env = vec![("A".into(), "b=c\n".into()), ("B".into(), String::new())];
         let (tree, working_directory, user) = (PathBuf::new(), Some("/srv".into()), Some((7, 8)));
-        let unpacked = Unpacked { tree, env, working_directory, user, owned };
+        let unpacked = Unpacked { tree, env, working_directory, user, home: Some("/home".into()), owned };
         let text = unpacked.encode();
         assert_eq!(Unpacked::decode(&text), Some(unpacked));
-        assert_eq!(Unpacked::decode(b""), Some(Unpacked::default()));
-        // What is cut off between two records is read as fewer records. All else that is cut off is refused.
-        for length in 1..text.len() {
-            let part = Unpacked::decode(&text[..length]);
-            assert!(part.is_none_or(|part| part.encode() == text[..length]));
+        assert_eq!(Unpacked::decode(&Unpacked::default().encode()), Some(Unpacked::default()));
+        // A part of it is refused.
+        for length in 0..text.len() {
+            assert_eq!(Unpacked::decode(&text[..length]), None);
         }
-        assert_eq!(Unpacked::decode(b"other\0"), None);
+        for bad in [&b"other\0end\0"[..], b"end\0end\0", b"owned\x001\x001\x001\0/a/../../b\0end\0"] {
+            assert_eq!(Unpacked::decode(bad), None);
+        }
     }
 
     #[test]
@@ -147,17 +167,19 @@ mod tests {
             env: vec![("A".into(), "image".into()), ("B".into(), "image".into())],
             working_directory: Some("/srv".into()),
             user: Some((7, 8)),
+            home: Some("/home".into()),
             owned: Vec::new(),
         };
         static SPEC: Spec = Spec { env: &[("B", "test")], ..Spec::PLAIN };
         let spec = image.spec(&SPEC).expect("text");
-        assert_eq!(spec.env, [("A", "image"), ("B", "test")]);
+        assert_eq!(spec.env, [("A", "image"), ("HOME", "/home"), ("B", "test")]);
         assert_eq!(
             (spec.root, spec.working_directory, spec.user),
             (Root::Directory("/tree"), Some("/srv"), Some((7, 8)))
         );
         static ROOT: Spec = Spec { user: Some((0, 0)), ..Spec::PLAIN };
         assert_eq!(image.spec(&ROOT).expect("text").user, Some((0, 0)));
+        assert_eq!(image.spec(&ROOT).expect("text").env, [("A", "image"), ("B", "image")]);
         static HOST: Spec = Spec { ids: Ids::Host, ..Spec::PLAIN };
         assert_eq!(image.spec(&HOST).expect("text").user, None);
     }

@@ -272,13 +272,6 @@ fn descriptors_end(proc: Option<BorrowedFd<'_>>) -> Option<u32> {
 pub(crate) struct Locked(File);
 
 impl Locked {
-    /// Makes the lock another one, as [`new`](Self::new) does. For a moment, it may be none.
-    #[cfg(feature = "images")]
-    pub(crate) fn convert(&self, operation: c_int) -> nix::Result<()> {
-        // SAFETY: flock takes integers.
-        Errno::result(unsafe { libc::flock(self.0.as_raw_fd(), operation) }).map(drop)
-    }
-
     /// `operation` is LOCK_SH or LOCK_EX, which wait, perhaps with LOCK_NB, which then fails with EWOULDBLOCK.
     pub(crate) fn new(file: File, operation: c_int) -> Result<Self, (File, Errno)> {
         loop {

@@ -51,7 +51,11 @@ pub(crate) fn layers() -> Vec<Vec<u8>> {
         .directory("late/")
         .file("late/upper", "")
         .file("late/.wh..wh..opq", "")
+        .file("opaque/.wh.never-there", "")
+        .file("nowhere/.wh.file", "")
+        .file("etc/kept/.wh.file", "")
         .file(".wh.removed", "")
+        .file("removed/.wh.file", "")
         .file(".wh.never-there", "")
         .file("becomes-a-file", "file")
         .directory("becomes-a-directory/")
@@ -83,7 +87,9 @@ fn has_layers() {
     assert_eq!(names("/etc"), ["changed", "kept"]);
     assert_eq!((read("/etc/kept").as_str(), read("/etc/changed").as_str()), ("kept", "now"));
     assert_eq!((names("/opaque"), names("/late")), (vec!["upper".into()], vec!["upper".into()]));
-    assert!(!Path::new("/removed").exists() && !Path::new("/null").exists());
+    for gone in ["/removed", "/null", "/nowhere"] {
+        assert!(!Path::new(gone).exists(), "{gone}");
+    }
     assert_eq!(read("/becomes-a-file"), "file");
     assert_eq!(names("/becomes-a-directory"), ["file"]);
     let inode = |path: &str| fs::metadata(path).expect(path).ino();

@@ -56,6 +56,12 @@ impl Layer {
         self.entry(EntryType::Link, name, 0o644, (0, 0), b"", target)
     }
 
+    /// Has the next entry have this in its extended header.
+    pub(crate) fn extended(mut self, key: &str, value: &str) -> Self {
+        self.0.append_pax_extensions([(key, value.as_bytes())]).expect("append");
+        self
+    }
+
     pub(crate) fn bytes(self) -> Vec<u8> {
         self.0.into_inner().expect("finish")
     }
@@ -96,12 +102,11 @@ pub(crate) fn layout_of(images: &[(&str, &str, &[Vec<u8>], &str)]) -> Files {
     };
     let mut manifests = Vec::new();
     for (tag, architecture, layers, process) in images {
-        let layers: Vec<_> = layers
-            .iter()
-            .map(|layer| {
-                format!(r#"{{"mediaType": "layer", "digest": "{}", "size": 1}}"#, blob(&mut files, layer.clone()))
-            })
-            .collect();
+        let describe = |layer: &Vec<u8>| {
+            let digest = blob(&mut files, layer.clone());
+            format!(r#"{{"mediaType": "layer", "digest": "{digest}", "size": {}}}"#, layer.len())
+        };
+        let layers: Vec<_> = layers.iter().map(describe).collect();
         let config = format!(r#"{{"architecture": "{architecture}", "os": "linux", "config": {process}}}"#);
         let config = blob(&mut files, config.into());
         let manifest = format!(

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::failed::failed;
-use crate::images::Trouble;
+use crate::images::{Lost, Trouble};
 use crate::text::{error, plain};
 
 pub(in crate::harness) fn image_failed(test: &str, image: &str, why: &str) -> String {
@@ -26,17 +26,17 @@ pub(in crate::harness) fn not_told(errno: Errno) -> String {
     format!("the zygote can't be told of it: {}", error(errno))
 }
 
-/// What is not as it is in the image: the owners of so many files, which so many ids would keep, and device nodes.
-pub(in crate::harness) fn image_differs(image: &str, (files, needed): (usize, u32), devices: u32) -> String {
+/// What is not as it is in the image.
+pub(in crate::harness) fn image_differs(image: &str, lost: Lost) -> String {
+    let Lost { devices, owners, needed } = lost;
     let count = |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
     let are = |count: usize, one: &'static str, more: &'static str| if count == 1 { one } else { more };
-    let owners = (files > 0).then(|| {
-        let (counted, are) = (count(files, "file"), are(files, "is", "are"));
-        format!("{counted} {are} root's here, and somebody else's in the image (`uids = {needed}` keeps the owners)")
+    let owners = (owners > 0).then(|| {
+        let (files, are) = (count(owners, "file"), are(owners, "is", "are"));
+        format!("{files} {are} root's here, and somebody else's in the image (`uids = {needed}` keeps the owners)")
     });
-    let devices = usize::try_from(devices).unwrap_or(usize::MAX);
-    let left_out =
+    let devices =
         (devices > 0).then(|| format!("{} {} left out", count(devices, "device node"), are(devices, "was", "were")));
-    let both: Vec<_> = owners.into_iter().chain(left_out).collect();
+    let both: Vec<_> = owners.into_iter().chain(devices).collect();
     format!("belljar: of the image `{}`, {}.", plain(image), both.join(", and "))
 }

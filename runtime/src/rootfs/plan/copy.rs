@@ -212,13 +212,8 @@ impl Builder<'_> {
 
     /// Gives `path` to this owner, if that id exists inside, and has it get its mode anew, which is all of `st_mode`.
     pub(super) fn give_away(&mut self, path: InsidePath, (uid, gid): (u32, u32), mode: u32) {
-        let is_inside = match self.ids {
-            Ids::One => false,
-            // The template has the same ids. One that it lacks shows as nobody's.
-            Ids::Range(count) => uid.max(gid) < count,
-            Ids::Host => true,
-        };
-        let owner = if is_inside { (uid, gid) } else { (0, 0) };
+        // The template has the same ids. One that it lacks shows as nobody's.
+        let owner = if self.ids.has((uid, gid)) { (uid, gid) } else { (0, 0) };
         let is_file = mode & libc::S_IFMT == libc::S_IFREG;
         if owner != (0, 0) || is_file && mode & 0o7000 != 0 {
             let (owner, mode) = ((owner.0.into(), owner.1.into()), Mode::from_bits_truncate(mode & 0o7777));

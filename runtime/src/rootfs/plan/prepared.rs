@@ -26,6 +26,11 @@ pub(super) fn prepared_root(host: &Host<'_>, stage: &Stage, spec: &Spec) -> Resu
     if let Some(silent) = layers.iter().filter_map(|layer| layer.from.as_ref()).find(|from| !files.follow(from)) {
         return Err(Refusal::new(Step::Copy, silent, Errno::ETIMEDOUT));
     }
+    // The rest may be hidden below it, and a root of preparations' files alone is another one.
+    let root = layers.iter().find(|layer| layer.at == Path::new("/")).and_then(|layer| layer.from.as_ref());
+    if let Some(gone) = root.filter(|from| !files.is_directory(from)) {
+        return Err(Refusal::new(Step::Copy, gone, Errno::ENOENT));
+    }
     let mut builder = Builder::new(host, spec, COPY);
     builder.base = Some(Base::of_left(stage.left(), &layers).map_err(failed)?);
     // What lies in what is shown can only be laid over that.
