@@ -109,6 +109,8 @@ mod images;
 #[cfg(target_os = "linux")]
 mod json;
 #[cfg(target_os = "linux")]
+mod net;
+#[cfg(target_os = "linux")]
 pub mod ns;
 #[cfg(target_os = "linux")]
 mod proc;

@@ -13,7 +13,7 @@ const ROOMS: [&[&str]; 14] = [
     &["images"],
     &["zygote"],
     &["sandbox"],
-    &["rootfs"],
+    &["net", "rootfs"],
     &["cgroup"],
     &["frame"],
     &["ns"],
