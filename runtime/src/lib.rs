@@ -109,7 +109,7 @@ mod images;
 #[cfg(target_os = "linux")]
 mod json;
 #[cfg(target_os = "linux")]
-mod net;
+pub mod net;
 #[cfg(target_os = "linux")]
 pub mod ns;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,272 @@
+//! What the body's process sets and reads, and the wire reads and writes: numbers in memory that both have.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::matcher::{Packets, WORDS as MATCHER_WORDS};
+use crate::sys::shared::SharedWords;
+
+/// A direction of a port, as seen from its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    FromHost,
+    ToHost,
+}
+
+/// Numbers of the whole wire.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whole {
+    /// How often somebody asked the wire to decide about all frames that have come until then.
+    Asked,
+    /// Up to which of these it has.
+    Answered,
+    /// Frames that found no slot in the ring.
+    Overruns,
+    /// Frames that were larger than a slot.
+    TooLarge,
+    /// Frames that left later than they should have, by how many nanoseconds at most, and ...
+    Late,
+    Latest,
+    /// Frames that found no room among those that wait.
+    NoRoom,
+    /// Frames that the kernel did not take.
+    Refused,
+    /// Flows that were forgotten.
+    Forgotten,
+    /// Whether the capture goes on.
+    Captures,
+}
+
+/// Numbers of a direction that are set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Setting {
+    /// Nanoseconds.
+    Delay,
+    Jitter,
+    /// Odds, out of 2^64.
+    Loss,
+    Duplicate,
+    Reorder,
+    Corrupt,
+    /// Bits a second. Zero stands for no limit.
+    Rate,
+    /// How many bytes may wait for the rate. Zero stands for the default.
+    Queue,
+    /// The largest packet, in bytes. Zero stands for no limit.
+    Mtu,
+    Cut,
+    /// How often something was changed.
+    Changes,
+    /// How many of the frames that are numbered have yet to be lost.
+    Numbered,
+    /// How many matchers there are.
+    Matchers,
+}
+
+/// Numbers of a direction that count frames, if nothing else is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Count {
+    Sent,
+    SentBytes,
+    Delivered,
+    DeliveredBytes,
+    Duplicated,
+    Reordered,
+    Corrupted,
+    /// How many wait now.
+    Queued,
+    /// Those that `lose_nth` counts.
+    Traffic,
+}
+
+/// Why a frame was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Chance,
+    Numbered,
+    Matched,
+    Cut,
+    Blocked,
+    TooLong,
+    QueueFull,
+    /// The wire or the kernel had no room. That is no fault which was asked for.
+    NoRoom,
+}
+
+/// All causes, in their order.
+pub(crate) const CAUSES: [Cause; 8] = [
+    Cause::Chance,
+    Cause::Numbered,
+    Cause::Matched,
+    Cause::Cut,
+    Cause::Blocked,
+    Cause::TooLong,
+    Cause::QueueFull,
+    Cause::NoRoom,
+];
+
+/// How many frames may be numbered to be lost at a time, and how many matchers there may be, in each direction.
+pub(crate) const NUMBERED_MAX: usize = 64;
+pub(crate) const MATCHERS_MAX: usize = 16;
+
+const WHOLE: usize = 16;
+const COUNTS: usize = 16;
+const CAUSES_AT: usize = COUNTS + 16;
+const NUMBERED_AT: usize = CAUSES_AT + 16;
+const MATCHERS_AT: usize = NUMBERED_AT + NUMBERED_MAX;
+const DIRECTION: usize = MATCHERS_AT + MATCHERS_MAX * MATCHER_WORDS;
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    words: SharedWords,
+    ports: usize,
+}
+
+/// The numbers of one direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Direction<'b>(&'b [AtomicU64]);
+
+/// Stands in for what is not there.
+static NONE: AtomicU64 = AtomicU64::new(0);
+
+impl Board {
+    pub(super) fn new(ports: usize) -> nix::Result<Self> {
+        let blocks = (ports * ports).div_ceil(64);
+        Ok(Self { words: SharedWords::new(WHOLE + ports * 2 * DIRECTION + blocks)?, ports })
+    }
+
+    pub(crate) fn ports(&self) -> usize {
+        self.ports
+    }
+
+    pub(crate) fn whole(&self, number: Whole) -> &AtomicU64 {
+        self.words.words().get(number as usize).unwrap_or(&NONE)
+    }
+
+    pub(crate) fn direction(&self, port: usize, way: Way) -> Direction<'_> {
+        let start = WHOLE + (port * 2 + way as usize) * DIRECTION;
+        Direction(if port < self.ports {
+            self.words.words().get(start..start + DIRECTION).unwrap_or_default()
+        } else {
+            &[]
+        })
+    }
+
+    /// The bit that says whether nothing passes from one port to the other.
+    fn block(&self, from: usize, to: usize) -> Option<(&AtomicU64, u64)> {
+        let bit = from * self.ports + to;
+        let word = self.words.words().get(WHOLE + self.ports * 2 * DIRECTION + bit / 64)?;
+        (from < self.ports && to < self.ports).then_some((word, 1 << (bit % 64)))
+    }
+
+    pub(super) fn set_block(&self, from: usize, to: usize, is_blocked: bool) {
+        match self.block(from, to) {
+            Some((word, bit)) if is_blocked => drop(word.fetch_or(bit, Ordering::Release)),
+            Some((word, bit)) => drop(word.fetch_and(!bit, Ordering::Release)),
+            None => {}
+        }
+    }
+
+    pub(super) fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.block(from, to).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    }
+
+    /// Counts one more. Only the wire does.
+    pub(super) fn add(&self, number: Whole, count: u64) {
+        add(self.whole(number), count);
+    }
+}
+
+/// One process alone adds, so that this takes no lock of the bus.
+fn add(word: &AtomicU64, count: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+}
+
+impl<'b> Direction<'b> {
+    fn word(self, at: usize) -> &'b AtomicU64 {
+        self.0.get(at).unwrap_or(&NONE)
+    }
+
+    pub(crate) fn get(self, setting: Setting) -> u64 {
+        self.word(setting as usize).load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(self, setting: Setting, value: u64) {
+        self.word(setting as usize).store(value, Ordering::Release);
+        self.word(Setting::Changes as usize).fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn count(self, count: Count) -> u64 {
+        self.word(COUNTS + count as usize).load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lost(self, cause: Cause) -> u64 {
+        self.word(CAUSES_AT + cause as usize).load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(self, count: Count, more: u64) {
+        add(self.word(COUNTS + count as usize), more);
+    }
+
+    pub(super) fn add_lost(self, cause: Cause) {
+        add(self.word(CAUSES_AT + cause as usize), 1);
+    }
+
+    fn numbered(self) -> &'b [AtomicU64] {
+        self.0.get(NUMBERED_AT..MATCHERS_AT).unwrap_or_default()
+    }
+
+    /// Has the frame with this number be lost. `false` if too many are numbered.
+    pub(crate) fn lose(self, number: u64) -> bool {
+        let free = |word: &AtomicU64| word.compare_exchange(0, number, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        self.numbered().iter().any(free) && {
+            self.word(Setting::Numbered as usize).fetch_add(1, Ordering::AcqRel);
+            true
+        }
+    }
+
+    /// Whether the frame with this number is to be lost. It is no more afterwards.
+    pub(super) fn takes(self, number: u64) -> bool {
+        if self.get(Setting::Numbered) == 0 {
+            return false;
+        }
+        let take = |word: &AtomicU64| word.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        self.numbered().iter().any(take) && {
+            self.word(Setting::Numbered as usize).fetch_sub(1, Ordering::AcqRel);
+            true
+        }
+    }
+
+    fn matcher(self, index: usize) -> &'b [AtomicU64] {
+        let start = MATCHERS_AT + index * MATCHER_WORDS;
+        self.0.get(start..start + MATCHER_WORDS).unwrap_or_default()
+    }
+
+    /// Has frames like these be lost. `false` if there are too many matchers. Of two threads that call this at once, one may win.
+    pub(crate) fn lose_when(self, packets: &Packets) -> bool {
+        let used = self.get(Setting::Matchers) as usize;
+        if used >= MATCHERS_MAX {
+            return false;
+        }
+        self.matcher(used).iter().zip(packets.words()).for_each(|(to, from)| to.store(from, Ordering::Relaxed));
+        self.set(Setting::Matchers, used as u64 + 1);
+        true
+    }
+
+    /// Forgets all matchers and numbers.
+    pub(crate) fn lose_no_more(self) {
+        self.set(Setting::Matchers, 0);
+        self.numbered().iter().for_each(|word| word.store(0, Ordering::Release));
+        self.set(Setting::Numbered, 0);
+    }
+
+    /// Whether a matcher says that a frame is to be lost.
+    pub(super) fn matches(self, matches: impl Fn(&Packets) -> bool) -> bool {
+        let used = (self.get(Setting::Matchers) as usize).min(MATCHERS_MAX);
+        (0..used).any(|index| {
+            let mut words = [0; MATCHER_WORDS];
+            let matcher = self.matcher(index);
+            words.iter_mut().zip(matcher).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+            matches(&Packets::of_words(words))
+        })
+    }
+}

@@ -1,0 +1,360 @@
+//! The wire's process: it decides about each frame, and sends it on. It allocates nothing, takes no lock, and ends only when it is told to,
+//! or when the test's process is over.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use nix::unistd::read;
+
+use super::board::{Board, Cause, Count, Setting, Way, Whole};
+use super::capture::{Seen, Tape, marks};
+use super::chance::{Lot, hash, hash_bytes};
+use super::decide::{Lane, Passes};
+use super::flows::Flows;
+use super::packet::{Packet, complete_checksum, corruptible};
+use super::queue::{Next, Queue, Traveller};
+use super::table::Table;
+use crate::sys;
+use crate::sys::packet::{PacketRing, PacketSender, Received};
+
+/// A frame that leaves so much later than it should have is told of, in nanoseconds.
+const LATE: u64 = 5_000_000;
+
+/// For how long a frame is held back at most, so that others overtake it, in nanoseconds.
+const HOLD: u64 = 50_000_000;
+
+/// How often a frame is offered to the kernel that has no room.
+const OFFERS: usize = 16;
+
+/// How many addresses are learned.
+const ADDRESSES: usize = 1 << 12;
+
+/// What is fixed about a port.
+pub(super) struct Outlet {
+    pub(super) ifindex: i32,
+    pub(super) segment: usize,
+    /// That of frames from the host, and of frames to it.
+    pub(super) lanes: [Lane; 2],
+}
+
+/// All memory of the process.
+pub(super) struct Arena {
+    pub(super) flows: Flows,
+    queue: Queue,
+    /// Behind which port an address was seen last.
+    addresses: Table<usize>,
+    /// For a frame that is on its way from the ring or the queue.
+    scratch: Vec<u8>,
+}
+
+impl Arena {
+    /// With room for so many bytes of frames that wait, each of at most `frame` bytes.
+    pub(super) fn new(bytes: usize, frame: usize) -> Self {
+        Self {
+            flows: Flows::new(),
+            queue: Queue::new(bytes / frame, frame),
+            addresses: Table::new(ADDRESSES),
+            scratch: vec![0; frame],
+        }
+    }
+}
+
+pub(super) struct Process<'b> {
+    pub(super) board: &'b Board,
+    pub(super) outlets: Vec<Outlet>,
+    /// The ports of each segment.
+    pub(super) segments: Vec<Vec<usize>>,
+    /// Which port an interface is, in the order of the interfaces.
+    pub(super) by_ifindex: Vec<(i32, usize)>,
+    pub(super) arena: Arena,
+    pub(super) tape: Tape,
+}
+
+impl Process<'_> {
+    /// Goes on until the test's process, which `body` refers to, has ended. `wake` is readable when somebody asks something.
+    pub(super) fn run(&mut self, ring: &mut PacketRing, slots: usize, wake: BorrowedFd<'_>, body: BorrowedFd<'_>) {
+        let mut answered = 0;
+        loop {
+            let asked = self.board.whole(Whole::Asked).load(Ordering::Acquire);
+            let is_empty = self.take_all(ring, if asked == answered { 64 } else { slots });
+            if asked != answered {
+                self.look_for_trouble(ring);
+                self.board.whole(Whole::Answered).store(asked, Ordering::Release);
+                answered = asked;
+            }
+            if !is_empty {
+                continue;
+            }
+            let wait = self.arena.queue.next_due().map(|due| due.saturating_sub(sys::now()));
+            if wait == Some(0) {
+                continue;
+            }
+            let flags = PollFlags::POLLIN;
+            let mut fds = [ring.as_fd(), wake, body].map(|fd| PollFd::new(fd, flags));
+            let wait = wait.map(|wait| TimeSpec::new((wait / 1_000_000_000) as _, (wait % 1_000_000_000) as _));
+            let polled = ppoll(&mut fds, wait, None);
+            let is_ready = |fd: &PollFd<'_>| polled.is_ok() && fd.any().unwrap_or_default();
+            let [_, is_asked, is_over] = fds.each_ref().map(is_ready);
+            if is_asked {
+                let _ = read(wake, &mut [0; 8]);
+            }
+            if is_over {
+                self.take_all(ring, slots);
+                self.look_for_trouble(ring);
+                return;
+            }
+        }
+    }
+
+    /// Takes at most so many frames out of the ring, and sends what is due. Returns whether the ring is empty.
+    fn take_all(&mut self, ring: &mut PacketRing, most: usize) -> bool {
+        let mut is_empty = false;
+        for _ in 0..most {
+            let now = sys::now();
+            self.send_due(&ring.sender(), now);
+            let Some((received, sender)) = ring.next() else {
+                is_empty = true;
+                break;
+            };
+            self.take(received, &sender, now);
+            ring.release();
+        }
+        is_empty
+    }
+
+    fn look_for_trouble(&mut self, ring: &PacketRing) {
+        self.board.add(Whole::Overruns, ring.overruns().unwrap_or_default().into());
+        self.board.add(Whole::Forgotten, self.arena.flows.take_forgotten());
+    }
+
+    /// Sends on what is due.
+    fn send_due(&mut self, sender: &PacketSender<'_>, now: u64) {
+        if self.arena.queue.next_due().is_none_or(|due| due > now) {
+            return;
+        }
+        // It is put back below: this takes no memory.
+        let mut scratch = std::mem::take(&mut self.arena.scratch);
+        while let Some((due, length, traveller)) = self.arena.queue.pop(now, &mut scratch) {
+            let late = now - due;
+            if late > LATE {
+                self.board.add(Whole::Late, 1);
+                self.board.whole(Whole::Latest).fetch_max(late, Ordering::Relaxed);
+            }
+            let (port, way) = lane_of(&traveller);
+            self.board.direction(port, way).add(Count::Queued, u64::MAX);
+            if let Some(frame) = scratch.get_mut(..length) {
+                // What follows is counted from when it was due: delays don't add up to more than they are.
+                self.arrive(frame, &traveller, due, now, sender);
+            }
+        }
+        self.arena.scratch = scratch;
+    }
+
+    /// A frame from a host.
+    fn take(&mut self, received: Received<'_>, sender: &PacketSender<'_>, now: u64) {
+        let found = self.by_ifindex.binary_search_by_key(&received.ifindex, |(ifindex, _)| *ifindex);
+        let port = found.ok().and_then(|at| self.by_ifindex.get(at)).map(|(_, port)| *port);
+        let Some(port) = port.filter(|_| !received.is_outgoing) else { return };
+        if received.length > received.bytes.len() {
+            self.board.add(Whole::TooLarge, 1);
+            return;
+        }
+        if received.lacks_checksum {
+            complete_checksum(received.bytes);
+        }
+        let Some([kind, tag]) = received.vlan else { return self.enter(received.bytes, port, sender, now) };
+        // The tag goes back to its place behind the addresses.
+        let mut scratch = std::mem::take(&mut self.arena.scratch);
+        let length = received.bytes.len() + 4;
+        if let (Some(frame), Some((addresses, rest))) = (scratch.get_mut(..length), received.bytes.split_at_checked(12))
+        {
+            let tagged = addresses.iter().copied().chain(kind.to_be_bytes()).chain(tag.to_be_bytes());
+            frame.iter_mut().zip(tagged.chain(rest.iter().copied())).for_each(|(to, from)| *to = from);
+            self.enter(frame, port, sender, now);
+        } else {
+            self.board.add(Whole::TooLarge, 1);
+        }
+        self.arena.scratch = scratch;
+    }
+
+    fn enter(&mut self, frame: &mut [u8], port: usize, sender: &PacketSender<'_>, now: u64) {
+        let Some(segment) = self.outlets.get(port).map(|outlet| outlet.segment) else { return };
+        let packet = Packet::parse(frame);
+        let place = self.arena.flows.place(&packet, frame, port as u64, segment as u64);
+        let is_upkeep = packet.is_upkeep();
+        let traveller = Traveller { place, from: port, next: Next::Segment, marks: 0, is_upkeep };
+        self.travel(frame, traveller, now, now, sender);
+    }
+
+    /// Has a frame go in the direction that `traveller` says, from when it is `at`.
+    fn travel(&mut self, frame: &mut [u8], mut traveller: Traveller, at: u64, now: u64, sender: &PacketSender<'_>) {
+        let (port, way) = lane_of(&traveller);
+        let direction = self.board.direction(port, way);
+        let Some(lane) = self.outlets.get_mut(port).and_then(|outlet| outlet.lanes.get_mut(way as usize)) else {
+            return;
+        };
+        let passes = match lane.decide(direction, frame, &traveller, at) {
+            Ok(passes) => passes,
+            Err(cause) => return self.lose(frame, &traveller, cause, now),
+        };
+        let Passes { due, is_doubled, is_held, is_corrupted, lots } = passes;
+        traveller.marks |= if is_doubled { marks::DUPLICATED } else { 0 } | if is_held { marks::HELD } else { 0 };
+        let corrupted = lots.filter(|_| is_corrupted).and_then(|lots| {
+            let (start, length) = corruptible(frame)?;
+            let bit = lots.up_to(Lot::CorruptedBit, length as u64 * 8 - 1);
+            Some((start + (bit / 8) as usize, 1_u8 << (bit % 8)))
+        });
+        if corrupted.is_some() {
+            direction.add(Count::Corrupted, 1);
+            traveller.marks |= marks::CORRUPTED;
+        }
+        if way == Way::FromHost {
+            self.record(frame, &traveller, None, now);
+        }
+        let lane = hash(&[traveller.place.stream, port as u64, way as u64]);
+        let change = |frame: &mut [u8]| {
+            if let Some((byte, bit)) = corrupted.and_then(|(at, bit)| Some((frame.get_mut(at)?, bit))) {
+                *byte ^= bit;
+            }
+        };
+        change(frame);
+        if is_held {
+            let is_there = self.arena.queue.hold(due + HOLD, frame, traveller, lane);
+            self.wait(frame, &traveller, is_there, now);
+        } else {
+            self.go(frame, &traveller, due, now, sender);
+        }
+        change(frame);
+        if is_doubled {
+            direction.add(Count::Duplicated, 1);
+            let marks = traveller.marks & !(marks::DUPLICATED | marks::HELD | marks::CORRUPTED) | marks::COPY;
+            let copy = Traveller { place: traveller.place.of_copy(), marks, ..traveller };
+            self.go(frame, &copy, due, now, sender);
+        }
+        if !is_held {
+            let count = self.arena.queue.overtake(due, lane, marks::OVERTAKEN);
+            direction.add(Count::Reordered, count);
+        }
+    }
+
+    /// Goes on at once if it is due, and else waits.
+    fn go(&mut self, frame: &mut [u8], traveller: &Traveller, due: u64, now: u64, sender: &PacketSender<'_>) {
+        if due <= now {
+            self.arrive(frame, traveller, due, now, sender);
+        } else {
+            let is_there = self.arena.queue.push(due, frame, *traveller);
+            self.wait(frame, traveller, is_there, now);
+        }
+    }
+
+    fn wait(&mut self, frame: &[u8], traveller: &Traveller, is_there: bool, now: u64) {
+        if is_there {
+            let (port, way) = lane_of(traveller);
+            self.board.direction(port, way).add(Count::Queued, 1);
+        } else {
+            self.board.add(Whole::NoRoom, 1);
+            self.lose(frame, traveller, Cause::NoRoom, now);
+        }
+    }
+
+    /// A frame that has its direction behind it.
+    fn arrive(&mut self, frame: &mut [u8], traveller: &Traveller, at: u64, now: u64, sender: &PacketSender<'_>) {
+        let (port, way) = lane_of(traveller);
+        let direction = self.board.direction(port, way);
+        if direction.get(Setting::Cut) != 0 {
+            return self.lose(frame, traveller, Cause::Cut, now);
+        }
+        match traveller.next {
+            Next::Segment => {
+                direction.add(Count::Delivered, 1);
+                direction.add(Count::DeliveredBytes, frame.len() as u64);
+                self.switch(frame, traveller, at, now, sender);
+            }
+            Next::Host(port) => self.deliver(frame, traveller, port, now, sender),
+        }
+    }
+
+    /// Sends a frame to the port that its destination is behind, or to all.
+    fn switch(&mut self, frame: &mut [u8], traveller: &Traveller, at: u64, now: u64, sender: &PacketSender<'_>) {
+        let Some(segment) = self.outlets.get(traveller.from).map(|outlet| outlet.segment) else { return };
+        let (Some(to), Some(from)) = (frame.get(..6), frame.get(6..12)) else { return };
+        let is_group = |address: &[u8]| address.first().is_some_and(|first| first & 1 != 0);
+        let key = |address: &[u8]| hash(&[segment as u64, hash_bytes(address)]);
+        if !is_group(from) {
+            if let Some(known) = self.arena.addresses.entry(key(from)) {
+                *known.value = traveller.from;
+            }
+        }
+        let known = if is_group(to) { None } else { self.arena.addresses.find(key(to)).copied() };
+        let go = |process: &mut Self, frame: &mut [u8], port: usize| {
+            // Marks belong to the direction that they were made in, but for those that the host at the other end sees too.
+            let marks = traveller.marks & (marks::CORRUPTED | marks::COPY);
+            let traveller = Traveller { next: Next::Host(port), marks, ..*traveller };
+            if process.board.is_blocked(traveller.from, port) {
+                return process.lose(frame, &traveller, Cause::Blocked, now);
+            }
+            process.travel(frame, traveller, at, now, sender);
+        };
+        match known {
+            Some(port) if port == traveller.from => {}
+            Some(port) => go(self, frame, port),
+            None => {
+                let count = self.segments.get(segment).map_or(0, Vec::len);
+                for at in 0..count {
+                    let port = self.segments.get(segment).and_then(|ports| ports.get(at)).copied();
+                    if let Some(port) = port.filter(|port| *port != traveller.from) {
+                        go(self, frame, port);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, frame: &[u8], traveller: &Traveller, port: usize, now: u64, sender: &PacketSender<'_>) {
+        if self.board.is_blocked(traveller.from, port) {
+            return self.lose(frame, traveller, Cause::Blocked, now);
+        }
+        let Some(ifindex) = self.outlets.get(port).map(|outlet| outlet.ifindex) else { return };
+        let mut sent = sender.send(ifindex, frame);
+        for _ in 0..OFFERS {
+            if !matches!(sent, Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR)) {
+                break;
+            }
+            thread::yield_now();
+            sent = sender.send(ifindex, frame);
+        }
+        if sent.is_err() {
+            self.board.add(Whole::Refused, 1);
+            return self.lose(frame, traveller, Cause::NoRoom, now);
+        }
+        let direction = self.board.direction(port, Way::ToHost);
+        direction.add(Count::Delivered, 1);
+        direction.add(Count::DeliveredBytes, frame.len() as u64);
+        self.record(frame, traveller, None, now);
+    }
+
+    fn lose(&mut self, frame: &[u8], traveller: &Traveller, cause: Cause, now: u64) {
+        let (port, way) = lane_of(traveller);
+        self.board.direction(port, way).add_lost(cause);
+        self.record(frame, traveller, Some(cause), now);
+    }
+
+    fn record(&mut self, frame: &[u8], traveller: &Traveller, lost: Option<Cause>, now: u64) {
+        let (port, way) = lane_of(traveller);
+        let (marks, number) = (traveller.marks, traveller.place.number);
+        let seen = Seen { time: now, port: port as u16, way, lost, marks, number, length: frame.len() as u32 };
+        self.tape.record(&seen, frame);
+    }
+}
+
+/// The port and the direction in which a frame is.
+fn lane_of(traveller: &Traveller) -> (usize, Way) {
+    match traveller.next {
+        Next::Segment => (traveller.from, Way::FromHost),
+        Next::Host(port) => (port, Way::ToHost),
+    }
+}

@@ -1,0 +1,268 @@
+//! The wire: a process beside the body that moves all frames of a laboratory, and decides which are lost, late, doubled or changed.
+//!
+//! The interfaces of hosts are ends of veth(4) pairs. Their other ends, the ports, lie in a network namespace of their own, the fabric, where
+//! nothing connects them. The wire receives each frame there by one packet socket, and sends it on to other ports of its segment.
+//!
+//! 1. [`Wire::prepare`] makes the socket with its ring, and all memory that the process will need.
+//! 2. [`Wire::start`] clones the process. It is init's child, so that the body's `wait` doesn't find it, and has nothing of the body's open.
+//! 3. The body's process sets numbers in shared memory, which the wire reads for each frame, and reads those that the wire counts.
+//! 4. Each frame goes through two directions of ports: that from its host into the segment, and that to each host that it is for.
+//!    `decide` has what may happen in one.
+
+pub(crate) mod board;
+mod capture;
+mod chance;
+mod decide;
+mod flows;
+mod forward;
+mod matcher;
+mod packet;
+mod pcapng;
+mod queue;
+mod table;
+
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::prctl::{set_name, set_timerslack};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{getpid, setsid};
+
+use board::{Board, Direction, Setting, Way, Whole};
+use capture::Tape;
+pub(in crate::net) use chance::odds;
+use chance::{hash, hash_bytes};
+use decide::Lane;
+use forward::{Arena, Outlet, Process};
+pub use matcher::Packets;
+
+use crate::sys;
+use crate::sys::packet::PacketRing;
+use crate::sys::shared::{clone_beside, has_ended};
+
+/// The name of the process, by which init knows it.
+pub(crate) const NAME: &std::ffi::CStr = c"belljar-wire";
+
+/// How many frames may wait for the wire to run: at 2 Gbit/s of large frames, 50 ms.
+const SLOTS: usize = 1 << 13;
+
+/// What a slot of the ring has beside the frame. The kernel has 66 bytes there, and aligns the rest.
+const HEAD_OF_SLOT: usize = 96;
+
+/// How many bytes of frames may wait in the wire, for delays and rates.
+const WAITING: usize = 64 << 20;
+
+/// How many bytes of frames are kept for the capture, if nothing else is said.
+const CAPTURE: usize = 64 << 20;
+
+/// For how long an answer of the wire is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A port: the outer end of a pair, in the fabric.
+#[derive(Clone, Debug)]
+pub(crate) struct PortPlan {
+    pub(crate) ifindex: i32,
+    /// Ports of one segment reach each other.
+    pub(crate) segment: u32,
+    /// For the capture, and for its seed: `client.eth0`.
+    pub(crate) name: String,
+}
+
+/// What [`Wire::prepare`] has made.
+pub(crate) struct Ring {
+    ring: PacketRing,
+    slots: usize,
+    arena: Arena,
+}
+
+/// What made the promise of the seed impossible, and other trouble: counts, which are zero if all went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// Frames that came faster than the wire could take them, and are lost.
+    pub(crate) overruns: u64,
+    /// Frames that were larger than the largest MTU that was announced, and are lost.
+    pub(crate) too_large: u64,
+    /// Frames that left more than 5 ms later than they should have, and by how many nanoseconds at most.
+    pub(crate) late: u64,
+    pub(crate) latest: u64,
+    /// Frames that found no room while they were to wait.
+    pub(crate) no_room: u64,
+    /// Frames that the kernel did not take for a host: its end of the link may be down.
+    pub(crate) refused: u64,
+    /// Flows that were forgotten, because there were too many at a time.
+    pub(crate) forgotten: u64,
+    /// Whether somebody has ended the process.
+    pub(crate) has_died: bool,
+}
+
+/// The wire of a laboratory. When it is dropped, the process ends.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    board: Board,
+    process: OwnedFd,
+    wake: EventFd,
+    capture: File,
+}
+
+impl Wire {
+    /// Receives all that comes in at any port from now on. This thread is in the fabric's network namespace. `mtu` is the largest that a
+    /// link of the laboratory has or may get. It takes some milliseconds, in which the kernel waits for all processors.
+    pub(crate) fn prepare(mtu: u32) -> io::Result<Ring> {
+        // The head of a frame, and the tags of two VLANs.
+        let frame = usize::try_from(mtu).unwrap_or(usize::MAX).saturating_add(22);
+        let slot = frame.saturating_add(HEAD_OF_SLOT).checked_next_power_of_two().unwrap_or(usize::MAX).max(1 << 11);
+        // Large slots are fewer: all together have some 16 MiB.
+        let slots = (SLOTS << 11).checked_div(slot).unwrap_or_default().clamp(1 << 8, SLOTS);
+        let ring = PacketRing::new(slot, slots)?;
+        Ok(Ring { ring, slots, arena: Arena::new(WAITING, slot) })
+    }
+
+    /// Starts the process. `capture` is how many bytes of frames are kept, if not 64 MiB.
+    pub(crate) fn start(ring: Ring, ports: &[PortPlan], seed: u64, capture: Option<usize>) -> io::Result<Self> {
+        let Ring { mut ring, slots, arena } = ring;
+        let board = Board::new(ports.len())?;
+        let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
+        let wall = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
+        let wall = u64::try_from(wall.as_nanos()).unwrap_or_default();
+        let (tape, capture) = Tape::new(capture.unwrap_or(CAPTURE), seed, &names, wall.wrapping_sub(sys::now()))?;
+        let lane = |port: &PortPlan, way| Lane::new(hash(&[seed, hash_bytes(port.name.as_bytes()), way as u64]));
+        let outlet = |port: &PortPlan| Outlet {
+            ifindex: port.ifindex,
+            segment: port.segment as usize,
+            lanes: [Way::FromHost, Way::ToHost].map(|way| lane(port, way)),
+        };
+        let segments = ports.iter().map(|port| port.segment as usize + 1).max().unwrap_or_default();
+        let of_segment =
+            |segment| (0..ports.len()).filter(move |port| ports[*port].segment as usize == segment).collect();
+        let mut by_ifindex: Vec<_> = ports.iter().enumerate().map(|(at, port)| (port.ifindex, at)).collect();
+        by_ifindex.sort_unstable();
+        let mut process = Process {
+            board: &board,
+            outlets: ports.iter().map(outlet).collect(),
+            segments: (0..segments).map(of_segment).collect(),
+            by_ifindex,
+            arena,
+            tape,
+        };
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let body = sys::pidfd_of(getpid())?;
+        let mut kept = [ring.as_fd(), wake.as_fd(), body.as_fd()].map(|fd| fd.as_raw_fd());
+        kept.sort_unstable();
+        let child = clone_beside(&kept, || {
+            // Signals to groups are for the body's.
+            let _ = setsid();
+            let _ = set_name(NAME);
+            // Timers are to be exact.
+            let _ = set_timerslack(1);
+            process.run(&mut ring, slots, wake.as_fd(), body.as_fd());
+        })?;
+        drop(process);
+        Ok(Self { board, process: child, wake, capture })
+    }
+
+    /// How many ports there are.
+    pub(crate) fn ports(&self) -> usize {
+        self.board.ports()
+    }
+
+    /// What is set and counted at a port, by its place in the list of them, in one direction.
+    pub(crate) fn direction(&self, port: usize, way: Way) -> Direction<'_> {
+        self.board.direction(port, way)
+    }
+
+    /// Has the wire decide about all frames that were sent until now: what is set afterwards holds for those that follow. Returns at once
+    /// if there is no wire any more, and after some seconds if it does not run.
+    pub(crate) fn settle(&self) {
+        let asked = self.board.whole(Whole::Asked).fetch_add(1, Ordering::AcqRel) + 1;
+        let _ = self.wake.write(1);
+        let begun = Instant::now();
+        let mut looks = 0_u32;
+        while self.board.whole(Whole::Answered).load(Ordering::Acquire) < asked {
+            looks += 1;
+            if looks < 50 {
+                thread::yield_now();
+            } else if begun.elapsed() > PATIENCE || has_ended(self.process.as_fd()) {
+                return;
+            } else {
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    /// Sets whether anything passes from one port to another. What is on its way counts as what is sent later. To change several at
+    /// once, see [`at_once`](Self::at_once).
+    pub(crate) fn block(&self, from: usize, to: usize, is_blocked: bool) {
+        self.board.set_block(from, to, is_blocked);
+    }
+
+    /// Makes changes, for all frames that are sent from now on, and for no other: when this returns, no frame is left that was decided about
+    /// without them.
+    pub(crate) fn at_once<T>(&self, change: impl FnOnce(&Self) -> T) -> T {
+        self.settle();
+        let result = change(self);
+        self.settle();
+        result
+    }
+
+    /// Has everything pass again that was blocked or cut.
+    pub(crate) fn heal(&self) {
+        self.settle();
+        for from in 0..self.ports() {
+            (0..self.ports()).for_each(|to| self.block(from, to, false));
+            [Way::FromHost, Way::ToHost].into_iter().for_each(|way| self.direction(from, way).set(Setting::Cut, 0));
+        }
+    }
+
+    /// Writes all that is known of frames to a file of pcapng.
+    pub(crate) fn capture(&self, path: &Path) -> io::Result<()> {
+        self.settle();
+        pcapng::write(&self.capture, &mut BufWriter::new(File::create(path)?))
+    }
+
+    /// The memory of the capture: [`write_capture`] makes a file of it, in any process that has it, also when all others are gone.
+    pub(crate) fn capture_file(&self) -> BorrowedFd<'_> {
+        self.capture.as_fd()
+    }
+
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.settle();
+        let whole = |number| self.board.whole(number).load(Ordering::Acquire);
+        Trouble {
+            overruns: whole(Whole::Overruns),
+            too_large: whole(Whole::TooLarge),
+            late: whole(Whole::Late),
+            latest: whole(Whole::Latest),
+            no_room: whole(Whole::NoRoom),
+            refused: whole(Whole::Refused),
+            forgotten: whole(Whole::Forgotten),
+            has_died: has_ended(self.process.as_fd()),
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // In a process that the body has forked, it is not this one's.
+        if !sys::is_marked_process() {
+            return;
+        }
+        self.settle();
+        let _ = sys::kill(self.process.as_fd());
+        let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+        while poll(&mut fds, patience) == Err(Errno::EINTR) {}
+    }
+}
+
+/// Writes what was captured, to what becomes a file of pcapng. `capture` is what [`Wire::capture_file`] refers to.
+pub(crate) fn write_capture(capture: &File, out: &mut impl io::Write) -> io::Result<()> {
+    pcapng::write(capture, out)
+}
