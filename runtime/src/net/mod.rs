@@ -7,3 +7,5 @@ mod wire;
 
 pub use port::{Port, Stats};
 pub use wire::Packets;
+
+pub(crate) use wire::NAME as WIRE;

@@ -12,6 +12,7 @@ use nix::unistd::{Pid, read};
 
 use super::channel::{FrameSocket, give_up};
 use crate::frame::{Buffer, Frame, REPORTED, RefusalRef, Step};
+use crate::net::WIRE;
 use crate::proc::Stat;
 use crate::settings::settings;
 use crate::sys::{self, End, Waited};
@@ -40,6 +41,7 @@ pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_large
     let survivors = loop {
         match sys::wait_any(libc::WNOWAIT | libc::WNOHANG) {
             Ok(Some(waited)) => largest.reap(&waited, test, procfs, finds_largest),
+            Ok(None) if end_wires(procfs) => {}
             Ok(None) => break true,
             Err(_) => break false,
         }
@@ -63,6 +65,29 @@ pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_large
         let _ = send(socket.0.as_raw_fd(), largest.frame().encode(&mut buffer), MsgFlags::MSG_DONTWAIT);
     }
     sys::exit_now(0)
+}
+
+/// Ends the wires of laboratories, which are no processes of the test's: there is none, or they are about to end by themselves. Returns whether
+/// there was one.
+fn end_wires(procfs: &OwnedFd) -> bool {
+    let Ok(directory) = openat(procfs, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    else {
+        return false;
+    };
+    let mut found = false;
+    let _ = sys::entries(&directory, |name| {
+        let number = name.to_str().ok().and_then(|name| name.parse().ok());
+        if let Some(process) = number.map(Pid::from_raw) {
+            let mut text = [0; STAT_MAX];
+            let is_wire = stat(procfs, process, &mut text).is_some_and(|stat| stat.name == WIRE.to_bytes());
+            // What only bears the name may be no child of this process, and then it is not waited for.
+            if is_wire && kill(process, Signal::SIGKILL).is_ok() {
+                found |= sys::wait_pid(process).is_ok();
+            }
+        }
+        Ok(())
+    });
+    found
 }
 
 /// Who had most memory at a time, among all that were reaped.
