@@ -1,11 +1,46 @@
 //! A network laboratory in the sandbox: hosts, switches, routers and links that may be bad.
+//!
+//! A [`Lab`] is put together, and then it is [`up`](Lab::up). Each of its hosts has a network of its own, and everything that hosts send to each
+//! other goes over a *wire*: a process of belljar's, which decides what becomes of each packet. It takes no programs such as `ip`, no modules but
+//! veth, and no rights beyond those of `#[isolated]`.
+//!
+//! ```test_harness
+//! # use belljar::isolated;
+//! use std::net::{TcpListener, TcpStream};
+//!
+//! use belljar::net::Lab;
+//!
+//! #[isolated]
+//! fn two_hosts_talk() {
+//!     let mut lab = Lab::new();
+//!     let (server, client) = (lab.host("server"), lab.host("client"));
+//!     let net = lab.up().unwrap();
+//!     let _listener = server.run(|| TcpListener::bind("[::]:80").unwrap());
+//!     client.run(|| TcpStream::connect("server:80").unwrap());
+//!     # drop(net);
+//! }
+//! ```
 
-#[expect(dead_code, reason = "nothing makes a laboratory yet")]
+mod error;
+mod host;
+mod inside;
+mod lab;
+mod netlink;
+mod network;
+mod node;
+mod place;
 mod port;
-#[expect(dead_code, reason = "nothing makes a laboratory yet")]
+mod subnet;
+mod threads;
 mod wire;
 
+pub use error::Error;
+pub use host::{Entered, Host, Router};
+pub(crate) use inside::{Inside, set as set_inside};
+pub use lab::{End, Lab, Link, Switch};
+pub use network::Net;
+pub(crate) use network::notes;
 pub use port::{Port, Stats};
-pub use wire::Packets;
-
+pub(crate) use threads::finish;
 pub(crate) use wire::NAME as WIRE;
+pub use wire::Packets;

@@ -27,6 +27,7 @@ use crate::frame::changes::{self, Change};
 use crate::frame::moments::{self, record};
 use crate::frame::usage::{USAGE_SIZE, Usage};
 use crate::frame::{Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED};
+use crate::net;
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, SingleThreaded};
 use crate::whereabouts::Whereabouts;
@@ -82,6 +83,8 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
             give_up(socket, refusal)
         }
     }
+    let user = args.spec.user.filter(|user| *user != ROOT).map(|(uid, _)| uid);
+    net::set_inside(net::Inside { net: args.spec.net, user });
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
         let ended = run_body(test);
@@ -98,13 +101,32 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     // thread that was ended by exit(2) or by a filter.
     let _ = sys::join(body);
     let result = result().take();
+    // What is left on the hosts of a laboratory has its say before the verdict.
+    let panicked = net::finish();
     let Some(result) = result else {
         let reported = check(socket).and_then(|()| socket.send(&Frame::Finished(Outcome::Vanished)));
         // The thread may have held any lock.
         sys::exit_now(if reported.is_ok() { REPORTED } else { UNREPORTED })
     };
     let _ = OVER.set(());
-    end(finish(socket, result))
+    end(finish(socket, with_lab(test, result, panicked)))
+}
+
+/// The result of the body, with what became of its laboratory: a panic on a host is one of the test. Tells the notes on a failure.
+fn with_lab(test: &Test, result: thread::Result<u8>, panicked: Option<String>) -> thread::Result<u8> {
+    let name = test.short_name();
+    let tell = |text: String| drop(io::stderr().write_all(text.as_bytes()));
+    let result = match (result, panicked) {
+        (Ok(_), Some(text)) => {
+            tell(words::panicked_on_host(name, &text));
+            Err(Box::new(text) as Box<dyn Any + Send>)
+        }
+        (result, _) => result,
+    };
+    if result.is_err() {
+        net::notes().iter().for_each(|note| tell(words::note_on_lab(name, note)));
+    }
+    result
 }
 
 /// How the body ended.

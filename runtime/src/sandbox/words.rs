@@ -59,6 +59,16 @@ pub(super) fn called_inside(test: &str, outer: &str) -> String {
     )
 }
 
+/// The body has returned, and a thread on a host of its laboratory has panicked before, as `how` says.
+pub(super) fn panicked_on_host(test: &str, how: &str) -> String {
+    format!("belljar: `{test}` failed: {how}\n")
+}
+
+/// What may have had a part in the failure of `test`.
+pub(super) fn note_on_lab(test: &str, note: &str) -> String {
+    format!("belljar: `{test}`: {note}.\n")
+}
+
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
@@ -79,6 +89,8 @@ mod tests {
             no_copy(),
             outside("tests::a"),
             called_inside("tests::a", "tests::b"),
+            panicked_on_host("tests::a", "HOW"),
+            note_on_lab("tests::a", "NOTE"),
         ]);
         let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
         assert_eq!(lacking(include_str!("words.rs"), &names), [""; 0], "these have no snapshot");
@@ -103,6 +115,10 @@ mod tests {
         belljar: `tests::a` failed: it would have run outside of its sandbox, because an attribute below `#[isolated]` has dropped that. Write `#[isolated]` last. All other tests of this binary end with it.
         # called_inside
         belljar: the body of `tests::b` has called `tests::a`, which is an isolated test itself: no sandbox can be made inside of one. So the process ends here. Put what both do into a function, and call that in both.
+        # panicked_on_host
+        belljar: `tests::a` failed: HOW
+        # note_on_lab
+        belljar: `tests::a`: NOTE.
         "#);
     }
 }

@@ -2,6 +2,7 @@
 //! fork of the zygote, the constructor that calls it, and the addresses that become references again.
 #![expect(unsafe_code, reason = "raw system calls")]
 
+mod ethernet;
 mod fd;
 mod look;
 mod mount;
@@ -27,6 +28,7 @@ use libc::{SYS_getegid as GETEGID, SYS_geteuid as GETEUID};
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
 use libc::{SYS_getegid32 as GETEGID, SYS_geteuid32 as GETEUID};
 
+pub(crate) use ethernet::*;
 pub(crate) use fd::*;
 pub(crate) use look::*;
 pub(crate) use mount::*;

@@ -353,6 +353,28 @@ pub(crate) fn join_before_exec(command: &mut Command, procs: Vec<OwnedFd>) {
     unsafe { command.pre_exec(join) };
 }
 
+/// Has `command` enter these namespaces before it becomes the program that it is to run, in its working directory, if that is there too. See
+/// setns(2).
+pub(crate) fn enter_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) {
+    let enter = move || {
+        let mut directory = [0_u8; libc::PATH_MAX as usize];
+        // SAFETY: the buffer has this size, and outlives the call.
+        let length = unsafe { libc::syscall(libc::SYS_getcwd, directory.as_mut_ptr(), directory.len()) };
+        for namespace in &namespaces {
+            // SAFETY: setns takes integers.
+            Errno::result(unsafe { libc::setns(namespace.as_raw_fd(), 0) })?;
+        }
+        // What is not below the root begins with `(unreachable)`.
+        if length > 0 && directory[0] == b'/' {
+            // SAFETY: the kernel has ended the path by a NUL.
+            unsafe { libc::chdir(directory.as_ptr().cast()) };
+        }
+        Ok(())
+    };
+    // SAFETY: in the child, `enter` makes system calls and nothing else.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// How a process ended, as wait(2) has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {

@@ -32,8 +32,6 @@ pub(crate) enum Whole {
     Refused,
     /// Flows that were forgotten.
     Forgotten,
-    /// Whether the capture goes on.
-    Captures,
 }
 
 /// Numbers of a direction that are set.

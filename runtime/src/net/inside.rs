@@ -1,0 +1,24 @@
+//! What the sandbox has told of itself, so that a laboratory knows whether it may be made here.
+
+use std::sync::OnceLock;
+
+/// What matters of the sandbox that this process is the test of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inside {
+    /// Whether it has a network of its own.
+    pub(crate) net: bool,
+    /// Who the test is, if it is not root.
+    pub(crate) user: Option<u32>,
+}
+
+static INSIDE: OnceLock<Inside> = OnceLock::new();
+
+/// Tells what sandbox this is, before the body runs.
+pub(crate) fn set(inside: Inside) {
+    let _ = INSIDE.set(inside);
+}
+
+/// `None` outside of sandboxes.
+pub(super) fn get() -> Option<Inside> {
+    INSIDE.get().copied()
+}

@@ -1,0 +1,117 @@
+//! Makes a host, from the inside: its namespaces, its files, and what its interfaces have.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::sethostname;
+
+use super::plan::Plan;
+use super::routes::routes;
+use super::settings;
+use crate::net::error::Error;
+use crate::net::netlink::{Messages, Netlink, Refused};
+use crate::net::node::Role;
+use crate::net::place::Place;
+use crate::sys::{self, Ethernet, errno_of};
+
+const HOSTS: &str = "/etc/hosts";
+const SYSFS: &str = "/sys";
+
+/// Where other file systems are mounted in sysfs.
+const IN_SYSFS: [&std::ffi::CStr; 1] = [c"/sys/fs/cgroup"];
+
+/// Has this thread become the host's first: in namespaces of its own, with its name and its files.
+pub(super) fn begin(plan: &Plan, node: usize) -> Result<Place, Error> {
+    let planned = &plan.nodes[node];
+    let step = |what| move |errno| Error::step(what, &planned.name, errno);
+    let file = hosts_file(plan, node);
+    Place::enter_new().map_err(step("namespaces"))?;
+    sethostname(&planned.name).map_err(step("a name"))?;
+    mount_files(&file).map_err(|(what, errno)| Error::step(what, &planned.name, errno))?;
+    let set = settings::prepare(planned.role == Role::Router);
+    set.map_err(|error| Error::step("its settings in /proc/sys/net", &planned.name, errno_of(&error)))?;
+    sys::bring_up_loopback().map_err(step("a loopback"))?;
+    Place::current().map_err(|error| Error::step("namespaces", &planned.name, Errno::from_raw(error.errno())))
+}
+
+/// Mounts an `/etc/hosts` and a `/sys` of the host's own.
+fn mount_files(hosts: &str) -> Result<(), (&'static str, Errno)> {
+    let none = None::<&str>;
+    let step = |what| move |errno| (what, errno);
+    // What the body mounts later is seen here, and what is mounted here is not seen there.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step("a mount table"))?;
+    let others = IN_SYSFS.map(sys::clone_mounts);
+    // The file needs a file system that nobody finds: one that is attached for as long as it takes to bind the file.
+    let files = sys::new_tmpfs(c"0755").map_err(step("a file system for /etc/hosts"))?;
+    let written = fs::write(Path::new("/proc/thread-self/fd").join(files.as_raw_fd().to_string()).join("hosts"), hosts);
+    written.map_err(|error| ("an /etc/hosts", errno_of(&error)))?;
+    sys::attach_mounts(&files, c"/sys").map_err(step("a file system at /sys"))?;
+    let bound = mount(Some("/sys/hosts"), HOSTS, none, MsFlags::MS_BIND, none);
+    umount2(SYSFS, MntFlags::MNT_DETACH).map_err(step("a file system at /sys"))?;
+    bound.map_err(step("an /etc/hosts"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("sysfs"), SYSFS, Some("sysfs"), flags, none).map_err(step("a /sys"))?;
+    for (path, other) in IN_SYSFS.into_iter().zip(others) {
+        // Where there is none, there is none to be shown.
+        let _ = other.and_then(|other| sys::attach_mounts(&other, path));
+    }
+    Ok(())
+}
+
+/// What the file `/etc/hosts` of a host says: of each host, the addresses that are on a segment with this one come first.
+fn hosts_file(plan: &Plan, node: usize) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let own: Vec<_> = plan.nodes[node].ports.iter().map(|port| plan.ports[*port].segment).collect();
+    for other in &plan.nodes {
+        let mut ports: Vec<_> = other.ports.iter().map(|port| &plan.ports[*port]).collect();
+        ports.sort_by_key(|port| !own.contains(&port.segment));
+        for (address, _) in ports.iter().flat_map(|port| &port.addresses) {
+            let _ = writeln!(text, "{address}\t{}", other.name);
+        }
+    }
+    text
+}
+
+/// Gives the host's interfaces, which are there by now, what they need: the thread is the host's.
+pub(super) fn connect(plan: &Plan, node: usize, mut netlink: Netlink, ethernet: &Ethernet) -> Result<(), Error> {
+    let planned = &plan.nodes[node];
+    let ports = || planned.ports.iter().map(|port| &plan.ports[*port]);
+    let refused = |Refused { what, errno }| Error::step(what, &planned.name, errno);
+    let step = |what| move |errno| Error::step(what, &planned.name, errno);
+    for port in ports() {
+        ethernet.disable_offloads(&port.interface).map_err(step("interfaces without offloads"))?;
+    }
+    let mut messages = Messages::default();
+    for port in ports() {
+        messages.raise(port.index);
+        for (address, subnet) in &port.addresses {
+            messages.address(port.index, *address, subnet);
+        }
+    }
+    netlink.run(messages).map_err(refused)?;
+    for port in ports() {
+        ethernet.see_carrier(&port.interface).map_err(step("interfaces with a carrier"))?;
+    }
+    let mut messages = Messages::default();
+    for port in ports() {
+        let others = plan.segments[port.segment].ports.iter().map(|other| &plan.ports[*other]);
+        let others: Vec<_> = others.filter(|other| other.mac != port.mac).collect();
+        // Where it has no address of a kind, the kernel may have nothing of that kind at all.
+        for is_v4 in [true, false].into_iter().filter(|is_v4| port.has(*is_v4)) {
+            messages.remember_neighbours(port.index, is_v4);
+            let addresses =
+                others.iter().flat_map(|other| other.addresses.iter().map(|(address, _)| (address, other.mac)));
+            for (address, mac) in addresses.filter(|(address, _)| address.is_ipv4() == is_v4) {
+                messages.neighbour(port.index, *address, mac);
+            }
+        }
+    }
+    for route in routes(plan, node) {
+        messages.route(route.to.as_ref(), route.gateway, plan.ports[route.port].index);
+    }
+    netlink.run(messages).map_err(refused)
+}

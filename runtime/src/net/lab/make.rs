@@ -1,0 +1,196 @@
+//! Makes what was planned.
+//!
+//! ```text
+//! this thread                  a thread for the fabric          a thread for each host
+//!                              network namespace                namespaces, names, files
+//! veth pairs, in the fabric ◄─────────────┘◄────────────────────────────┘
+//!      └─────────────────────► (the ring, meanwhile)            interfaces, addresses, routes, neighbours
+//! offloads and carriers of the outer ends ◄─────────────────────────────┘
+//!      └─────────────────────► the wire
+//! ```
+//!
+//! If a step fails, its error goes up, channels close, all threads end, and with the last reference to a namespace what is in it is gone.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, Scope, ScopedJoinHandle};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+
+use super::plan::{Plan, PlannedNode, outer_mac};
+use super::{host, settings};
+use crate::net::error::Error;
+use crate::net::netlink::{End, Messages, Netlink, Refused};
+use crate::net::node::Role;
+use crate::net::place::Place;
+use crate::net::wire::{PortPlan, Wire};
+use crate::ns::{Kind, Namespace};
+use crate::sys::{Ethernet, errno_of};
+
+/// What errors call the network between the hosts.
+const FABRIC: &str = "the network between the hosts";
+
+/// What was made.
+pub(super) struct Made {
+    /// Where each host is, by its place among the nodes.
+    pub(super) places: Vec<(usize, Place)>,
+    pub(super) wire: Wire,
+    /// The network in which the outer ends are. It is gone with this.
+    pub(super) fabric: Namespace,
+}
+
+/// The fabric, as its thread hands it to the one that makes pairs.
+struct Fabric {
+    namespace: Namespace,
+    netlink: Netlink,
+    ethernet: Ethernet,
+}
+
+/// A host, as its thread hands it over.
+struct Begun {
+    node: usize,
+    place: Place,
+}
+
+/// Makes it, and the wire, whose faults follow from `seed`.
+pub(super) fn make(plan: &Plan, seed: u64) -> Result<Made, Error> {
+    thread::scope(|scope| {
+        let (told, fabric) = channel();
+        let (go, gone) = channel();
+        let weaver = start(scope, FABRIC, move || weave(plan, seed, &told, &gone))?;
+        let nodes = || plan.nodes.iter().enumerate().filter(|(_, node)| node.role != Role::Switch);
+        let mut threads = Vec::new();
+        for (index, node) in nodes() {
+            let (begin, begun) = channel();
+            let (connect, connected) = channel();
+            let thread = start(scope, &node.name, move || furnish(plan, index, &begin, &connected))?;
+            threads.push((thread, begun, connect));
+        }
+        let mut fabric = fabric.recv().ok();
+        let places: Vec<_> = threads.iter().filter_map(|(_, begun, _)| begun.recv().ok()).collect();
+        // If one is missing, its thread has the error.
+        let connected = fabric.as_mut().filter(|_| places.len() == threads.len());
+        let connected = connected.map(|fabric| connect_all(plan, fabric, &places));
+        let goes_on = matches!(connected, Some(Ok(())));
+        let mut result = connected.unwrap_or(Ok(()));
+        for (thread, _, connect) in threads {
+            match goes_on {
+                true => drop(connect.send(())),
+                false => drop(connect),
+            }
+            result = result.and(joined(thread));
+        }
+        if let (true, Ok(()), Some(fabric)) = (goes_on, &result, &fabric) {
+            result = finish_ends(plan, fabric);
+            if result.is_ok() {
+                let _ = go.send(());
+            }
+        }
+        drop(go);
+        let wire = joined(weaver);
+        result?;
+        let lost = || Error::step("a thread", FABRIC, Errno::ECANCELED);
+        let (wire, fabric) = (wire?.ok_or_else(lost)?, fabric.ok_or_else(lost)?.namespace);
+        let places = places.into_iter().map(|begun: Begun| (begun.node, begun.place)).collect();
+        Ok(Made { places, wire, fabric })
+    })
+}
+
+fn start<'s, 'e, T: Send + 's>(
+    scope: &'s Scope<'s, 'e>,
+    of: &str,
+    body: impl FnOnce() -> T + Send + 's,
+) -> Result<ScopedJoinHandle<'s, T>, Error> {
+    let thread = thread::Builder::new().name(of.to_owned());
+    thread.spawn_scoped(scope, body).map_err(|error| Error::step("a thread", of, errno_of(&error)))
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
+    thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+}
+
+fn of_io(what: &'static str, of: &str) -> impl Fn(io::Error) -> Error {
+    move |error| Error::step(what, of, errno_of(&error))
+}
+
+/// The fabric's thread: makes its network, and then the ring, while others make the hosts; and at the end the wire. `None` if others failed.
+fn weave(plan: &Plan, seed: u64, told: &Sender<Fabric>, gone: &Receiver<()>) -> Result<Option<Wire>, Error> {
+    let step = |what| move |errno| Error::step(what, FABRIC, errno);
+    unshare(CloneFlags::CLONE_NEWNET).map_err(step("a network namespace"))?;
+    settings::silence().map_err(of_io("its settings", FABRIC))?;
+    let namespace = Namespace::current(Kind::Net)
+        .map_err(|error| Error::step("a network namespace", FABRIC, Errno::from_raw(error.errno())))?;
+    let netlink = Netlink::new().map_err(step("a socket for rtnetlink"))?;
+    let ethernet = Ethernet::new().map_err(step("a socket"))?;
+    let _ = told.send(Fabric { namespace, netlink, ethernet });
+    let ring = Wire::prepare(plan.mtu()).map_err(of_io("a ring for packets", FABRIC))?;
+    if gone.recv().is_err() {
+        return Ok(None);
+    }
+    let ports = plan.ports.iter().enumerate().map(|(number, port)| PortPlan {
+        ifindex: outer_index(number),
+        segment: port.segment as u32,
+        name: format!("{}.{}", plan.nodes[port.node].name, port.interface),
+    });
+    let ports: Vec<_> = ports.collect();
+    let wire = Wire::start(ring, &ports, seed, None).map_err(of_io("a wire", FABRIC))?;
+    // When it answers, it has its name, by which init knows it.
+    wire.settle();
+    Ok(Some(wire))
+}
+
+/// The number of a port's outer end, in the fabric.
+fn outer_index(port: usize) -> i32 {
+    2 + port as i32
+}
+
+/// The name of a port's outer end.
+fn outer_name(port: usize) -> String {
+    format!("port{port}")
+}
+
+/// A host's thread: makes the host, and when its interfaces are there, their addresses and routes.
+fn furnish(plan: &Plan, node: usize, begin: &Sender<Begun>, connected: &Receiver<()>) -> Result<(), Error> {
+    let PlannedNode { name, .. } = &plan.nodes[node];
+    let place = host::begin(plan, node)?;
+    let step = |what| move |errno| Error::step(what, name, errno);
+    let netlink = Netlink::new().map_err(step("a socket for rtnetlink"))?;
+    let ethernet = Ethernet::new().map_err(step("a socket"))?;
+    let _ = begin.send(Begun { node, place });
+    if connected.recv().is_err() {
+        return Ok(());
+    }
+    host::connect(plan, node, netlink, &ethernet)
+}
+
+/// Makes the pairs: each with one end in the fabric and one on its host.
+fn connect_all(plan: &Plan, fabric: &mut Fabric, hosts: &[Begun]) -> Result<(), Error> {
+    let mut messages = Messages::default();
+    let names: Vec<_> = (0..plan.ports.len()).map(outer_name).collect();
+    for (number, port) in plan.ports.iter().enumerate() {
+        let Some(host) = hosts.iter().find(|host| host.node == port.node) else { continue };
+        let [network, ..] = host.place.namespaces() else { continue };
+        let outer = End {
+            name: &names[number],
+            index: outer_index(number),
+            mac: outer_mac(number, 1),
+            network: fabric.namespace.as_fd(),
+        };
+        let inner = End { name: &port.interface, index: port.index, mac: port.mac, network: network.as_fd() };
+        messages.pair(&outer, &inner, port.mtu);
+    }
+    fabric.netlink.run(messages).map_err(|Refused { what, errno }| Error::step(what, FABRIC, errno))
+}
+
+/// Has all outer ends be what the wire expects: up, with a carrier, and without offloads.
+fn finish_ends(plan: &Plan, fabric: &Fabric) -> Result<(), Error> {
+    for number in 0..plan.ports.len() {
+        let name = outer_name(number);
+        let step = |what| move |errno| Error::step(what, FABRIC, errno);
+        fabric.ethernet.disable_offloads(&name).map_err(step("interfaces without offloads"))?;
+        fabric.ethernet.see_carrier(&name).map_err(step("interfaces with a carrier"))?;
+    }
+    Ok(())
+}

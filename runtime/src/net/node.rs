@@ -1,0 +1,63 @@
+//! What a laboratory is made of, as the handles of a test share it: hosts, routers and switches, and what was chosen for them.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::place::Place;
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Host,
+    Router,
+    Switch,
+}
+
+/// What was chosen for an interface, or, of addresses, for a switch: as it was written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Choice {
+    pub(super) addresses: Vec<String>,
+    pub(super) mac: Option<String>,
+    pub(super) mtu: Option<u32>,
+    pub(super) interface: Option<String>,
+}
+
+/// A host, a router or a switch.
+#[derive(Debug)]
+pub struct Node {
+    /// Which laboratory it belongs to.
+    pub(super) lab: u64,
+    /// Its place among the nodes of that.
+    pub(super) index: usize,
+    pub(super) name: String,
+    pub(super) role: Role,
+    choice: Mutex<Choice>,
+    place: OnceLock<Place>,
+}
+
+impl Node {
+    pub(super) fn new(lab: u64, index: usize, name: &str, role: Role) -> Self {
+        let (choice, place) = (Mutex::default(), OnceLock::new());
+        Self { lab, index, name: name.to_owned(), role, choice, place }
+    }
+
+    /// What was chosen for its first interface.
+    pub(super) fn choice(&self) -> MutexGuard<'_, Choice> {
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says where it is, when the laboratory is up.
+    pub(super) fn set_place(&self, place: Place) {
+        let _ = self.place.set(place);
+    }
+
+    /// Where it is. `NotConnected` before the laboratory is up.
+    pub(super) fn place(&self) -> io::Result<&Place> {
+        let down = || {
+            let text =
+                format!("belljar: `{}` is not there yet: its laboratory is not up. Call `Lab::up` before.", self.name);
+            io::Error::new(io::ErrorKind::NotConnected, text)
+        };
+        self.place.get().ok_or_else(down)
+    }
+}

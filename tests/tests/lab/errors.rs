@@ -1,0 +1,187 @@
+//! What can't be is told before anything is made.
+
+use std::io::{self, ErrorKind};
+
+use belljar::isolated;
+use belljar::net::{Error, Host, Lab, Router};
+use belljar_tests::fork;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
+
+/// The error of a laboratory, without what each says.
+fn refused(fill: impl FnOnce(&mut Lab)) -> String {
+    let mut lab = Lab::new();
+    lab.host("one");
+    fill(&mut lab);
+    let error = lab.up().expect_err("it can't be");
+    assert_eq!(io::Error::from(error.clone()).kind(), ErrorKind::InvalidInput, "{error}");
+    text(&error)
+}
+
+fn text(error: &Error) -> String {
+    error.to_string().strip_prefix("belljar: the laboratory is not up: ").expect("what begins each").to_owned()
+}
+
+/// The same, where a host `host`, a router `gateway` and a switch `lan` with the router and a host `two` are there too.
+fn refused_link(fill: impl FnOnce(&mut Lab, &Host, &Router)) -> String {
+    refused(|lab| {
+        let (host, gateway, lan, two) = (lab.host("host"), lab.router("gateway"), lab.switch("lan"), lab.host("two"));
+        lab.link(&two, &lan);
+        lab.link(&gateway, &lan);
+        fill(lab, &host, &gateway);
+    })
+}
+
+#[isolated]
+fn what_is_wrong_with_a_node_is_told() {
+    let told = [
+        (refused(|lab| drop(lab.host("one"))), "two are called `one`"),
+        (refused(|lab| drop(lab.switch("ONE"))), "two are called `ONE`"),
+        (refused(|lab| drop(lab.host("a_b"))), "`a_b` is no name"),
+        (refused(|lab| drop(lab.host(""))), "`` is no name"),
+        (refused(|lab| drop(lab.host("localhost"))), "`localhost` is no name"),
+        (refused(|lab| drop(lab.host("two").address("10.0.0.2"))), "`10.0.0.2`, chosen for `two`, is no address"),
+        (refused(|lab| drop(lab.host("two").address("10.0.0.255/24"))), "`two` can't have 10.0.0.255"),
+        (refused(|lab| drop(lab.host("two").mac("01:00:00:00:00:01"))), "`01:00:00:00:00:01`, chosen for `two`"),
+        (refused(|lab| drop(lab.host("two").mac("02:00:00:00:00:01"))), "`one` and `two` were both given"),
+        (refused(|lab| drop(lab.host("two").mtu(67))), "can't have packets of 67 bytes"),
+        (refused(|lab| drop(lab.host("two").interface("a b"))), "`a b`, chosen for `two`"),
+        (text(&Lab::new().up().expect_err("no host")), "it has no host"),
+    ];
+    for (text, words) in told {
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[isolated]
+fn what_is_wrong_with_a_link_is_told() {
+    let other = || Lab::new().host("other");
+    let (one, same) = ("10.1.2.3/24", "`host` and `gateway` were both given the address 10.1.2.3");
+    let told = [
+        (refused_link(|lab, host, _| drop(lab.link(host, host))), "`host` is linked with itself"),
+        (refused_link(|lab, host, to| drop(lab.link(host, to).mac(&other(), "-"))), "`other` is no end of the link of"),
+        (refused_link(|lab, host, _| drop(lab.link(host, &other()))), "`other` belongs to another `Lab`"),
+        (refused_link(|lab, host, to| drop(lab.link(host, to).address(host, one).address(to, one))), same),
+        (
+            refused_link(|lab, host, to| drop(lab.link(host, to).address(host, one).address(to, "10.1.3.3/24"))),
+            "`gateway` can't have 10.1.3.3 on the link of `host` and `gateway`, whose subnet is 10.1.2.0/24",
+        ),
+        (refused_link(|lab, host, to| drop(lab.link(host, to).interface(to, "eth0"))), "`gateway` has two interfaces"),
+    ];
+    for (text, words) in told {
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[isolated]
+fn what_is_wrong_with_networks_is_told() {
+    let two_switches = refused(|lab| {
+        let [a, b] = ["a", "b"].map(|name| lab.switch(name));
+        lab.link(&a, &b);
+    });
+    let overlap = refused_link(|lab, host, gateway| {
+        lab.link(host, gateway).address(host, "10.1.2.3/24");
+        let third = lab.host("third");
+        lab.link(&third, gateway).address(&third, "10.1.0.1/16");
+    });
+    let full = refused_link(|lab, host, gateway| {
+        let small = lab.switch("small").subnet("192.0.2.0/30");
+        let third = lab.host("third");
+        lab.link(host, &small);
+        lab.link(gateway, &small);
+        lab.link(&third, &small);
+    });
+    let twice = refused(|lab| drop(lab.switch("b").subnet("192.0.2.0/24").subnet("198.51.100.0/24")));
+    // `one` is on the switch that is there in any case.
+    let no_way = refused_link(|lab, host, gateway| drop(lab.link(host, gateway)));
+    let told = [
+        (two_switches, "the switches `a` and `b` are linked"),
+        (
+            overlap,
+            "10.1.2.0/24 of the link of `host` and `gateway` and 10.1.0.0/16 of the link of `third` and `gateway` overlap",
+        ),
+        (full, "the switch `small` has more ports than its subnet 192.0.2.0/30 has addresses"),
+        (twice, "was given two subnets of one kind"),
+        (no_way, "nobody to route through between `one` and"),
+    ];
+    for (text, words) in told {
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[isolated]
+#[should_panic(expected = "`one` is not there yet: its laboratory is not up")]
+fn nothing_is_made_if_something_is_wrong() {
+    let mut lab = Lab::new();
+    let one = lab.host("one");
+    lab.host("one");
+    lab.up().expect_err("two are called alike");
+    one.run(|| ());
+}
+
+#[isolated]
+fn it_is_up_once() {
+    let mut lab = Lab::new();
+    lab.host("host");
+    let _net = lab.up().expect("up");
+    assert!(text(&lab.up().expect_err("again")).contains("`up` was called before"));
+}
+
+fn one_host() -> Result<(), Error> {
+    let mut lab = Lab::new();
+    lab.host("host");
+    lab.up().map(drop)
+}
+
+/// The kind of an error, and whether it says this.
+fn says(result: Result<(), Error>, kind: ErrorKind, words: &str) {
+    let error = result.expect_err("it can't be");
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(io::Error::from(error).kind(), kind);
+}
+
+#[test]
+fn there_is_none_outside_of_sandboxes() {
+    says(one_host(), ErrorKind::Unsupported, "this is no sandbox. Write `#[isolated]`");
+}
+
+#[isolated(mount)]
+fn there_is_none_in_the_hosts_network() {
+    says(one_host(), ErrorKind::Unsupported, "`#[isolated(net)]`");
+}
+
+#[isolated(user = 1000)]
+fn there_is_none_for_another_user() {
+    says(one_host(), ErrorKind::PermissionDenied, "EPERM: the test is user 1000");
+}
+
+/// The twins.
+#[isolated]
+fn there_is_one_in_a_sandbox() {
+    one_host().expect("up");
+}
+
+#[isolated(net, user = 0)]
+fn there_is_one_for_root_with_the_hosts_tree() {
+    one_host().expect("up");
+}
+
+#[isolated]
+fn there_is_none_in_a_fork() {
+    match fork() {
+        ForkResult::Child => {
+            let refused = one_host().is_err_and(|error| error.to_string().contains("has forked this process"));
+            std::process::exit(if refused { 0 } else { 1 });
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None).expect("wait"), WaitStatus::Exited(child, 0));
+        }
+    }
+}
+
+/// Whoever gives up root's powers by himself is told by the kernel.
+#[isolated(uids = 2000, unsupported = "skip")]
+fn there_is_none_without_the_powers_of_root() {
+    nix::unistd::setuid(nix::unistd::Uid::from_raw(1000)).expect("setuid");
+    says(one_host(), ErrorKind::PermissionDenied, "EPERM (Operation not permitted). It takes root inside");
+}
