@@ -8,9 +8,11 @@
 //! - `neighbour`: what a test costs beside one that holds 500 MiB;
 //! - `statics`: what it costs in a test binary with 500 MiB of statics that are used;
 //! - `prepared`: what it costs to start from what a preparation has left, a file or a gigabyte of files;
+//! - `lab`: how long it takes until a network laboratory is up, beside the same by `ip` commands;
 //! - `many`: what it costs in a test binary of 10,000 tests, run by libtest.
 
 mod floor;
+mod lab;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -52,6 +54,7 @@ fn main() {
         Some("neighbour") => return compare_neighbours(),
         Some("statics") => return compare_statics(),
         Some("prepared") => return compare_preparations(),
+        Some("lab") => return lab::compare(),
         Some("many") => return compare_filters(),
         _ => {}
     }
