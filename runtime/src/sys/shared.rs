@@ -10,6 +10,7 @@ use std::slice;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
@@ -80,8 +81,11 @@ pub(crate) struct SharedBytes(Mapping);
 impl SharedBytes {
     /// `length` bytes, which are zero, and the file that they are.
     pub(crate) fn new(length: usize) -> nix::Result<(Self, File)> {
-        let file = File::from(memfd_create(c"belljar-capture", MFdFlags::MFD_CLOEXEC)?);
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = File::from(memfd_create(c"belljar-capture", flags)?);
         file.set_len(length as u64).map_err(|error| super::errno_of(&error))?;
+        // Whoever touches a mapping that has lost its file, is killed.
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
         Ok((Self(Mapping::new(length, Some(&file))?), file))
     }
 
@@ -95,14 +99,14 @@ impl SharedBytes {
         }
     }
 
-    /// Reads a number that [`write`](Self::write) has put there. It is zero behind the end.
+    /// Reads a number that [`write`](Self::write) has put there, the lowest byte first. It is zero behind the end.
     pub(crate) fn read_u32(&self, at: usize) -> u32 {
         let mut bytes = [0; 4];
         if at.checked_add(4).is_some_and(|end| end <= self.0.length.get()) {
             // SAFETY: four bytes lie in the mapping from there on. For the rest, see `write`.
             unsafe { self.0.start.as_ptr().add(at).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
         }
-        u32::from_ne_bytes(bytes)
+        u32::from_le_bytes(bytes)
     }
 
     /// Numbers at the beginning, which are used in this way alone.

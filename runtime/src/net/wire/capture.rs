@@ -69,9 +69,11 @@ impl Seen {
         let lost = self.lost.map_or(0, |cause| cause as u8 + 1);
         let ways = u64::from(self.way as u8) << 8 | u64::from(lost);
         let places = u32::from(self.port) | u32::from(self.marks) << 16;
-        let fields = [size, captured, self.length, places].into_iter().flat_map(u32::to_ne_bytes);
-        let fields = fields.chain([self.time, self.number, ways].into_iter().flat_map(u64::to_ne_bytes));
-        bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        let pair = |first: u32, second: u32| u64::from(first) | u64::from(second) << 32;
+        let words = [pair(size, captured), pair(self.length, places), self.time, self.number, ways];
+        for (to, from) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&from.to_le_bytes());
+        }
         bytes
     }
 }

@@ -10,16 +10,24 @@ pub(super) fn mix(number: u64) -> u64 {
 
 /// One number for several.
 pub(super) fn hash(numbers: &[u64]) -> u64 {
-    numbers.iter().fold(numbers.len() as u64, |hash, number| mix(hash ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d)))
+    let mut hash = numbers.len() as u64;
+    for number in numbers {
+        hash = mix(hash ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    }
+    hash
 }
 
 /// One number for some bytes.
 pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
-    bytes.chunks(8).fold(bytes.len() as u64, |hash, chunk| {
+    let mut hash = bytes.len() as u64;
+    for chunk in bytes.chunks(8) {
         let mut word = [0; 8];
-        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-        mix(hash ^ u64::from_le_bytes(word))
-    })
+        if let Some(place) = word.get_mut(..chunk.len()) {
+            place.copy_from_slice(chunk);
+        }
+        hash = mix(hash ^ u64::from_le_bytes(word));
+    }
+    hash
 }
 
 /// What may happen to a frame by chance. Each has lots of its own, so that one more fault changes nothing of the others.
@@ -34,7 +42,7 @@ pub(super) enum Lot {
 }
 
 /// The lots of one frame, in one direction of one port.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Lots(u64);
 
 impl Lots {

@@ -21,6 +21,7 @@ pub(super) struct Lane {
 }
 
 /// A frame that is not lost.
+#[derive(Debug)]
 pub(super) struct Passes {
     pub(super) due: u64,
     pub(super) is_doubled: bool,

@@ -5,7 +5,7 @@
 //! datagram is told by its number in its flow, a segment of TCP by its place in the stream. Everything else is told by its content, and by
 //! how often that was seen.
 
-use super::chance::{hash, hash_bytes};
+use super::chance::{hash, hash_bytes, mix};
 use super::packet::{Ip, Kind, Packet, Tcp, Transport, flags};
 use super::table::Table;
 
@@ -97,8 +97,7 @@ impl Identity {
         let chosen = ports.map(|port| if is_echo || (32768..=60999).contains(&port) { 0 } else { u64::from(port) });
         let ports = ports.map(u64::from);
         let is_reverse = (ip.source, ports[0]) > (ip.destination, ports[1]);
-        let half = |address: [u8; 16]| hash_bytes(&address);
-        let (mut ends, mut chosen, mut ports) = ([half(ip.source), half(ip.destination)], chosen, ports);
+        let (mut ends, mut chosen, mut ports) = ([ip.source, ip.destination].map(one_of), chosen, ports);
         if is_reverse {
             ends.reverse();
             chosen.reverse();
@@ -107,6 +106,11 @@ impl Identity {
         let label = hash(&[protocol, u64::from(vlan), ends[0], ends[1], chosen[0], chosen[1]]);
         Self { is_reverse, label, key: hash(&[label, ports[0], ports[1]]) }
     }
+}
+
+/// One number for an address.
+fn one_of(address: u128) -> u64 {
+    mix((address >> 64) as u64 ^ mix(address as u64))
 }
 
 impl Flows {
@@ -146,8 +150,7 @@ impl Flows {
 
     fn place_of_ip(&mut self, ip: &Ip, vlan: u32, port: u64, segment: u64) -> Option<Place> {
         let packet = ip.fragment.map(|fragment| {
-            let ends = [hash_bytes(&ip.source), hash_bytes(&ip.destination)];
-            hash(&[ends[0], ends[1], fragment.id.into(), ip.protocol.into(), port])
+            hash(&[one_of(ip.source), one_of(ip.destination), fragment.id.into(), ip.protocol.into(), port])
         });
         if let Some((packet, fragment)) = packet.zip(ip.fragment).filter(|(_, fragment)| fragment.offset > 0) {
             if let Some(first) = self.fragments.find(packet) {

@@ -170,7 +170,7 @@ impl Packets {
             && is_port(self.to, 1)
             && (self.flags == 0 || flags.is_some_and(|flags| flags & self.flags == self.flags))
             && (self.without_flags == 0 || flags.is_some_and(|flags| flags & self.without_flags == 0))
-            && frame.len() > self.longer_than.into()
+            && (self.longer_than == 0 || frame.len() > self.longer_than.into())
             && payload.unwrap_or_default().starts_with(beginning)
     }
 }

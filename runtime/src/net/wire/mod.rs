@@ -20,6 +20,8 @@ mod packet;
 mod pcapng;
 mod queue;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, BufWriter};

@@ -6,8 +6,6 @@ const EXTENSIONS_MAX: usize = 8;
 /// The most tags of VLANs that are looked behind.
 const TAGS_MAX: usize = 2;
 
-const HEADER: usize = 14;
-
 /// What is known of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
@@ -34,8 +32,8 @@ pub(super) enum Upkeep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ip {
     /// Those of version 4 are mapped, as `::ffff:a.b.c.d`.
-    pub(super) source: [u8; 16],
-    pub(super) destination: [u8; 16],
+    pub(super) source: u128,
+    pub(super) destination: u128,
     pub(super) protocol: u8,
     pub(super) fragment: Option<Fragment>,
     pub(super) transport: Transport,
@@ -91,13 +89,32 @@ fn byte(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
+// Tests are built without optimization, as a rule, and this is done for each frame: plain matches are much faster there than iterators.
 fn short(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
+    match bytes.get(at..at.checked_add(2)?)? {
+        &[high, low] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
 }
 
 fn long(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().copied().map(u32::from_be_bytes)
+    match bytes.get(at..at.checked_add(4)?)? {
+        &[a, b, c, d] => Some(u32::from_be_bytes([a, b, c, d])),
+        _ => None,
+    }
 }
+
+fn address_4(bytes: &[u8], at: usize) -> Option<u128> {
+    Some(MAPPED | u128::from(long(bytes, at)?))
+}
+
+fn address_6(bytes: &[u8], at: usize) -> Option<u128> {
+    let half = |at| Some(u64::from(long(bytes, at)?) << 32 | u64::from(long(bytes, at + 4)?));
+    Some(u128::from(half(at)?) << 64 | u128::from(half(at + 8)?))
+}
+
+/// What addresses of version 4 begin with, as ones of version 6.
+const MAPPED: u128 = 0xffff << 32;
 
 impl Packet {
     /// Reads a frame, from the destination's address on.
@@ -142,11 +159,6 @@ impl Ip {
     }
 }
 
-fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
-}
-
 fn version_4(frame: &[u8], at: usize) -> Option<Ip> {
     let first = byte(frame, at)?;
     let header = usize::from(first & 15) * 4;
@@ -160,8 +172,7 @@ fn version_4(frame: &[u8], at: usize) -> Option<Ip> {
     let offset = parts & 0x1fff;
     let is_fragment = offset != 0 || parts & 0x2000 != 0;
     let fragment = is_fragment.then_some(Fragment { id: u32::from(short(frame, at + 4)?), offset });
-    let address = |at: usize| frame.get(at..)?.first_chunk().copied().map(mapped);
-    let (source, destination) = (address(at + 12)?, address(at + 16)?);
+    let (source, destination) = (address_4(frame, at + 12)?, address_4(frame, at + 16)?);
     let protocol = byte(frame, at + 9)?;
     let start = at + header;
     let transport = transport(frame, start, end, protocol, offset);
@@ -173,8 +184,7 @@ fn version_6(frame: &[u8], at: usize) -> Option<Ip> {
         return None;
     }
     let length = usize::from(short(frame, at + 4)?);
-    let address = |at: usize| frame.get(at..)?.first_chunk().copied();
-    let (source, destination) = (address(at + 8)?, address(at + 24)?);
+    let (source, destination) = (address_6(frame, at + 8)?, address_6(frame, at + 24)?);
     let mut protocol = byte(frame, at + 6)?;
     let mut start = at + 40;
     let end = if length == 0 { frame.len() } else { frame.len().min(start + length) };
@@ -250,11 +260,11 @@ pub(super) fn complete_checksum(frame: &mut [u8]) {
     if let Some(place) = body.get_mut(offset..offset + 2) {
         place.fill(0);
     }
-    let is_4 = ip.source.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
-    let addresses =
-        if is_4 { [&ip.source[12..], &ip.destination[12..]] } else { [&ip.source[..], &ip.destination[..]] };
-    let sum = addresses.iter().map(|address| sum(address)).sum::<u64>() + u64::from(ip.protocol) + body.len() as u64;
-    let checksum = match folded(sum + self::sum(body)) {
+    // Of an address of version 4, only its own four bytes count.
+    let mask = if ip.source >> 32 == MAPPED >> 32 { u128::from(u32::MAX) } else { u128::MAX };
+    let [source, destination] = [ip.source, ip.destination].map(|address| sum(&(address & mask).to_be_bytes()));
+    let head = source + destination + u64::from(ip.protocol) + body.len() as u64;
+    let checksum = match folded(head + sum(body)) {
         // In UDP, zero would say that there is none. For TCP, both are the same.
         0xffff => 0xffff,
         folded => !folded,
@@ -284,5 +294,6 @@ fn folded(mut sum: u64) -> u16 {
 pub(super) fn corruptible(frame: &[u8]) -> Option<(usize, usize)> {
     let packet = Packet::parse(frame);
     let Kind::Ip(ip) = packet.kind else { return None };
-    (ip.end > HEADER && ip.start < ip.end).then_some((ip.start, ip.end - ip.start))
+    let length = ip.end.checked_sub(ip.start).filter(|length| *length > 0)?;
+    Some((ip.start, length))
 }

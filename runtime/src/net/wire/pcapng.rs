@@ -77,8 +77,8 @@ fn names_of(mut list: &[u8], count: u64) -> Vec<String> {
 /// The first record, its frame, and the rest.
 fn next_record(records: &[u8]) -> Option<(Seen, &[u8], &[u8])> {
     let (record, rest) = records.split_at_checked(RECORD)?;
-    let long = |at: usize| record.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
-    let longest = |at: usize| record.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes);
+    let long = |at: usize| record.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
+    let longest = |at: usize| record.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
     let (size, captured, length) = (long(0)? as usize, long(4)? as usize, long(8)?);
     let rest_at = size.checked_sub(RECORD)?;
     let (frame, rest) = (rest.get(..captured.min(rest_at))?, rest.get(rest_at..)?);
