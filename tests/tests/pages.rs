@@ -70,3 +70,17 @@ fn what_is_not_there_is_found() {
         ["ONE.md", "README.md#no-such-heading", "tests/no.rs", ".ci/no"]
     );
 }
+
+/// The pieces of Rust on a page that are not, line for line, in a file of examples.
+fn pieces_that_are_elsewhere<'p>(page: &'p str, examples: &str) -> Vec<&'p str> {
+    between(page, "```rust\n", "```").filter(|piece| !examples.contains(piece)).collect()
+}
+
+#[test]
+fn the_recipes_of_the_network_are_compiled() {
+    let read = |path: &str| fs::read_to_string(repository().join(path)).expect(path);
+    let (page, examples) = (read("docs/network.md"), read("examples/network.rs"));
+    assert_eq!(pieces_that_are_elsewhere(&page, &examples), [""; 0]);
+    // The twin.
+    assert_eq!(pieces_that_are_elsewhere("```rust\nlet a = 1;\n```", &examples), ["let a = 1;\n"]);
+}

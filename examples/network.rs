@@ -1,0 +1,124 @@
+//! A network laboratory: several hosts, a bad link between them, and what clients, servers and clusters make of it.
+//!
+//! `docs/network.md` shows these.
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::{self, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::time::{Duration, Instant};
+
+    use belljar::isolated;
+    use belljar::net::{Host, Lab, Packets};
+
+    /// Asks until there is an answer, at most so many times. Returns how often that was.
+    fn ask(server: &str, attempts: usize) -> io::Result<usize> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(250)))?;
+        socket.connect(server)?;
+        for attempt in 1..=attempts {
+            socket.send(b"ask")?;
+            if socket.recv(&mut [0; 16]).is_ok() {
+                return Ok(attempt);
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Answers whoever asks, for ever.
+    fn answer(socket: &UdpSocket) {
+        let mut text = [0; 16];
+        loop {
+            let (length, client) = socket.recv_from(&mut text).unwrap();
+            socket.send_to(&text[..length], client).unwrap();
+        }
+    }
+
+    #[isolated]
+    fn a_client_asks_again() {
+        let mut lab = Lab::new();
+        let (server, client) = (lab.host("server"), lab.host("client"));
+        let net = lab.seed(7).up().unwrap();
+        server.spawn(|| answer(&UdpSocket::bind("10.0.0.1:53").unwrap()));
+        assert_eq!(client.run(|| ask("10.0.0.1:53", 3)).unwrap(), 1);
+
+        // The next two answers are lost.
+        net.port(&client).to_host().lose_nth(1).lose_nth(2);
+        assert_eq!(client.run(|| ask("10.0.0.1:53", 3)).unwrap(), 3);
+
+        // Half of all packets are: the same ones in each run.
+        net.port(&client).loss(0.5);
+        client.run(|| ask("10.0.0.1:53", 20)).unwrap();
+
+        // All requests are, and the client gives up.
+        net.port(&client).loss(0.0).lose_when(Packets::udp().to_port(53));
+        assert_eq!(client.run(|| ask("10.0.0.1:53", 3)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// The nodes that this one reaches, itself among them.
+    fn reached(from: &Host, nodes: &[Host]) -> BTreeSet<String> {
+        let answers = |node: &&Host| from.run(|| ask(&format!("{}:7000", node.name()), 2).is_ok());
+        nodes.iter().filter(answers).map(|node| node.name().to_owned()).collect()
+    }
+
+    /// Who leads, in the eyes of a node: the first of those that it reaches, if they are more than half.
+    fn leader(from: &Host, nodes: &[Host]) -> Option<String> {
+        let reached = reached(from, nodes);
+        if reached.len() > nodes.len() / 2 { reached.first().cloned() } else { None }
+    }
+
+    #[isolated]
+    fn the_larger_part_has_a_leader() {
+        let mut lab = Lab::new();
+        let nodes = ["a", "b", "c"].map(|name| lab.host(name));
+        let net = lab.up().unwrap();
+        for node in &nodes {
+            let socket = node.run(|| UdpSocket::bind("0.0.0.0:7000").unwrap());
+            node.spawn(move || answer(&socket));
+        }
+        let [a, b, c] = &nodes;
+        assert_eq!([a, b, c].map(|node| leader(node, &nodes)), [(); 3].map(|()| Some("a".to_owned())));
+
+        net.partition([a], [b, c]);
+        assert_eq!(leader(a, &nodes), None);
+        assert_eq!([b, c].map(|node| leader(node, &nodes)), [(); 2].map(|()| Some("b".to_owned())));
+
+        net.heal();
+        assert_eq!(leader(a, &nodes), Some("a".to_owned()));
+    }
+
+    #[isolated]
+    fn a_download_takes_its_time() {
+        const SIZE: usize = 1 << 20;
+        let mut lab = Lab::new();
+        let (home, gateway, server) = (lab.host("home"), lab.router("gateway"), lab.host("server"));
+        lab.link(&home, &gateway);
+        lab.link(&gateway, &server);
+        let net = lab.up().unwrap();
+        net.port(&home).to_host().rate(20_000_000).delay(Duration::from_millis(10));
+
+        let listener = server.run(|| TcpListener::bind("[::]:80").unwrap());
+        server.spawn(move || listener.accept().unwrap().0.write_all(&vec![7; SIZE]).unwrap());
+        let begun = Instant::now();
+        let mut data = Vec::new();
+        home.run(|| TcpStream::connect("server:80").unwrap()).read_to_end(&mut data).unwrap();
+        assert_eq!(data.len(), SIZE);
+        assert!(begun.elapsed() >= Duration::from_millis(400), "20 Mbit/s are 2.5 MB/s at most");
+    }
+
+    #[isolated]
+    #[ignore = "takes python3 and curl"]
+    fn programs_run_on_hosts() {
+        let mut lab = Lab::new();
+        let (server, client) = (lab.host("server"), lab.host("client"));
+        let net = lab.up().unwrap();
+        net.port(&client).delay(Duration::from_millis(20));
+        let mut http = server.command("python3").args(["-m", "http.server", "80", "-d", "/etc"]).spawn().unwrap();
+        let get = ["--silent", "--retry", "9", "--retry-connrefused", "http://server/hosts"];
+        let output = client.command("curl").args(get).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("client"), "the server's /etc/hosts");
+        net.capture("/tmp/http.pcapng").unwrap();
+        http.kill().and_then(|()| http.wait()).unwrap();
+    }
+}
