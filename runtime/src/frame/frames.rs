@@ -48,6 +48,7 @@ mod tag {
     pub(super) const COPIED: u8 = 11;
     pub(super) const ASK_CHANGES: u8 = 12;
     pub(super) const ASK_INIT_PID: u8 = 13;
+    pub(super) const CAPTURES: u8 = 14;
 }
 
 // How a body ended.
@@ -104,6 +105,8 @@ pub(crate) enum Frame<'a> {
     AskChanges,
     /// From the test: it asks for the number that init has outside. With it comes a socket for the answer.
     AskInitPid,
+    /// From the test: a laboratory is up. With it comes the memory in which its packets are kept.
+    Captures,
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
     /// `had_children`: the figure may be that of a child which that process had waited for.
     Largest { bytes: u64, had_children: bool, name: &'a [u8] },
@@ -187,6 +190,7 @@ impl<'a> Frame<'a> {
             Self::Copied => writer.put(&[tag::COPIED]),
             Self::AskChanges => writer.put(&[tag::ASK_CHANGES]),
             Self::AskInitPid => writer.put(&[tag::ASK_INIT_PID]),
+            Self::Captures => writer.put(&[tag::CAPTURES]),
             Self::Mark { moment, at, path } => {
                 writer.put(&[tag::MARK, moment.number()]);
                 writer.put(&at.to_ne_bytes());
@@ -244,6 +248,7 @@ impl<'a> Frame<'a> {
             (tag::COPIED, []) => Some(Self::Copied),
             (tag::ASK_CHANGES, []) => Some(Self::AskChanges),
             (tag::ASK_INIT_PID, []) => Some(Self::AskInitPid),
+            (tag::CAPTURES, []) => Some(Self::Captures),
             _ => None,
         }
     }
@@ -281,6 +286,7 @@ pub(crate) mod tests {
             Frame::Copied,
             Frame::AskChanges,
             Frame::AskInitPid,
+            Frame::Captures,
             Frame::AskGroup(b"db"),
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
@@ -324,7 +330,7 @@ pub(crate) mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 14..=255 {
+        for kind in 15..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

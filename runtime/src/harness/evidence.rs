@@ -1,5 +1,6 @@
 //! What becomes known of a test while it runs: all that its verdict rests on.
 
+use std::fs::File;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -44,6 +45,8 @@ pub(crate) struct Evidence {
     pub(crate) largest: Option<Largest>,
     /// What it had used at its end.
     pub(crate) usage: Usage,
+    /// The memory in which the packets of its laboratories are kept.
+    pub(crate) captures: Vec<File>,
     /// Bytes that came over the frame socket and were no frame, if there was such a message. It may have none.
     pub(crate) rubbish: Option<usize>,
     /// What was running when the time was up.

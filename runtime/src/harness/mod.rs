@@ -1,6 +1,7 @@
 //! In the test binary: what happens between the harness's call of a test and its verdict.
 
 mod bad_settings;
+mod captures;
 pub(crate) mod doctor;
 mod evidence;
 #[cfg(any(test, fuzzing))]

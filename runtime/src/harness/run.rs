@@ -20,7 +20,7 @@ use super::prepared::{self, Outcome};
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
 use super::shared::{self, Place, Told};
 use super::slots::{self, Slot};
-use super::{bad_settings, hints, listed_twice, pool, processes, report, skip, trace, words};
+use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::diagnosis::{Page, death, explain_cgroup, unknown};
 use crate::frame::{Refusal, Step};
@@ -238,12 +238,14 @@ fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdic
         Ok(changes) => Some(words::changes(name, &changes)),
         Err(error) => Some(words::changes_unknown(name, &error)),
     };
+    let captures = if verdict == Verdict::Passed { Vec::new() } else { captures::write(test, &evidence) };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
     let note = hints::note(test, &verdict, &evidence);
     let is_told = has_survivors
         || forks_refused > 0
         || changes.is_some()
+        || !captures.is_empty()
         || note.is_some()
         || matches!(verdict, Verdict::Failed(_));
     if over.sandbox.is_mid_line() && is_told {
@@ -252,6 +254,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdic
     if let Some(changes) = changes {
         eprintln!("{changes}");
     }
+    captures.iter().for_each(|text| eprintln!("{text}"));
     if has_survivors {
         eprintln!("{}", words::survivors(name, &evidence.survivors));
     }

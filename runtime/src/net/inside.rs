@@ -1,5 +1,6 @@
 //! What the sandbox has told of itself, so that a laboratory knows whether it may be made here.
 
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 /// What matters of the sandbox that this process is the test of.
@@ -9,6 +10,8 @@ pub(crate) struct Inside {
     pub(crate) net: bool,
     /// Who the test is, if it is not root.
     pub(crate) user: Option<u32>,
+    /// Hands the memory in which packets are kept to whoever writes it to a file if the test fails.
+    pub(crate) hand_over: fn(BorrowedFd<'_>),
 }
 
 static INSIDE: OnceLock<Inside> = OnceLock::new();

@@ -42,5 +42,5 @@ pub use network::Net;
 pub(crate) use network::notes;
 pub use port::{Port, Stats};
 pub(crate) use threads::finish;
-pub(crate) use wire::NAME as WIRE;
 pub use wire::Packets;
+pub(crate) use wire::{NAME as WIRE, write_capture};

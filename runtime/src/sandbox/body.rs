@@ -4,7 +4,7 @@ use std::any::Any;
 use std::env;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process;
@@ -26,7 +26,9 @@ use crate::frame::address::decode_test;
 use crate::frame::changes::{self, Change};
 use crate::frame::moments::{self, record};
 use crate::frame::usage::{USAGE_SIZE, Usage};
-use crate::frame::{Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED};
+use crate::frame::{
+    Buffer, Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED,
+};
 use crate::net;
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, SingleThreaded};
@@ -84,7 +86,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
         }
     }
     let user = args.spec.user.filter(|user| *user != ROOT).map(|(uid, _)| uid);
-    net::set_inside(net::Inside { net: args.spec.net, user });
+    net::set_inside(net::Inside { net: args.spec.net, user, hand_over: hand_over_capture });
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
         let ended = run_body(test);
@@ -110,6 +112,14 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     };
     let _ = OVER.set(());
     end(finish(socket, with_lab(test, result, panicked)))
+}
+
+/// Gives the test binary, outside, the memory in which the packets of a laboratory are kept. If that fails, there is no capture.
+fn hand_over_capture(memory: BorrowedFd<'_>) {
+    if let Some(socket) = frame_socket() {
+        let mut buffer = Buffer::new();
+        let _ = sys::send_with_fds(socket.0.as_fd(), Frame::Captures.encode(&mut buffer), &[memory.as_raw_fd()]);
+    }
 }
 
 /// The result of the body, with what became of its laboratory: a panic on a host is one of the test. Tells the notes on a failure.

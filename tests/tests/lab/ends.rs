@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::mem;
+use std::path::PathBuf;
 use std::process::Command;
 
 use belljar::isolated;
@@ -62,6 +63,7 @@ endings! {
     exits() |_net| { std::process::exit(3) }
     aborts() |_net| { std::process::abort() }
     hangs(timeout = "1s") |_net| { belljar_tests::hang() }
+    waits() |_net| { belljar_tests::hang() }
     is_killed() |_net| { nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL).expect("kill") }
     kills_all() |_net| {
         let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
@@ -130,4 +132,59 @@ fn a_wire_that_was_killed_is_told() {
     assert!(run_body("ends::kills_all").output.contains(NOTE));
     // The twin.
     assert!(!run_body("ends::panics").output.contains(NOTE));
+}
+
+/// Whoever kills the test binary leaves nothing: no wire either.
+#[test]
+fn nothing_is_left_when_the_test_binary_is_killed() {
+    let mut command = this_binary();
+    let mut child = command.args(["--exact", "body", "ends::waits", "--ignored"]).spawn().expect("it runs");
+    let below = || belljar_tests::descendants(child.id());
+    let is_wire =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "belljar-wire\n");
+    belljar_tests::wait_until(|| below().iter().any(is_wire));
+    let all = below();
+    child.kill().and_then(|()| child.wait()).expect("kill");
+    belljar_tests::wait_until(|| !all.iter().any(|pid| fs::exists(format!("/proc/{pid}")).expect("exists")));
+}
+
+// ---- Captures of tests that fail ----
+
+/// The file that a run names, if it names one, and whether it could be written.
+fn capture_of(output: &str) -> Option<(PathBuf, bool)> {
+    let line = output.lines().find(|line| line.starts_with("belljar: what passed in the laboratory of "))?;
+    Some((line.split('`').nth(3).expect("a path").into(), line.contains("` is in `")))
+}
+
+#[body]
+#[isolated]
+fn sends_and_panics() {
+    let mut lab = Lab::new();
+    let (server, client) = (lab.host("server"), lab.host("client"));
+    let _net = lab.up().expect("up");
+    let there = crate::socket(&server, "10.0.0.1:53", crate::PATIENCE);
+    crate::socket(&client, "10.0.0.2:53", crate::PATIENCE).send_to(b"a datagram", "10.0.0.1:53").expect("send");
+    assert_eq!(crate::next(&there), None);
+}
+
+#[test]
+fn what_has_passed_before_a_failure_is_kept() {
+    for test in ["ends::sends_and_panics", "ends::aborts", "ends::hangs", "ends::kills_all", "ends::becomes_another"] {
+        let run = run_body(test);
+        let (path, is_written) = capture_of(&run.output).expect(&run.output);
+        assert!(path.components().any(|part| part.as_os_str() == "belljar-captures"), "{}", path.display());
+        // The target directory may be another user's.
+        if !is_written {
+            assert!(run.output.contains("could not be written to"), "{test}: {}", run.output);
+            continue;
+        }
+        let bytes = fs::read(&path).expect("read");
+        assert!(bytes.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "{test}");
+        let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert!(has(b"host.eth0") || has(b"client.eth0"), "{test}");
+        assert_eq!(has(b"a datagram"), test == "ends::sends_and_panics", "{test}");
+    }
+    // The twins.
+    assert_eq!(capture_of(&run_body("ends::returns").output), None);
+    assert_eq!(capture_of(&run_body("hosts::a_spawned_server_waits_for_its_next_client").output), None);
 }

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
 use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
+use crate::harness::captures::{self, CAPTURES_MAX};
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
 use crate::harness::prepared;
 use crate::harness::replies::{self, discard};
@@ -81,6 +82,10 @@ impl Sandbox {
                 let cpu = (!stays).then(|| Duration::from_micros(cpu));
                 self.evidence.ended = Some(Ended { end, execed, cpu });
                 next = self.progress.ended(stays);
+            }
+            Some(Frame::Captures) => {
+                let memory = fds.next().filter(|_| self.evidence.captures.len() < CAPTURES_MAX);
+                self.evidence.captures.extend(memory.and_then(captures::taken));
             }
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {

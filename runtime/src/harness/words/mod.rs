@@ -1,5 +1,6 @@
 //! All messages about how a test ended.
 
+mod captures;
 mod failed;
 #[cfg(feature = "images")]
 mod images;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+pub(super) use captures::{captured, not_captured};
 use failed::failed;
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};

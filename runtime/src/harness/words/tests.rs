@@ -114,10 +114,12 @@ fn each_message_has_its_words() {
         preparation_panicked(Some("TEXT")),
         preparation_lost(Errno::EMFILE),
         preparation_not_shared("p", std::path::Path::new("/target/a\n"), &Errno::EROFS.into()),
+        captured(TEST, std::path::Path::new("/target/a\n")),
+        not_captured(TEST, std::path::Path::new("/target/a\n"), &Errno::EROFS.into()),
     ]);
     let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
     assert_eq!(
-        lacking(concat!(include_str!("mod.rs"), include_str!("preparations.rs")), &names),
+        lacking(concat!(include_str!("mod.rs"), include_str!("preparations.rs"), include_str!("captures.rs")), &names),
         [""; 0],
         "these have no snapshot"
     );
@@ -330,5 +332,9 @@ fn each_message_has_its_words() {
     what it left could not be kept: EMFILE (Too many open files).
     # preparation_not_shared
     belljar: each test runs its preparations itself, such as `p`: what they leave for all tests of a run can't lie in `/target/a\n`: Read-only file system (os error 30).
+    # captured
+    belljar: what passed in the laboratory of `tests::a` is in `/target/a\n`, for tcpdump or Wireshark.
+    # not_captured
+    belljar: what passed in the laboratory of `tests::a` could not be written to `/target/a\n`: Read-only file system (os error 30).
     "#);
 }

@@ -350,7 +350,7 @@ impl Lab {
     /// # }
     /// ```
     pub fn up(&mut self) -> Result<Net, Error> {
-        check_place()?;
+        let inside = check_place()?;
         if self.was_up {
             return Err(Error(Trouble::UpTwice));
         }
@@ -358,6 +358,7 @@ impl Lab {
         addresses::assign(&mut plan, settings::has_v6()).and_then(|()| plan.check_ways()).map_err(Error)?;
         let made = make::make(&plan, self.seed)?;
         self.was_up = true;
+        (inside.hand_over)(made.wire.capture_file());
         for (node, place) in made.places {
             self.nodes[node].set_place(place);
         }
@@ -399,13 +400,13 @@ impl Debug for Lab {
 }
 
 /// Fails if there can be no laboratory where this is called.
-fn check_place() -> Result<(), Error> {
+fn check_place() -> Result<Inside, Error> {
     let trouble = match inside::get() {
         None => Trouble::Outside,
         Some(Inside { net: false, .. }) => Trouble::NoNetwork,
         Some(Inside { user: Some(user), .. }) => Trouble::NoRoot(user),
         Some(_) if !is_marked_process() => Trouble::Forked,
-        Some(_) => return Ok(()),
+        Some(inside) => return Ok(inside),
     };
     Err(Error(trouble))
 }

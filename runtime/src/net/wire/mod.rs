@@ -230,7 +230,6 @@ impl Wire {
     }
 
     /// The memory of the capture: [`write_capture`] makes a file of it, in any process that has it, also when all others are gone.
-    #[expect(dead_code, reason = "the harness is to write the captures of tests that fail")]
     pub(crate) fn capture_file(&self) -> BorrowedFd<'_> {
         self.capture.as_fd()
     }
@@ -266,7 +265,6 @@ impl Drop for Wire {
 }
 
 /// Writes what was captured, to what becomes a file of pcapng. `capture` is what [`Wire::capture_file`] refers to.
-#[expect(dead_code, reason = "the harness is to write the captures of tests that fail")]
 pub(crate) fn write_capture(capture: &File, out: &mut impl io::Write) -> io::Result<()> {
     pcapng::write(capture, out)
 }
