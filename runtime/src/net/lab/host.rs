@@ -1,9 +1,11 @@
 //! Makes a host, from the inside: its namespaces, its files, and what its interfaces have.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -16,10 +18,15 @@ use crate::net::error::Error;
 use crate::net::netlink::{Messages, Netlink, Refused};
 use crate::net::node::Role;
 use crate::net::place::Place;
+use crate::proc::text_of;
 use crate::sys::{self, Ethernet, errno_of};
 
 const HOSTS: &str = "/etc/hosts";
 const SYSFS: &str = "/sys";
+
+/// How long a worker of the kernel may take, and how often it is looked whether it is done.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PULSE: Duration = Duration::from_micros(100);
 
 /// Where other file systems are mounted in sysfs.
 const IN_SYSFS: [&std::ffi::CStr; 1] = [c"/sys/fs/cgroup"];
@@ -113,5 +120,33 @@ pub(super) fn connect(plan: &Plan, node: usize, mut netlink: Netlink, ethernet: 
     for route in routes(plan, node) {
         messages.route(route.to.as_ref(), route.gateway, plan.ports[route.port].index);
     }
-    netlink.run(messages).map_err(refused)
+    netlink.run(messages).map_err(refused)?;
+    let addresses: Vec<_> = ports().flat_map(|port| port.addresses.iter().map(|(address, _)| *address)).collect();
+    wait_for_v6(&addresses).map_err(|error| Error::step("IPv6 addresses that answer", &planned.name, errno_of(&error)))
+}
+
+/// Waits until the kernel takes packets for these addresses. Those of IPv6 are given at once, but a worker of the kernel does the rest at its
+/// time: what comes before is dropped.
+fn wait_for_v6(addresses: &[IpAddr]) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        // By their digits, with the length of the subnet: those for which this host is the end.
+        let routes = text_of("/proc/thread-self/net/ipv6_route").or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(String::new()),
+            _ => Err(error),
+        })?;
+        let is_taken = |address: &IpAddr| match address {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(address) => {
+                routes.lines().any(|line| line.starts_with(&format!("{:032x} 80 ", address.to_bits())))
+            }
+        };
+        if addresses.iter().all(is_taken) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(Errno::ETIMEDOUT.into());
+        }
+        thread::sleep(PULSE);
+    }
 }
