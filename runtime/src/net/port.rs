@@ -37,6 +37,9 @@ pub struct Port<'n> {
 const BOTH: &[Way] = &[Way::FromHost, Way::ToHost];
 
 /// What was counted at a port, or in one direction of it: frames, if nothing else is said. A port's are the sums of both directions.
+///
+/// Frames that hosts send by themselves to keep the network together are counted as [`upkeep`](Self::upkeep), and nowhere else: ARP, neighbour and
+/// multicast listener discovery, IGMP. They are lost and late as others are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -70,6 +73,8 @@ pub struct Stats {
     pub corrupted: u64,
     /// Those that are on their way now, as of a delay or a rate.
     pub queued: u64,
+    /// Those that keep the network together.
+    pub upkeep: u64,
 }
 
 impl<'n> Port<'n> {
@@ -154,8 +159,8 @@ impl<'n> Port<'n> {
         self.set(Setting::Mtu, bytes.into())
     }
 
-    /// Has the `n`th frame from now on be lost, the first being 1. Frames of ARP and of neighbour discovery don't count. Each direction counts for
-    /// itself.
+    /// Has the `n`th frame from now on be lost, the first being 1. Frames that hosts send by themselves don't count, see
+    /// [`Stats::upkeep`]. Each direction counts for itself.
     ///
     /// # Panics
     ///
@@ -165,7 +170,7 @@ impl<'n> Port<'n> {
         assert!(n > 0, "there is no frame 0: the next frame is number 1");
         self.wire.settle();
         for direction in self.directions() {
-            let has_room = direction.lose(direction.count(Count::Traffic).saturating_add(n));
+            let has_room = direction.lose(direction.count(Count::Sent).saturating_add(n));
             assert!(
                 has_room,
                 "{NUMBERED_MAX} frames of this port have yet to come and be lost, and more can't be told"
@@ -263,6 +268,7 @@ impl Stats {
             reordered: count(Count::Reordered),
             corrupted: count(Count::Corrupted),
             queued: count(Count::Queued),
+            upkeep: direction.of(true).count(Count::Sent),
         }
     }
 
@@ -283,6 +289,7 @@ impl Stats {
             reordered: self.reordered + other.reordered,
             corrupted: self.corrupted + other.corrupted,
             queued: self.queued + other.queued,
+            upkeep: self.upkeep + other.upkeep,
         }
     }
 }

@@ -72,8 +72,6 @@ pub(crate) enum Count {
     Corrupted,
     /// How many wait now.
     Queued,
-    /// Those that `lose_nth` counts.
-    Traffic,
 }
 
 /// Why a frame was lost.
@@ -109,7 +107,9 @@ pub(crate) const MATCHERS_MAX: usize = 16;
 const WHOLE: usize = 16;
 const COUNTS: usize = 16;
 const CAUSES_AT: usize = COUNTS + 16;
-const NUMBERED_AT: usize = CAUSES_AT + 16;
+/// Where the same is for frames that keep the network together. Nobody sends them, so that nobody could count on them.
+const UPKEEP: usize = 32;
+const NUMBERED_AT: usize = COUNTS + 2 * UPKEEP;
 const MATCHERS_AT: usize = NUMBERED_AT + NUMBERED_MAX;
 const DIRECTION: usize = MATCHERS_AT + MATCHERS_MAX * MATCHER_WORDS;
 
@@ -121,7 +121,11 @@ pub(crate) struct Board {
 
 /// The numbers of one direction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Direction<'b>(&'b [AtomicU64]);
+pub(crate) struct Direction<'b> {
+    words: &'b [AtomicU64],
+    /// Whether the counts are those of frames that keep the network together.
+    is_upkeep: bool,
+}
 
 /// Stands in for what is not there.
 static NONE: AtomicU64 = AtomicU64::new(0);
@@ -142,11 +146,8 @@ impl Board {
 
     pub(crate) fn direction(&self, port: usize, way: Way) -> Direction<'_> {
         let start = WHOLE + (port * 2 + way as usize) * DIRECTION;
-        Direction(if port < self.ports {
-            self.words.words().get(start..start + DIRECTION).unwrap_or_default()
-        } else {
-            &[]
-        })
+        let words = if port < self.ports { self.words.words().get(start..start + DIRECTION) } else { None };
+        Direction { words: words.unwrap_or_default(), is_upkeep: false }
     }
 
     /// The bit that says whether nothing passes from one port to the other.
@@ -180,8 +181,18 @@ fn add(word: &AtomicU64, count: u64) {
 }
 
 impl<'b> Direction<'b> {
+    /// The same, but for what it counts: traffic, or what keeps the network together.
+    pub(crate) fn of(self, is_upkeep: bool) -> Self {
+        Self { is_upkeep, ..self }
+    }
+
+    /// Where counts are, of which the first has this place.
+    fn counts_at(self, start: usize) -> usize {
+        if self.is_upkeep { start + UPKEEP } else { start }
+    }
+
     fn word(self, at: usize) -> &'b AtomicU64 {
-        self.0.get(at).unwrap_or(&NONE)
+        self.words.get(at).unwrap_or(&NONE)
     }
 
     pub(crate) fn get(self, setting: Setting) -> u64 {
@@ -194,23 +205,23 @@ impl<'b> Direction<'b> {
     }
 
     pub(crate) fn count(self, count: Count) -> u64 {
-        self.word(COUNTS + count as usize).load(Ordering::Relaxed)
+        self.word(self.counts_at(COUNTS) + count as usize).load(Ordering::Relaxed)
     }
 
     pub(crate) fn lost(self, cause: Cause) -> u64 {
-        self.word(CAUSES_AT + cause as usize).load(Ordering::Relaxed)
+        self.word(self.counts_at(CAUSES_AT) + cause as usize).load(Ordering::Relaxed)
     }
 
     pub(super) fn add(self, count: Count, more: u64) {
-        add(self.word(COUNTS + count as usize), more);
+        add(self.word(self.counts_at(COUNTS) + count as usize), more);
     }
 
     pub(super) fn add_lost(self, cause: Cause) {
-        add(self.word(CAUSES_AT + cause as usize), 1);
+        add(self.word(self.counts_at(CAUSES_AT) + cause as usize), 1);
     }
 
     fn numbered(self) -> &'b [AtomicU64] {
-        self.0.get(NUMBERED_AT..MATCHERS_AT).unwrap_or_default()
+        self.words.get(NUMBERED_AT..MATCHERS_AT).unwrap_or_default()
     }
 
     /// Has the frame with this number be lost. `false` if too many are numbered.
@@ -236,7 +247,7 @@ impl<'b> Direction<'b> {
 
     fn matcher(self, index: usize) -> &'b [AtomicU64] {
         let start = MATCHERS_AT + index * MATCHER_WORDS;
-        self.0.get(start..start + MATCHER_WORDS).unwrap_or_default()
+        self.words.get(start..start + MATCHER_WORDS).unwrap_or_default()
     }
 
     /// Has frames like these be lost. `false` if there are too many matchers. Of two threads that call this at once, one may win.

@@ -45,11 +45,6 @@ impl Lane {
     ) -> Result<Passes, Cause> {
         direction.add(Count::Sent, 1);
         direction.add(Count::SentBytes, frame.len() as u64);
-        let mut number = 0;
-        if !traveller.is_upkeep {
-            direction.add(Count::Traffic, 1);
-            number = direction.count(Count::Traffic);
-        }
         if direction.get(Setting::Cut) != 0 {
             return Err(Cause::Cut);
         }
@@ -57,7 +52,7 @@ impl Lane {
         if mtu != 0 && packet_length(frame) > mtu {
             return Err(Cause::TooLong);
         }
-        if number != 0 && direction.takes(number) {
+        if !traveller.is_upkeep && direction.takes(direction.count(Count::Sent)) {
             return Err(Cause::Numbered);
         }
         if direction.get(Setting::Matchers) != 0 {

@@ -4,13 +4,14 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use nix::unistd::read;
 
-use super::board::{Board, Cause, Count, Setting, Way, Whole};
+use super::board::{Board, Cause, Count, Direction, Setting, Way, Whole};
 use super::capture::{Seen, Tape, marks};
 use super::chance::{Lot, hash, hash_bytes};
 use super::decide::{Lane, Passes};
@@ -27,8 +28,12 @@ const LATE: u64 = 5_000_000;
 /// For how long a frame is held back at most, so that others overtake it, in nanoseconds.
 const HOLD: u64 = 50_000_000;
 
-/// How often a frame is offered to the kernel that has no room.
-const OFFERS: usize = 16;
+/// How often a frame is offered to a kernel that has no room: for some 50 ms, as the one that empties its queues may have to wait for a processor.
+const OFFERS: usize = 500;
+
+/// How often another thread may run in between, and how long each of the other pauses is.
+const YIELDS: usize = 10;
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// How many addresses are learned.
 const ADDRESSES: usize = 1 << 12;
@@ -39,6 +44,28 @@ pub(super) struct Outlet {
     pub(super) segment: usize,
     /// That of frames from the host, and of frames to it.
     pub(super) lanes: [Lane; 2],
+    /// Whether the last frame was refused. The other end may be down, which looks the same as no room: nobody waits for it again.
+    pub(super) is_refused: bool,
+}
+
+impl Outlet {
+    /// Sends a frame to the host. `false` if the kernel does not take it.
+    fn send(&mut self, frame: &[u8], sender: &PacketSender<'_>) -> bool {
+        let mut sent = sender.send(self.ifindex, frame);
+        for offer in 0..if self.is_refused { 0 } else { OFFERS } {
+            if !matches!(sent, Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR)) {
+                break;
+            }
+            if offer < YIELDS {
+                thread::yield_now();
+            } else {
+                thread::sleep(PAUSE);
+            }
+            sent = sender.send(self.ifindex, frame);
+        }
+        self.is_refused = sent.is_err();
+        sent.is_ok()
+    }
 }
 
 /// All memory of the process.
@@ -74,7 +101,7 @@ pub(super) struct Process<'b> {
     pub(super) tape: Tape,
 }
 
-impl Process<'_> {
+impl<'b> Process<'b> {
     /// Goes on until the test's process, which `body` refers to, has ended. `wake` is readable when somebody asks something.
     pub(super) fn run(&mut self, ring: &mut PacketRing, slots: usize, wake: BorrowedFd<'_>, body: BorrowedFd<'_>) {
         let mut answered = 0;
@@ -112,18 +139,18 @@ impl Process<'_> {
 
     /// Takes at most so many frames out of the ring, and sends what is due. Returns whether the ring is empty.
     fn take_all(&mut self, ring: &mut PacketRing, most: usize) -> bool {
-        let mut is_empty = false;
         for _ in 0..most {
-            let now = sys::now();
-            self.send_due(&ring.sender(), now);
             let Some((received, sender)) = ring.next() else {
-                is_empty = true;
-                break;
+                self.send_due(&ring.sender(), sys::now());
+                return true;
             };
+            // A frame is not dated earlier than it came, and does not overtake those that are due before it.
+            let now = sys::now();
+            self.send_due(&sender, now);
             self.take(received, &sender, now);
             ring.release();
         }
-        is_empty
+        false
     }
 
     fn look_for_trouble(&mut self, ring: &PacketRing) {
@@ -144,8 +171,7 @@ impl Process<'_> {
                 self.board.add(Whole::Late, 1);
                 self.board.whole(Whole::Latest).fetch_max(late, Ordering::Relaxed);
             }
-            let (port, way) = lane_of(&traveller);
-            self.board.direction(port, way).add(Count::Queued, u64::MAX);
+            self.direction(&traveller).add(Count::Queued, u64::MAX);
             if let Some(frame) = scratch.get_mut(..length) {
                 // What follows is counted from when it was due: delays don't add up to more than they are.
                 self.arrive(frame, &traveller, due, now, sender);
@@ -193,7 +219,7 @@ impl Process<'_> {
     /// Has a frame go in the direction that `traveller` says, from when it is `at`.
     fn travel(&mut self, frame: &mut [u8], mut traveller: Traveller, at: u64, now: u64, sender: &PacketSender<'_>) {
         let (port, way) = lane_of(&traveller);
-        let direction = self.board.direction(port, way);
+        let direction = self.direction(&traveller);
         let Some(lane) = self.outlets.get_mut(port).and_then(|outlet| outlet.lanes.get_mut(way as usize)) else {
             return;
         };
@@ -253,8 +279,7 @@ impl Process<'_> {
 
     fn wait(&mut self, frame: &[u8], traveller: &Traveller, is_there: bool, now: u64) {
         if is_there {
-            let (port, way) = lane_of(traveller);
-            self.board.direction(port, way).add(Count::Queued, 1);
+            self.direction(traveller).add(Count::Queued, 1);
         } else {
             self.board.add(Whole::NoRoom, 1);
             self.lose(frame, traveller, Cause::NoRoom, now);
@@ -263,8 +288,7 @@ impl Process<'_> {
 
     /// A frame that has its direction behind it.
     fn arrive(&mut self, frame: &mut [u8], traveller: &Traveller, at: u64, now: u64, sender: &PacketSender<'_>) {
-        let (port, way) = lane_of(traveller);
-        let direction = self.board.direction(port, way);
+        let direction = self.direction(traveller);
         if direction.get(Setting::Cut) != 0 {
             return self.lose(frame, traveller, Cause::Cut, now);
         }
@@ -295,6 +319,8 @@ impl Process<'_> {
             let marks = traveller.marks & (marks::CORRUPTED | marks::COPY);
             let traveller = Traveller { next: Next::Host(port), marks, ..*traveller };
             if process.board.is_blocked(traveller.from, port) {
+                process.direction(&traveller).add(Count::Sent, 1);
+                process.direction(&traveller).add(Count::SentBytes, frame.len() as u64);
                 return process.lose(frame, &traveller, Cause::Blocked, now);
             }
             process.travel(frame, traveller, at, now, sender);
@@ -318,29 +344,26 @@ impl Process<'_> {
         if self.board.is_blocked(traveller.from, port) {
             return self.lose(frame, traveller, Cause::Blocked, now);
         }
-        let Some(ifindex) = self.outlets.get(port).map(|outlet| outlet.ifindex) else { return };
-        let mut sent = sender.send(ifindex, frame);
-        for _ in 0..OFFERS {
-            if !matches!(sent, Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR)) {
-                break;
-            }
-            thread::yield_now();
-            sent = sender.send(ifindex, frame);
-        }
-        if sent.is_err() {
+        let Some(outlet) = self.outlets.get_mut(port) else { return };
+        if !outlet.send(frame, sender) {
             self.board.add(Whole::Refused, 1);
             return self.lose(frame, traveller, Cause::NoRoom, now);
         }
-        let direction = self.board.direction(port, Way::ToHost);
+        let direction = self.direction(traveller);
         direction.add(Count::Delivered, 1);
         direction.add(Count::DeliveredBytes, frame.len() as u64);
         self.record(frame, traveller, None, now);
     }
 
     fn lose(&mut self, frame: &[u8], traveller: &Traveller, cause: Cause, now: u64) {
-        let (port, way) = lane_of(traveller);
-        self.board.direction(port, way).add_lost(cause);
+        self.direction(traveller).add_lost(cause);
         self.record(frame, traveller, Some(cause), now);
+    }
+
+    /// The numbers of the direction that a frame is in.
+    fn direction(&self, traveller: &Traveller) -> Direction<'b> {
+        let (port, way) = lane_of(traveller);
+        self.board.direction(port, way).of(traveller.is_upkeep)
     }
 
     fn record(&mut self, frame: &[u8], traveller: &Traveller, lost: Option<Cause>, now: u64) {

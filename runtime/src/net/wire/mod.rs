@@ -140,6 +140,7 @@ impl Wire {
             ifindex: port.ifindex,
             segment: port.segment as usize,
             lanes: [Way::FromHost, Way::ToHost].map(|way| lane(port, way)),
+            is_refused: false,
         };
         let segments = ports.iter().map(|port| port.segment as usize + 1).max().unwrap_or_default();
         let of_segment =
