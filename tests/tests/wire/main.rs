@@ -1,0 +1,91 @@
+//! What a bad link does to packets: what is asked for, and the same in every run.
+
+mod captures;
+mod faults;
+mod same;
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use belljar::net::{Host, Lab, Net, Port};
+
+use belljar_tests::wait_until;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+belljar_tests::bodies!();
+
+/// For how long something is waited for that is to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// For how long something is waited for that may not come.
+const SHORT: Duration = Duration::from_millis(100);
+
+/// A client and a server.
+fn two(seed: u64) -> (Net, Host, Host) {
+    let mut lab = Lab::new();
+    let (client, server) = (lab.host("client"), lab.host("server"));
+    let net = lab.seed(seed).up().expect("up");
+    (net, client, server)
+}
+
+/// A socket on a host that is to receive.
+fn receiver(host: &Host, port: u16) -> UdpSocket {
+    let socket = host.run(|| UdpSocket::bind(("::", port))).expect("bind");
+    socket.set_read_timeout(Some(SHORT)).expect("timeout");
+    socket
+}
+
+/// A socket on the client, with an ephemeral port, that sends to the server.
+fn sender(host: &Host, address: &str) -> UdpSocket {
+    let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    host.run(|| UdpSocket::bind(any).and_then(|socket| socket.connect(address).map(|()| socket))).expect("connect")
+}
+
+/// The numbers of all datagrams that come, until all are sent and none comes for a while.
+fn numbers(socket: &UdpSocket, is_over: &AtomicBool) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    let mut text = [0; 2048];
+    loop {
+        let was_over = is_over.load(Ordering::Acquire);
+        match socket.recv(&mut text) {
+            Ok(_) => numbers.push(u32::from_le_bytes(text[..4].try_into().expect("four bytes"))),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => panic!("{error}"),
+            Err(_) if was_over => break numbers,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Sends so many datagrams of this size, each with its number, and returns the numbers of those that come. No more are on their way than a
+/// socket has room for.
+fn exchange(port: Port<'_>, socket: &UdpSocket, receiver: &UdpSocket, count: u32, size: usize) -> Vec<u32> {
+    let is_empty = || {
+        let mut fds = [PollFd::new(receiver.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+    };
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let receiving = scope.spawn(|| numbers(receiver, &is_over));
+        let mut datagram = vec![7; size];
+        for number in 0..count {
+            if number % 50 == 49 {
+                // Some may be held back, for others to overtake them.
+                wait_until(|| port.stats().queued < 20 && is_empty());
+            }
+            datagram[..4].copy_from_slice(&number.to_le_bytes());
+            socket.send(&datagram).expect("send");
+        }
+        wait_until(|| port.stats().queued == 0);
+        is_over.store(true, Ordering::Release);
+        receiving.join().expect("join")
+    })
+}
+
+/// Which numbers are missing.
+fn missing(numbers: &[u32], count: u32) -> Vec<u32> {
+    (0..count).filter(|number| !numbers.contains(number)).collect()
+}
