@@ -207,7 +207,7 @@ impl Error {
             T::MacTwice { text, first, second } => {
                 write!(f, "`{first}` and `{second}` were both given the address {text}.")
             }
-            T::BadMtu { of, mtu } => write!(f, "`{of}` can't have packets of {mtu} bytes: expected 68 to 1500."),
+            T::BadMtu { of, mtu } => write!(f, "`{of}` can't have packets of {mtu} bytes: expected 68 to 9000."),
             T::BadInterface { of, name } => write!(
                 f,
                 "`{}`, chosen for `{of}`, is no name of an interface: expected 1 to 15 bytes, no space, `/` or `:`, and none of `.`, `..`, \
@@ -290,7 +290,7 @@ mod tests {
             Trouble::NoSubnet(segment()),
             Trouble::BadMac { of: of(), text: text() },
             Trouble::MacTwice { text: "02:00:00:00:00:01".to_owned(), first: first(), second: second() },
-            Trouble::BadMtu { of: of(), mtu: 9000 },
+            Trouble::BadMtu { of: of(), mtu: 9001 },
             Trouble::BadInterface { of: of(), name: text() },
             Trouble::InterfaceTwice { of: of(), name: "eth0".to_owned() },
             Trouble::NoRoute { first: first(), second: second() },
@@ -327,7 +327,7 @@ mod tests {
         all subnets of 10.0.0.0/8 or of fd00::/48 are taken: choose one for the switch `lan`.
         `a\nb`, chosen for `host`, is no address of an interface: expected one like `02:00:00:00:00:07`, which is no group's.
         `one` and `two` were both given the address 02:00:00:00:00:01.
-        `host` can't have packets of 9000 bytes: expected 68 to 1500.
+        `host` can't have packets of 9001 bytes: expected 68 to 9000.
         `a\nb`, chosen for `host`, is no name of an interface: expected 1 to 15 bytes, no space, `/` or `:`, and none of `.`, `..`, `lo`, `all` and `default`.
         `host` has two interfaces that are called `eth0`.
         there is nobody to route through between `one` and `two`: no way of links leads from one to the other. Link a router with the networks of both.

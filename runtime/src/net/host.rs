@@ -83,7 +83,7 @@ impl Host {
         self
     }
 
-    /// Chooses how many bytes the packets of its first interface can have: 68 to 1500, which is also what it is without this. Below 1280,
+    /// Chooses how many bytes the packets of its first interface can have: 68 to 9000, and 1500 without this. Below 1280,
     /// there is no IPv6.
     ///
     /// ```test_harness

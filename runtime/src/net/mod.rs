@@ -28,6 +28,7 @@ mod lab;
 mod netlink;
 mod network;
 mod node;
+mod picture;
 mod place;
 mod port;
 mod subnet;

@@ -9,6 +9,7 @@ use std::{io, mem};
 use super::host::Host;
 use super::lab::Plan;
 use super::node::Role;
+use super::picture::picture;
 use super::port::Port;
 use super::wire::{Trouble, Wire};
 use crate::ns::Namespace;
@@ -275,11 +276,12 @@ impl Drop for Net {
         if is_marked_process() {
             let words = words(&self.wire.trouble());
             all_notes().extend(words);
+            all_notes().extend(picture(&self.plan));
         }
     }
 }
 
-/// What went wrong with wires until now, in words: it may have had a part in a failure.
+/// What a failure is to say of the laboratories that there were: what went wrong with their wires, and a picture of each that is not small.
 pub(crate) fn notes() -> Vec<String> {
     mem::take(&mut *all_notes())
 }
@@ -295,7 +297,7 @@ fn words(trouble: &Trouble) -> Vec<String> {
     let mut words = Vec::new();
     if has_died {
         words.push(
-            "the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too"
+            "the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too."
                 .to_owned(),
         );
     }
@@ -303,18 +305,18 @@ fn words(trouble: &Trouble) -> Vec<String> {
     if lost > 0 {
         words.push(format!(
             "{lost} packets of its laboratory were lost that the seed has nothing to do with: {overruns} came faster than the wire could \
-             take them, {too_large} were too large, {no_room} found no room to wait, {refused} were refused by the kernel"
+             take them, {too_large} were too large, {no_room} found no room to wait, {refused} were refused by the kernel."
         ));
     }
     if late > 0 {
         let latest = latest / 1_000_000;
         words.push(format!(
-            "{late} packets of its laboratory left too late, by up to {latest} ms: the machine was too busy"
+            "{late} packets of its laboratory left too late, by up to {latest} ms: the machine was too busy."
         ));
     }
     if forgotten > 0 {
         words.push(format!(
-            "its laboratory had too many flows at a time: {forgotten} were forgotten, and count from the beginning"
+            "its laboratory had too many flows at a time: {forgotten} were forgotten, and count from the beginning."
         ));
     }
     words
@@ -340,10 +342,10 @@ mod tests {
         let (late, latest, has_died) = (6, 7_654_321, true);
         let trouble = Trouble { overruns, too_large, late, latest, no_room, refused, forgotten, has_died };
         assert_snapshot!(words(&trouble).join("\n"), @r#"
-        the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too
-        10 packets of its laboratory were lost that the seed has nothing to do with: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel
-        6 packets of its laboratory left too late, by up to 7 ms: the machine was too busy
-        its laboratory had too many flows at a time: 5 were forgotten, and count from the beginning
+        the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too.
+        10 packets of its laboratory were lost that the seed has nothing to do with: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
+        6 packets of its laboratory left too late, by up to 7 ms: the machine was too busy.
+        its laboratory had too many flows at a time: 5 were forgotten, and count from the beginning.
         "#);
     }
 }

@@ -64,9 +64,9 @@ pub(super) fn panicked_on_host(test: &str, how: &str) -> String {
     format!("belljar: `{test}` failed: {how}\n")
 }
 
-/// What may have had a part in the failure of `test`.
+/// What is to be said of a laboratory of `test`, which has failed.
 pub(super) fn note_on_lab(test: &str, note: &str) -> String {
-    format!("belljar: `{test}`: {note}.\n")
+    format!("belljar: `{test}`: {note}\n")
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
         # panicked_on_host
         belljar: `tests::a` failed: HOW
         # note_on_lab
-        belljar: `tests::a`: NOTE.
+        belljar: `tests::a`: NOTE
         "#);
     }
 }

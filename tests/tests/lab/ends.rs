@@ -188,3 +188,34 @@ fn what_has_passed_before_a_failure_is_kept() {
     assert_eq!(capture_of(&run_body("ends::returns").output), None);
     assert_eq!(capture_of(&run_body("hosts::a_spawned_server_waits_for_its_next_client").output), None);
 }
+
+// ---- A picture ----
+
+#[body]
+#[isolated]
+fn fails_with_a_router() {
+    let mut lab = Lab::new();
+    let (home, gateway, server, lan) = (lab.host("home"), lab.router("gateway"), lab.host("server"), lab.switch("lan"));
+    lab.link(&home, &lan);
+    lab.link(&gateway, &lan);
+    lab.link(&gateway, &server);
+    let _net = lab.up().expect("up");
+    panic!("the body");
+}
+
+#[test]
+fn a_failure_shows_the_laboratory() {
+    let run = run_body("ends::fails_with_a_router");
+    let picture: Vec<_> = run.output.lines().skip_while(|line| !line.ends_with(": its laboratory:")).take(7).collect();
+    insta::assert_snapshot!(picture.join("\n"), @r#"
+    belljar: `ends::fails_with_a_router`: its laboratory:
+      the switch `lan`: 10.0.0.0/24, fd00::/64
+      ├── home.eth0: 10.0.0.1, fd00::1
+      └── gateway.eth0 (router): 10.0.0.2, fd00::2
+      the link of `gateway` and `server`: 10.0.1.0/24, fd00:0:0:1::/64
+      ├── gateway.eth1 (router): 10.0.1.1, fd00:0:0:1::1
+      └── server.eth0: 10.0.1.2, fd00:0:0:1::2
+    "#);
+    // The twin: of one host, there is none.
+    assert!(!run_body("ends::panics").output.contains("its laboratory:"));
+}

@@ -194,3 +194,24 @@ fn there_may_be_many_hosts_and_two_laboratories() {
     assert_eq!(addresses(&same, "eth0"), addresses(&hosts[0], "eth0"));
     greets(&same, &hosts[1], "10.0.0.3:80").expect_err("that is no host of the same laboratory");
 }
+
+#[isolated]
+fn large_packets_pass_as_a_whole() {
+    /// Whether a datagram arrives where packets are lost that are as large.
+    fn arrives_in_pieces(mtu: u32) -> bool {
+        let mut lab = Lab::new();
+        let (a, b) = (lab.host("a").mtu(mtu), lab.host("b").mtu(mtu));
+        let net = lab.up().expect("up");
+        let there = socket(&b, "10.0.0.2:53", PATIENCE);
+        let send = || socket(&a, "10.0.0.1:53", PATIENCE).send_to(&[7; 8000], "10.0.0.2:53").expect("send");
+        let mut data = [0; 9000];
+        send();
+        assert_eq!(there.recv(&mut data).expect("it comes"), 8000);
+        net.port(&a).lose_when(Packets::udp().longer_than(8000));
+        there.set_read_timeout(Some(SHORT)).expect("timeout");
+        send();
+        there.recv(&mut data).is_ok()
+    }
+    assert!(arrives_in_pieces(1500));
+    assert!(!arrives_in_pieces(9000));
+}

@@ -18,6 +18,7 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_name;
 
 use super::plan::{Plan, PlannedNode, outer_mac};
 use super::{host, settings};
@@ -25,7 +26,7 @@ use crate::net::error::Error;
 use crate::net::netlink::{End, Messages, Netlink, Refused};
 use crate::net::node::Role;
 use crate::net::place::Place;
-use crate::net::wire::{PortPlan, Wire};
+use crate::net::wire::{NAME, PortPlan, Wire};
 use crate::ns::{Kind, Namespace};
 use crate::sys::{Ethernet, errno_of};
 
@@ -135,9 +136,9 @@ fn weave(plan: &Plan, seed: u64, told: &Sender<Fabric>, gone: &Receiver<()>) -> 
         name: format!("{}.{}", plan.nodes[port.node].name, port.interface),
     });
     let ports: Vec<_> = ports.collect();
+    // The process is to bear its name from the beginning, by which init knows it.
+    let _ = set_name(NAME);
     let wire = Wire::start(ring, &ports, seed, None).map_err(of_io("a wire", FABRIC))?;
-    // When it answers, it has its name, by which init knows it.
-    wire.settle();
     Ok(Some(wire))
 }
 

@@ -228,7 +228,7 @@ impl Link {
         self.choose(end, |choice| choice.interface = Some(name.to_owned()))
     }
 
-    /// Chooses how many bytes packets on it can have: 68 to 1500. Below 1280, there is no IPv6.
+    /// Chooses how many bytes packets on it can have: 68 to 9000, and 1500 without this. Below 1280, there is no IPv6.
     ///
     /// ```
     /// # use belljar::net::Lab;

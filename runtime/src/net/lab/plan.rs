@@ -12,6 +12,9 @@ use crate::net::subnet::Subnet;
 /// How large packets are if nobody chooses.
 const MTU: u32 = 1500;
 
+/// The largest that can be chosen: jumbo frames.
+const LARGEST_MTU: u32 = 9000;
+
 /// What was asked for.
 #[derive(Default)]
 pub(super) struct Draft {
@@ -96,7 +99,7 @@ impl Plan {
         plan.choose_macs()?;
         for port in &mut plan.ports {
             port.mtu = port.choice.mtu.unwrap_or(MTU);
-            if !(68..=MTU).contains(&port.mtu) {
+            if !(68..=LARGEST_MTU).contains(&port.mtu) {
                 return Err(Trouble::BadMtu { of: plan.nodes[port.node].name.clone(), mtu: port.mtu });
             }
         }
