@@ -238,7 +238,8 @@ fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdic
         Ok(changes) => Some(words::changes(name, &changes)),
         Err(error) => Some(words::changes_unknown(name, &error)),
     };
-    let captures = if verdict == Verdict::Passed { Vec::new() } else { captures::write(test, &evidence) };
+    let is_failure = verdict != Verdict::Passed && !hints::is_expected(test, &verdict);
+    let captures = if is_failure { captures::write(test, &evidence) } else { Vec::new() };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
     let note = hints::note(test, &verdict, &evidence);

@@ -133,7 +133,7 @@ fn with_lab(test: &Test, result: thread::Result<u8>, panicked: Option<String>) -
         }
         (result, _) => result,
     };
-    if result.is_err() {
+    if result.as_ref().is_err_and(|payload| !is_expected(test, &**payload)) {
         net::notes().iter().for_each(|note| tell(words::note_on_lab(name, note)));
     }
     result
@@ -314,9 +314,19 @@ fn finish(socket: &FrameSocket, result: thread::Result<u8>) -> nix::Result<()> {
     socket.send(&Frame::Finished(outcome))
 }
 
+/// The text that a panic has, if it has one.
+fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
+    payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str))
+}
+
+/// Whether a panic is the one that the test should have.
+fn is_expected(test: &Test, payload: &(dyn Any + Send)) -> bool {
+    test.should_panic.is_some_and(|expected| text_of(payload).unwrap_or_default().contains(expected))
+}
+
 /// Sends the text that a panic has, if it has one.
 fn send_text(socket: &FrameSocket, payload: &(dyn Any + Send)) -> nix::Result<Outcome> {
-    let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    let text = text_of(payload);
     for piece in text.unwrap_or_default().as_bytes().chunks(PAYLOAD_MAX) {
         socket.send(&Frame::PanicText(piece))?;
     }

@@ -167,6 +167,30 @@ fn sends_and_panics() {
     assert_eq!(crate::next(&there), None);
 }
 
+#[body]
+#[isolated]
+#[should_panic(expected = "the body")]
+fn panics_as_expected() {
+    let _net = up();
+    panic!("the body");
+}
+
+/// What was not reached is a host of the laboratory. No option of the sandbox would help.
+#[body]
+#[isolated]
+fn reaches_no_host() {
+    let mut lab = Lab::new();
+    let host = lab.host("host");
+    let _net = lab.up().expect("up");
+    host.run(|| std::net::TcpStream::connect("192.0.2.7:80")).unwrap();
+}
+
+#[test]
+fn no_option_is_named_that_has_nothing_to_do_with_hosts() {
+    let output = run_body("ends::reaches_no_host").output;
+    assert!(output.contains("NetworkUnreachable") && !output.contains("because of its sandbox"), "{output}");
+}
+
 #[test]
 fn what_has_passed_before_a_failure_is_kept() {
     for test in ["ends::sends_and_panics", "ends::aborts", "ends::hangs", "ends::kills_all", "ends::becomes_another"] {
@@ -185,6 +209,7 @@ fn what_has_passed_before_a_failure_is_kept() {
         assert_eq!(has(b"a datagram"), test == "ends::sends_and_panics", "{test}");
     }
     // The twins.
+    assert_eq!(capture_of(&run_body("ends::panics_as_expected").output), None);
     assert_eq!(capture_of(&run_body("ends::returns").output), None);
     assert_eq!(capture_of(&run_body("hosts::a_spawned_server_waits_for_its_next_client").output), None);
 }
