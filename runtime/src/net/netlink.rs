@@ -3,6 +3,9 @@
 //! Messages are put together in batches. The kernel answers a message only if it refuses it, and the last one of a batch in any case, so
 //! that a batch takes two system calls.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
@@ -285,59 +288,4 @@ fn answers(mut bytes: &[u8]) -> impl Iterator<Item = (u32, i32)> + '_ {
             }
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(kind: i32, number: u32, error: i32) -> Vec<u8> {
-        let mut bytes = 20_u32.to_ne_bytes().to_vec();
-        bytes.extend((kind as u16).to_ne_bytes());
-        bytes.extend([0; 2]);
-        bytes.extend(number.to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend((-error).to_ne_bytes());
-        bytes
-    }
-
-    #[test]
-    fn answers_are_read_and_rubbish_is_not() {
-        let of = |bytes: &[u8]| answers(bytes).collect::<Vec<_>>();
-        let two = [answer(libc::NLMSG_ERROR, 7, 17), answer(libc::NLMSG_ERROR, 8, 0)].concat();
-        assert_eq!(of(&two), [(7, 17), (8, 0)]);
-        assert_eq!(of(&[answer(libc::NLMSG_NOOP, 7, 0), answer(libc::NLMSG_ERROR, 9, 1)].concat()), [(9, 1)]);
-        for length in 0..20 {
-            assert_eq!(of(&two[..length]), [], "{length}");
-        }
-        assert_eq!(of(&[0; 64]), []);
-        assert_eq!(of(&[0xff; 64]), []);
-    }
-
-    #[test]
-    fn a_batch_asks_for_the_last_answer_of_each_part() {
-        let mut messages = Messages::default();
-        for index in 0..AT_ONCE as i32 + 2 {
-            messages.raise(index);
-        }
-        let mut first = 5;
-        let parts = messages.parts(&mut first);
-        assert_eq!(first, 5 + AT_ONCE as u32 + 2);
-        let asks: Vec<Vec<bool>> = parts
-            .iter()
-            .map(|(bytes, begin)| {
-                let flags = bytes.chunks(bytes.len() / begin.len()).map(|message| message[6]);
-                flags.map(|flags| i32::from(flags) & libc::NLM_F_ACK != 0).collect()
-            })
-            .collect();
-        assert_eq!(asks.iter().map(Vec::len).collect::<Vec<_>>(), [AT_ONCE, 2]);
-        assert!(asks.iter().all(|asks| asks.last() == Some(&true) && asks.iter().filter(|asks| **asks).count() == 1));
-    }
-
-    #[test]
-    fn attributes_are_padded_and_nested() {
-        let mut messages = Messages::default();
-        messages.nested(1, |message| message.attribute(2, b"abcde"));
-        assert_eq!(messages.bytes, [16, 0, 1, 0, 9, 0, 2, 0, b'a', b'b', b'c', b'd', b'e', 0, 0, 0]);
-    }
 }
