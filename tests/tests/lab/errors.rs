@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use belljar::isolated;
 use belljar::net::{Error, Host, Lab, Router};
 use belljar_tests::fork;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 
@@ -184,4 +185,33 @@ fn there_is_none_in_a_fork() {
 fn there_is_none_without_the_powers_of_root() {
     nix::unistd::setuid(nix::unistd::Uid::from_raw(1000)).expect("setuid");
     says(one_host(), ErrorKind::PermissionDenied, "EPERM (Operation not permitted). It takes root inside");
+}
+
+/// A laboratory of eight hosts takes a thread for each, while it is made.
+#[isolated(pids = 6, unsupported = "skip")]
+fn a_lack_of_threads_is_told() {
+    let mut lab = Lab::new();
+    (0..8).for_each(|host| drop(lab.host(&format!("host{host}"))));
+    let error = lab.up().expect_err("there are too few");
+    assert_eq!(error.errno(), Some(libc::EAGAIN), "{error}");
+    one_host().expect("of one there is room");
+}
+
+#[isolated]
+fn a_lack_of_descriptors_is_told() {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    let mut refused = 0;
+    for limit in 8..30 {
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("setrlimit");
+        match one_host() {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error.errno(), Some(libc::EMFILE), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 3, "{refused}");
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+    one_host().expect("up");
 }
