@@ -25,7 +25,7 @@ belljar_tests::bodies!();
 
 /// Runs the hostile test `name`, and checks how it ends.
 fn check(name: &str, verdict: Verdict, words: &[&str], silence: &[&str]) -> Run {
-    let run = run_body(&format!("hostile::{name}"));
+    let run = run_body(name);
     let printed = if run.output.len() < 100_000 { run.output.as_str() } else { "(a lot)" };
     let ended = describe(run.status);
     match verdict {
@@ -43,18 +43,19 @@ fn check(name: &str, verdict: Verdict, words: &[&str], silence: &[&str]) -> Run 
     run
 }
 
-/// One test for each row: `name: verdict ["what must be printed"] without ["what must not"]`. With `in time ["words"]`, these must
-/// be printed too, if the body came so far before its time was up: on a busy machine it may not, which shows nothing, and is
-/// done again.
+/// One test for each row: `name: verdict ["what must be printed"] without ["what must not"]`, of a hostile test in the module that the
+/// table is of. With `in time ["words"]`, these must be printed too, if the body came so far before its time was up: on a busy machine
+/// it may not, which shows nothing, and is done again.
 macro_rules! table {
-    ($($(#[$attribute:meta])? $name:ident: $verdict:ident [$($words:expr),*]
+    (in $module:literal; $($(#[$attribute:meta])? $name:ident: $verdict:ident [$($words:expr),*]
         $(without [$($silence:expr),*])? $(in time [$($late:expr),*])?;)*
     ) => {
         $($(#[$attribute])?
         #[test]
         fn $name() {
             wait_until(|| {
-                let run = check(stringify!($name), $verdict, &[$($words),*], &[$($($silence),*)?]);
+                let name = concat!($module, "::", stringify!($name));
+                let run = check(name, $verdict, &[$($words),*], &[$($($silence),*)?]);
                 let late: &[&str] = &[$($($late),*)?];
                 late.iter().all(|word| run.output.contains(word))
             });
@@ -63,7 +64,8 @@ macro_rules! table {
 }
 
 table! {
-    panics: Fails ["panicked at", "hostile.rs", "on purpose", "thread 'hostile::panics'"] without ["belljar"];
+    in "hostile";
+    panics: Fails ["panicked at", "hostile/mod.rs", "on purpose", "thread 'hostile::panics'"] without ["belljar"];
     panics_as_it_should: Passes [];
     panics_as_expected: Passes [];
     panics_at_length_as_expected: Passes [];
@@ -81,7 +83,10 @@ table! {
     returns_success: Passes [];
     returns_failure: Fails ["the status 77,"];
     returns_something_that_terminates: Fails ["the status 3,"];
+}
 
+table! {
+    in "hostile::exits";
     exits_0: Fails ["called exit(0) before the body returned"];
     exits_1: Fails ["called exit(1) before the body returned"];
     exits_like_one_that_reported: Fails ["called exit(90) before the body returned"];
@@ -100,7 +105,10 @@ table! {
     exits_after_a_panic_that_was_caught: Fails ["called exit(0)", "test did not panic as expected"];
     dies_in_an_exit_handler: Fails ["the body returned, but then its process was killed by SIGKILL"];
     exits_0_in_an_exit_handler: Fails ["the body returned, but then its process ended with the status 0"];
+}
 
+table! {
+    in "hostile::deaths";
     aborts: Fails ["was killed by SIGABRT"];
     reads_an_invalid_address: Fails ["was killed by SIGSEGV", "the invalid address 0x1230"] without ["overflow"];
     sends_itself_sigsegv: Fails ["was killed by SIGSEGV"] without ["invalid address", "overflow"];
@@ -120,7 +128,10 @@ table! {
     ends_another_thread: Passes [] without ["belljar"];
     execs: Fails ["ran another program in its place (exec), which ended with the status 0"];
     execs_what_does_not_exist: Passes [];
+}
 
+table! {
+    in "hostile::descriptors";
     closes_every_descriptor: Fails ["closed the descriptor that leads to the test binary"];
     writes_rubbish_to_every_descriptor: Fails ["rubbish", "wrote 4167 bytes to the descriptor that leads to the test binary"];
     sends_nothing_to_every_descriptor: Fails ["sent a message of no bytes to the descriptor", "left running was killed"];
@@ -132,7 +143,10 @@ table! {
     shuts_every_socket_down: Fails ["closed the descriptor that leads to the test binary, or shut it down"];
     makes_no_descriptor_wait: Passes [];
     writes_rubbish_and_exits_0: Fails ["called exit(0) before the body returned"];
+}
 
+table! {
+    in "hostile";
     writes_invalid_utf8: Passes ["before \u{fffd}\u{fffd} after \u{fffd}"];
     writes_no_newline: Fails ["half a line\nbelljar: "];
     writes_in_many_ways: Passes [
@@ -141,8 +155,11 @@ table! {
     ];
     writes_after_it_returned: Passes ["from a thread that outlived the body\n"];
     leaves_a_thread_running: Passes [];
+}
 
-    leaves_a_daemon: Passes ["the daemon runs", "is over, and what it left running was killed:", "`hostile::leaves`, "];
+table! {
+    in "hostile::processes";
+    leaves_a_daemon: Passes ["the daemon runs", "is over, and what it left running was killed:", "`hostile::proces`, "];
     leaves_odd_names: Passes ["what it left running was killed:", "`Z\u{fffd}rich`, ", "`fourteen-bytes\u{fffd}`, "];
     leaves_a_daemon_and_fails: Fails ["on purpose", "what it left running was killed:"];
     leaves_500_orphans: Passes ["what it left running was killed:", "\n  and 490 more"];
@@ -159,7 +176,10 @@ table! {
     returns_from_a_process_with_the_same_pid: Fails ["it returns", "on purpose"] without ["belljar"];
     exits_at_once_after_a_process_with_the_same_pid: Fails ["called _exit(0)"];
     kills_itself_after_a_process_with_the_same_pid: Fails ["killed by SIGKILL before"];
+}
 
+table! {
+    in "hostile";
     hangs: Fails ["its timeout of 200ms"] in time ["it still ran after", "the last words", "pid 2 `hostile::hangs`, sleeping in "];
     hangs_although_it_should_panic: Fails ["its timeout of 200ms", "test did not panic as expected"] in time ["it still ran after"];
     hangs_with_children: Fails ["its timeout of"] in time ["it still ran after", "pid 2 `", "`sleep`, sleeping in "];
@@ -176,7 +196,7 @@ table! {
 
 #[test]
 fn panics_are_printed_once() {
-    let run = check("panics_at_length", Fails, &[], &["belljar"]);
+    let run = check("hostile::panics_at_length", Fails, &[], &["belljar"]);
     assert_eq!(run.output.matches("panicked at").count(), 1);
     assert_eq!(run.output.matches('x').count() / hostile::MILLION, 1, "the message is whole, and there once");
 }
@@ -185,8 +205,12 @@ fn panics_are_printed_once() {
 #[test]
 fn tests_may_end_with_others() {
     for round in 0..rounds(10) {
-        let run =
-            belljar_tests::run(this_binary().args(["--ignored", "--test-threads=3", "body", "hostile::siblings::"]));
+        let run = belljar_tests::run(this_binary().args([
+            "--ignored",
+            "--test-threads=3",
+            "body",
+            "hostile::processes::siblings::",
+        ]));
         assert!(run.output.contains("test result: ok. 20 passed; 0 failed;"), "round {round}: {}", run.output);
     }
 }
@@ -234,7 +258,7 @@ fn small_stacks_are_the_bodys() {
         for (name, words) in [
             ("hostile::panics", "on purpose"),
             ("hostile::hangs", "after its timeout"),
-            ("hostile::overflows_its_stack", "stack overflow: the test's thread"),
+            ("hostile::deaths::overflows_its_stack", "stack overflow: the test's thread"),
         ] {
             let run = run(name);
             assert!(run.failed() && run.output.contains(words), "{size} {name}: {}", run.output);
@@ -244,7 +268,7 @@ fn small_stacks_are_the_bodys() {
 
 #[test]
 fn no_output_is_lost() {
-    let run = check("floods_stdout", Passes, &[], &["belljar"]);
+    let run = check("hostile::floods_stdout", Passes, &[], &["belljar"]);
     let lines = run.output.lines().filter(|line| line.len() == 1023 && line.bytes().all(|byte| byte == b'x'));
     assert_eq!(lines.count(), hostile::FLOOD / 1024);
 }
@@ -252,7 +276,7 @@ fn no_output_is_lost() {
 #[test]
 fn a_report_goes_to_no_other_file() {
     check(
-        "replaces_every_descriptor",
+        "hostile::descriptors::replaces_every_descriptor",
         Fails,
         &["closed the descriptor that leads to the test binary", "the file is empty"],
         &[],
