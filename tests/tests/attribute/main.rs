@@ -2,6 +2,9 @@
 #![deny(warnings, missing_docs, unused, clippy::all, clippy::pedantic)]
 #![forbid(unsafe_code)]
 
+mod module;
+mod renamed;
+
 use belljar::isolated;
 use belljar_tests::{body, this_binary};
 use nix::unistd::{Pid, getppid};
@@ -239,59 +242,6 @@ extern "C" fn with_another_abi() {
 #[isolated]
 pub fn that_is_public() {
     assert_isolated();
-}
-
-mod module {
-    use super::assert_isolated;
-
-    /// The body sees what the module has, whatever the expansion may call its own things.
-    const SPEC: u32 = 1;
-    const TEST: u32 = 2;
-
-    #[belljar::isolated]
-    fn in_a_module() {
-        assert_eq!(SPEC + TEST, 3);
-        assert_isolated();
-    }
-
-    /// Nothing in scope has a usual name here.
-    mod hostile_names {
-        mod core {}
-        mod std {}
-        #[expect(dead_code, reason = "to shadow the names of the prelude")]
-        struct Option;
-        #[expect(dead_code, reason = "to shadow the names of the prelude")]
-        struct Some;
-
-        #[belljar::isolated(timeout = "1m", hostname = "jar")]
-        fn with_shadowed_names() {}
-    }
-}
-
-mod renamed {
-    use super::assert_isolated;
-    extern crate belljar as jar;
-
-    /// Where belljar is, in a crate that passes it on.
-    pub(crate) mod reexport {
-        pub(crate) use belljar as glass;
-    }
-
-    #[jar::isolated(crate = self::jar)]
-    fn by_another_name() {
-        assert_isolated();
-    }
-
-    #[reexport::glass::isolated(crate = crate::renamed::reexport::glass, uts)]
-    fn through_another_crate() {
-        assert_isolated();
-    }
-
-    #[reexport::glass::isolated(crate = crate::renamed::reexport::glass)]
-    #[tokio::test]
-    async fn through_another_crate_above_a_runtime() {
-        assert_isolated();
-    }
 }
 
 macro_rules! made {
