@@ -5,6 +5,8 @@
 //!
 //! `matrix table [FILE...]` makes a page of such lines.
 
+mod expected;
+mod made;
 mod places;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,11 @@ use belljar_tests::{Run, descendants, linux_version, run};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gethostname, setgid, setgroups, setuid};
-use places::{Applied, Expected, Given, IMAGE, PLACES, Place, ROOM, Refusal, User};
 use serde_json::{Value, json};
+
+use expected::{Applied, Expected, Given, Refusal, User};
+use made::{IMAGE, ROOM};
+use places::{PLACES, Place};
 
 /// How long a run may take, on the slowest machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -237,12 +242,12 @@ fn page(output: &str) -> Page {
 /// Makes a place of this process, and runs the program in it.
 fn become_cell(number: &str, user: &str, remedy: &str, flags: &str, cell: &str, rest: &[&str]) -> ExitCode {
     let place = &PLACES[number.parse::<usize>().expect("a number")];
-    places::prepare(Path::new(cell));
+    made::prepare(Path::new(cell));
     (place.before)();
     if !remedy.is_empty() {
-        places::apply(remedy);
+        made::apply(remedy);
     }
-    let uid = if user == User::Root.name() { 0 } else { places::ordinary() };
+    let uid = if user == User::Root.name() { 0 } else { made::ordinary() };
     if uid != 0 && !place.program.contains(&"USER") {
         setgroups(&[]).and_then(|()| setgid(uid.into())).and_then(|()| setuid(uid.into())).expect("setuid");
         // A process that has changed its user is closed to the user.
