@@ -3,6 +3,7 @@
 mod captures;
 mod faults;
 mod same;
+mod told;
 
 use std::io;
 use std::net::UdpSocket;

@@ -31,8 +31,6 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl::{set_name, set_timerslack};
 use nix::time::{ClockId, clock_gettime};
@@ -258,10 +256,8 @@ impl Drop for Wire {
             return;
         }
         self.settle();
+        // Nobody waits for its end here: the kernel takes some ten milliseconds to close the ring.
         let _ = sys::kill(self.process.as_fd());
-        let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
-        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
-        while poll(&mut fds, patience) == Err(Errno::EINTR) {}
     }
 }
 

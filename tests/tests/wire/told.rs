@@ -1,0 +1,97 @@
+//! What the seed can't answer for is told with a failure: a wire that could not keep up. One whose test is stopped keeps up.
+
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+use std::{fs, process, thread};
+
+use belljar::isolated;
+use belljar_tests::{body, run_body};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getppid};
+
+use crate::{receiver, sender, two};
+
+/// Does something while the wire is stopped.
+fn without_wire(work: impl FnOnce()) {
+    let processes = fs::read_dir("/proc").expect("read").flatten();
+    let mut wires = processes.filter_map(|entry| {
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        entry.file_name().to_str()?.parse().ok().filter(|_| name == "belljar-wire\n")
+    });
+    let wire = Pid::from_raw(wires.next().expect("a wire"));
+    kill(wire, Signal::SIGSTOP).expect("kill");
+    work();
+    kill(wire, Signal::SIGCONT).expect("kill");
+}
+
+#[body]
+#[isolated]
+fn more_comes_than_the_wire_has_room_for() {
+    let (net, client, _server) = two(7);
+    let here = sender(&client, "10.0.0.2:7000");
+    without_wire(|| (0..20_000).for_each(|_| _ = here.send(b"x")));
+    drop(net);
+    panic!("the body");
+}
+
+#[body]
+#[isolated]
+fn frames_leave_too_late() {
+    let (net, client, _server) = two(7);
+    net.port(&client).delay(Duration::from_millis(20));
+    let here = sender(&client, "10.0.0.2:7000");
+    here.send(b"x").expect("send");
+    // It is decided about, and waits.
+    assert_eq!(net.port(&client).stats().queued, 1);
+    without_wire(|| thread::sleep(Duration::from_millis(100)));
+    drop(net);
+    panic!("the body");
+}
+
+#[body]
+#[isolated]
+fn nothing_is_wrong() {
+    let (net, client, _server) = two(7);
+    sender(&client, "10.0.0.2:7000").send(b"x").expect("send");
+    drop(net);
+    panic!("the body");
+}
+
+#[test]
+fn trouble_is_told_with_the_failure() {
+    const OVERRUN: &str = "came faster than the wire could take them";
+    const LATE: &str = "left too late";
+    let told = |test: &str| {
+        let output = run_body(&format!("told::{test}")).output;
+        assert!(output.contains("the body"), "{output}");
+        [OVERRUN, LATE].map(|text| output.contains(text))
+    };
+    assert_eq!(told("more_comes_than_the_wire_has_room_for"), [true, false]);
+    assert!(told("frames_leave_too_late")[1]);
+    // The twin. On a machine that is busy, something may be late in any case.
+    assert!(!told("nothing_is_wrong")[0]);
+}
+
+#[isolated]
+fn the_wire_goes_on_while_the_body_is_stopped() {
+    let (_net, client, server) = two(7);
+    let there = receiver(&server, 7000);
+    let here = sender(&client, "10.0.0.2:7000");
+    // SAFETY: the child makes system calls, and ends.
+    #[expect(unsafe_code, reason = "a body may fork")]
+    let child = match unsafe { fork() }.expect("fork") {
+        ForkResult::Child => {
+            let stopped = kill(getppid(), Signal::SIGSTOP);
+            thread::sleep(Duration::from_millis(50));
+            let sent = here.send(b"x");
+            let mut fds = [PollFd::new(there.as_fd(), PollFlags::POLLIN)];
+            let came = poll(&mut fds, PollTimeout::from(20_000_u16)) == Ok(1);
+            let resumed = kill(getppid(), Signal::SIGCONT);
+            process::exit(i32::from(!(stopped.is_ok() && sent.is_ok() && came && resumed.is_ok())))
+        }
+        ForkResult::Parent { child } => child,
+    };
+    assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+}
