@@ -84,6 +84,19 @@ impl<'n> Port<'n> {
     }
 
     /// The direction to the host, alone.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// net.port(&client).to_host().loss(0.1); // answers, and no requests
+    /// # drop(server);
+    /// # }
+    /// ```
     pub fn to_host(self) -> Self {
         Self { ways: &[Way::ToHost], ..self }
     }
@@ -94,6 +107,20 @@ impl<'n> Port<'n> {
     }
 
     /// How long each frame is on its way, at least: a few dozen microseconds come on top.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use std::time::Duration;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// net.port(&client).delay(Duration::from_millis(20)); // a round trip takes 40 ms
+    /// # drop(server);
+    /// # }
+    /// ```
     pub fn delay(self, delay: Duration) -> Self {
         self.set(Setting::Delay, nanoseconds(delay))
     }
@@ -108,6 +135,19 @@ impl<'n> Port<'n> {
     /// # Panics
     ///
     /// If that is no probability, from 0 to 1. So do the others.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// net.port(&client).loss(0.1).duplicate(0.01).reorder(0.01).corrupt(0.001);
+    /// # drop(server);
+    /// # }
+    /// ```
     #[track_caller]
     pub fn loss(self, probability: f64) -> Self {
         self.set_odds(Setting::Loss, probability)
@@ -145,6 +185,19 @@ impl<'n> Port<'n> {
     }
 
     /// How many bits pass in a second. All of a frame counts, with the 14 bytes of its own head. Zero lifts the limit.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// net.port(&client).rate(20_000_000); // 20 Mbit/s
+    /// # drop(server);
+    /// # }
+    /// ```
     pub fn rate(self, bits_per_second: u64) -> Self {
         self.set(Setting::Rate, bits_per_second)
     }
@@ -165,6 +218,19 @@ impl<'n> Port<'n> {
     /// # Panics
     ///
     /// If `n` is zero, or 64 such frames have yet to come.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// net.port(&client).from_host().lose_nth(1).lose_nth(3);
+    /// # drop(server);
+    /// # }
+    /// ```
     #[track_caller]
     pub fn lose_nth(self, n: u64) -> Self {
         assert!(n > 0, "there is no frame 0: the next frame is number 1");
@@ -184,6 +250,23 @@ impl<'n> Port<'n> {
     /// # Panics
     ///
     /// If that was said 16 times.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// use belljar::net::Packets;
+    ///
+    /// net.port(&client).from_host().lose_when(Packets::tcp().to_port(80).with_flags(Packets::SYN));
+    /// // No connection begins.
+    /// net.port(&client).lose_no_more();
+    /// # drop(server);
+    /// # }
+    /// ```
     #[track_caller]
     pub fn lose_when(self, packets: Packets) -> Self {
         self.wire.settle();
@@ -202,6 +285,21 @@ impl<'n> Port<'n> {
     }
 
     /// Has nothing pass, as if the cable were cut: what is on its way is lost too.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// net.port(&client).cut();
+    /// // Nobody hears of the client.
+    /// net.port(&client).heal();
+    /// # drop(server);
+    /// # }
+    /// ```
     pub fn cut(self) -> Self {
         self.set(Setting::Cut, 1);
         self.wire.settle();
@@ -214,6 +312,24 @@ impl<'n> Port<'n> {
     }
 
     /// What was counted until now.
+    ///
+    /// ```test_harness
+    /// # use belljar::isolated;
+    /// # use belljar::net::Lab;
+    /// # #[isolated]
+    /// # fn example() {
+    /// # let mut lab = Lab::new();
+    /// # let (client, server) = (lab.host("client"), lab.host("server"));
+    /// # let net = lab.up().unwrap();
+    /// use std::net::UdpSocket;
+    ///
+    /// let socket = client.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    /// net.port(&client).cut();
+    /// socket.send_to(b"hello", "10.0.0.2:7").unwrap();
+    /// assert_eq!(net.port(&client).stats().lost, 1);
+    /// # drop(server);
+    /// # }
+    /// ```
     pub fn stats(self) -> Stats {
         self.wire.settle();
         self.directions().map(Stats::of).fold(Stats::default(), Stats::plus)
