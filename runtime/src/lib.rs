@@ -22,6 +22,8 @@
 //! and `/sys` that fit; and `/tmp`, `/run`, `/var`, `$HOME` and `CARGO_TARGET_TMPDIR`, which are empty and writable. Statics,
 //! the environment, the working directory and signal handlers are as they were when the test binary began.
 //!
+//! [`net`] makes more hosts in it, with switches, routers and bad links between them. [`prepared`](macro@prepared) makes data once for many tests.
+//!
 //! # What a verdict means
 //!
 //! A test passes only if its body returned (or panicked, if it should), said so, and its process then ended cleanly. Calling
