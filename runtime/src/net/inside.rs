@@ -10,6 +10,8 @@ pub(crate) struct Inside {
     pub(crate) net: bool,
     /// Who the test is, if it is not root.
     pub(crate) user: Option<u32>,
+    /// How much memory it may use, if that is limited, in bytes.
+    pub(crate) memory: Option<u64>,
     /// Hands the memory in which packets are kept to whoever writes it to a file if the test fails.
     pub(crate) hand_over: fn(BorrowedFd<'_>),
 }

@@ -244,3 +244,33 @@ fn a_failure_shows_the_laboratory() {
     // The twin: of one host, there is none.
     assert!(!run_body("ends::panics").output.contains("its laboratory:"));
 }
+
+// ---- The size of captures ----
+
+/// The packets that are kept of so many, of 1 KiB each.
+fn kept(lab: &mut Lab, datagrams: usize) -> u64 {
+    let (server, client) = (lab.host("server"), lab.host("client"));
+    let net = lab.up().expect("up");
+    let there = crate::socket(&server, "10.0.0.1:53", crate::PATIENCE);
+    let here = crate::socket(&client, "10.0.0.2:53", crate::PATIENCE);
+    for _ in 0..datagrams {
+        here.send_to(&[7; 1024], "10.0.0.1:53").expect("send");
+        crate::next(&there).expect("it comes");
+    }
+    net.capture("/tmp/capture").expect("capture");
+    fs::metadata("/tmp/capture").expect("metadata").len()
+}
+
+#[isolated]
+fn the_oldest_packets_go() {
+    let large = kept(&mut Lab::new(), 200);
+    let small = kept(Lab::new().capture_size(64 << 10), 200);
+    assert!(small < 100 << 10 && small > 20 << 10 && large > 300 << 10, "{small}, {large}");
+}
+
+/// What is kept must not use up the memory of the test.
+#[isolated(memory = "64MiB", unsupported = "skip")]
+fn packets_have_a_share_of_the_memory() {
+    let most = kept(&mut Lab::new(), 12_000);
+    assert!(most < 10 << 20 && most > 4 << 20, "{most}");
+}

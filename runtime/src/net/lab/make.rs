@@ -55,12 +55,12 @@ struct Begun {
     place: Place,
 }
 
-/// Makes it, and the wire, whose faults follow from `seed`.
-pub(super) fn make(plan: &Plan, seed: u64) -> Result<Made, Error> {
+/// Makes it, and the wire, whose faults follow from `seed`, and which keeps so many bytes of packets.
+pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error> {
     thread::scope(|scope| {
         let (told, fabric) = channel();
         let (go, gone) = channel();
-        let weaver = start(scope, FABRIC, move || weave(plan, seed, &told, &gone))?;
+        let weaver = start(scope, FABRIC, move || weave(plan, (seed, capture), &told, &gone))?;
         let nodes = || plan.nodes.iter().enumerate().filter(|(_, node)| node.role != Role::Switch);
         let mut threads = Vec::new();
         for (index, node) in nodes() {
@@ -117,7 +117,12 @@ fn of_io(what: &'static str, of: &str) -> impl Fn(io::Error) -> Error {
 }
 
 /// The fabric's thread: makes its network, and then the ring, while others make the hosts; and at the end the wire. `None` if others failed.
-fn weave(plan: &Plan, seed: u64, told: &Sender<Fabric>, gone: &Receiver<()>) -> Result<Option<Wire>, Error> {
+fn weave(
+    plan: &Plan,
+    (seed, capture): (u64, usize),
+    told: &Sender<Fabric>,
+    gone: &Receiver<()>,
+) -> Result<Option<Wire>, Error> {
     let step = |what| move |errno| Error::step(what, FABRIC, errno);
     unshare(CloneFlags::CLONE_NEWNET).map_err(step("a network namespace"))?;
     settings::silence().map_err(of_io("its settings", FABRIC))?;
@@ -138,7 +143,7 @@ fn weave(plan: &Plan, seed: u64, told: &Sender<Fabric>, gone: &Receiver<()>) -> 
     let ports: Vec<_> = ports.collect();
     // The process is to bear its name from the beginning, by which init knows it.
     let _ = set_name(NAME);
-    let wire = Wire::start(ring, &ports, seed, None).map_err(of_io("a wire", FABRIC))?;
+    let wire = Wire::start(ring, &ports, seed, Some(capture)).map_err(of_io("a wire", FABRIC))?;
     Ok(Some(wire))
 }
 

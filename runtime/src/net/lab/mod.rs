@@ -16,6 +16,7 @@ use crate::net::host::{Host, Router};
 use crate::net::inside::{self, Inside};
 use crate::net::network::Net;
 use crate::net::node::{Choice, Node, Role};
+use crate::net::wire::CAPTURE;
 use crate::sys::is_marked_process;
 pub(in crate::net) use plan::Plan;
 use plan::{Draft, DraftEnd, DraftNode};
@@ -59,6 +60,8 @@ pub struct Lab {
     nodes: Vec<Arc<Node>>,
     links: Vec<Link>,
     seed: u64,
+    /// How many bytes of packets are kept, if that was chosen.
+    capture: Option<usize>,
     was_up: bool,
 }
 
@@ -258,7 +261,7 @@ impl Lab {
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { number, nodes: Vec::new(), links: Vec::new(), seed: 0, was_up: false }
+        Self { number, nodes: Vec::new(), links: Vec::new(), seed: 0, capture: None, was_up: false }
     }
 
     /// A host. Its name has 1 to 63 letters, digits and `-`, and no other node has it.
@@ -328,6 +331,18 @@ impl Lab {
         self
     }
 
+    /// How many bytes of packets are kept for [`Net::capture`] and for a failure: the oldest go. Without this, it is 64 MiB, or an eighth of the
+    /// test's limit on `memory`, which they count for.
+    ///
+    /// ```
+    /// let mut lab = belljar::net::Lab::new();
+    /// lab.capture_size(1 << 20);
+    /// ```
+    pub fn capture_size(&mut self, bytes: usize) -> &mut Self {
+        self.capture = Some(bytes.clamp(LEAST_CAPTURE, MOST_CAPTURE));
+        self
+    }
+
     /// Makes it: from now on, things can be done on its hosts. They stay for as long as what this returns, or until the sandbox ends.
     ///
     /// # Errors
@@ -356,7 +371,7 @@ impl Lab {
         }
         let mut plan = Plan::of(self.draft()?).map_err(Error)?;
         addresses::assign(&mut plan, settings::has_v6()).and_then(|()| plan.check_ways()).map_err(Error)?;
-        let made = make::make(&plan, self.seed)?;
+        let made = make::make(&plan, self.seed, self.capture.unwrap_or_else(|| inside.capture()))?;
         self.was_up = true;
         (inside.hand_over)(made.wire.capture_file());
         for (node, place) in made.places {
@@ -396,6 +411,18 @@ impl Debug for Lab {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.nodes.iter().map(|node| &node.name).collect();
         f.debug_struct("Lab").field("nodes", &nodes).field("links", &self.links).field("seed", &self.seed).finish()
+    }
+}
+
+/// The least and the most bytes of packets that can be kept: some packets, and what a test binary can make a file of.
+const LEAST_CAPTURE: usize = 64 << 10;
+const MOST_CAPTURE: usize = 1 << 30;
+
+impl Inside {
+    /// How many bytes of packets are kept if nobody chooses.
+    fn capture(&self) -> usize {
+        let share = self.memory.map_or(usize::MAX, |limit| usize::try_from(limit / 8).unwrap_or(usize::MAX));
+        share.clamp(LEAST_CAPTURE, CAPTURE)
     }
 }
 

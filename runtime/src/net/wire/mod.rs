@@ -61,7 +61,7 @@ const HEAD_OF_SLOT: usize = 96;
 const WAITING: usize = 64 << 20;
 
 /// How many bytes of frames are kept for the capture, if nothing else is said.
-const CAPTURE: usize = 64 << 20;
+pub(crate) const CAPTURE: usize = 64 << 20;
 
 /// For how long an answer of the wire is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
