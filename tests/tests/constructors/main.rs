@@ -164,6 +164,8 @@ fn ask() {
 /// The signals that a constructor handles.
 const HANDLED: [c_int; 4] = [libc::SIGCHLD, libc::SIGUSR1, libc::SIGSEGV, libc::SIGBUS];
 
+/// It is the same one for all that ask, also where the compiler would have a copy of it for each module.
+#[inline(never)]
 fn handler() -> libc::sighandler_t {
     extern "C" fn ignore(_: c_int) {}
     ignore as extern "C" fn(c_int) as libc::sighandler_t
