@@ -36,6 +36,9 @@ const NDTA_PARMS: u16 = 6;
 const NDTPA_IFINDEX: u16 = 1;
 const NDTPA_BASE_REACHABLE_TIME: u16 = 4;
 
+/// Entries with this flag, in `linux/neighbour.h`, count for no limit: `gc_thresh3` is one for all networks of the machine together.
+const NTF_EXT_LEARNED: u8 = 1 << 4;
+
 /// For how long a host knows its neighbours without asking them again, in milliseconds: longer than tests take.
 const REACHABLE_MS: u64 = 3_600_000;
 
@@ -124,13 +127,14 @@ impl Messages {
         });
     }
 
-    /// Tells who has an address on a link, as if that one had just answered.
+    /// Tells who has an address on a link, as if that one had just answered. It takes none of the room that the machine has for its own
+    /// neighbours.
     pub(super) fn neighbour(&mut self, index: i32, address: IpAddr, mac: Mac) {
         self.message("a neighbour", libc::RTM_NEWNEIGH, MAKE, |message| {
             message.bytes.extend([family(address), 0, 0, 0]);
             message.bytes.extend(index.to_ne_bytes());
             message.bytes.extend(libc::NUD_REACHABLE.to_ne_bytes());
-            message.bytes.extend([0, libc::RTN_UNICAST]);
+            message.bytes.extend([NTF_EXT_LEARNED, libc::RTN_UNICAST]);
             message.address_attribute(libc::NDA_DST, address);
             message.attribute(libc::NDA_LLADDR, &mac);
         });

@@ -186,13 +186,28 @@ fn of_two_ways_the_shorter_is_taken() {
 #[isolated]
 fn there_may_be_many_hosts_and_two_laboratories() {
     let mut lab = Lab::new();
-    let hosts: Vec<_> = (0..20).map(|index| lab.host(&format!("host{index}"))).collect();
+    // Each knows all others: more neighbours than the kernel has room for by default, for all networks of the machine.
+    let hosts: Vec<_> = (0..40).map(|index| lab.host(&format!("host{index}"))).collect();
     let mut second = Lab::new();
     let same = second.host("host0");
     let (_net, _second) = (lab.up().expect("up"), second.up().expect("another"));
-    greets(&hosts[0], &hosts[19], "host0:80").expect("a way");
+    greets(&hosts[0], &hosts[39], "host0:80").expect("a way");
     assert_eq!(addresses(&same, "eth0"), addresses(&hosts[0], "eth0"));
     greets(&same, &hosts[1], "10.0.0.3:80").expect_err("that is no host of the same laboratory");
+}
+
+/// Where modules such as `ipip` and `sit` are loaded, each new network has interfaces of theirs, with the numbers behind the loopback's.
+#[isolated]
+fn interfaces_leave_room_for_those_of_the_kernel() {
+    let mut lab = Lab::new();
+    let (host, gateway, lan) = (lab.host("host"), lab.router("gateway"), lab.switch("lan"));
+    lab.link(&host, &gateway);
+    lab.link(&gateway, &lan);
+    let _net = lab.up().expect("up");
+    for (host, interface) in [(&host, "eth0"), (&gateway, "eth0"), (&gateway, "eth1")] {
+        let index = host.run(|| nix::net::if_::if_nametoindex(interface)).expect("an index");
+        assert!(index >= 1 << 16, "{interface}: {index}");
+    }
 }
 
 #[isolated]

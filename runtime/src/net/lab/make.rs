@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_name;
 
-use super::plan::{Plan, PlannedNode, outer_mac};
+use super::plan::{FIRST_INDEX, Plan, PlannedNode, outer_mac};
 use super::{host, settings};
 use crate::net::error::Error;
 use crate::net::netlink::{End, Messages, Netlink, Refused};
@@ -149,7 +149,7 @@ fn weave(
 
 /// The number of a port's outer end, in the fabric.
 fn outer_index(port: usize) -> i32 {
-    2 + port as i32
+    FIRST_INDEX + port as i32
 }
 
 /// The name of a port's outer end.

@@ -15,6 +15,10 @@ const MTU: u32 = 1500;
 /// The largest that can be chosen: jumbo frames.
 const LARGEST_MTU: u32 = 9000;
 
+/// The number of the first interface that a laboratory makes in a network. Below are the loopback, and what the kernel makes in each new network
+/// where modules such as `ipip` and `sit` are there.
+pub(super) const FIRST_INDEX: i32 = 1 << 16;
+
 /// What was asked for.
 #[derive(Default)]
 pub(super) struct Draft {
@@ -149,8 +153,7 @@ impl Plan {
     fn add_port(&mut self, node: usize, segment: usize, choice: Choice) {
         let number = self.ports.len();
         let on_node = self.nodes[node].ports.len();
-        // 1 is the loopback.
-        let index = 2 + on_node as i32;
+        let index = FIRST_INDEX + on_node as i32;
         self.nodes[node].ports.push(number);
         self.segments[segment].ports.push(number);
         let interface = format!("eth{on_node}");

@@ -4,7 +4,7 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourState};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState};
 use netlink_packet_route::neighbour_table::{NeighbourTableAttribute, NeighbourTableParameter};
 use netlink_packet_route::route::RouteAttribute;
 
@@ -142,6 +142,7 @@ fn addresses_and_routes_are_those_that_were_asked_for() {
         let message = read_back(|messages| messages.neighbour(4, address, [2, 0, 0, 0, 0, 9]));
         let RouteNetlinkMessage::NewNeighbour(neighbour) = message else { panic!("{message:?}") };
         assert_eq!((neighbour.header.ifindex, neighbour.header.state), (4, NeighbourState::Reachable));
+        assert!(neighbour.header.flags.contains(NeighbourFlags::ExtLearned), "it counts for no limit");
         let mac = NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 9]);
         assert_eq!(neighbour.attributes, [NeighbourAttribute::Destination(address.into()), mac]);
     }
