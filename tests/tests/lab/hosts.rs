@@ -65,6 +65,36 @@ fn the_hosts_tree_is_left_as_it_is() {
     assert!(!Path::new("/sys/hosts").exists());
 }
 
+/// The machine's part of `/sys` can't be written, whoever runs the test. Files are opened only, so that nothing is changed if they can.
+fn finds_a_sysfs_that_is_safe() {
+    const OF_MACHINE: [&str; 3] =
+        ["/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/uevent_helper", "/sys/kernel/profiling"];
+    let mut lab = Lab::new();
+    let host = lab.host("host");
+    let _net = lab.up().expect("up");
+    let opens = |path: &str| fs::OpenOptions::new().write(true).open(path).map(drop);
+    for path in OF_MACHINE.into_iter().filter(|path| Path::new(path).exists()) {
+        let error = host.run(|| opens(path)).expect_err(path);
+        assert!(matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES | libc::EPERM)), "{path}: {error}");
+        // As in the sandbox itself.
+        assert_eq!(error.raw_os_error(), opens(path).expect_err(path).raw_os_error(), "{path}");
+    }
+    // The twin: interfaces are the host's own.
+    let alias = "/sys/class/net/eth0/ifalias";
+    host.run(|| fs::write(alias, "uplink")).expect("write");
+    assert_eq!(host.run(|| fs::read_to_string(alias)).expect("read"), "uplink\n");
+}
+
+#[isolated]
+fn hosts_cant_change_the_machine() {
+    finds_a_sysfs_that_is_safe();
+}
+
+#[isolated(net)]
+fn hosts_with_the_hosts_tree_cant_change_the_machine() {
+    finds_a_sysfs_that_is_safe();
+}
+
 #[isolated(root = "overlay", unsupported = "skip")]
 fn there_are_hosts_in_a_copy() {
     let mut lab = Lab::new();

@@ -9,6 +9,7 @@ use std::{fs, io, thread};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::sethostname;
 
 use super::plan::Plan;
@@ -23,6 +24,9 @@ use crate::sys::{self, Ethernet, errno_of};
 
 const HOSTS: &str = "/etc/hosts";
 const SYSFS: &str = "/sys";
+
+/// What in sysfs is the host's own.
+const INTERFACES: &str = "/sys/devices/virtual/net";
 
 /// How long a worker of the kernel may take, and how often it is looked whether it is done.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,6 +56,7 @@ fn mount_files(hosts: &str) -> Result<(), (&'static str, Errno)> {
     // What the body mounts later is seen here, and what is mounted here is not seen there.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step("a mount table"))?;
     let others = IN_SYSFS.map(sys::clone_mounts);
+    let is_shielded = statvfs(SYSFS).is_ok_and(|sysfs| sysfs.flags().contains(FsFlags::ST_RDONLY));
     // The file needs a file system that nobody finds: one that is attached for as long as it takes to bind the file.
     let files = sys::new_tmpfs(c"0755").map_err(step("a file system for /etc/hosts"))?;
     let written = fs::write(Path::new("/proc/thread-self/fd").join(files.as_raw_fd().to_string()).join("hosts"), hosts);
@@ -62,11 +67,22 @@ fn mount_files(hosts: &str) -> Result<(), (&'static str, Errno)> {
     bound.map_err(step("an /etc/hosts"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("sysfs"), SYSFS, Some("sysfs"), flags, none).map_err(step("a /sys"))?;
+    if is_shielded {
+        shield_sysfs(flags).map_err(step("a /sys that is read-only"))?;
+    }
     for (path, other) in IN_SYSFS.into_iter().zip(others) {
         // Where there is none, there is none to be shown.
         let _ = other.and_then(|other| sys::attach_mounts(&other, path));
     }
     Ok(())
+}
+
+/// Keeps real root from changing the machine through `/sys` by accident, as the sandbox's own does. Interfaces are the host's.
+fn shield_sysfs(flags: MsFlags) -> nix::Result<()> {
+    let none = None::<&str>;
+    mount(Some(INTERFACES), INTERFACES, none, MsFlags::MS_BIND, none)?;
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(none, SYSFS, none, read_only | flags, none)
 }
 
 /// What the file `/etc/hosts` of a host says: of each host, the addresses that are on a segment with this one come first.
