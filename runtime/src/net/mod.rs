@@ -42,6 +42,6 @@ pub use lab::{End, Lab, Link, Switch};
 pub use network::Net;
 pub(crate) use network::notes;
 pub use port::{Port, Stats};
-pub(crate) use threads::finish;
+pub(crate) use threads::{Left, finish};
 pub use wire::Packets;
 pub(crate) use wire::{NAME as WIRE, write_capture};

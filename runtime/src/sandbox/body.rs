@@ -29,7 +29,7 @@ use crate::frame::usage::{USAGE_SIZE, Usage};
 use crate::frame::{
     Buffer, Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED,
 };
-use crate::net;
+use crate::net::{self, Left};
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, SingleThreaded};
 use crate::whereabouts::Whereabouts;
@@ -37,6 +37,9 @@ use crate::whereabouts::Whereabouts;
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
 /// end with.
 const PANICKED: i32 = 101;
+
+/// What a body is taken to have returned that has left a busy thread, if its test expects a panic.
+const BUSY: u8 = 1;
 
 /// Who the test is if it asks for nobody else.
 const ROOT: (u32, u32) = (0, 0);
@@ -105,14 +108,14 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     let _ = sys::join(body);
     let result = result().take();
     // What is left on the hosts of a laboratory has its say before the verdict.
-    let panicked = net::finish();
+    let left = net::finish();
     let Some(result) = result else {
         let reported = check(socket).and_then(|()| socket.send(&Frame::Finished(Outcome::Vanished)));
         // The thread may have held any lock.
         sys::exit_now(if reported.is_ok() { REPORTED } else { UNREPORTED })
     };
     let _ = OVER.set(());
-    end(finish(socket, with_lab(test, result, panicked)))
+    end(finish(socket, with_lab(test, result, left)))
 }
 
 /// Gives the test binary, outside, the memory in which the packets of a laboratory are kept. If that fails, there is no capture.
@@ -123,18 +126,39 @@ fn hand_over_capture(memory: BorrowedFd<'_>) {
     }
 }
 
-/// The result of the body, with what became of its laboratory: a panic on a host is one of the test. Tells the notes on a failure.
-fn with_lab(test: &Test, result: thread::Result<u8>, panicked: Option<String>) -> thread::Result<u8> {
+/// The result of the body, with what became of its laboratory: a panic on a host is one of the test. Whichever of two panics is not expected
+/// decides. Tells the notes on a failure.
+fn with_lab(test: &Test, result: thread::Result<u8>, left: Option<Left>) -> thread::Result<u8> {
     let name = test.short_name();
     let tell = |text: String| drop(io::stderr().write_all(text.as_bytes()));
-    let result = match (result, panicked) {
-        (Ok(_), Some(text)) => {
-            tell(words::panicked_on_host(name, &text));
-            Err(Box::new(text) as Box<dyn Any + Send>)
+    let as_payload = |text: String| Box::new(text) as Box<dyn Any + Send>;
+    let result = match (result, left) {
+        (result, None) => result,
+        (Err(payload), Some(Left::Panic(text))) if is_expected(test, &*payload) && is_expected(test, &text) => {
+            Err(payload)
         }
-        (result, _) => result,
+        (result, Some(Left::Panic(text))) => {
+            tell(words::panicked_on_host(name, &text));
+            match result {
+                Err(payload) if !is_expected(test, &*payload) => Err(payload),
+                _ => Err(as_payload(text)),
+            }
+        }
+        (result, Some(Left::Busy(text))) => {
+            tell(words::panicked_on_host(name, &text));
+            match result {
+                // It is no panic, so that no test may expect it.
+                _ if test.should_panic.is_some() => Ok(BUSY),
+                Err(payload) => Err(payload),
+                Ok(_) => Err(as_payload(text)),
+            }
+        }
     };
-    if result.as_ref().is_err_and(|payload| !is_expected(test, &**payload)) {
+    let is_failure = match &result {
+        Ok(status) => *status != 0 || test.should_panic.is_some(),
+        Err(payload) => !is_expected(test, &**payload),
+    };
+    if is_failure {
         net::notes().iter().for_each(|note| tell(words::note_on_lab(name, note)));
     }
     result

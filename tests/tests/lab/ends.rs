@@ -175,6 +175,28 @@ fn panics_as_expected() {
     panic!("the body");
 }
 
+fn has_two_hosts_and_a_router() -> Net {
+    let mut lab = Lab::new();
+    let (home, gateway, server) = (lab.host("home"), lab.router("gateway"), lab.host("server"));
+    lab.link(&home, &gateway);
+    lab.link(&gateway, &server);
+    lab.up().expect("up")
+}
+
+#[body]
+#[isolated]
+fn returns_an_error() -> Result<(), &'static str> {
+    let _net = has_two_hosts_and_a_router();
+    Err("the body")
+}
+
+#[body]
+#[isolated]
+#[should_panic]
+fn does_not_panic() {
+    let _net = has_two_hosts_and_a_router();
+}
+
 /// What was not reached is a host of the laboratory. No option of the sandbox would help.
 #[body]
 #[isolated]
@@ -241,6 +263,10 @@ fn a_failure_shows_the_laboratory() {
       ├── gateway.eth1 (router): 10.0.1.1, fd00:0:0:1::1
       └── server.eth0: 10.0.1.2, fd00:0:0:1::2
     "#);
+    for test in ["ends::returns_an_error", "ends::does_not_panic"] {
+        let output = run_body(test).output;
+        assert!(output.contains(": its laboratory:"), "{test}: {output}");
+    }
     // The twin: of one host, there is none.
     assert!(!run_body("ends::panics").output.contains("its laboratory:"));
 }

@@ -1,8 +1,10 @@
 //! Being on a host.
 
+use std::io::Write as _;
 use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
 use std::{env, fs, thread};
 
 use belljar::isolated;
@@ -276,6 +278,130 @@ fn a_spawned_thread_works_when_the_body_is_over() {
     begun.recv().expect("receive");
 }
 
+/// Some backtraces take as long.
+#[body]
+#[isolated]
+fn a_spawned_thread_takes_its_time() {
+    let mut lab = Lab::new();
+    let server = lab.host("server");
+    let _net = lab.up().expect("up");
+    server.spawn(|| {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_millis(1500) {
+            std::hint::spin_loop();
+        }
+        panic!("at last");
+    });
+}
+
+#[body]
+#[isolated]
+fn a_spawned_thread_finds_no_descriptor() {
+    let mut lab = Lab::new();
+    let server = lab.host("server");
+    let _net = lab.up().expect("up");
+    server.spawn(|| {
+        thread::sleep(Duration::from_millis(500));
+        panic!("at last");
+    });
+    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("getrlimit");
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 0, hard).expect("setrlimit");
+}
+
+fn leave_a_busy_thread() {
+    let mut lab = Lab::new();
+    let server = lab.host("server");
+    let _net = lab.up().expect("up");
+    server.spawn(|| {
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+}
+
+#[body]
+#[isolated]
+fn a_spawned_thread_stays_busy() {
+    leave_a_busy_thread();
+}
+
+#[body]
+#[isolated]
+#[should_panic]
+fn a_spawned_thread_stays_busy_where_a_panic_is_expected() {
+    leave_a_busy_thread();
+    panic!("the body");
+}
+
+/// As if nobody read the words of its panic.
+#[body]
+#[isolated]
+fn a_spawned_thread_waits_for_a_reader() {
+    let mut lab = Lab::new();
+    let server = lab.host("server");
+    let _net = lab.up().expect("up");
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    std::mem::forget(reader);
+    let mut writer = fs::File::from(writer);
+    server.spawn(move || {
+        loop {
+            writer.write_all(&[7; 4096]).expect("write");
+        }
+    });
+    thread::sleep(Duration::from_millis(100));
+}
+
+#[test]
+fn a_thread_that_stays_busy_fails_the_test() {
+    for test in [
+        "hosts::a_spawned_thread_stays_busy",
+        "hosts::a_spawned_thread_stays_busy_where_a_panic_is_expected",
+        "hosts::a_spawned_thread_waits_for_a_reader",
+    ] {
+        let run = run_body(test);
+        assert!(run.failed(), "{test}: {}", run.output);
+        let told = "a thread on the host `server` was still busy 10 s after the body's end: join it";
+        assert!(run.output.contains(told), "{test}: {}", run.output);
+    }
+}
+
+// ---- Panics of the body and of a host ----
+
+macro_rules! panics {
+    ($($name:ident($($expected:literal)?) { $host:literal, $body:literal })*) => {
+        $(#[body]
+        #[isolated]
+        $(#[should_panic(expected = $expected)])?
+        fn $name() {
+            let mut lab = Lab::new();
+            let server = lab.host("server");
+            let _net = lab.up().expect("up");
+            let _ = server.spawn(|| panic!($host)).join();
+            panic!($body);
+        })*
+    };
+}
+
+panics! {
+    both_panic_and_one_is_expected("of the body") { "of the host", "of the body" }
+    both_panic_and_both_are_expected("one of two") { "one of two", "one of two" }
+    both_panic_and_none_is_expected() { "of the host", "of the body" }
+}
+
+#[test]
+fn an_expected_panic_hides_no_other() {
+    for (test, passes) in [
+        ("hosts::both_panic_and_one_is_expected", false),
+        ("hosts::both_panic_and_both_are_expected", true),
+        ("hosts::both_panic_and_none_is_expected", false),
+    ] {
+        let run = run_body(test);
+        assert_eq!(run.passed(), passes, "{test}: {}", run.output);
+        let told = "failed: a thread on the host `server` panicked: of the host\n";
+        assert_eq!(run.output.contains(told), !passes, "{test}: {}", run.output);
+    }
+}
+
 #[body]
 #[isolated(timeout = "60s")]
 fn a_spawned_server_waits_for_its_next_client() {
@@ -297,6 +423,8 @@ fn a_panic_of_a_spawned_thread_fails_the_test_and_names_the_host() {
         ("hosts::a_spawned_thread_panics", "no request"),
         ("hosts::a_spawned_thread_panics_and_is_joined", "no request"),
         ("hosts::a_spawned_thread_works_when_the_body_is_over", "at the end"),
+        ("hosts::a_spawned_thread_takes_its_time", "at last"),
+        ("hosts::a_spawned_thread_finds_no_descriptor", "at last"),
     ] {
         let run = run_body(test);
         assert!(run.failed(), "{test}: {}", run.output);
