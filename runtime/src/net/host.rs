@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::node::Node;
-use super::place::Back;
-use super::threads;
+use super::{entered, threads};
 use crate::ns::Namespace;
 
 /// A host of a laboratory, with a network, an `/etc/hosts`, a `/sys` and a name of its own. [`Lab::host`](super::Lab::host) makes one.
@@ -233,6 +232,8 @@ impl Host {
     /// Moves this thread to it, until what this returns is dropped. Threads and processes that are started meanwhile are on the host, and
     /// stay there.
     ///
+    /// Of several, the last one says where the thread is: if another is dropped first, the thread stays, and goes back further later.
+    ///
     /// From now on, the working directory of this thread is its own: to change it changes that of no other thread.
     ///
     /// # Panics
@@ -259,13 +260,8 @@ impl Host {
     #[track_caller]
     #[must_use = "when this is dropped, the thread goes back"]
     pub fn enter(&self) -> Entered {
-        let enter = || -> io::Result<Back> {
-            let (place, back) = (self.0.place()?, Back::here()?);
-            place.enter()?;
-            Ok(back)
-        };
-        match enter() {
-            Ok(back) => Entered { back, of_this_thread: PhantomData },
+        match self.0.place().and_then(entered::enter) {
+            Ok(number) => Entered { number, of_this_thread: PhantomData },
             Err(error) => panic!("{}", self.not_there(&error)),
         }
     }
@@ -351,7 +347,8 @@ impl Debug for Router {
 /// A thread on a host: see [`Host::enter`]. When this is dropped, the thread goes back to where it was.
 #[derive(Debug)]
 pub struct Entered {
-    back: Back,
+    /// Its number, of this thread.
+    number: u64,
     /// It must not be sent to another thread.
     of_this_thread: PhantomData<*const ()>,
 }
@@ -359,7 +356,7 @@ pub struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         // Whatever followed would happen on the wrong host.
-        if let Err(errno) = self.back.go() {
+        if let Err(errno) = entered::leave(self.number) {
             panic!("belljar: this thread can't leave the host that it has entered: {}", crate::text::error(errno));
         }
     }

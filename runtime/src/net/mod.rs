@@ -21,6 +21,7 @@
 //! }
 //! ```
 
+mod entered;
 mod error;
 mod host;
 mod inside;

@@ -233,7 +233,7 @@ fn what_has_passed_before_a_failure_is_kept() {
     // The twins.
     assert_eq!(capture_of(&run_body("ends::panics_as_expected").output), None);
     assert_eq!(capture_of(&run_body("ends::returns").output), None);
-    assert_eq!(capture_of(&run_body("hosts::a_spawned_server_waits_for_its_next_client").output), None);
+    assert_eq!(capture_of(&run_body("threads::a_spawned_server_waits_for_its_next_client").output), None);
 }
 
 // ---- A picture ----

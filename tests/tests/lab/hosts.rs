@@ -1,16 +1,13 @@
 //! Being on a host.
 
-use std::io::Write as _;
-use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
 use std::{env, fs, thread};
 
 use belljar::isolated;
 use belljar::net::{Host, Lab};
 use belljar::ns::{Kind, Namespace};
-use belljar_tests::{body, run_body};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::gethostname;
 
 use crate::{PATIENCE, greets, next, socket};
@@ -169,6 +166,39 @@ fn a_thread_that_enters_goes_back() {
 }
 
 #[isolated]
+fn a_thread_goes_back_whichever_guard_is_dropped_first() {
+    let mut lab = Lab::new();
+    let [first, second, third] = ["first", "second", "third"].map(|name| lab.host(name));
+    let _net = lab.up().expect("up");
+    let name = || gethostname().expect("name").into_string().expect("UTF-8");
+    let [one, two, three] = [&first, &second, &third].map(Host::enter);
+    drop(two);
+    assert_eq!(name(), "third", "the last one says where the thread is");
+    drop(three);
+    assert_eq!(name(), "first");
+    let two = second.enter();
+    drop(one);
+    assert_eq!(name(), "second");
+    drop(two);
+    assert_eq!((name(), interfaces().len()), ("localhost".into(), 1));
+}
+
+#[isolated]
+fn a_thread_that_cant_enter_stays_where_it_was() {
+    let mut lab = Lab::new();
+    let host = lab.host("host");
+    let _net = lab.up().expect("up");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("setrlimit");
+    let entered = std::panic::catch_unwind(|| drop(host.enter()));
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+    assert!(entered.is_err());
+    assert_eq!((gethostname().expect("name"), interfaces().len()), ("localhost".into(), 1));
+    // The twin.
+    assert!(std::panic::catch_unwind(|| drop(host.enter())).is_ok());
+}
+
+#[isolated]
 fn a_socket_stays_on_the_host_that_it_was_made_on() {
     let mut lab = Lab::new();
     let (server, client) = (lab.host("server"), lab.host("client"));
@@ -238,200 +268,4 @@ fn neighbours_need_not_be_asked_for() {
         there.set_read_timeout(Some(crate::SHORT)).expect("timeout");
         assert!(next(&there).is_none());
     }
-}
-
-// ---- Threads that nobody waits for ----
-
-#[body]
-#[isolated]
-fn a_spawned_thread_panics() {
-    let mut lab = Lab::new();
-    let server = lab.host("server");
-    let _net = lab.up().expect("up");
-    server.spawn(|| panic!("no request"));
-}
-
-#[body]
-#[isolated]
-fn a_spawned_thread_panics_and_is_joined() {
-    let mut lab = Lab::new();
-    let server = lab.host("server");
-    let _net = lab.up().expect("up");
-    assert!(server.spawn(|| panic!("no request")).join().is_err());
-}
-
-#[body]
-#[isolated]
-fn a_spawned_thread_works_when_the_body_is_over() {
-    let mut lab = Lab::new();
-    let server = lab.host("server");
-    let _net = lab.up().expect("up");
-    let (begin, begun) = mpsc::channel();
-    server.spawn(move || {
-        begin.send(()).expect("send");
-        // Some work, which ends.
-        for _ in 0..200 {
-            fs::read("/proc/thread-self/net/dev").expect("read");
-        }
-        panic!("at the end");
-    });
-    begun.recv().expect("receive");
-}
-
-/// Some backtraces take as long.
-#[body]
-#[isolated]
-fn a_spawned_thread_takes_its_time() {
-    let mut lab = Lab::new();
-    let server = lab.host("server");
-    let _net = lab.up().expect("up");
-    server.spawn(|| {
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < Duration::from_millis(1500) {
-            std::hint::spin_loop();
-        }
-        panic!("at last");
-    });
-}
-
-#[body]
-#[isolated]
-fn a_spawned_thread_finds_no_descriptor() {
-    let mut lab = Lab::new();
-    let server = lab.host("server");
-    let _net = lab.up().expect("up");
-    server.spawn(|| {
-        thread::sleep(Duration::from_millis(500));
-        panic!("at last");
-    });
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("getrlimit");
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 0, hard).expect("setrlimit");
-}
-
-fn leave_a_busy_thread() {
-    let mut lab = Lab::new();
-    let server = lab.host("server");
-    let _net = lab.up().expect("up");
-    server.spawn(|| {
-        loop {
-            std::hint::spin_loop();
-        }
-    });
-}
-
-#[body]
-#[isolated]
-fn a_spawned_thread_stays_busy() {
-    leave_a_busy_thread();
-}
-
-#[body]
-#[isolated]
-#[should_panic]
-fn a_spawned_thread_stays_busy_where_a_panic_is_expected() {
-    leave_a_busy_thread();
-    panic!("the body");
-}
-
-/// As if nobody read the words of its panic.
-#[body]
-#[isolated]
-fn a_spawned_thread_waits_for_a_reader() {
-    let mut lab = Lab::new();
-    let server = lab.host("server");
-    let _net = lab.up().expect("up");
-    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
-    std::mem::forget(reader);
-    let mut writer = fs::File::from(writer);
-    server.spawn(move || {
-        loop {
-            writer.write_all(&[7; 4096]).expect("write");
-        }
-    });
-    thread::sleep(Duration::from_millis(100));
-}
-
-#[test]
-fn a_thread_that_stays_busy_fails_the_test() {
-    for test in [
-        "hosts::a_spawned_thread_stays_busy",
-        "hosts::a_spawned_thread_stays_busy_where_a_panic_is_expected",
-        "hosts::a_spawned_thread_waits_for_a_reader",
-    ] {
-        let run = run_body(test);
-        assert!(run.failed(), "{test}: {}", run.output);
-        let told = "a thread on the host `server` was still busy 10 s after the body's end: join it";
-        assert!(run.output.contains(told), "{test}: {}", run.output);
-    }
-}
-
-// ---- Panics of the body and of a host ----
-
-macro_rules! panics {
-    ($($name:ident($($expected:literal)?) { $host:literal, $body:literal })*) => {
-        $(#[body]
-        #[isolated]
-        $(#[should_panic(expected = $expected)])?
-        fn $name() {
-            let mut lab = Lab::new();
-            let server = lab.host("server");
-            let _net = lab.up().expect("up");
-            let _ = server.spawn(|| panic!($host)).join();
-            panic!($body);
-        })*
-    };
-}
-
-panics! {
-    both_panic_and_one_is_expected("of the body") { "of the host", "of the body" }
-    both_panic_and_both_are_expected("one of two") { "one of two", "one of two" }
-    both_panic_and_none_is_expected() { "of the host", "of the body" }
-}
-
-#[test]
-fn an_expected_panic_hides_no_other() {
-    for (test, passes) in [
-        ("hosts::both_panic_and_one_is_expected", false),
-        ("hosts::both_panic_and_both_are_expected", true),
-        ("hosts::both_panic_and_none_is_expected", false),
-    ] {
-        let run = run_body(test);
-        assert_eq!(run.passed(), passes, "{test}: {}", run.output);
-        let told = "failed: a thread on the host `server` panicked: of the host\n";
-        assert_eq!(run.output.contains(told), !passes, "{test}: {}", run.output);
-    }
-}
-
-#[body]
-#[isolated(timeout = "60s")]
-fn a_spawned_server_waits_for_its_next_client() {
-    let mut lab = Lab::new();
-    let (server, client) = (lab.host("server"), lab.host("client"));
-    let _net = lab.up().expect("up");
-    let listener = server.run(|| TcpListener::bind("[::]:80")).expect("bind");
-    server.spawn(move || {
-        for stream in listener.incoming() {
-            drop(stream.expect("a client"));
-        }
-    });
-    client.run(|| TcpStream::connect("server:80")).expect("connect");
-}
-
-#[test]
-fn a_panic_of_a_spawned_thread_fails_the_test_and_names_the_host() {
-    for (test, text) in [
-        ("hosts::a_spawned_thread_panics", "no request"),
-        ("hosts::a_spawned_thread_panics_and_is_joined", "no request"),
-        ("hosts::a_spawned_thread_works_when_the_body_is_over", "at the end"),
-        ("hosts::a_spawned_thread_takes_its_time", "at last"),
-        ("hosts::a_spawned_thread_finds_no_descriptor", "at last"),
-    ] {
-        let run = run_body(test);
-        assert!(run.failed(), "{test}: {}", run.output);
-        let told = format!("failed: a thread on the host `server` panicked: {text}\n");
-        assert!(run.output.contains(&told), "{test}: {}", run.output);
-    }
-    let run = run_body("hosts::a_spawned_server_waits_for_its_next_client");
-    assert!(run.passed(), "{}", run.output);
-    assert!(run.left.is_empty());
 }

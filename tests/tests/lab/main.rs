@@ -4,6 +4,7 @@ mod ends;
 mod errors;
 mod faults;
 mod hosts;
+mod threads;
 mod topology;
 
 use std::io::{self, Read as _, Write as _};
