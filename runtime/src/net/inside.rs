@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 pub(crate) struct Inside {
     /// Whether it has a network of its own.
     pub(crate) net: bool,
+    /// Whether it has a root of its own.
+    pub(crate) mount: bool,
     /// Who the test is, if it is not root.
     pub(crate) user: Option<u32>,
     /// How much memory it may use, if that is limited, in bytes.

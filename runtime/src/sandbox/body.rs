@@ -89,8 +89,8 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
         }
     }
     let user = args.spec.user.filter(|user| *user != ROOT).map(|(uid, _)| uid);
-    let Spec { net, memory, .. } = *args.spec;
-    net::set_inside(net::Inside { net, user, memory, hand_over: hand_over_capture });
+    let Spec { net, mount, memory, .. } = *args.spec;
+    net::set_inside(net::Inside { net, mount, user, memory, hand_over: hand_over_capture });
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
         let ended = run_body(test);

@@ -102,6 +102,18 @@ fn there_are_hosts_in_a_copy() {
     greets(&server, &client, "server:80").expect("greeting");
 }
 
+/// A root without an `/etc`.
+#[isolated(root = "./tests/fixture", unsupported = "skip")]
+fn there_are_hosts_in_a_bare_directory() {
+    let has_file = || Path::new("/etc/hosts").exists();
+    assert!(!has_file());
+    let mut lab = Lab::new();
+    let (server, client) = (lab.host("server"), lab.host("client"));
+    let _net = lab.up().expect("up");
+    assert!(server.run(has_file));
+    greets(&server, &client, "server:80").expect("greeting");
+}
+
 #[isolated]
 fn values_and_panics_come_back_from_a_run() {
     let mut lab = Lab::new();

@@ -196,6 +196,28 @@ fn there_may_be_many_hosts_and_two_laboratories() {
     greets(&same, &hosts[1], "10.0.0.3:80").expect_err("that is no host of the same laboratory");
 }
 
+/// Whatever the machine's are, of which new networks have copies.
+#[isolated]
+fn settings_are_the_same_on_every_machine() {
+    let mut lab = Lab::new();
+    let (host, gateway) = (lab.host("host"), lab.router("gateway"));
+    let read = |path: &str| fs::read_to_string(format!("/proc/sys/net/{path}")).ok();
+    let _net = lab.up().expect("up");
+    for (node, forwards) in [(&host, "0\n"), (&gateway, "1\n")] {
+        let read = |path: &str| node.run(|| read(path));
+        assert_eq!(read("ipv4/ip_forward").as_deref(), Some(forwards));
+        for which in ["all", "default", "eth0"] {
+            for name in ["rp_filter", "arp_ignore", "arp_filter"] {
+                assert_eq!(read(&format!("ipv4/conf/{which}/{name}")).as_deref(), Some("0\n"), "{which}/{name}");
+            }
+            // Where there is no IPv6, there is none.
+            let v6 = |name: &str| read(&format!("ipv6/conf/{which}/{name}"));
+            assert!(v6("disable_ipv6").is_none_or(|value| value == "0\n"), "{which}");
+            assert!(v6("forwarding").is_none_or(|value| value == forwards), "{which}");
+        }
+    }
+}
+
 /// Where modules such as `ipip` and `sit` are loaded, each new network has interfaces of theirs, with the numbers behind the loopback's.
 #[isolated]
 fn interfaces_leave_room_for_those_of_the_kernel() {

@@ -1,6 +1,7 @@
 //! Makes a host, from the inside: its namespaces, its files, and what its interfaces have.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -34,6 +35,12 @@ const PULSE: Duration = Duration::from_micros(100);
 
 /// Where other file systems are mounted in sysfs.
 const IN_SYSFS: [&std::ffi::CStr; 1] = [c"/sys/fs/cgroup"];
+
+/// Makes an `/etc/hosts` in a root that has none, for those of hosts to be mounted there. If that fails, the mounts tell.
+pub(super) fn have_hosts_file() {
+    let _ = fs::create_dir_all("/etc");
+    let _ = OpenOptions::new().append(true).create(true).open(HOSTS);
+}
 
 /// Has this thread become the host's first: in namespaces of its own, with its name and its files.
 pub(super) fn begin(plan: &Plan, node: usize) -> Result<Place, Error> {

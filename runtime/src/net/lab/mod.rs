@@ -371,6 +371,9 @@ impl Lab {
         }
         let mut plan = Plan::of(self.draft()?).map_err(Error)?;
         addresses::assign(&mut plan, settings::has_v6()).and_then(|()| plan.check_ways()).map_err(Error)?;
+        if inside.mount {
+            host::have_hosts_file();
+        }
         let made = make::make(&plan, self.seed, self.capture.unwrap_or_else(|| inside.capture()))?;
         self.was_up = true;
         (inside.hand_over)(made.wire.capture_file());

@@ -16,20 +16,30 @@ pub(super) fn silence() -> io::Result<()> {
     if has_v6() { set("ipv6/conf/default/disable_ipv6", "1") } else { Ok(()) }
 }
 
+/// Settings that a new network may have from the machine's, and the value without which hosts don't answer as they should: whether packets are taken
+/// for strays by their source, and whether ARP is answered.
+const OF_MACHINE: [&str; 3] = ["rp_filter", "arp_ignore", "arp_filter"];
+
 /// Has interfaces that are made from now on be usable at once. `forwards`: for a router.
 pub(super) fn prepare(forwards: bool) -> io::Result<()> {
     // ICMP sockets are for everybody, as in the sandbox itself.
     set("ipv4/ping_group_range", "0 2147483647").or_else(|_| set("ipv4/ping_group_range", "0 0"))?;
-    if forwards {
-        set("ipv4/ip_forward", "1")?;
+    let forwarding = if forwards { "1" } else { "0" };
+    // It changes others, so that it comes first.
+    set("ipv4/ip_forward", forwarding)?;
+    for which in ["all", "default"] {
+        for name in OF_MACHINE {
+            set(&format!("ipv4/conf/{which}/{name}"), "0")?;
+        }
     }
     if has_v6() {
+        set("ipv6/conf/all/forwarding", forwarding)?;
+        for which in ["all", "default"] {
+            set(&format!("ipv6/conf/{which}/disable_ipv6"), "0")?;
+        }
         // Nobody else can have the same address, and nobody advertises routes.
         set("ipv6/conf/default/accept_dad", "0")?;
         set("ipv6/conf/default/router_solicitations", "0")?;
-        if forwards {
-            set("ipv6/conf/all/forwarding", "1")?;
-        }
     }
     Ok(())
 }
