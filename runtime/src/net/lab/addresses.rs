@@ -4,6 +4,7 @@
 //! 10.0.1.3 and fd00:0:0:1::3.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::plan::Plan;
@@ -116,7 +117,7 @@ fn default_subnet(number: u32, kind: usize) -> Option<Subnet> {
     }
 }
 
-/// Gives each port of a segment that has no address of this kind the one of its number, or the first one behind all numbers that is free.
+/// Gives each port of a segment that has no address of this kind the one of its number, or another one that is free.
 fn number_ports(plan: &mut Plan, segment: usize, kind: usize) -> Result<(), Trouble> {
     let Some(subnet) = plan.segments[segment].subnets[kind] else { return Ok(()) };
     let ports = plan.segments[segment].ports.clone();
@@ -126,24 +127,63 @@ fn number_ports(plan: &mut Plan, segment: usize, kind: usize) -> Result<(), Trou
         all.into_iter().filter(of_kind).collect::<Vec<_>>()
     };
     let mut used: Vec<_> = ports.iter().flat_map(|port| addresses(plan, *port)).collect();
-    let mut next = ports.len() as u128 + 1;
     for (position, port) in ports.iter().enumerate() {
         let has_no_v6 = kind == 1 && plan.ports[*port].mtu < LOWEST_V6_MTU;
         if !addresses(plan, *port).is_empty() || has_no_v6 {
             continue;
         }
-        let mut address = subnet.address(position as u128 + 1);
-        while address.is_none_or(|address| used.contains(&address)) {
-            address = subnet.address(next);
-            if address.is_none() && next > ports.len() as u128 + used.len() as u128 + 1 {
-                return Err(Trouble::Full { segment: plan.segments[segment].name.clone(), subnet });
-            }
-            next += 1;
-        }
-        if let Some(address) = address {
-            used.push(address);
-            plan.ports[*port].addresses.push((address, subnet));
-        }
+        // That of its number, or one behind all numbers. In a small subnet those may end before all are taken: then the first that is left.
+        let behind = ports.len() as u128 + 1;
+        let as_many = used.len() as u128 + 3;
+        let numbers = iter::once(position as u128 + 1).chain(behind..behind + as_many).chain(0..as_many);
+        let address = numbers.filter_map(|number| subnet.address(number)).find(|address| !used.contains(address));
+        let full = || Trouble::Full { segment: plan.segments[segment].name.clone(), subnet };
+        let address = address.ok_or_else(full)?;
+        used.push(address);
+        plan.ports[*port].addresses.push((address, subnet));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::lab::plan::{Draft, DraftEnd, DraftNode};
+    use crate::net::node::{Choice, Role};
+
+    /// The IPv4 addresses of hosts on a switch with this subnet, of which each has chosen one or none.
+    fn addresses(subnet: &str, chosen: &[Option<&str>]) -> Result<Vec<String>, Trouble> {
+        let choice = |text: Option<&str>| Choice {
+            addresses: text.map(str::to_owned).into_iter().collect(),
+            ..Choice::default()
+        };
+        let node = |name: String, role, text| DraftNode { name, role, choice: choice(text) };
+        let mut draft = Draft { nodes: vec![node("lan".to_owned(), Role::Switch, Some(subnet))], links: Vec::new() };
+        for (number, text) in chosen.iter().enumerate() {
+            draft.nodes.push(node(format!("host{number}"), Role::Host, *text));
+            draft.links.push([0, number + 1].map(|node| DraftEnd { node, choice: Choice::default() }));
+        }
+        let mut plan = Plan::of(draft)?;
+        assign(&mut plan, false)?;
+        Ok(plan.ports.iter().map(|port| port.addresses[0].0.to_string()).collect())
+    }
+
+    #[test]
+    fn ports_are_numbered_while_there_are_addresses() {
+        for (subnet, chosen, expected) in [
+            ("192.0.2.0/24", &[None, None, None][..], &["192.0.2.1", "192.0.2.2", "192.0.2.3"][..]),
+            ("192.0.2.0/24", &[None, Some("192.0.2.1/24")], &["192.0.2.3", "192.0.2.1"]),
+            ("192.0.2.0/30", &[None, None], &["192.0.2.1", "192.0.2.2"]),
+            ("192.0.2.0/30", &[None, Some("192.0.2.1/30")], &["192.0.2.2", "192.0.2.1"]),
+            ("192.0.2.0/31", &[None, None], &["192.0.2.1", "192.0.2.0"]),
+            ("192.0.2.0/31", &[Some("192.0.2.0/31"), None], &["192.0.2.0", "192.0.2.1"]),
+            ("192.0.2.7/32", &[None], &["192.0.2.7"]),
+        ] {
+            assert_eq!(addresses(subnet, chosen).expect(subnet), expected, "{subnet}");
+        }
+        for (subnet, count) in [("192.0.2.0/30", 3), ("192.0.2.0/31", 3), ("192.0.2.7/32", 2)] {
+            assert!(matches!(addresses(subnet, &vec![None; count]), Err(Trouble::Full { .. })), "{subnet}");
+        }
+        assert_eq!(addresses("192.0.2.0/28", &[None; 14]).expect("there are 14").len(), 14);
+    }
 }
