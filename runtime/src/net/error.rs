@@ -43,6 +43,8 @@ pub(super) enum Trouble {
         link: String,
         node: String,
     },
+    /// As `NoEnd`, of a switch that is one.
+    OfSwitch(String),
     BadAddress {
         of: String,
         text: String,
@@ -50,6 +52,23 @@ pub(super) enum Trouble {
     NotForHosts {
         of: String,
         address: IpAddr,
+        subnet: Subnet,
+    },
+    Unusable {
+        of: String,
+        address: IpAddr,
+        what: &'static str,
+    },
+    TooSmallForV6 {
+        of: String,
+        address: IpAddr,
+        mtu: u32,
+    },
+    OtherPrefix {
+        of: String,
+        address: IpAddr,
+        prefix: u8,
+        segment: String,
         subnet: Subnet,
     },
     Elsewhere {
@@ -151,7 +170,8 @@ impl Display for Error {
             T::NoHosts => write!(f, "it has no host. Call `host`."),
             T::BadName(name) => write!(
                 f,
-                "`{}` is no name of a host: expected 1 to 63 letters, digits and `-`, which is not the first, and not `localhost`.",
+                "`{}` is no name of a host: expected 1 to 63 letters, digits and `-`, which is not the first. It must be no number, and none of \
+                 `localhost`, `ip6-localhost`, `ip6-loopback` and `belljar-wire`.",
                 plain(name)
             ),
             T::NameTwice(name) => write!(f, "two are called `{}`.", plain(name)),
@@ -164,6 +184,11 @@ impl Display for Error {
                 )
             }
             T::NoEnd { link, node } => write!(f, "`{node}` is no end of the link {link}."),
+            T::OfSwitch(switch) => write!(
+                f,
+                "the switch `{switch}` has neither addresses nor interfaces of its own. Name the other end of the link, or choose a subnet by \
+                 `Switch::subnet`."
+            ),
             addressing => Self::write_addressing(addressing, f),
         }
     }
@@ -181,11 +206,24 @@ impl Error {
             T::NotForHosts { of, address, subnet } => {
                 write!(f, "`{of}` can't have {address}: it stands for the subnet {subnet} as a whole.")
             }
+            T::Unusable { of, address, what } => write!(f, "`{of}` can't have {address}: that is {what}."),
+            T::TooSmallForV6 { of, address, mtu } => write!(
+                f,
+                "`{of}` can't have {address}: its packets have at most {mtu} bytes, and IPv6 takes 1280. Choose a larger `mtu`."
+            ),
+            T::OtherPrefix { of, address, prefix, segment, subnet } => write!(
+                f,
+                "`{of}` was given {address}/{prefix} on {segment}, whose subnet is {subnet}. Write `{address}/{}`.",
+                subnet.prefix()
+            ),
             T::Elsewhere { of, address, segment, subnet } => {
                 write!(f, "`{of}` can't have {address} on {segment}, whose subnet is {subnet}.")
             }
             T::SubnetTwice { of, first, second } => {
                 write!(f, "{of} was given two subnets of one kind, {first} and {second}.")
+            }
+            T::AddressTwice { address, first, second } if first == second => {
+                write!(f, "`{first}` was given the address {address} twice.")
             }
             T::AddressTwice { address, first, second } => {
                 write!(f, "`{first}` and `{second}` were both given the address {address}.")
@@ -210,7 +248,7 @@ impl Error {
             T::BadMtu { of, mtu } => write!(f, "`{of}` can't have packets of {mtu} bytes: expected 68 to 9000."),
             T::BadInterface { of, name } => write!(
                 f,
-                "`{}`, chosen for `{of}`, is no name of an interface: expected 1 to 15 bytes, no space, `/` or `:`, and none of `.`, `..`, \
+                "`{}`, chosen for `{of}`, is no name of an interface: expected 1 to 15 bytes, no space, `%`, `/` or `:`, and none of `.`, `..`, \
                  `lo`, `all` and `default`.",
                 plain(name)
             ),
@@ -280,11 +318,16 @@ mod tests {
             Trouble::Itself(of()),
             Trouble::TwoSwitches(first(), second()),
             Trouble::NoEnd { link: "of `one` and `two`".to_owned(), node: of() },
+            Trouble::OfSwitch("lan".to_owned()),
             Trouble::BadAddress { of: segment(), text: text() },
             Trouble::NotForHosts { of: of(), address, subnet: net },
+            Trouble::Unusable { of: of(), address, what: "nobody's" },
+            Trouble::TooSmallForV6 { of: of(), address: IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7]), mtu: 1000 },
+            Trouble::OtherPrefix { of: of(), address, prefix: 16, segment: segment(), subnet: net },
             Trouble::Elsewhere { of: of(), address, segment: segment(), subnet: net },
             Trouble::SubnetTwice { of: segment(), first: net, second: subnet("198.51.100.0/24") },
             Trouble::AddressTwice { address, first: first(), second: second() },
+            Trouble::AddressTwice { address, first: first(), second: first() },
             Trouble::Overlap { first: format!("{net} of A"), second: "192.0.0.0/16 of B".to_owned() },
             Trouble::Full { segment: segment(), subnet: net },
             Trouble::NoSubnet(segment()),
@@ -311,24 +354,29 @@ mod tests {
         the test has forked this process. Call `up` in the test's own.
         `up` was called before. Make another `Lab`.
         it has no host. Call `host`.
-        `a\nb` is no name of a host: expected 1 to 63 letters, digits and `-`, which is not the first, and not `localhost`.
+        `a\nb` is no name of a host: expected 1 to 63 letters, digits and `-`, which is not the first. It must be no number, and none of `localhost`, `ip6-localhost`, `ip6-loopback` and `belljar-wire`.
         two are called `host`.
         `host` belongs to another `Lab`.
         `host` is linked with itself.
         the switches `one` and `two` are linked. Put a router between them, or use one switch.
         `host` is no end of the link of `one` and `two`.
+        the switch `lan` has neither addresses nor interfaces of its own. Name the other end of the link, or choose a subnet by `Switch::subnet`.
         `a\nb`, chosen for the switch `lan`, is no address with a subnet: expected one like `192.0.2.7/24` or `fd00::7/64`.
         `host` can't have 192.0.2.7: it stands for the subnet 192.0.2.0/24 as a whole.
+        `host` can't have 192.0.2.7: that is nobody's.
+        `host` can't have fd00::7: its packets have at most 1000 bytes, and IPv6 takes 1280. Choose a larger `mtu`.
+        `host` was given 192.0.2.7/16 on the switch `lan`, whose subnet is 192.0.2.0/24. Write `192.0.2.7/24`.
         `host` can't have 192.0.2.7 on the switch `lan`, whose subnet is 192.0.2.0/24.
         the switch `lan` was given two subnets of one kind, 192.0.2.0/24 and 198.51.100.0/24.
         `one` and `two` were both given the address 192.0.2.7.
+        `one` was given the address 192.0.2.7 twice.
         the subnets 192.0.2.0/24 of A and 192.0.0.0/16 of B overlap.
         the switch `lan` has more ports than its subnet 192.0.2.0/24 has addresses.
         all subnets of 10.0.0.0/8 or of fd00::/48 are taken: choose one for the switch `lan`.
         `a\nb`, chosen for `host`, is no address of an interface: expected one like `02:00:00:00:00:07`, which is no group's.
         `one` and `two` were both given the address 02:00:00:00:00:01.
         `host` can't have packets of 9001 bytes: expected 68 to 9000.
-        `a\nb`, chosen for `host`, is no name of an interface: expected 1 to 15 bytes, no space, `/` or `:`, and none of `.`, `..`, `lo`, `all` and `default`.
+        `a\nb`, chosen for `host`, is no name of an interface: expected 1 to 15 bytes, no space, `%`, `/` or `:`, and none of `.`, `..`, `lo`, `all` and `default`.
         `host` has two interfaces that are called `eth0`.
         there is nobody to route through between `one` and `two`: no way of links leads from one to the other. Link a router with the networks of both.
         `host` could not have a route: EPERM (Operation not permitted). It takes root inside, and CAP_SYS_ADMIN and CAP_NET_ADMIN, which the test may have given up.

@@ -47,11 +47,42 @@ fn what_is_wrong_with_a_node_is_told() {
         (refused(|lab| drop(lab.host("two").mac("02:00:00:00:00:01"))), "`one` and `two` were both given"),
         (refused(|lab| drop(lab.host("two").mtu(67))), "can't have packets of 67 bytes"),
         (refused(|lab| drop(lab.host("two").interface("a b"))), "`a b`, chosen for `two`"),
+        (refused(|lab| drop(lab.host("10"))), "`10` is no name"),
+        (refused(|lab| drop(lab.host("0xa"))), "`0xa` is no name"),
+        (refused(|lab| drop(lab.host("ip6-Localhost"))), "`ip6-Localhost` is no name"),
+        (refused(|lab| drop(lab.host("belljar-wire"))), "`belljar-wire` is no name"),
+        (refused(|lab| drop(lab.host("two").interface("eth%d"))), "`eth%d`, chosen for `two`"),
+        (refused(|lab| drop(lab.host("two").mtu(1279).address("fd00::7/64"))), "and IPv6 takes 1280"),
+        (refused(|lab| drop(lab.host("two").address("10.0.0.9/24").address("10.0.0.9/24"))), "10.0.0.9 twice"),
         (text(&Lab::new().up().expect_err("no host")), "it has no host"),
     ];
     for (text, words) in told {
         assert!(text.contains(words), "{text}");
     }
+}
+
+#[isolated]
+fn addresses_that_no_host_can_have_are_told() {
+    for (address, what) in [
+        ("127.0.0.2/8", "a loopback's"),
+        ("::1/64", "a loopback's"),
+        ("224.0.0.1/24", "a group's"),
+        ("ff02::1/64", "a group's"),
+        ("0.0.0.0/8", "nobody's"),
+        ("::/64", "nobody's"),
+        ("255.255.255.255/24", "everybody's"),
+        ("fe80::1/64", "link-local"),
+        ("::ffff:10.0.0.1/120", "IPv4"),
+    ] {
+        let text = refused(|lab| drop(lab.host("two").address(address)));
+        assert!(text.contains("`two` can't have ") && text.contains(what), "{address}: {text}");
+    }
+    let text = refused_link(|lab, host, gateway| {
+        let lan = lab.switch("loop").subnet("127.0.0.0/24");
+        lab.link(host, &lan);
+        lab.link(gateway, &lan);
+    });
+    assert!(text.contains("a loopback's"), "{text}");
 }
 
 #[isolated]
@@ -66,6 +97,17 @@ fn what_is_wrong_with_a_link_is_told() {
         (
             refused_link(|lab, host, to| drop(lab.link(host, to).address(host, one).address(to, "10.1.3.3/24"))),
             "`gateway` can't have 10.1.3.3 on the link of `host` and `gateway`, whose subnet is 10.1.2.0/24",
+        ),
+        (
+            refused_link(|lab, host, to| drop(lab.link(host, to).address(host, one).address(to, "10.1.2.9/16"))),
+            "10.1.2.9/16 on the link of `host` and `gateway`, whose subnet is 10.1.2.0/24. Write `10.1.2.9/24`",
+        ),
+        (
+            refused_link(|lab, host, _| {
+                let other = lab.switch("other");
+                drop(lab.link(host, &other).address(&other, "10.1.2.9/24"));
+            }),
+            "the switch `other` has neither addresses nor interfaces",
         ),
         (refused_link(|lab, host, to| drop(lab.link(host, to).interface(to, "eth0"))), "`gateway` has two interfaces"),
     ];

@@ -48,6 +48,23 @@ fn kind(subnet: &Subnet) -> usize {
     usize::from(!subnet.is_v4())
 }
 
+/// What an address is that no interface of a host can have.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_loopback() => Some("a loopback's"),
+        _ if address.is_multicast() => Some("a group's"),
+        IpAddr::V4(address) if address.is_broadcast() => Some("everybody's"),
+        // All of 0.0.0.0/8.
+        IpAddr::V4(address) if address.octets()[0] == 0 => Some("nobody's"),
+        IpAddr::V6(address) if address.is_unspecified() => Some("nobody's"),
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Some("a link-local one, of which each interface has one by itself")
+        }
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => Some("an IPv4 address in the form of IPv6"),
+        _ => None,
+    }
+}
+
 /// Gives ports the addresses that were chosen for them. The first one decides on the subnet of a segment that has none.
 fn take_chosen(plan: &mut Plan) -> Result<(), Trouble> {
     let mut owners: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -59,11 +76,22 @@ fn take_chosen(plan: &mut Plan) -> Result<(), Trouble> {
             let (address, written) = Subnet::parse(&text).ok_or_else(bad)?;
             let segment = &mut plan.segments[plan.ports[index].segment];
             let subnet = *segment.subnets[kind(&written)].get_or_insert(written);
-            if !subnet.contains(address) || written.prefix() != subnet.prefix() {
+            if let Some(what) = unusable(address) {
+                return Err(Trouble::Unusable { of, address, what });
+            }
+            if subnet.contains(address) && written.prefix() != subnet.prefix() {
+                let (prefix, segment) = (written.prefix(), segment.name.clone());
+                return Err(Trouble::OtherPrefix { of, address, prefix, segment, subnet });
+            }
+            if !subnet.contains(address) {
                 return Err(Trouble::Elsewhere { of, address, segment: segment.name.clone(), subnet });
             }
             if !subnet.is_for_hosts(address) {
                 return Err(Trouble::NotForHosts { of, address, subnet });
+            }
+            let mtu = plan.ports[index].mtu;
+            if address.is_ipv6() && mtu < LOWEST_V6_MTU {
+                return Err(Trouble::TooSmallForV6 { of, address, mtu });
             }
             if let Some(other) = owners.insert(address, node) {
                 let first = plan.nodes[other].name.clone();
@@ -139,6 +167,9 @@ fn number_ports(plan: &mut Plan, segment: usize, kind: usize) -> Result<(), Trou
         let address = numbers.filter_map(|number| subnet.address(number)).find(|address| !used.contains(address));
         let full = || Trouble::Full { segment: plan.segments[segment].name.clone(), subnet };
         let address = address.ok_or_else(full)?;
+        if let Some(what) = unusable(address) {
+            return Err(Trouble::Unusable { of: plan.nodes[plan.ports[*port].node].name.clone(), address, what });
+        }
         used.push(address);
         plan.ports[*port].addresses.push((address, subnet));
     }

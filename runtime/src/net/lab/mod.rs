@@ -168,8 +168,8 @@ pub struct Link(Arc<LinkParts>);
 struct LinkParts {
     ends: [Arc<Node>; 2],
     choices: Mutex<[Choice; 2]>,
-    /// For what something was chosen that is no end of it.
-    wrong: Mutex<Option<String>>,
+    /// What is wrong with a choice for it.
+    wrong: Mutex<Option<Trouble>>,
 }
 
 impl Link {
@@ -182,15 +182,24 @@ impl Link {
         self.0.choices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wrong(&self) -> MutexGuard<'_, Option<String>> {
+    fn wrong(&self) -> MutexGuard<'_, Option<Trouble>> {
         self.0.wrong.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why nothing can be chosen for this one.
+    fn no_end(&self, node: &Arc<Node>) -> Trouble {
+        if self.0.ends.iter().any(|own| Arc::ptr_eq(own, node)) {
+            return Trouble::OfSwitch(node.name.clone());
+        }
+        let [first, second] = self.0.ends.each_ref().map(|end| &end.name);
+        Trouble::NoEnd { link: format!("of `{first}` and `{second}`"), node: node.name.clone() }
     }
 
     fn choose(self, end: &impl End, choose: impl FnOnce(&mut Choice)) -> Self {
         let node = end.node();
         match self.0.ends.iter().position(|own| Arc::ptr_eq(own, node) && node.role != Role::Switch) {
             Some(index) => choose(&mut self.choices()[index]),
-            None => *self.wrong() = Some(node.name.clone()),
+            None => *self.wrong() = Some(self.no_end(node)),
         }
         self
     }
@@ -264,7 +273,7 @@ impl Lab {
         Self { number, nodes: Vec::new(), links: Vec::new(), seed: 0, capture: None, was_up: false }
     }
 
-    /// A host. Its name has 1 to 63 letters, digits and `-`, and no other node has it.
+    /// A host. Its name has 1 to 63 letters, digits and `-`, is no number, and no other node has it.
     ///
     /// ```
     /// let mut lab = belljar::net::Lab::new();
@@ -392,9 +401,8 @@ impl Lab {
             if let Some(foreign) = link.0.ends.iter().find(|end| end.lab != self.number) {
                 return Err(Error(Trouble::Foreign(foreign.name.clone())));
             }
-            if let Some(node) = link.wrong().clone() {
-                let [first, second] = link.0.ends.each_ref().map(|end| &end.name);
-                return Err(Error(Trouble::NoEnd { link: format!("of `{first}` and `{second}`"), node }));
+            if let Some(trouble) = link.wrong().clone() {
+                return Err(Error(trouble));
             }
             let [first, second] = link.choices().clone();
             let [one, other] = link.0.ends.each_ref().map(|end| end.index);

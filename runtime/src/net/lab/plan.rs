@@ -8,6 +8,7 @@ use crate::net::error::Trouble;
 use crate::net::netlink::Mac;
 use crate::net::node::{Choice, Role};
 use crate::net::subnet::Subnet;
+use crate::net::wire::NAME;
 
 /// How large packets are if nobody chooses.
 const MTU: u32 = 1500;
@@ -178,7 +179,8 @@ impl Plan {
         for port in &mut self.ports {
             let of = &self.nodes[port.node].name;
             if let Some(name) = port.choice.interface.take() {
-                let is_wrong = |char: char| char.is_whitespace() || char.is_control() || matches!(char, '/' | ':');
+                let is_wrong =
+                    |char: char| char.is_whitespace() || char.is_control() || matches!(char, '%' | '/' | ':');
                 let is_taken = [".", "..", "lo", "all", "default"].contains(&name.as_str());
                 if is_taken || name.contains(is_wrong) || !(1..16).contains(&name.len()) {
                     return Err(Trouble::BadInterface { of: of.clone(), name });
@@ -254,12 +256,26 @@ pub(super) fn outer_mac(port: usize, end: u8) -> Mac {
     [2, 0, 0, end, high, low]
 }
 
+/// Names that `/etc/hosts` has for others.
+const TAKEN: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
+
+/// Whether a name means something else. Init knows the wire by its name.
+fn is_taken(name: &str) -> bool {
+    TAKEN.contains(&name) || name.as_bytes() == NAME.to_bytes()
+}
+
+/// Whether getaddrinfo(3) takes a name for an address: `10` is 0.0.0.10, and so is `0xa`.
+fn is_number(name: &str) -> bool {
+    let is_hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.bytes().all(|byte| byte.is_ascii_digit()) || name.strip_prefix("0x").is_some_and(is_hex)
+}
+
 fn check_names(nodes: &[DraftNode]) -> Result<(), Trouble> {
     let mut seen = BTreeSet::new();
     for DraftNode { name, .. } in nodes {
         let lower = name.to_ascii_lowercase();
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !name.starts_with('-');
-        if !is_plain || !(1..64).contains(&name.len()) || lower == "localhost" {
+        if !is_plain || !(1..64).contains(&name.len()) || is_number(&lower) || is_taken(&lower) {
             return Err(Trouble::BadName(name.clone()));
         }
         // Names of hosts are the same in capitals.
