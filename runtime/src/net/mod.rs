@@ -39,6 +39,7 @@ mod wire;
 pub use error::Error;
 pub use host::{Entered, Host, Router};
 pub(crate) use inside::{Inside, set as set_inside};
+pub(crate) use lab::MOST_CAPTURE;
 pub use lab::{End, Lab, Link, Switch};
 pub use network::Net;
 pub(crate) use network::notes;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::mem;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -224,6 +225,11 @@ fn what_has_passed_before_a_failure_is_kept() {
             assert!(run.output.contains("could not be written to"), "{test}: {}", run.output);
             continue;
         }
+        // Where Cargo doesn't run this, it is the directory's name.
+        let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "tests".to_owned());
+        assert_eq!(path.parent().and_then(|parent| parent.file_name()), Some(package.as_ref()));
+        let mode = fs::metadata(&path).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let bytes = fs::read(&path).expect("read");
         assert!(bytes.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "{test}");
         let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);

@@ -427,7 +427,7 @@ impl Debug for Lab {
 
 /// The least and the most bytes of packets that can be kept: some packets, and what a test binary can make a file of.
 const LEAST_CAPTURE: usize = 64 << 10;
-const MOST_CAPTURE: usize = 1 << 30;
+pub(crate) const MOST_CAPTURE: usize = 1 << 30;
 
 impl Inside {
     /// How many bytes of packets are kept if nobody chooses.
