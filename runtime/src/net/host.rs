@@ -304,6 +304,12 @@ impl Host {
     }
 }
 
+impl AsRef<Host> for Host {
+    fn as_ref(&self) -> &Host {
+        self
+    }
+}
+
 impl Debug for Host {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "Host({})", self.0.name)
@@ -329,6 +335,62 @@ impl Debug for Host {
 /// ```
 #[derive(Clone)]
 pub struct Router(pub(super) Host);
+
+impl Router {
+    /// Chooses an address of its first interface, as [`Host::address`] does. [`Link::address`](super::Link::address) does for others.
+    ///
+    /// ```
+    /// # use belljar::net::Lab;
+    /// # let mut lab = Lab::new();
+    /// let gateway = lab.router("gateway").address("192.0.2.254/24");
+    /// ```
+    #[must_use]
+    pub fn address(self, address: &str) -> Self {
+        Self(self.0.address(address))
+    }
+
+    /// Chooses the MAC address of its first interface, as [`Host::mac`] does.
+    ///
+    /// ```
+    /// # use belljar::net::Lab;
+    /// # let mut lab = Lab::new();
+    /// let gateway = lab.router("gateway").mac("02:00:00:00:be:11");
+    /// ```
+    #[must_use]
+    pub fn mac(self, mac: &str) -> Self {
+        Self(self.0.mac(mac))
+    }
+
+    /// Chooses how many bytes the packets of its first interface can have, as [`Host::mtu`] does.
+    ///
+    /// ```
+    /// # use belljar::net::Lab;
+    /// # let mut lab = Lab::new();
+    /// let gateway = lab.router("gateway").mtu(1400);
+    /// ```
+    #[must_use]
+    pub fn mtu(self, bytes: u32) -> Self {
+        Self(self.0.mtu(bytes))
+    }
+
+    /// Chooses the name of its first interface, as [`Host::interface`] does.
+    ///
+    /// ```
+    /// # use belljar::net::Lab;
+    /// # let mut lab = Lab::new();
+    /// let gateway = lab.router("gateway").interface("lan0");
+    /// ```
+    #[must_use]
+    pub fn interface(self, name: &str) -> Self {
+        Self(self.0.interface(name))
+    }
+}
+
+impl AsRef<Host> for Router {
+    fn as_ref(&self) -> &Host {
+        self
+    }
+}
 
 impl Deref for Router {
     type Target = Host;

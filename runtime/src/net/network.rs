@@ -132,8 +132,14 @@ impl Net {
     /// # }
     /// ```
     #[track_caller]
-    pub fn partition<'h>(&self, left: impl IntoIterator<Item = &'h Host>, right: impl IntoIterator<Item = &'h Host>) {
-        let [left, right]: [Vec<_>; 2] = [left.into_iter().collect(), right.into_iter().collect()];
+    pub fn partition(
+        &self,
+        left: impl IntoIterator<Item = impl AsRef<Host>>,
+        right: impl IntoIterator<Item = impl AsRef<Host>>,
+    ) {
+        let (left, right): (Vec<_>, Vec<_>) = (left.into_iter().collect(), right.into_iter().collect());
+        let left: Vec<_> = left.iter().map(AsRef::as_ref).collect();
+        let right: Vec<_> = right.iter().map(AsRef::as_ref).collect();
         let mut blocked = BTreeSet::new();
         for (one, other) in left.iter().flat_map(|one| right.iter().map(move |other| (*one, *other))) {
             blocked.extend(self.shared(one, other).into_iter().flat_map(|(from, to)| [(from, to), (to, from)]));
@@ -159,7 +165,8 @@ impl Net {
     /// # }
     /// ```
     #[track_caller]
-    pub fn oneway(&self, from: &Host, to: &Host) {
+    pub fn oneway(&self, from: impl AsRef<Host>, to: impl AsRef<Host>) {
+        let (from, to) = (from.as_ref(), to.as_ref());
         let blocked = self.shared(to, from).into_iter().collect();
         self.block(&blocked, &[to], &[from]);
     }

@@ -75,12 +75,19 @@ fn a_way_over_a_router_is_told() {
     let text = panic.downcast_ref::<String>().expect("a text");
     assert!(text.contains("packets still get from `a` to `b`, over a router"), "{text}");
     assert_eq!(reach(&a, &b, PATIENCE), [true; 2], "nothing was changed");
-    net.partition([&a], [&*gateway, &b]);
+    net.partition([&a], [gateway.as_ref(), &b]);
     assert_eq!(reach(&a, &b, SHORT), [false; 2]);
     assert_eq!(reach(&gateway, &b, PATIENCE), [true; 2]);
     net.partition([&a], [&b]);
     net.heal();
     assert_eq!(reach(&a, &b, PATIENCE), [true; 2]);
+    // A router alone on a side, and on a one-way street.
+    net.partition([&gateway], [&b]);
+    assert_eq!(reach(&a, &b, SHORT), [false; 2]);
+    net.heal();
+    net.oneway(&a, &gateway);
+    assert!(gets(&a, &b, "b", PATIENCE));
+    assert!(!gets(&gateway, &a, "a", SHORT));
 }
 
 #[isolated]
