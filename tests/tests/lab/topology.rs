@@ -93,7 +93,8 @@ fn what_is_chosen_is_so() {
 fn subnets_that_are_chosen_make_room() {
     let mut lab = Lab::new();
     let (left, right) = (lab.switch("left"), lab.switch("right").subnet("10.0.0.0/16"));
-    let (a, b, gateway) = (lab.host("a"), lab.host("b"), lab.router("gateway"));
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let gateway = lab.router("gateway").address("10.1.0.9/24").mac("02:00:00:00:be:11").mtu(1400).interface("lan0");
     lab.link(&a, &left);
     lab.link(&b, &right);
     lab.link(&gateway, &left);
@@ -101,6 +102,9 @@ fn subnets_that_are_chosen_make_room() {
     let _net = lab.up().expect("up");
     assert_eq!(addresses(&a, "eth0"), ["10.1.0.1", "fd00::1"]);
     assert_eq!(addresses(&b, "eth0"), ["10.0.0.1", "fd00:0:0:1::1"]);
+    assert_eq!(addresses(&gateway, "lan0"), ["10.1.0.9", "fd00::2"]);
+    let read = |name: &str| gateway.run(|| fs::read_to_string(format!("/sys/class/net/lan0/{name}"))).expect("read");
+    assert_eq!([read("address"), read("mtu")], ["02:00:00:00:be:11\n", "1400\n"]);
     greets(&a, &b, "a:80").expect("a way");
 }
 
@@ -151,8 +155,29 @@ fn a_host_between_two_networks_forwards_nothing() {
     let _net = lab.up().expect("up");
     greets(&middle, &left, "middle:80").expect("a neighbour");
     greets(&middle, &right, "middle:80").expect("a neighbour, by the address that is on its side");
-    let error = greets(&right, &left, "10.0.1.2:80").expect_err("nobody forwards");
+    let error = greets(&right, &left, "10.0.1.2:80").expect_err("nobody knows a way");
     assert_eq!(error.kind(), std::io::ErrorKind::NetworkUnreachable);
+    assert!(!arrives_through_the_middle(&left, &right, SHORT));
+}
+
+/// The twin of the last.
+#[isolated]
+fn a_router_between_two_networks_forwards() {
+    let mut lab = Lab::new();
+    let (left, middle, right) = (lab.host("left"), lab.router("middle"), lab.host("right"));
+    lab.link(&left, &middle);
+    lab.link(&middle, &right);
+    let _net = lab.up().expect("up");
+    assert!(arrives_through_the_middle(&left, &right, PATIENCE));
+}
+
+/// Whether a datagram arrives for which there is a route through what lies between.
+fn arrives_through_the_middle(left: &Host, right: &Host, patience: std::time::Duration) -> bool {
+    let route = ["route", "add", "10.0.1.0/24", "via", "10.0.0.2"];
+    assert!(left.command("ip").args(route).status().expect("ip is installed").success());
+    let there = socket(right, "10.0.1.2:53", patience);
+    socket(left, "10.0.0.1:53", PATIENCE).send_to(b"hello", "10.0.1.2:53").expect("send");
+    next(&there).is_some()
 }
 
 #[isolated]
