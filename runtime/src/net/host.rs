@@ -171,8 +171,9 @@ impl Host {
 
     /// Runs `body` on it, on a thread that is named after the host, and does not wait for that.
     ///
-    /// If `body` panics, the test fails, and names the host. When the test's body is over, threads that still run are waited for, up to a
-    /// second. Those that sleep, such as a server that waits for its next client, end with the sandbox.
+    /// If `body` panics, the test fails, and names the host. When the test's body is over, threads that still run are waited for: if one is busy for
+    /// more than ten seconds, the test fails. Those that sleep, such as a server that waits for its next client, end with the body: join them if
+    /// what they assert matters.
     ///
     /// # Panics
     ///
