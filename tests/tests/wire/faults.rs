@@ -9,6 +9,7 @@ use belljar::isolated;
 use belljar::net::{Packets, Port};
 use belljar_tests::{rounds, wait_until};
 
+use crate::told::without_wire;
 use crate::{PATIENCE, exchange, missing, receiver, sender, two};
 
 const ADDRESSES: [&str; 2] = ["10.0.0.2:7000", "[fd00::2]:7000"];
@@ -86,6 +87,25 @@ fn jitter_keeps_the_order() {
     assert_eq!((got.len(), missing(&got, 2000)), (2000, vec![]));
     assert!(got.is_sorted());
     assert_eq!(stats.queued, 0);
+}
+
+/// The wire can't keep up, and has to send at once what is to leave the one port and what is to leave the other.
+#[isolated]
+fn two_delays_keep_the_order() {
+    let (net, client, server) = two(7);
+    let there = receiver(&server, 7000);
+    there.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let here = sender(&client, "10.0.0.2:7000");
+    let [short, long] = [100, 400].map(Duration::from_millis);
+    let [first, second] = [net.port(&client).from_host().delay(short), net.port(&server).to_host().delay(long)];
+    here.send(b"a").expect("send");
+    wait_until(|| second.stats().queued == 1);
+    here.send(b"b").expect("send");
+    wait_until(|| first.stats().sent == 2);
+    without_wire(|| thread::sleep(2 * long));
+    let mut text = [0; 2];
+    let got = [(); 2].map(|()| there.recv(&mut text).map(|length| text[..length].to_vec()).expect("receive"));
+    assert_eq!(got, [b"a", b"b"]);
 }
 
 #[isolated]

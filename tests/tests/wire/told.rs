@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, Pid, fork, getppid};
 use crate::{receiver, sender, two};
 
 /// Does something while the wire is stopped.
-fn without_wire(work: impl FnOnce()) {
+pub(crate) fn without_wire(work: impl FnOnce()) {
     let processes = fs::read_dir("/proc").expect("read").flatten();
     let mut wires = processes.filter_map(|entry| {
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;

@@ -267,9 +267,9 @@ impl<'b> Process<'b> {
         }
     }
 
-    /// Goes on at once if it is due, and else waits.
+    /// Goes on at once if it is due, and nothing that waits is due before it or as early. Else it waits.
     fn go(&mut self, frame: &mut [u8], traveller: &Traveller, due: u64, now: u64, sender: &PacketSender<'_>) {
-        if due <= now {
+        if due <= now && self.arena.queue.next_due().is_none_or(|next| due < next) {
             self.arrive(frame, traveller, due, now, sender);
         } else {
             let is_there = self.arena.queue.push(due, frame, *traveller);
