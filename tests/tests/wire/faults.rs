@@ -1,12 +1,12 @@
 //! Each fault does what it says, as often as it says, and in the direction that it is set for.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use belljar::isolated;
-use belljar::net::{Packets, Port};
+use belljar::net::{Lab, Packets, Port};
 use belljar_tests::{rounds, wait_until};
 
 use crate::told::without_wire;
@@ -243,6 +243,25 @@ fn other_ports_are_left_alone() {
     assert_eq!(net.port(&client).stats().lost, 0);
     assert_eq!(net.port(&server).to_host().stats().lost_by_chance, 10);
     assert_eq!(net.port(&server).from_host().stats().lost, 0);
+}
+
+/// Where hosts are is known before they have sent anything.
+#[isolated]
+fn a_third_host_sees_nothing_of_what_two_send() {
+    for _ in 0..rounds(3) {
+        let mut lab = Lab::new();
+        let [client, server, third] = ["client", "server", "third"].map(|name| lab.host(name));
+        let net = lab.up().expect("up");
+        let there = receiver(&server, 7000);
+        assert_eq!(exchange(net.port(&client), &sender(&client, "10.0.0.2:7000"), &there, 20, 10).len(), 20);
+        let stats = net.port(&third).to_host().stats();
+        assert_eq!((stats.sent, stats.delivered), (0, 0));
+        // What is for all comes there too.
+        let here = client.run(|| UdpSocket::bind("0.0.0.0:0")).expect("bind");
+        here.set_broadcast(true).expect("broadcast");
+        here.send_to(b"x", "255.255.255.255:7001").or_else(|_| here.send_to(b"x", "10.0.0.255:7001")).expect("send");
+        assert_eq!(net.port(&third).to_host().stats().sent, 1);
+    }
 }
 
 /// A fork of the body has the laboratory too, and ends: that of the body goes on.

@@ -138,6 +138,7 @@ fn weave(
     let ports = plan.ports.iter().enumerate().map(|(number, port)| PortPlan {
         ifindex: outer_index(number),
         segment: port.segment as u32,
+        mac: port.mac,
         name: format!("{}.{}", plan.nodes[port.node].name, port.interface),
     });
     let ports: Vec<_> = ports.collect();

@@ -88,6 +88,23 @@ impl Arena {
             scratch: vec![0; frame],
         }
     }
+
+    /// Remembers behind which port of a segment an address is.
+    pub(super) fn learn(&mut self, segment: usize, address: &[u8], port: usize) {
+        if let Some(known) = self.addresses.entry(key_of(segment, address)) {
+            *known.value = port;
+        }
+    }
+
+    /// The port that an address was learned for.
+    fn port_of(&self, segment: usize, address: &[u8]) -> Option<usize> {
+        self.addresses.find(key_of(segment, address)).copied()
+    }
+}
+
+/// What an address of a segment is found by.
+fn key_of(segment: usize, address: &[u8]) -> u64 {
+    hash(&[segment as u64, hash_bytes(address)])
 }
 
 pub(super) struct Process<'b> {
@@ -307,13 +324,10 @@ impl<'b> Process<'b> {
         let Some(segment) = self.outlets.get(traveller.from).map(|outlet| outlet.segment) else { return };
         let (Some(to), Some(from)) = (frame.get(..6), frame.get(6..12)) else { return };
         let is_group = |address: &[u8]| address.first().is_some_and(|first| first & 1 != 0);
-        let key = |address: &[u8]| hash(&[segment as u64, hash_bytes(address)]);
         if !is_group(from) {
-            if let Some(known) = self.arena.addresses.entry(key(from)) {
-                *known.value = traveller.from;
-            }
+            self.arena.learn(segment, from, traveller.from);
         }
-        let known = if is_group(to) { None } else { self.arena.addresses.find(key(to)).copied() };
+        let known = if is_group(to) { None } else { self.arena.port_of(segment, to) };
         let go = |process: &mut Self, frame: &mut [u8], port: usize| {
             // Marks belong to the direction that they were made in, but for those that the host at the other end sees too.
             let marks = traveller.marks & (marks::CORRUPTED | marks::COPY);

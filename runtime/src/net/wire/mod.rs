@@ -72,6 +72,8 @@ pub(crate) struct PortPlan {
     pub(crate) ifindex: i32,
     /// Ports of one segment reach each other.
     pub(crate) segment: u32,
+    /// The address of the interface at the other end, the host's. Frames to it go to no other port from the beginning.
+    pub(crate) mac: [u8; 6],
     /// For the capture, and for its seed: `client.eth0`.
     pub(crate) name: String,
 }
@@ -127,7 +129,8 @@ impl Wire {
 
     /// Starts the process. `capture` is how many bytes of frames are kept, if not 64 MiB.
     pub(crate) fn start(ring: Ring, ports: &[PortPlan], seed: u64, capture: Option<usize>) -> io::Result<Self> {
-        let Ring { mut ring, slots, arena } = ring;
+        let Ring { mut ring, slots, mut arena } = ring;
+        ports.iter().enumerate().for_each(|(at, port)| arena.learn(port.segment as usize, &port.mac, at));
         let board = Board::new(ports.len())?;
         let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
         let wall = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
