@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
@@ -147,6 +148,56 @@ pub(crate) fn clone_beside(kept: &[RawFd], work: impl FnOnce()) -> nix::Result<O
 
 /// Whether the process that `pidfd` refers to has ended.
 pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
-    let mut fds = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
-    nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO) != Ok(0)
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::ZERO) {
+            // A signal came, which says nothing of the process.
+            Err(Errno::EINTR) => {}
+            polled => return polled != Ok(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::thread;
+
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, Signal, sigaction};
+    use nix::unistd::{getpid, gettid};
+
+    use super::*;
+
+    static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+    extern "C" fn handle(_: i32) {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_signal_is_not_the_end() {
+        let action = SigAction::new(SigHandler::Handler(handle), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler is async-signal-safe.
+        unsafe { sigaction(Signal::SIGUSR2, &action) }.expect("sigaction");
+        let this = crate::sys::pidfd_of(getpid()).expect("a pidfd");
+        let (id, is_over) = (gettid(), AtomicBool::new(false));
+        let is_told = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // SAFETY: it takes integers.
+                    let sent =
+                        unsafe { libc::syscall(libc::SYS_tgkill, getpid().as_raw(), id.as_raw(), libc::SIGUSR2) };
+                    assert_eq!(sent, 0);
+                }
+            });
+            // Some of them come while it looks.
+            let mut is_told = false;
+            while !is_told && HANDLED.load(Ordering::Relaxed) < 50_000 {
+                is_told = has_ended(this.as_fd());
+            }
+            is_over.store(true, Ordering::Relaxed);
+            is_told
+        });
+        assert!(!is_told);
+    }
 }
