@@ -52,8 +52,6 @@ pub(crate) enum Setting {
     /// The largest packet, in bytes. Zero stands for no limit.
     Mtu,
     Cut,
-    /// How often something was changed.
-    Changes,
     /// How many of the frames that are numbered have yet to be lost.
     Numbered,
     /// How many matchers there are.
@@ -201,7 +199,6 @@ impl<'b> Direction<'b> {
 
     pub(crate) fn set(self, setting: Setting, value: u64) {
         self.word(setting as usize).store(value, Ordering::Release);
-        self.word(Setting::Changes as usize).fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn count(self, count: Count) -> u64 {

@@ -16,8 +16,10 @@ pub(super) struct Lane {
     free_at: u64,
     /// When the last frame is due: the next is not before it.
     last_due: u64,
+    /// What these two follow from, as it was when the last frame came.
     rate: u64,
-    changes: u64,
+    delay: u64,
+    jitter: u64,
 }
 
 /// A frame that is not lost.
@@ -71,10 +73,10 @@ impl Lane {
         if happens(Lot::Loss, loss) {
             return Err(Cause::Chance);
         }
-        self.look_for_changes(direction);
+        self.look_for_changes(direction, jitter);
         let mut due = self.through(direction, frame.len() as u64, at).ok_or(Cause::QueueFull)?;
         let jitter = lots.map_or(0, |lots| lots.up_to(Lot::Jitter, jitter));
-        due = due.saturating_add(direction.get(Setting::Delay)).saturating_add(jitter).min(u64::MAX / 2);
+        due = due.saturating_add(self.delay).saturating_add(jitter).min(u64::MAX / 2);
         let is_held = happens(Lot::Reorder, reorder);
         if !is_held {
             due = due.max(self.last_due);
@@ -85,17 +87,16 @@ impl Lane {
     }
 
     /// What is set anew holds at once: it does not wait for frames that are on their way.
-    fn look_for_changes(&mut self, direction: Direction<'_>) {
-        let changes = direction.get(Setting::Changes);
-        if changes != self.changes {
-            self.changes = changes;
-            self.last_due = 0;
-            let rate = direction.get(Setting::Rate);
-            if rate != self.rate {
-                self.rate = rate;
-                self.free_at = 0;
-            }
+    fn look_for_changes(&mut self, direction: Direction<'_>, jitter: u64) {
+        let [rate, delay] = [Setting::Rate, Setting::Delay].map(|setting| direction.get(setting));
+        if rate != self.rate {
+            self.free_at = 0;
         }
+        // Nothing else changes the order.
+        if (rate, delay, jitter) != (self.rate, self.delay, self.jitter) {
+            self.last_due = 0;
+        }
+        (self.rate, self.delay, self.jitter) = (rate, delay, jitter);
     }
 
     /// When a frame of so many bytes is through, as the rate has it. `None` if the queue is full.

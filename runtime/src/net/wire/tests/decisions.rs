@@ -187,10 +187,18 @@ fn delays_are_as_written_and_jitter_keeps_the_order() {
     let waits: Vec<_> = dues.iter().zip(0..).map(|(due, number)| due - number * MS).collect();
     assert!(waits.iter().all(|wait| (20 * MS..=30 * MS).contains(wait)), "{waits:?}");
     assert!(dues.is_sorted());
+    // Setting something else doesn't change it, and neither does setting the same.
+    let mut send = |number: u64| {
+        [(Setting::Cut, 0), (Setting::Delay, 20 * MS), (Setting::Jitter, 10 * MS), (Setting::Loss, number % 2)]
+            .iter()
+            .for_each(|(setting, value)| bench.set(*setting, *value));
+        bench.send_at(&datagram, 1000 * MS + number * 1000).expect("it passes").due
+    };
+    assert!((0..1000).map(&mut send).is_sorted());
     // A shorter one holds at once.
     bench.set(Setting::Jitter, 0);
     bench.set(Setting::Delay, 0);
-    assert_eq!(bench.send_at(&datagram, 1000 * MS).expect("it passes").due, 1000 * MS);
+    assert_eq!(bench.send_at(&datagram, 1002 * MS).expect("it passes").due, 1002 * MS);
 }
 
 #[test]
