@@ -300,7 +300,7 @@ fn all_notes() -> MutexGuard<'static, Vec<String>> {
 
 /// What there is to be said of a wire.
 fn words(trouble: &Trouble) -> Vec<String> {
-    let Trouble { overruns, too_large, late, latest, no_room, refused, forgotten, has_died } = *trouble;
+    let Trouble { overruns, too_large, late, latest, no_room, refused, forgotten, unanswered, has_died } = *trouble;
     let mut words = Vec::new();
     if has_died {
         words.push(
@@ -313,6 +313,12 @@ fn words(trouble: &Trouble) -> Vec<String> {
         words.push(format!(
             "{lost} packets of its laboratory were lost that the seed has nothing to do with: {overruns} came faster than the wire could \
              take them, {too_large} were too large, {no_room} found no room to wait, {refused} were refused by the kernel."
+        ));
+    }
+    if unanswered > 0 {
+        words.push(format!(
+            "the wire of its laboratory did not run for some seconds, {unanswered} times: what was set or counted then may be for other packets. \
+             Something stopped it, or the machine was too busy."
         ));
     }
     if late > 0 {
@@ -346,11 +352,12 @@ mod tests {
     fn trouble_has_words() {
         assert_eq!(words(&Trouble::default()), [""; 0]);
         let [overruns, too_large, no_room, refused, forgotten] = [1, 2, 3, 4, 5];
-        let (late, latest, has_died) = (6, 7_654_321, true);
-        let trouble = Trouble { overruns, too_large, late, latest, no_room, refused, forgotten, has_died };
+        let (late, latest, unanswered, has_died) = (6, 7_654_321, 8, true);
+        let trouble = Trouble { overruns, too_large, late, latest, no_room, refused, forgotten, unanswered, has_died };
         assert_snapshot!(words(&trouble).join("\n"), @r#"
         the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too.
         10 packets of its laboratory were lost that the seed has nothing to do with: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
+        the wire of its laboratory did not run for some seconds, 8 times: what was set or counted then may be for other packets. Something stopped it, or the machine was too busy.
         6 packets of its laboratory left too late, by up to 7 ms: the machine was too busy.
         its laboratory had too many flows at a time: 5 were forgotten, and count from the beginning.
         "#);

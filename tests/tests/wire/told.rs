@@ -13,14 +13,19 @@ use nix::unistd::{ForkResult, Pid, fork, getppid};
 
 use crate::{receiver, sender, two};
 
-/// Does something while the wire is stopped.
-pub(crate) fn without_wire(work: impl FnOnce()) {
+/// The process of the one laboratory that is up.
+fn wire() -> Pid {
     let processes = fs::read_dir("/proc").expect("read").flatten();
     let mut wires = processes.filter_map(|entry| {
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
         entry.file_name().to_str()?.parse().ok().filter(|_| name == "belljar-wire\n")
     });
-    let wire = Pid::from_raw(wires.next().expect("a wire"));
+    Pid::from_raw(wires.next().expect("a wire"))
+}
+
+/// Does something while the wire is stopped.
+pub(crate) fn without_wire(work: impl FnOnce()) {
+    let wire = wire();
     kill(wire, Signal::SIGSTOP).expect("kill");
     work();
     kill(wire, Signal::SIGCONT).expect("kill");
@@ -72,6 +77,16 @@ fn trouble_is_told_with_the_failure() {
     assert!(told("frames_leave_too_late")[1]);
     // The twin. On a machine that is busy, something may be late in any case.
     assert!(!told("nothing_is_wrong")[0]);
+}
+
+/// As it is if a body stops all processes with `kill(-1, ..)`.
+#[isolated]
+fn a_wire_that_is_stopped_goes_on_when_it_is_asked() {
+    let (net, client, _server) = two(7);
+    let here = sender(&client, "10.0.0.2:7000");
+    kill(wire(), Signal::SIGSTOP).expect("kill");
+    here.send(b"x").expect("send");
+    assert_eq!(net.port(&client).from_host().stats().sent, 1);
 }
 
 #[isolated]

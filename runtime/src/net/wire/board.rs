@@ -32,6 +32,8 @@ pub(crate) enum Whole {
     Refused,
     /// Flows that were forgotten.
     Forgotten,
+    /// How often no answer came in time. The body's process counts it.
+    Unanswered,
 }
 
 /// Numbers of a direction that are set.

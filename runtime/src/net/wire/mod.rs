@@ -101,6 +101,8 @@ pub(crate) struct Trouble {
     pub(crate) refused: u64,
     /// Flows that were forgotten, because there were too many at a time.
     pub(crate) forgotten: u64,
+    /// How often it was asked to decide about all that was sent before, and did not answer in time.
+    pub(crate) unanswered: u64,
     /// Whether somebody has ended the process.
     pub(crate) has_died: bool,
 }
@@ -183,22 +185,37 @@ impl Wire {
     }
 
     /// Has the wire decide about all frames that were sent until now: what is set afterwards holds for those that follow. Returns at once
-    /// if there is no wire any more, and after some seconds if it does not run.
+    /// if there is no wire any more. If it does not run, it may have been stopped, as by `kill(-1, ..)`: it is resumed, once. If it still
+    /// does not answer, this returns after some seconds, and [`Trouble::unanswered`] says so.
     pub(crate) fn settle(&self) {
         let asked = self.board.whole(Whole::Asked).fetch_add(1, Ordering::AcqRel) + 1;
         let _ = self.wake.write(1);
+        let is_over = self.wait_for(asked) || {
+            let _ = sys::resume(self.process.as_fd());
+            self.wait_for(asked)
+        };
+        if !is_over {
+            self.board.whole(Whole::Unanswered).fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Waits for an answer. `false` if none comes, though there is a wire.
+    fn wait_for(&self, asked: u64) -> bool {
         let begun = Instant::now();
         let mut looks = 0_u32;
         while self.board.whole(Whole::Answered).load(Ordering::Acquire) < asked {
             looks += 1;
             if looks < 50 {
                 thread::yield_now();
-            } else if begun.elapsed() > PATIENCE || has_ended(self.process.as_fd()) {
-                return;
+            } else if has_ended(self.process.as_fd()) {
+                return true;
+            } else if begun.elapsed() > PATIENCE {
+                return false;
             } else {
                 thread::sleep(Duration::from_micros(50));
             }
         }
+        true
     }
 
     /// Sets whether anything passes from one port to another. What is on its way counts as what is sent later. To change several at
@@ -247,6 +264,7 @@ impl Wire {
             no_room: whole(Whole::NoRoom),
             refused: whole(Whole::Refused),
             forgotten: whole(Whole::Forgotten),
+            unanswered: whole(Whole::Unanswered),
             has_died: has_ended(self.process.as_fd()),
         }
     }
