@@ -5,7 +5,9 @@ use std::time::Duration;
 use std::{fs, process, thread};
 
 use belljar::isolated;
-use belljar_tests::{body, run_body};
+use belljar::net::Lab;
+use belljar_tests::{body, refuse, run_body};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -87,6 +89,20 @@ fn a_wire_that_is_stopped_goes_on_when_it_is_asked() {
     kill(wire(), Signal::SIGSTOP).expect("kill");
     here.send(b"x").expect("send");
     assert_eq!(net.port(&client).from_host().stats().sent, 1);
+}
+
+#[isolated]
+fn a_wire_that_does_not_run_is_an_error() {
+    drop(two(7));
+    let refused = thread::spawn(|| {
+        // What its process does first.
+        refuse(libc::SYS_close_range, None, Errno::EINVAL);
+        let mut lab = Lab::new();
+        lab.host("client");
+        lab.up().expect_err("there is no wire").to_string()
+    });
+    let words = refused.join().expect("join");
+    assert!(words.contains("a wire"), "{words}");
 }
 
 #[isolated]

@@ -31,6 +31,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl::{set_name, set_timerslack};
 use nix::time::{ClockId, clock_gettime};
@@ -129,7 +130,7 @@ impl Wire {
         Ok(Ring { ring, slots, arena: Arena::new(WAITING, slot) })
     }
 
-    /// Starts the process. `capture` is how many bytes of frames are kept, if not 64 MiB.
+    /// Starts the process, and waits until it runs. `capture` is how many bytes of frames are kept, if not 64 MiB.
     pub(crate) fn start(ring: Ring, ports: &[PortPlan], seed: u64, capture: Option<usize>) -> io::Result<Self> {
         let Ring { mut ring, slots, mut arena } = ring;
         ports.iter().enumerate().for_each(|(at, port)| arena.learn(port.segment as usize, &port.mac, at));
@@ -171,7 +172,13 @@ impl Wire {
             process.run(&mut ring, slots, wake.as_fd(), body.as_fd());
         })?;
         drop(process);
-        Ok(Self { board, process: child, wake, capture })
+        let wire = Self { board, process: child, wake, capture };
+        wire.settle();
+        // It may have been killed, or have been refused what it does first.
+        if has_ended(wire.process.as_fd()) {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(wire)
     }
 
     /// How many ports there are.
