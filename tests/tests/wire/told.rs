@@ -1,8 +1,9 @@
 //! What the seed can't answer for is told with a failure: a wire that could not keep up. One whose test is stopped keeps up.
 
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
-use std::{fs, process, thread};
+use std::{env, fs, process, thread};
 
 use belljar::isolated;
 use belljar::net::Lab;
@@ -89,6 +90,15 @@ fn a_wire_that_is_stopped_goes_on_when_it_is_asked() {
     kill(wire(), Signal::SIGSTOP).expect("kill");
     here.send(b"x").expect("send");
     assert_eq!(net.port(&client).from_host().stats().sent, 1);
+}
+
+/// What the body mounts, it can unmount.
+#[isolated]
+fn the_wire_does_not_stay_in_a_directory_of_the_body() {
+    env::set_current_dir("/tmp").expect("chdir");
+    let _net = two(7);
+    assert_eq!(fs::read_link(format!("/proc/{}/cwd", wire())).expect("read"), Path::new("/"));
+    assert_eq!(env::current_dir().expect("a directory"), Path::new("/tmp"));
 }
 
 #[isolated]

@@ -35,7 +35,7 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl::{set_name, set_timerslack};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{getpid, setsid};
+use nix::unistd::{chdir, getpid, setsid};
 
 use board::{Board, Direction, Setting, Way, Whole};
 use capture::Tape;
@@ -166,6 +166,8 @@ impl Wire {
         let child = clone_beside(&kept, || {
             // Signals to groups are for the body's.
             let _ = setsid();
+            // What the body is in, it may want to unmount.
+            let _ = chdir(c"/");
             let _ = set_name(NAME);
             // Timers are to be exact.
             let _ = set_timerslack(1);
