@@ -183,7 +183,8 @@ impl<'b> Process<'b> {
         // It is put back below: this takes no memory.
         let mut scratch = std::mem::take(&mut self.arena.scratch);
         while let Some((due, length, traveller)) = self.arena.queue.pop(now, &mut scratch) {
-            let late = now - due;
+            // Many may be due at once, and each of them takes its time.
+            let late = sys::now().saturating_sub(due);
             if late > LATE {
                 self.board.add(Whole::Late, 1);
                 self.board.whole(Whole::Latest).fetch_max(late, Ordering::Relaxed);
