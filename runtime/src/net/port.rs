@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::wire::board::{CAUSES, Cause, Count, Direction, MATCHERS_MAX, NUMBERED_MAX, Setting, Way};
 use super::wire::{Packets, Wire, odds};
+use crate::sys::now;
 
 /// Where an interface of a host is connected: what is set here, happens to the frames that pass.
 ///
@@ -284,7 +285,7 @@ impl<'n> Port<'n> {
         self
     }
 
-    /// Has nothing pass, as if the cable were cut: what is on its way is lost too.
+    /// Has nothing pass, as if the cable were cut: what is on its way is lost too, also if it is due only after a [`heal`](Self::heal).
     ///
     /// ```test_harness
     /// # use belljar::isolated;
@@ -301,7 +302,8 @@ impl<'n> Port<'n> {
     /// # }
     /// ```
     pub fn cut(self) -> Self {
-        self.set(Setting::Cut, 1);
+        self.wire.settle();
+        self.directions().for_each(|direction| direction.cut(now()));
         self.wire.settle();
         self
     }

@@ -171,6 +171,41 @@ fn a_cut_loses_what_is_on_its_way() {
     assert_eq!(net.port(&client).stats().lost_by_cut, 2);
 }
 
+/// Whoever cuts and heals at once loses what was on its way, and nothing else.
+#[isolated]
+fn what_is_on_its_way_is_lost_though_all_heals_before_it_is_due() {
+    let (net, client, server) = two(7);
+    let there = receiver(&server, 7000);
+    let here = sender(&client, "10.0.0.2:7000");
+    let losses: [&dyn Fn(); 4] = [
+        &|| _ = net.port(&client).cut().heal(),
+        &|| {
+            net.port(&client).cut();
+            net.heal();
+        },
+        &|| {
+            net.partition([&client], [&server]);
+            net.heal();
+        },
+        // The other way is left alone.
+        &|| {
+            net.oneway(&client, &server);
+            net.heal();
+        },
+    ];
+    for (loss, is_lost) in losses.into_iter().zip([true, true, true, false]) {
+        net.port(&client).delay(Duration::from_millis(500));
+        here.send(&7_u32.to_le_bytes()).expect("send");
+        loss();
+        here.send(&8_u32.to_le_bytes()).expect("send");
+        net.port(&client).delay(Duration::ZERO);
+        wait_until(|| net.port(&client).stats().queued == 0);
+        let got = exchange(net.port(&client), &here, &there, 1, 10);
+        assert_eq!(got, if is_lost { vec![8, 0] } else { vec![7, 8, 0] });
+    }
+    assert_eq!(net.port(&client).stats().lost_by_cut + net.port(&server).stats().lost_by_cut, 3);
+}
+
 #[isolated]
 fn what_is_longer_than_the_mtu_is_lost() {
     let (net, client, server) = two(7);

@@ -54,6 +54,8 @@ pub(crate) enum Setting {
     /// The largest packet, in bytes. Zero stands for no limit.
     Mtu,
     Cut,
+    /// When it was cut last, in nanoseconds.
+    CutAt,
     /// How many of the frames that are numbered have yet to be lost.
     Numbered,
     /// How many matchers there are.
@@ -132,8 +134,7 @@ static NONE: AtomicU64 = AtomicU64::new(0);
 
 impl Board {
     pub(super) fn new(ports: usize) -> nix::Result<Self> {
-        let blocks = (ports * ports).div_ceil(64);
-        Ok(Self { words: SharedWords::new(WHOLE + ports * 2 * DIRECTION + blocks)?, ports })
+        Ok(Self { words: SharedWords::new(WHOLE + ports * 2 * DIRECTION + ports * ports)?, ports })
     }
 
     pub(crate) fn ports(&self) -> usize {
@@ -150,23 +151,30 @@ impl Board {
         Direction { words: words.unwrap_or_default(), is_upkeep: false }
     }
 
-    /// The bit that says whether nothing passes from one port to the other.
-    fn block(&self, from: usize, to: usize) -> Option<(&AtomicU64, u64)> {
-        let bit = from * self.ports + to;
-        let word = self.words.words().get(WHOLE + self.ports * 2 * DIRECTION + bit / 64)?;
-        (from < self.ports && to < self.ports).then_some((word, 1 << (bit % 64)))
+    /// What says whether nothing passes from one port to the other: its lowest bit, and the others when that was set last.
+    fn block(&self, from: usize, to: usize) -> Option<&AtomicU64> {
+        let word = self.words.words().get(WHOLE + self.ports * 2 * DIRECTION + from * self.ports + to)?;
+        (from < self.ports && to < self.ports).then_some(word)
     }
 
-    pub(super) fn set_block(&self, from: usize, to: usize, is_blocked: bool) {
-        match self.block(from, to) {
-            Some((word, bit)) if is_blocked => drop(word.fetch_or(bit, Ordering::Release)),
-            Some((word, bit)) => drop(word.fetch_and(!bit, Ordering::Release)),
-            None => {}
+    /// Has nothing pass from one port to another, from `now` on, nor what was sent before.
+    pub(super) fn set_block(&self, from: usize, to: usize, now: u64) {
+        if let Some(word) = self.block(from, to) {
+            word.store(now << 1 | 1, Ordering::Release);
         }
     }
 
-    pub(super) fn is_blocked(&self, from: usize, to: usize) -> bool {
-        self.block(from, to).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    /// Has everything pass that is sent from now on.
+    pub(super) fn lift_block(&self, from: usize, to: usize) {
+        if let Some(word) = self.block(from, to) {
+            word.fetch_and(!1, Ordering::Release);
+        }
+    }
+
+    /// Whether nothing passes from one port to another of what was `sent` then.
+    pub(super) fn is_blocked(&self, from: usize, to: usize, sent: u64) -> bool {
+        let word = self.block(from, to).map_or(0, |word| word.load(Ordering::Acquire));
+        word & 1 != 0 || word >> 1 > sent
     }
 
     /// Counts one more. Only the wire does.
@@ -201,6 +209,12 @@ impl<'b> Direction<'b> {
 
     pub(crate) fn set(self, setting: Setting, value: u64) {
         self.word(setting as usize).store(value, Ordering::Release);
+    }
+
+    /// Has nothing pass, nor what is on its way.
+    pub(crate) fn cut(self, now: u64) {
+        self.set(Setting::CutAt, now);
+        self.set(Setting::Cut, 1);
     }
 
     pub(crate) fn count(self, count: Count) -> u64 {

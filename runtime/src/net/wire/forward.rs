@@ -230,7 +230,8 @@ impl<'b> Process<'b> {
         let packet = Packet::parse(frame);
         let place = self.arena.flows.place(&packet, frame, port as u64, segment as u64);
         let is_upkeep = packet.is_upkeep();
-        let traveller = Traveller { place, from: port, next: Next::Segment, marks: 0, is_upkeep };
+        let next = Next::Segment;
+        let traveller = Traveller { place, from: port, next, sent: now, entered: now, marks: 0, is_upkeep };
         self.travel(frame, traveller, now, now, sender);
     }
 
@@ -307,7 +308,8 @@ impl<'b> Process<'b> {
     /// A frame that has its direction behind it.
     fn arrive(&mut self, frame: &mut [u8], traveller: &Traveller, at: u64, now: u64, sender: &PacketSender<'_>) {
         let direction = self.direction(traveller);
-        if direction.get(Setting::Cut) != 0 {
+        // It may be whole again, but was cut while the frame was on its way.
+        if direction.get(Setting::Cut) != 0 || direction.get(Setting::CutAt) > traveller.entered {
             return self.lose(frame, traveller, Cause::Cut, now);
         }
         match traveller.next {
@@ -332,8 +334,8 @@ impl<'b> Process<'b> {
         let go = |process: &mut Self, frame: &mut [u8], port: usize| {
             // Marks belong to the direction that they were made in, but for those that the host at the other end sees too.
             let marks = traveller.marks & (marks::CORRUPTED | marks::COPY);
-            let traveller = Traveller { next: Next::Host(port), marks, ..*traveller };
-            if process.board.is_blocked(traveller.from, port) {
+            let traveller = Traveller { next: Next::Host(port), entered: at, marks, ..*traveller };
+            if process.board.is_blocked(traveller.from, port, traveller.sent) {
                 process.direction(&traveller).add(Count::Sent, 1);
                 process.direction(&traveller).add(Count::SentBytes, frame.len() as u64);
                 return process.lose(frame, &traveller, Cause::Blocked, now);
@@ -356,7 +358,7 @@ impl<'b> Process<'b> {
     }
 
     fn deliver(&mut self, frame: &[u8], traveller: &Traveller, port: usize, now: u64, sender: &PacketSender<'_>) {
-        if self.board.is_blocked(traveller.from, port) {
+        if self.board.is_blocked(traveller.from, port, traveller.sent) {
             return self.lose(frame, traveller, Cause::Blocked, now);
         }
         let Some(outlet) = self.outlets.get_mut(port) else { return };

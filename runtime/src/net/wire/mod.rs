@@ -227,10 +227,14 @@ impl Wire {
         true
     }
 
-    /// Sets whether anything passes from one port to another. What is on its way counts as what is sent later. To change several at
-    /// once, see [`at_once`](Self::at_once).
+    /// Sets whether anything passes from one port to another. What is on its way is lost, also if it is due when this is lifted again. To
+    /// change several at once, see [`at_once`](Self::at_once).
     pub(crate) fn block(&self, from: usize, to: usize, is_blocked: bool) {
-        self.board.set_block(from, to, is_blocked);
+        if is_blocked {
+            self.board.set_block(from, to, sys::now());
+        } else {
+            self.board.lift_block(from, to);
+        }
     }
 
     /// Makes changes, for all frames that are sent from now on, and for no other: when this returns, no frame is left that was decided about

@@ -15,6 +15,9 @@ pub(super) struct Traveller {
     /// The port that it came in by.
     pub(super) from: usize,
     pub(super) next: Next,
+    /// When it came from its host, and when it came into the direction that it is in.
+    pub(super) sent: u64,
+    pub(super) entered: u64,
     /// What became of it until now: bits of `capture::marks`.
     pub(super) marks: u16,
     /// Whether it keeps the network together, and is no traffic of anybody's.
@@ -178,6 +181,8 @@ mod tests {
             place: Place { stream: 0, position: 0, number },
             from: 0,
             next: Next::Segment,
+            sent: 0,
+            entered: 0,
             marks: 0,
             is_upkeep: false,
         }

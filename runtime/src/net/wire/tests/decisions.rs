@@ -34,7 +34,7 @@ impl Bench {
         let packet = Packet::parse(frame);
         let place = self.flows.place(&packet, frame, 0, 0);
         let is_upkeep = packet.is_upkeep();
-        let traveller = Traveller { place, from: 0, next: Next::Segment, marks: 0, is_upkeep };
+        let traveller = Traveller { place, from: 0, next: Next::Segment, sent: at, entered: at, marks: 0, is_upkeep };
         self.lane.decide(self.board.direction(0, Way::FromHost).of(is_upkeep), frame, &traveller, at)
     }
 
@@ -239,18 +239,20 @@ fn the_largest_numbers_are_no_trouble() {
 #[test]
 fn ports_that_are_blocked_are_kept_apart_one_by_one() {
     let board = Board::new(70).expect("memory");
-    board.set_block(3, 69, true);
-    let blocked = |board: &Board| {
+    board.set_block(3, 69, 5);
+    let blocked = |board: &Board, sent| {
         let pairs = (0..70).flat_map(|from| (0..70).map(move |to| (from, to)));
-        pairs.filter(|(from, to)| board.is_blocked(*from, *to)).collect::<Vec<_>>()
+        pairs.filter(|(from, to)| board.is_blocked(*from, *to, sent)).collect::<Vec<_>>()
     };
-    assert_eq!(blocked(&board), [(3, 69)]);
-    board.set_block(69, 3, true);
-    board.set_block(3, 69, false);
-    assert_eq!(blocked(&board), [(69, 3)]);
+    assert_eq!(blocked(&board, 9), [(3, 69)]);
+    board.set_block(69, 3, 7);
+    board.lift_block(3, 69);
+    assert_eq!(blocked(&board, 9), [(69, 3)]);
+    // What was sent before it was blocked is lost.
+    assert_eq!([4, 5].map(|sent| board.is_blocked(3, 69, sent)), [true, false]);
     // Outside, there is nothing.
-    board.set_block(70, 0, true);
-    board.set_block(0, 70, true);
-    assert_eq!(blocked(&board), [(69, 3)]);
+    board.set_block(70, 0, 5);
+    board.set_block(0, 70, 5);
+    assert_eq!(blocked(&board, 9), [(69, 3)]);
     assert_eq!(board.direction(70, Way::ToHost).get(Setting::Cut), 0);
 }
