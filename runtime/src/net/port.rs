@@ -214,7 +214,7 @@ impl<'n> Port<'n> {
     }
 
     /// Has the `n`th frame from now on be lost, the first being 1. Frames that hosts send by themselves don't count, see
-    /// [`Stats::upkeep`]. Each direction counts for itself.
+    /// [`Stats::upkeep`]. Those that are lost for another cause do. Each direction counts for itself.
     ///
     /// # Panics
     ///

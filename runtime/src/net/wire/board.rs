@@ -246,16 +246,21 @@ impl<'b> Direction<'b> {
         }
     }
 
-    /// Whether the frame with this number is to be lost. It is no more afterwards.
+    /// Whether the frame with this number is to be lost. Afterwards neither it is, nor any before it.
     pub(super) fn takes(self, number: u64) -> bool {
         if self.get(Setting::Numbered) == 0 {
             return false;
         }
-        let take = |word: &AtomicU64| word.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        self.numbered().iter().any(take) && {
-            self.word(Setting::Numbered as usize).fetch_sub(1, Ordering::AcqRel);
-            true
+        let mut is_numbered = false;
+        for word in self.numbered() {
+            let taken = word.load(Ordering::Acquire);
+            let is_over = (1..=number).contains(&taken);
+            if is_over && word.compare_exchange(taken, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                self.word(Setting::Numbered as usize).fetch_sub(1, Ordering::AcqRel);
+                is_numbered |= taken == number;
+            }
         }
+        is_numbered
     }
 
     fn matcher(self, index: usize) -> &'b [AtomicU64] {

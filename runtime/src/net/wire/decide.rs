@@ -47,6 +47,8 @@ impl Lane {
     ) -> Result<Passes, Cause> {
         direction.add(Count::Sent, 1);
         direction.add(Count::SentBytes, frame.len() as u64);
+        // A number is used up, whatever becomes of its frame.
+        let is_numbered = !traveller.is_upkeep && direction.takes(direction.count(Count::Sent));
         if direction.get(Setting::Cut) != 0 {
             return Err(Cause::Cut);
         }
@@ -54,7 +56,7 @@ impl Lane {
         if mtu != 0 && packet_length(frame) > mtu {
             return Err(Cause::TooLong);
         }
-        if !traveller.is_upkeep && direction.takes(direction.count(Count::Sent)) {
+        if is_numbered {
             return Err(Cause::Numbered);
         }
         if direction.get(Setting::Matchers) != 0 {

@@ -125,6 +125,28 @@ fn the_nth_is_lost_and_upkeep_does_not_count() {
 }
 
 #[test]
+fn a_number_that_passes_while_the_port_is_cut_is_used_up() {
+    let mut bench = Bench::new(7);
+    let datagram = flow(Version::Four, 40000, 53).udp(b"x");
+    for (setting, value, cause) in [(Setting::Cut, 1, Cause::Cut), (Setting::Mtu, 10, Cause::TooLong)] {
+        let sent = bench.direction().count(Count::Sent);
+        assert!((1..=NUMBERED_MAX as u64).all(|number| bench.direction().lose(sent + number)));
+        bench.set(setting, value);
+        (1..NUMBERED_MAX).for_each(|_| assert_eq!(bench.send(&datagram).err(), Some(cause)));
+        bench.set(setting, 0);
+        assert_eq!(bench.send(&datagram).err(), Some(Cause::Numbered));
+        assert_eq!(bench.direction().get(Setting::Numbered), 0);
+    }
+    // Nobody was asked about the first of these: the pair of ports was blocked.
+    let sent = bench.direction().count(Count::Sent);
+    assert!((1..=2).all(|number| bench.direction().lose(sent + number)));
+    bench.direction().add(Count::Sent, 1);
+    assert_eq!(bench.send(&datagram).err(), Some(Cause::Numbered));
+    assert_eq!(bench.direction().get(Setting::Numbered), 0);
+    assert!(bench.send(&datagram).is_ok());
+}
+
+#[test]
 fn what_matches_is_lost() {
     let there = flow(Version::Four, 40000, 80);
     let frames = [
