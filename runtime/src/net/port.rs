@@ -28,6 +28,12 @@ use crate::sys::now;
 /// A flow is told by both addresses, the protocol, and both ports. In the place of an ephemeral port (32768 to 60999) stands how many such flows
 /// there were before. Of flows that begin at the same moment, with all else alike, either may be the first. What is lost by a full
 /// [queue](Self::queue) depends on time.
+///
+/// A UDP socket does not say that it is new. If the kernel chooses a port for it that an earlier socket had, with the same peer, its datagrams
+/// continue the flow of that one. Then other datagrams are lost than in most runs, of this flow and of those that follow. With 20 such sockets
+/// for a pair of hosts, that happens in one of 150 runs; with 50, in one of 23; with 200, in every second. A client that takes a new socket for
+/// each question, as for DNS, should bind it to a port below 32768. The same is true of ICMP echoes and their ids. It is not of TCP, where a
+/// connection begins with a SYN.
 #[derive(Clone, Copy)]
 pub struct Port<'n> {
     wire: &'n Wire,
