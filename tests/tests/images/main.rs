@@ -179,7 +179,7 @@ fn what_can_not_be_read_is_refused() {
 
 // ---- What an image says of its processes ----
 
-const PROCESS: &str = r#"{"User": "web", "Env": ["PATH=/image", "OTHER=a=b", "EMPTY="], "WorkingDir": "srv/work"}"#;
+const PROCESS: &str = r#"{"User": "web", "Env": ["PATH=/image", "OTHER=a=b", "EMPTY="], "WorkingDir": "srv/jobs"}"#;
 
 fn with_process() -> Vec<u8> {
     let passwd = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv/web:/bin/sh\n";
@@ -188,7 +188,7 @@ fn with_process() -> Vec<u8> {
         .file("usr/lib/passwd", passwd)
         .directory("srv/")
         .directory("srv/web/");
-    let tree = tree.entry(EntryType::Directory, "srv/work/", 0o755, (33, 34), b"", "");
+    let tree = tree.entry(EntryType::Directory, "srv/jobs/", 0o755, (33, 34), b"", "");
     saved(&[tree.bytes()], PROCESS)
 }
 
@@ -200,7 +200,7 @@ fn as_the_image_says() {
         [variable("PATH"), variable("OTHER"), variable("EMPTY"), variable("HOME")],
         ["/image", "a=b", "", "/srv/web"]
     );
-    assert_eq!(env::current_dir().expect("cwd"), Path::new("/srv/work"));
+    assert_eq!(env::current_dir().expect("cwd"), Path::new("/srv/jobs"));
     assert_eq!((nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()), (33, 34));
     // It has what the test binary has, too.
     assert!(env::var_os("CARGO_MANIFEST_DIR").is_some());

@@ -1,14 +1,17 @@
 //! Threads on hosts that nobody waits for, and what becomes of them when the body is over.
 
+use std::cell::Cell;
+use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::sync::mpsc;
 use std::time::Duration;
-use std::{fs, thread};
 
 use belljar::isolated;
 use belljar::net::Lab;
-use belljar_tests::{body, run_body};
+use belljar_tests::{body, run_body, wait_until};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[body]
@@ -63,14 +66,21 @@ fn a_spawned_thread_takes_its_time() {
     });
 }
 
+thread_local! {
+    /// It is dropped when the body is over: whoever listens then finds nobody.
+    static BODY: Cell<Option<mpsc::Sender<()>>> = const { Cell::new(None) };
+}
+
 #[body]
 #[isolated]
 fn a_spawned_thread_finds_no_descriptor() {
     let mut lab = Lab::new();
     let server = lab.host("server");
     let _net = lab.up().expect("up");
-    server.spawn(|| {
-        thread::sleep(Duration::from_millis(500));
+    let (tell, body_ends) = mpsc::channel();
+    BODY.set(Some(tell));
+    server.spawn(move || {
+        let _ = body_ends.recv();
         panic!("at last");
     });
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
@@ -112,12 +122,13 @@ fn a_spawned_thread_waits_for_a_reader() {
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     std::mem::forget(reader);
     let mut writer = fs::File::from(writer);
+    let other = writer.try_clone().expect("dup");
     server.spawn(move || {
         loop {
             writer.write_all(&[7; 4096]).expect("write");
         }
     });
-    thread::sleep(Duration::from_millis(100));
+    wait_until(|| poll(&mut [PollFd::new(other.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) == Ok(0));
 }
 
 #[test]

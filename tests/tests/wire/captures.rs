@@ -7,7 +7,7 @@ use belljar::isolated;
 use belljar::net::Net;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-use crate::{PATIENCE, exchange, receiver, sender, two};
+use crate::{PATIENCE, exchange, reader, receiver, sender, two};
 
 /// What is in a file of pcapng.
 #[derive(Debug, Default)]
@@ -176,15 +176,10 @@ fn nothing_crosses_a_partition() {
 /// One that is too large would be cut, and one that is not there would be missed.
 #[isolated]
 fn segments_are_as_long_as_a_link_allows() {
-    use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
+    use std::io::Write as _;
+    use std::net::TcpStream;
     let (net, client, server) = two(7);
-    let listener = server.run(|| TcpListener::bind("[::]:80")).expect("bind");
-    let reading = server.spawn(move || {
-        let mut got = Vec::new();
-        listener.accept().expect("accept").0.read_to_end(&mut got).expect("read");
-        got
-    });
+    let reading = reader(&server);
     let sent: Vec<u8> = (0..1_000_000_u32).map(|number| (number % 251) as u8).collect();
     client.run(|| TcpStream::connect("10.0.0.2:80")).expect("connect").write_all(&sent).expect("write");
     assert!(reading.join().expect("join") == sent);

@@ -1,6 +1,6 @@
 //! Each fault does what it says, as often as it says, and in the direction that it is set for.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 use std::{process, thread};
@@ -10,7 +10,7 @@ use belljar::net::{Lab, Packets, Port};
 use belljar_tests::{rounds, wait_until};
 
 use crate::told::without_wire;
-use crate::{PATIENCE, exchange, missing, receiver, sender, two};
+use crate::{PATIENCE, exchange, missing, reader, receiver, sender, two};
 
 const ADDRESSES: [&str; 2] = ["10.0.0.2:7000", "[fd00::2]:7000"];
 
@@ -243,12 +243,7 @@ fn nothing_is_faster_than_the_rate() {
 fn a_stream_survives_everything() {
     for address in ["10.0.0.2:80", "[fd00::2]:80"] {
         let (net, client, server) = two(7);
-        let listener = server.run(|| TcpListener::bind("[::]:80")).expect("bind");
-        let reading = server.spawn(move || {
-            let mut got = Vec::new();
-            listener.accept().expect("accept").0.read_to_end(&mut got).expect("read");
-            got
-        });
+        let reading = reader(&server);
         let mut stream = client.run(|| TcpStream::connect(address)).expect("connect");
         let ms = Duration::from_millis;
         net.port(&client)
@@ -315,7 +310,6 @@ fn a_fork_of_the_body_does_not_end_the_wire() {
         nix::unistd::ForkResult::Parent { child } => child,
     };
     nix::sys::wait::waitpid(child, None).expect("wait");
-    thread::sleep(Duration::from_millis(50));
     assert_eq!(exchange(net.port(&client), &here, &there, 20, 10).len(), 20);
     assert_eq!(net.port(&client).stats().lost, 0);
 }

@@ -5,11 +5,11 @@ mod faults;
 mod same;
 mod told;
 
-use std::io;
-use std::net::UdpSocket;
+use std::io::{self, Read as _};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use belljar::net::{Host, Lab, Net, Port};
@@ -44,6 +44,16 @@ fn receiver(host: &Host, port: u16) -> UdpSocket {
 fn sender(host: &Host, address: &str) -> UdpSocket {
     let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
     host.run(|| UdpSocket::bind(any).and_then(|socket| socket.connect(address).map(|()| socket))).expect("connect")
+}
+
+/// A thread on a host that returns all that one client sends to port 80.
+fn reader(host: &Host) -> JoinHandle<Vec<u8>> {
+    let listener = host.run(|| TcpListener::bind("[::]:80")).expect("bind");
+    host.spawn(move || {
+        let mut got = Vec::new();
+        listener.accept().expect("accept").0.read_to_end(&mut got).expect("read");
+        got
+    })
 }
 
 /// The numbers of all datagrams that come, until all are sent and none comes for a while.

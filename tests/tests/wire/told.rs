@@ -7,7 +7,7 @@ use std::{env, fs, process, thread};
 
 use belljar::isolated;
 use belljar::net::Lab;
-use belljar_tests::{body, refuse, run_body};
+use belljar_tests::{body, refuse, run_body, wait_until};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -125,7 +125,8 @@ fn the_wire_goes_on_while_the_body_is_stopped() {
     let child = match unsafe { fork() }.expect("fork") {
         ForkResult::Child => {
             let stopped = kill(getppid(), Signal::SIGSTOP);
-            thread::sleep(Duration::from_millis(50));
+            let stat = format!("/proc/{}/stat", getppid());
+            wait_until(|| fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")));
             let sent = here.send(b"x");
             let mut fds = [PollFd::new(there.as_fd(), PollFlags::POLLIN)];
             let came = poll(&mut fds, PollTimeout::from(20_000_u16)) == Ok(1);
