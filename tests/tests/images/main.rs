@@ -246,6 +246,7 @@ fn faults_of_images_skip_no_test() {
         (Layer::new().link("proc", "proc"), "{}", "`/proc`: belljar mounts there, and it can't be entered"),
         (Layer::new(), r#"{"User": "4294967295"}"#, "`4294967295`: the image names this user"),
         (Layer::new(), r#"{"Env": ["=x"]}"#, "`=x`: the image sets this as an environment variable"),
+        (Layer::new().file("root", ""), r#"{"Env": ["HOME=/root/below"]}"#, "what it asks for can't be had"),
         (Layer::new().file("etc", ""), r#"{"WorkingDir": "/etc/x"}"#, "`/etc/x`: the image has it"),
     ];
     for (tree, process, words) in faults {
