@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use belljar::isolated;
@@ -133,12 +134,16 @@ fn a_spawned_thread_waits_for_a_reader() {
 
 #[test]
 fn a_thread_that_stays_busy_fails_the_test() {
-    for test in [
+    let tests = [
         "threads::a_spawned_thread_stays_busy",
         "threads::a_spawned_thread_stays_busy_where_a_panic_is_expected",
         "threads::a_spawned_thread_waits_for_a_reader",
-    ] {
-        let run = run_body(test);
+    ];
+    // Each takes ten seconds: all at once.
+    let runs = thread::scope(|scope| {
+        tests.map(|test| scope.spawn(move || run_body(test))).map(|run| run.join().expect("a run"))
+    });
+    for (test, run) in tests.iter().zip(runs) {
         assert!(run.failed(), "{test}: {}", run.output);
         let told = "a thread on the host `server` was still busy 10 s after the body's end: join it";
         assert!(run.output.contains(told), "{test}: {}", run.output);
