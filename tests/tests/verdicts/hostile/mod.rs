@@ -244,28 +244,28 @@ fn leaves_a_thread_running() {
 // ---- Hanging ----
 
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 fn hangs() {
     println!("the last words");
     hang();
 }
 
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 #[should_panic]
 fn hangs_although_it_should_panic() {
     hang();
 }
 
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 fn hangs_with_children() {
     let script = "sleep 1000 & setsid sleep 1001 & wait";
     let _ = Command::new("sh").args(["-c", script]).status();
 }
 
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 fn hangs_with_all_signals_blocked() {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None).expect("sigprocmask");
     hang();
@@ -273,7 +273,7 @@ fn hangs_with_all_signals_blocked() {
 
 /// A socket that is closed only when its data has been read, which nobody does, in place of one for an answer.
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 fn hands_out_what_takes_long_to_close() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let mut client = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
@@ -293,13 +293,13 @@ fn hands_out_what_takes_long_to_close() {
 }
 
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 fn stops_itself() {
     raise(Signal::SIGSTOP).expect("raise");
 }
 
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 fn hangs_in_vfork() {
     let flags = std::ffi::c_long::from(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
     // The flags and the stack are the other way round there.
@@ -314,7 +314,7 @@ fn hangs_in_vfork() {
 }
 
 #[body]
-#[isolated(timeout = "200ms")]
+#[isolated(timeout = "1s")]
 fn hangs_in_a_thread_local() {
     struct Hangs;
     impl Drop for Hangs {
