@@ -49,6 +49,8 @@
 //! fails and says what to write. Names that begin with `BELLJAR_TESTS_` are for belljar's own tests. A test sees `BELLJAR_TIMEOUT` and
 //! `BELLJAR_UNSUPPORTED`, and so does a test binary that it starts; the others are removed from its environment.
 //!
+//! Tables have colours on terminals. `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE` are heeded.
+//!
 //! Paths of files begin at the working directory, which is the package's under Cargo and nextest.
 //!
 //! **`BELLJAR_TIMEOUT`** also ends tests that hang by accident, such as one that reads from a pipe which a daemon holds open. The
@@ -128,6 +130,8 @@ mod spec;
 mod start;
 #[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
+mod terminal;
 #[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]

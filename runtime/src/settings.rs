@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::terminal::{self, Colours};
+
 /// What the names of all variables begin with.
 const PREFIX: &str = "BELLJAR_";
 
@@ -76,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) unsupported: Option<Unsupported>,
     /// The run of nextest that this process is one of, by the name that nextest gives to it.
     pub(crate) nextest_run: Option<String>,
+    /// When tables have colours.
+    pub(crate) colours: Colours,
     /// What is wrong. As long as there is anything, no isolated test may run.
     pub(crate) bad: Vec<BadSetting>,
 }
@@ -140,7 +144,8 @@ static SETTINGS: OnceLock<Settings> = OnceLock::new();
 pub(crate) fn settings() -> &'static Settings {
     SETTINGS.get_or_init(|| {
         let directory = env::current_dir().unwrap_or_default();
-        Settings::read(env::vars_os(), &directory, io::stderr().is_terminal())
+        let settings = Settings::read(env::vars_os(), &directory, io::stderr().is_terminal());
+        Settings { colours: terminal::colours(), ..settings }
     })
 }
 
@@ -294,6 +299,7 @@ mod tests {
             trace: Some("/tmp/trace.json".into()),
             unsupported: Some(Unsupported::Fail),
             nextest_run: Some("0123-abcd".to_owned()),
+            colours: Colours::Terminal,
             bad: Vec::new(),
         };
         assert_eq!(settings, expected);

@@ -73,6 +73,20 @@ fn a_host_that_lacks_all() {
     assert_eq!(ask("1").output.matches("user.max_user_namespaces is 0").count(), 1);
 }
 
+/// Output that is no terminal's has colours if they are asked for, and none otherwise.
+#[isolated]
+fn colours_are_as_the_environment_says() {
+    for (variables, has_colours) in
+        [(&[][..], false), (&[("CLICOLOR_FORCE", "1")], true), (&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false)]
+    {
+        let mut command = this_binary();
+        command.env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE").env_remove("NO_COLOR");
+        let run = run(command.env("BELLJAR_DOCTOR", "1").envs(variables.iter().copied()));
+        assert_eq!(run.output.contains("  \x1b[32m✓\x1b[0m a sandbox"), has_colours, "{}", run.output);
+        assert_eq!(run.output.contains('\x1b'), has_colours, "{}", run.output);
+    }
+}
+
 const DEVICES: [&str; 2] = ["/dev/net/tun", "/dev/fuse"];
 
 /// Whoever runs the tests is told what opening them comes to.

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use super::cause::Cause;
 use crate::cgroup::Trouble;
 use crate::frame::Step;
+use crate::terminal::Terminal;
 use crate::text::{error, plain};
 
 /// What is printed when the host can't make a sandbox.
@@ -73,7 +74,19 @@ impl Page {
 
     /// A line for each part.
     fn list(&self, indent: &str) -> String {
-        self.fields().map(|(name, text)| format!("\n{indent}{:<8}{text}", format!("{name}:"))).concat()
+        self.list_as(indent, Terminal::NONE)
+    }
+
+    /// The same, as it looks where it is shown. The remedy stays on one line, so that it can be copied.
+    fn list_as(&self, indent: &str, terminal: Terminal) -> String {
+        let shown = |(name, text): (&str, &str)| {
+            let head = format!("{:<8}", format!("{name}:"));
+            match name {
+                "remedy" => format!("\n{indent}{head}{}", terminal.strong(text)),
+                _ => format!("\n{indent}{head}{}", terminal.wrapped(text, indent.len() + head.len())),
+            }
+        };
+        self.fields().map(shown).concat()
     }
 
     /// One line, where the whole has been printed for the test `first`.
@@ -93,25 +106,28 @@ impl Page {
 }
 
 /// What can be had, and what can't: what it is, how it is written, and why it can't be had.
-pub(crate) fn table(rows: &[(&str, &str, Option<&Page>)], is_well: bool) -> String {
+pub(crate) fn table(rows: &[(&str, &str, Option<&Page>)], is_well: bool, terminal: Terminal) -> String {
     let width = rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
     let mut told: Vec<(&Page, &str)> = Vec::new();
     let mut text = String::from("belljar: what this host lets sandboxes have\n");
     for (name, written, fault) in rows {
-        let mark = if fault.is_none() { '✓' } else { '✗' };
+        let mark = if fault.is_none() { terminal.good("✓") } else { terminal.bad("✗") };
         text += &format!("  {mark} {name:<width$}  {written}\n");
         let Some(page) = fault else { continue };
         match told.iter().find(|(known, _)| known == page) {
             Some((_, first)) => text += &format!("      as for {first}\n"),
             None => {
-                text += page.list("      ").trim_start_matches('\n');
+                text += page.list_as("      ", terminal).trim_start_matches('\n');
                 text.push('\n');
                 told.push((page, name));
             }
         }
     }
-    let sum = if is_well { "Tests with `#[isolated]` run here." } else { "Tests with `#[isolated]` can't run here." };
-    text + sum + "\n"
+    let sum = match is_well {
+        true => terminal.good("Tests with `#[isolated]` run here."),
+        false => terminal.bad("Tests with `#[isolated]` can't run here."),
+    };
+    text + &sum + "\n"
 }
 
 /// A test did not run, and this is why.
@@ -205,7 +221,7 @@ mod tests {
             ("three", "THREE", Some(&page)),
             ("four", "FOUR", Some(&other)),
         ];
-        assert_snapshot!(table(&rows, true), @"
+        assert_snapshot!(table(&rows, true, Terminal::NONE), @"
         belljar: what this host lets sandboxes have
           ✓ one           ONE
           ✗ two and more  TWO
@@ -224,7 +240,7 @@ mod tests {
               remedy: REMEDY
         Tests with `#[isolated]` run here.
         ");
-        assert_snapshot!(table(&rows[1..2], false), @"
+        assert_snapshot!(table(&rows[1..2], false, Terminal::NONE), @"
         belljar: what this host lets sandboxes have
           ✗ two and more  TWO
               step:   clone init into new user and pid namespaces
@@ -233,6 +249,28 @@ mod tests {
               seen:   SEEN
               remedy: REMEDY
         Tests with `#[isolated]` can't run here.
+        ");
+    }
+    /// What goes to a terminal of 50 columns. The remedy is one line, however long.
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let words = "several words that take more than one line of a small terminal";
+        let cause = Cause { why: words.into(), seen: "SEEN".into(), remedy: words.into() };
+        let page = Page::new(Step::Clone, "", Errno::ENOSPC, cause);
+        let terminal = Terminal { has_colours: true, columns: Some(50) };
+        let text = table(&[("one", "ONE", None), ("two", "TWO", Some(&page))], false, terminal);
+        assert_snapshot!(text.replace('\x1b', "ESC"), @"
+        belljar: what this host lets sandboxes have
+          ESC[32m✓ESC[0m one  ONE
+          ESC[31m✗ESC[0m two  TWO
+              step:   clone init into new user and pid
+                      namespaces
+              error:  ENOSPC (No space left on device)
+              cause:  several words that take more than
+                      one line of a small terminal
+              seen:   SEEN
+              remedy: ESC[1mseveral words that take more than one line of a small terminalESC[0m
+        ESC[31mTests with `#[isolated]` can't run here.ESC[0m
         ");
     }
 }

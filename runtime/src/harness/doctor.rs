@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::fs::OpenOptions;
+use std::io::stdout;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::rootfs::context::target_of;
 use crate::settings::{BadSetting, Form, Settings, Variable, settings};
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, errno_of};
+use crate::terminal::Terminal;
 
 /// What this host lets sandboxes have.
 ///
@@ -156,10 +158,17 @@ impl Diagnosis {
     }
 }
 
+impl Diagnosis {
+    /// The table, as it looks where it is shown.
+    fn table(&self, terminal: Terminal) -> String {
+        let rows = self.found.iter().map(|Found { probe, fault }| (probe.name, probe.written, fault.as_ref()));
+        diagnosis::table(&rows.collect::<Vec<_>>(), self.is_well(), terminal)
+    }
+}
+
 impl Display for Diagnosis {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let rows = self.found.iter().map(|Found { probe, fault }| (probe.name, probe.written, fault.as_ref()));
-        f.write_str(&diagnosis::table(&rows.collect::<Vec<_>>(), self.is_well()))
+        f.write_str(&self.table(Terminal::NONE))
     }
 }
 
@@ -208,7 +217,7 @@ pub(crate) fn tell_and_exit(form: Form) -> ! {
     let diagnosis = doctor();
     let status = i32::from(!diagnosis.is_well());
     match form {
-        Form::Table => print!("{diagnosis}"),
+        Form::Table => print!("{}", diagnosis.table(Terminal::of(&stdout(), settings().colours))),
         Form::Json => println!("{}", diagnosis.to_json()),
     }
     eprintln!("{}", bad_settings::doctor_instead(false));

@@ -13,6 +13,7 @@ use crate::diagnosis::{self, Cause, Page, barrier_of, holds};
 use crate::frame::{Buffer, FRAME_MAX, Frame, MAGIC, Outcome, REPORTED};
 use crate::spec::{Root, Spec, Test};
 use crate::sys::End;
+use crate::terminal::Terminal;
 
 /// Tests that nobody runs.
 pub(crate) static TESTS: [Test; 2] =
@@ -125,7 +126,7 @@ fn is_judged_rightly(test: &Test, evidence: &Evidence, sent: &Sent) {
         let cause = Cause::program_refuses(&refusal.path(), &String::from_utf8_lossy(&refusal.said));
         let page = Page::new(refusal.step, &refusal.path(), refusal.errno, cause);
         is_plain(&page.in_full(test.short_name()));
-        is_plain(&diagnosis::table(&[("a", "b", Some(&page)), ("c", "d", Some(&page))], false));
+        is_plain(&diagnosis::table(&[("a", "b", Some(&page)), ("c", "d", Some(&page))], false, Terminal::NONE));
         return;
     }
     let Ok(verdict) = judge(test, evidence) else { panic!("an obstacle without a refusal") };

@@ -16,6 +16,7 @@ use crate::rootfs::plan::check_answer;
 use crate::settings::{BadSetting, Report, Variable, settings};
 use crate::spec::Test;
 use crate::sys::{self, errno_of};
+use crate::terminal::Terminal;
 use crate::text::{Size, plain};
 
 enum Destination {
@@ -143,12 +144,16 @@ pub(crate) fn print() {
     let Some(Ok(Some(Destination::Table(costs)))) = DESTINATION.get() else { return };
     let costs = mem::take(&mut *costs.lock().unwrap_or_else(PoisonError::into_inner));
     if !costs.is_empty() {
-        let _ = io::stderr().write_all(table(&costs).as_bytes());
+        let terminal = Terminal::of(&io::stderr(), settings().colours);
+        let _ = io::stderr().write_all(table(&costs, terminal).as_bytes());
     }
 }
 
-/// What each test has cost. What is not known is a question mark.
-fn table(costs: &[Cost]) -> String {
+/// The least that is shown of a test's name.
+const NAME: usize = 16;
+
+/// What each test has cost. What is not known is a question mark. Where that is wider than the terminal, names lose their beginnings.
+fn table(costs: &[Cost], terminal: Terminal) -> String {
     let known = |figure: Option<String>| figure.unwrap_or_else(|| "?".to_owned());
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
     let heads = ["test", "verdict", "wall", "CPU", "peak memory", "peak pids", "left over"].map(str::to_owned);
@@ -164,15 +169,30 @@ fn table(costs: &[Cost]) -> String {
             known(cost.left.as_ref().map(left)),
         ]
     };
-    let rows: Vec<_> = iter::once(heads).chain(costs.iter().map(row)).collect();
+    let mut rows: Vec<_> = iter::once(heads).chain(costs.iter().map(row)).collect();
+    let widths = |rows: &[[String; 7]]| {
+        [0, 1, 2, 3, 4, 5, 6].map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
+    };
+    if let Some(columns) = terminal.columns {
+        let [_, others @ ..] = widths(&rows);
+        let room = columns.saturating_sub(1 + others.iter().map(|width| width + 2).sum::<usize>() + 2).max(NAME);
+        rows.iter_mut().for_each(|[name, ..]| *name = Terminal::shortened(name, room));
+    }
+    let widths = widths(&rows);
     let mut table = String::from("\nbelljar: what the tests have cost\n");
-    for row in &rows {
+    for (index, row) in rows.iter().enumerate() {
         let mut line = String::from(" ");
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-            line.push_str(&match column {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let cell = match column {
                 2..=5 => format!(" {cell:>width$} "),
+                6 => format!(" {cell}"),
                 _ => format!(" {cell:<width$} "),
+            };
+            line.push_str(&match (index, row[1].as_str()) {
+                (0, _) => terminal.strong(&cell),
+                (_, "failed") if column == 1 => terminal.bad(&cell),
+                (_, "passed") if column == 1 => terminal.good(&cell),
+                _ => cell,
             });
         }
         table.push_str(line.trim_end());
@@ -218,7 +238,7 @@ mod tests {
     #[test]
     fn costs_are_a_table_or_lines() {
         let costs = costs();
-        assert_snapshot!(table(&costs).trim_start(), @r#"
+        assert_snapshot!(table(&costs, Terminal::NONE).trim_start(), @r#"
         belljar: what the tests have cost
           test        verdict        wall     CPU  peak memory  peak pids  left over
           package::a  passed      12.3 ms  7.0 ms      1.5 MiB         12  sleep a\n
@@ -228,6 +248,20 @@ mod tests {
         {"cpu_seconds":0.007,"left_over":["sleep","a\n"],"memory_peak_bytes":1572864,"pids_peak":12,"test":"package::a","verdict":"passed","wall_seconds":0.012345}
         {"cpu_seconds":null,"left_over":null,"memory_peak_bytes":null,"pids_peak":null,"test":"other::b","verdict":"panicked","wall_seconds":1.0}
         "#);
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let mut costs = costs();
+        costs[1].test = "other::module::of::tests::that::has::a::long::name";
+        costs[1].verdict = "failed";
+        let terminal = Terminal { has_colours: true, columns: Some(90) };
+        assert_snapshot!(table(&costs, terminal).replace('\x1b', "ESC").trim_start(), @r"
+        belljar: what the tests have cost
+         ESC[1m test                     ESC[0mESC[1m verdict ESC[0mESC[1m      wall ESC[0mESC[1m    CPU ESC[0mESC[1m peak memory ESC[0mESC[1m peak pids ESC[0mESC[1m left overESC[0m
+          package::a               ESC[32m passed  ESC[0m   12.3 ms  7.0 ms      1.5 MiB         12  sleep a\n
+          …hat::has::a::long::name ESC[31m failed  ESC[0m 1000.0 ms       ?            ?          ?  ?
+        ");
     }
 
     #[test]

@@ -172,6 +172,15 @@ pub(crate) fn stat<P: NixPath + ?Sized>(directory: &OwnedFd, path: &P) -> nix::R
     Ok(stat)
 }
 
+/// How many characters a line of this terminal has. `None` if it is no terminal, or does not know. See ioctl_tty(2).
+pub(crate) fn columns(terminal: BorrowedFd<'_>) -> Option<usize> {
+    // SAFETY: `winsize` is integers, for which zero is a value.
+    let mut size: libc::winsize = unsafe { mem::zeroed() };
+    // SAFETY: the result outlives the call, and is what this request writes.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0).then_some(size.ws_col.into())
+}
+
 /// Sets an attribute of a file, see xattr(7).
 #[cfg(feature = "images")]
 pub(crate) fn set_attribute(file: &File, name: &str, value: &[u8]) -> nix::Result<()> {
