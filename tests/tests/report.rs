@@ -213,6 +213,17 @@ fn a_table_ends_the_run() {
     assert_eq!(row("hangs").last(), Some(&"?"));
 }
 
+/// nextest looks for this beginning. It shows what follows as the reason, and so does its JUnit.
+#[test]
+fn a_failure_begins_as_nextest_expects() {
+    for (run_id, told) in [("", "\nbelljar: `exits` failed"), ("0123-abcd", "\nError: belljar: `exits` failed")] {
+        let mut command = this_binary();
+        command.args(["--ignored", "--exact", "body", "exits"]).env("NEXTEST_RUN_ID", run_id);
+        let run = run(&mut command);
+        assert!(run.output.contains(told), "{}", run.output);
+    }
+}
+
 /// The twin: nobody has asked.
 #[test]
 fn there_is_no_report_unless_asked_for() {

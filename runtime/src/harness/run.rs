@@ -96,8 +96,11 @@ fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
     };
     // Whoever else calls the function wants it run.
     let verdict = if is_called_by_harness { listed_twice::once(test, run) } else { run() };
-    if let Verdict::Failed(text) | Verdict::Skipped(text) = &verdict {
-        eprintln!("{text}");
+    match &verdict {
+        // By such a beginning, nextest finds the reason of a failure, which it shows in colours, and which its JUnit has as a message.
+        Verdict::Failed(text) if settings().nextest_run.is_some() => eprintln!("Error: {text}"),
+        Verdict::Failed(text) | Verdict::Skipped(text) => eprintln!("{text}"),
+        _ => {}
     }
     verdict
 }
