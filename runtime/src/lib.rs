@@ -14,6 +14,33 @@
 //!
 //! [`isolated`] says what can be asked for. All else is plain `cargo test`: no root, no daemon, no runner of its own.
 //!
+//! # By task
+//!
+//! | to | see |
+//! | --- | --- |
+//! | run a test in a sandbox, with limits, users, clocks, another root | [`isolated`] |
+//! | fill a root once, and start tests from copies of it | [`prepared`](macro@prepared) |
+//! | have several hosts, and links that lose packets | [`net`] |
+//! | make, keep and enter namespaces | [`ns`] |
+//! | freeze, kill, limit and measure some processes of a test | [`Group`] |
+//! | learn what a test has used, or has changed in a copy | [`usage`], [`changes`] |
+//! | keep a function from running on the machine itself | [`whereabouts`] |
+//! | learn what a machine lets sandboxes have, and what to type | [`doctor`], `BELLJAR_DOCTOR=1 cargo test` |
+//! | end tests that hang, look into sandboxes, list what tests cost | [the environment](#environment) |
+//!
+//! A server of which each test has one, on the same port:
+//!
+//! ```test_harness
+//! use std::net::{TcpListener, TcpStream};
+//!
+//! #[belljar::isolated(timeout = "30s")]
+//! fn serves() {
+//!     let server = TcpListener::bind("127.0.0.1:80").unwrap();
+//!     TcpStream::connect("127.0.0.1:80").unwrap();
+//!     server.accept().unwrap();
+//! }
+//! ```
+//!
 //! # What a test finds
 //!
 //! It is root, in fresh namespaces of its own (see namespaces(7)): user, pid, mount, ipc, uts and cgroup in any case, and a
@@ -96,6 +123,7 @@
 //! # What it is not
 //!
 //! A boundary against hostile code. It keeps honest tests from harming the host and each other.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used, clippy::expect_used, reason = "hosts, users and test bodies do the unexpected")]
 
 #[cfg(target_os = "linux")]
