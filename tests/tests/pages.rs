@@ -64,23 +64,51 @@ fn what_pages_name_is_there() {
 /// The twin.
 #[test]
 fn what_is_not_there_is_found() {
-    let text = "[one](ONE.md), [two](README.md#no-such-heading), [here](README.md#install)\n`tests/no.rs` and `tests/tests/pages.rs`\n$ .ci/no all\n";
+    let text = "[one](ONE.md), [two](README.md#no-such-heading), [here](README.md#what-else)\n`tests/no.rs` and `tests/tests/pages.rs`\n$ .ci/no all\n";
     assert_eq!(
         lacking(&repository().join("README.md"), text),
         ["ONE.md", "README.md#no-such-heading", "tests/no.rs", ".ci/no"]
     );
 }
 
-/// The pieces of Rust on a page that are not, line for line, in a file of examples.
-fn pieces_that_are_elsewhere<'p>(page: &'p str, examples: &str) -> Vec<&'p str> {
-    between(page, "```rust\n", "```").filter(|piece| !examples.contains(piece)).collect()
+/// Pages of the book that are not in its table of contents.
+fn unlisted<'p>(contents: &str, pages: impl IntoIterator<Item = &'p str>) -> Vec<&'p str> {
+    pages.into_iter().filter(|page| !contents.contains(&format!("]({page})"))).collect()
 }
 
 #[test]
-fn the_recipes_of_the_network_are_compiled() {
-    let read = |path: &str| fs::read_to_string(repository().join(path)).expect(path);
-    let (page, examples) = (read("docs/network.md"), read("examples/network.rs"));
-    assert_eq!(pieces_that_are_elsewhere(&page, &examples), [""; 0]);
+fn all_pages_are_in_the_table_of_contents() {
+    let contents = fs::read_to_string(repository().join("docs/SUMMARY.md")).expect("the table of contents");
+    let pages = pages();
+    let names = pages.iter().filter(|page| page.parent().is_some_and(|folder| folder.ends_with("docs")));
+    let names: Vec<_> =
+        names.filter_map(|page| page.file_name()?.to_str()).filter(|name| *name != "SUMMARY.md").collect();
+    assert_eq!(unlisted(&contents, names), [""; 0]);
     // The twin.
-    assert_eq!(pieces_that_are_elsewhere("```rust\nlet a = 1;\n```", &examples), ["let a = 1;\n"]);
+    assert_eq!(unlisted("- [One](one.md)", ["one.md", "two.md"]), ["two.md"]);
+}
+
+/// The pieces of Rust on a page that are not, line for line, in a file of examples.
+fn pieces_that_are_elsewhere<'p>(page: &'p str, examples: &str) -> Vec<&'p str> {
+    between(page, "```rust", "```")
+        .map(|piece| piece.split_once('\n').map_or(piece, |(_, code)| code))
+        .filter(|piece| !examples.contains(piece))
+        .collect()
+}
+
+/// All Rust on pages is in `examples`, and so it is compiled and run.
+#[test]
+fn the_rust_of_pages_is_compiled() {
+    let examples = repository().join("examples");
+    let folders = [examples.join("book"), examples];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("a folder of examples").flatten());
+    let files = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let code: String = files.map(|path| fs::read_to_string(path).expect("a file of examples")).collect();
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        assert_eq!(pieces_that_are_elsewhere(&text, &code), [""; 0], "{}", page.display());
+    }
+    // The twin.
+    assert_eq!(pieces_that_are_elsewhere("```rust\nlet a = 1;\n```", &code), ["let a = 1;\n"]);
+    assert_eq!(pieces_that_are_elsewhere("```rust,ignore\nlet a = 1;\n```", &code), ["let a = 1;\n"]);
 }

@@ -1,0 +1,21 @@
+//! The Rust of `docs/images.md`. It is compiled, and not run: nobody has these images.
+
+use belljar::{isolated, prepared};
+
+#[isolated(root = "oci:tests/images:debian")]
+fn is_debian() {
+    assert!(std::fs::read_to_string("/etc/os-release").unwrap().contains("bookworm"));
+}
+
+fn initdb(directory: &str) -> std::io::Result<()> {
+    std::process::Command::new("initdb").arg(directory).status().map(drop)
+}
+
+#[prepared(root = "oci:tests/images:postgres", timeout = "60s")]
+fn database() -> std::io::Result<()> {
+    initdb("/var/lib/postgresql/data")
+}
+
+#[isolated(from = database)]
+fn has_its_own_server() { /* starts it on localhost:5432 */
+}
