@@ -213,7 +213,7 @@ pub(super) fn decompressed<'r>(source: impl Read + 'r) -> io::Result<Box<dyn Rea
     })
 }
 
-/// Returns an archive that can be seeked. One that is compressed is decompressed to a file in `directory`, which has no name any more.
+/// Returns an archive whose reader can seek. One that is compressed is decompressed to a file in `directory`, which has no name any more.
 pub(super) fn seekable(mut file: File, directory: &Path) -> io::Result<File> {
     let mut begin = [0; 4];
     let length = file.read(&mut begin)?;
