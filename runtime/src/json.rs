@@ -9,6 +9,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write as _};
 
+/// What the key `version` says in reports and diagnoses. It grows when a key goes, or means something else, and not when one is added.
+pub(crate) const VERSION: u64 = 1;
+
 /// A value. Its text has no line breaks.
 #[derive(Debug)]
 pub(crate) enum Json {

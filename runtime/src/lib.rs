@@ -85,8 +85,8 @@
 //!
 //! **`BELLJAR_REPORT`**: to the file, each test adds a line when it is over: an object with the keys `test`, `verdict` (`passed`,
 //! `panicked`, which `#[should_panic]` may take for a pass, `failed` or `skipped`), `wall_seconds`, `cpu_seconds`, `memory_peak_bytes`,
-//! `pids_peak` (threads count, and so does init) and `left_over` (the names of the processes that were left). What is not known is
-//! `null`.
+//! `pids_peak` (threads count, and so does init), `left_over` (the names of the processes that were left) and `version`, which is 1, and which
+//! grows when a key goes, or means something else. What is not known is `null`.
 //!
 //! **`BELLJAR_TRACE`**: the thread that runs a test, the zygote and the sandbox tell each step. Trace viewers, such as
 //! `chrome://tracing` and <https://ui.perfetto.dev>, show it. To tell takes some microseconds a step. There is no `-`: nobody reads a

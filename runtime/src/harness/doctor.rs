@@ -18,7 +18,7 @@ use super::run::run_and_judge;
 use crate::diagnosis::Page;
 use crate::diagnosis::{self, unknown};
 use crate::frame::Outcome;
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::proc::{self, text_of};
 use crate::rootfs::context::target_of;
 use crate::settings::{BadSetting, Form, Settings, Variable, settings};
@@ -137,11 +137,13 @@ impl Diagnosis {
         self.found.first().is_some_and(|found| found.fault.is_none())
     }
 
-    /// The same in JSON: an object with `is_well`, and `found`, a list of objects with `name`, `written` and `works`, and, where that is
-    /// false, `step`, `error`, `cause`, `seen` and `remedy`.
+    /// The same in JSON: an object with `is_well`, `version`, and `found`, a list of objects with `name`, `written` and `works`, and, where that
+    /// is false, `step`, `error`, `cause`, `seen` and `remedy`. `version` is 1. It grows when a key goes, or means something else; a new
+    /// key may come without.
     ///
     /// ```
     /// let diagnosis: serde_json::Value = serde_json::from_str(&belljar::doctor().to_json())?;
+    /// assert_eq!(diagnosis["version"], 1);
     /// assert_eq!(diagnosis["is_well"], true);
     /// assert_eq!(diagnosis["found"][0]["written"], "#[isolated]");
     /// # Ok::<(), serde_json::Error>(())
@@ -154,7 +156,8 @@ impl Diagnosis {
             Json::object(kind.into_iter().chain(why))
         };
         let found: Json = self.found.iter().map(found).collect();
-        Json::object([("is_well", self.is_well().into()), ("found", found)]).to_string()
+        Json::object([("is_well", self.is_well().into()), ("found", found), ("version", json::VERSION.into())])
+            .to_string()
     }
 }
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::evidence::Evidence;
 use super::judge::Verdict;
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::rootfs::plan::check_answer;
 use crate::settings::{BadSetting, Report, Variable, settings};
 use crate::spec::Test;
@@ -74,6 +74,7 @@ impl Cost {
             ("memory_peak_bytes", (*memory_peak).into()),
             ("pids_peak", (*pids_peak).into()),
             ("left_over", left.as_ref().map(names).into()),
+            ("version", json::VERSION.into()),
         ]);
         format!("{line}\n")
     }
@@ -245,8 +246,8 @@ mod tests {
           other::b    panicked  1000.0 ms       ?            ?          ?  ?
         "#);
         assert_snapshot!(costs.each_ref().map(Cost::to_json).concat(), @r#"
-        {"cpu_seconds":0.007,"left_over":["sleep","a\n"],"memory_peak_bytes":1572864,"pids_peak":12,"test":"package::a","verdict":"passed","wall_seconds":0.012345}
-        {"cpu_seconds":null,"left_over":null,"memory_peak_bytes":null,"pids_peak":null,"test":"other::b","verdict":"panicked","wall_seconds":1.0}
+        {"cpu_seconds":0.007,"left_over":["sleep","a\n"],"memory_peak_bytes":1572864,"pids_peak":12,"test":"package::a","verdict":"passed","version":1,"wall_seconds":0.012345}
+        {"cpu_seconds":null,"left_over":null,"memory_peak_bytes":null,"pids_peak":null,"test":"other::b","verdict":"panicked","version":1,"wall_seconds":1.0}
         "#);
     }
 
