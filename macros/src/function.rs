@@ -30,7 +30,7 @@ impl Parse for Function {
 }
 
 /// The tokens that stand in braces, with these. A macro may have put them into a group that can't be seen.
-fn in_braces(input: ParseStream<'_>) -> syn::Result<Group> {
+pub(crate) fn in_braces(input: ParseStream<'_>) -> syn::Result<Group> {
     let span = input.span();
     match input.parse() {
         Ok(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => Ok(group),

@@ -12,7 +12,7 @@
 //! }
 //! ```
 //!
-//! [`isolated`] says what can be asked for. All else is plain `cargo test`: no root, no daemon, no runner of its own.
+//! [`isolated`] says what can be asked for; [`run`] is for what has no attribute. All else is plain `cargo test`: no root, no daemon, no runner of its own.
 //!
 //! # By task
 //!
@@ -172,6 +172,8 @@ pub use frame::changes::Change;
 #[cfg(target_os = "linux")]
 pub use frame::usage::Usage;
 #[cfg(target_os = "linux")]
+pub use harness::bytes::{Failure, Spec, run};
+#[cfg(target_os = "linux")]
 pub use harness::doctor::{Diagnosis, doctor};
 #[cfg(target_os = "linux")]
 pub use sandbox::Group;
@@ -311,6 +313,28 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// cgroups(7): of version 2, which the user may divide (`systemd-run --user --scope -p Delegate=yes -- cargo test`), or of
 /// version 1 for root. For `pids` alone, ordinary users need none since Linux 5.14.
 ///
+/// On a module, it isolates each test in it, and in modules in that. A test's own arguments are added: its words to those of the module,
+/// while of options its own hold. What may be a test and can't be seen, such as the call of a macro, is an error:
+///
+/// ```test_harness
+/// #[belljar::isolated(net, timeout = "30s")]
+/// mod tests {
+///     #[test]
+///     fn binds_port_80() -> std::io::Result<()> {
+///         std::net::TcpListener::bind("0.0.0.0:80").map(drop)
+///     }
+/// }
+/// ```
+///
+/// On the `main` of a program, such as an example or a test with `harness = false`, the exit status is the verdict:
+///
+/// ```
+/// #[belljar::isolated]
+/// fn main() -> std::io::Result<()> {
+///     std::net::TcpListener::bind("0.0.0.0:80").map(drop)
+/// }
+/// ```
+///
 /// It goes where `#[test]` would, or directly under it. In a module that is not for tests alone, write `#[cfg(test)]` above: a
 /// dev-dependency is there for tests alone.
 ///
@@ -367,18 +391,53 @@ pub use belljar_macros::isolated;
 /// Like copies, it takes overlayfs, and Linux 5.11 or later where the tests don't run as root.
 pub use belljar_macros::prepared;
 
+/// Describes a sandbox for [`run`], by the arguments that [`isolated`] takes: a [`Spec`], which may be a `static` or a `const`.
+///
+/// ```
+/// static SPEC: belljar::Spec = belljar::spec!(net, memory = "64MiB", timeout = "5s");
+/// const COPY: belljar::Spec = belljar::spec!(root = "overlay");
+/// ```
+#[cfg(target_os = "linux")]
+pub use belljar_macros::spec;
+
 /// What the attribute's expansion names. Not for other use: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(target_os = "linux")]
+    pub use crate::harness::bytes::spec;
     #[cfg(target_os = "linux")]
     pub use crate::harness::run;
     #[cfg(target_os = "linux")]
     pub use crate::sandbox::must_be_inside;
     #[cfg(target_os = "linux")]
     pub use crate::spec::{Bind, Ids, Root, Spec, Test};
-    pub use belljar_macros::isolated_case;
+    #[cfg(target_os = "linux")]
+    pub use crate::start::main;
+    pub use belljar_macros::{isolated_case, isolated_in_module};
 
     use std::process::{ExitCode, Termination};
+
+    /// Fails to compile in a function that no program begins with: by the path of its module. Merged documentation tests have modules.
+    #[cfg(target_os = "linux")]
+    pub const fn must_be_a_program(module: &str) {
+        let (path, mark) = (module.as_bytes(), b"__doctest_");
+        let (mut at, mut is_root) = (0, true);
+        while at < path.len() {
+            if path[at] == b':' {
+                is_root = false;
+            }
+            let (mut length, mut is_mark) = (0, at + mark.len() <= path.len());
+            while is_mark && length < mark.len() {
+                is_mark = path[at + length] == mark[length];
+                length += 1;
+            }
+            if is_mark {
+                return;
+            }
+            at += 1;
+        }
+        assert!(is_root, "no program begins with this `main`: write `#[isolated] #[test] fn main()` if it is a test");
+    }
 
     /// What `#[prepared]` makes of a function.
     #[cfg(target_os = "linux")]

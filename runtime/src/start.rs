@@ -7,11 +7,13 @@
 #![expect(unsafe_code, reason = "a constructor")]
 
 use std::ffi::{c_char, c_int};
+use std::process::ExitCode;
 
 use crate::cgroup;
-use crate::harness::{doctor, listed_twice, pool, processes, report, skip, trace};
+use crate::harness::{self, doctor, listed_twice, pool, processes, report, skip, trace};
 use crate::proc::arguments;
 use crate::settings::settings;
+use crate::spec::Test;
 use crate::sys::{self, Constructor, MainArguments};
 use crate::zygote;
 
@@ -38,6 +40,15 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
             doctor::tell_and_exit(form);
         }
     }
+}
+
+/// Runs the `main` of a program in a sandbox. Arguments by which a harness is told to run no test are the program's own: there may be no
+/// zygote yet.
+pub fn main(test: &'static Test) -> ExitCode {
+    if zygote::zygote().is_none() {
+        zygote::start(leave);
+    }
+    harness::main(test)
 }
 
 /// Whether the arguments leave a libtest harness anything to run.

@@ -12,6 +12,7 @@ fn errors_are_on_the_exact_token() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/compile/bad_arguments.rs");
     cases.compile_fail("tests/compile/bad_functions.rs");
+    cases.compile_fail("tests/compile/bad_modules.rs");
     cases.compile_fail("tests/compile/bad_preparations.rs");
 }
 

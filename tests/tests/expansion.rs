@@ -8,5 +8,7 @@ mod args;
 mod expand;
 #[path = "../../macros/src/function.rs"]
 mod function;
+#[path = "../../macros/src/items.rs"]
+mod items;
 #[path = "../../macros/src/lexer.rs"]
 mod lexer;

@@ -3,6 +3,7 @@
 //! Each argument is read by itself, so that one bad argument hides no other: all errors are reported at once, each
 //! on the token that caused it. What a value may be, [values] says.
 
+mod merge;
 mod near;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::{Error, Expr, ExprArray, ExprLit, Lit, LitStr, Path, Token};
 
+pub(crate) use merge::merge;
 use near::nearest;
 use values::{
     User, bind, cpu, expected, hostname, integer, literal, memory, offset, pids, root, string, timeout, uids,

@@ -210,3 +210,34 @@ fn every_error_is_reported_at_once() {
     expected a path: write `crate = path::to::belljar`
     "#);
 }
+
+#[test]
+fn arguments_of_a_module_and_of_its_test_are_put_together() {
+    let merged = |module: TokenStream, own: TokenStream| {
+        let merged = merge(module, own);
+        let text = merged.to_string();
+        assert!(Args::parse(merged).1.is_none(), "{text}");
+        text
+    };
+    // Words are added to those of the module, which without any has all that `#[isolated]` has.
+    assert_eq!(merged(quote!(), quote!()), "");
+    assert_eq!(merged(quote!(), quote!(net)), "net , mount");
+    assert_eq!(merged(quote!(timeout = "1s"), quote!(uts, time)), "net , mount , timeout = \"1s\" , uts , time");
+    assert_eq!(merged(quote!(net), quote!()), "net");
+    assert_eq!(merged(quote!(net), quote!(mount)), "net , mount");
+    assert_eq!(merged(quote!(net), quote!(net, timeout = "1s")), "net , timeout = \"1s\"");
+    // Of options, the own ones hold.
+    assert_eq!(merged(quote!(pids = 8, cpu = 1), quote!(cpu = 2)), "pids = 8 , cpu = 2");
+    assert_eq!(merged(quote!(clear_env), quote!(clear_env)), "clear_env");
+    assert_eq!(merged(quote!(user), quote!(user = 7, uids = 8)), "user , user = 7 , uids = 8");
+    assert_eq!(merged(quote!(env = ["A=1", "B=1"]), quote!(env = ["B=2"])), "env = [\"A=1\" , \"B=2\"]");
+    assert_eq!(merged(quote!(bind = ["/a", "/b:/c"]), quote!(bind = ["/d:/c:rw"])), "bind = [\"/a\" , \"/d:/c:rw\"]");
+    // The root of a preparation is one of its own.
+    assert_eq!(merged(quote!(), quote!(from = a)), "from = a");
+    assert_eq!(merged(quote!(), quote!(from = a, net)), "net , from = a");
+    assert_eq!(merged(quote!(net, mount), quote!(from = a)), "net , from = a");
+    assert_eq!(merged(quote!(from = a), quote!(mount, pids = 9)), "net , from = a , pids = 9");
+    // What is wrong is said by who reads it.
+    assert_eq!(merge(quote!("a"), quote!(b =, c)).to_string(), "\"a\" , b = , c");
+    assert_eq!(merge(quote!(env = 1), quote!(env = ["A=1"])).to_string(), "env = [\"A=1\"]");
+}

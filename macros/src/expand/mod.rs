@@ -18,7 +18,11 @@
 mod asked;
 #[cfg(test)]
 mod expansions;
+mod module;
+#[cfg(test)]
+mod modules;
 mod preparation;
+mod program;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +34,9 @@ use syn::{
     Attribute, Error, Expr, ExprLit, FnArg, GenericParam, Lit, LitStr, Meta, MetaNameValue, Path, ReturnType, Safety,
 };
 
+pub(crate) use module::isolated_in_module;
 pub(crate) use preparation::prepared;
+pub(crate) use program::spec;
 
 use crate::above::{Above, above, is_file_lock, is_lock, is_maker};
 use crate::args::Args;
@@ -59,26 +65,51 @@ pub(crate) fn isolated_case(arguments: TokenStream, item: TokenStream) -> TokenS
 }
 
 fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&Function) -> Above) -> TokenStream {
+    let function = match syn::parse2::<Function>(item.clone()) {
+        Ok(function) => function,
+        Err(unread) => return expand_other(&arguments, &item, &unread),
+    };
+    let above = above(&function);
+    if program::is_main(&function, &above) {
+        return program::isolated_main(&arguments, &function);
+    }
+    expand_function(arguments, function, above, makes_tests)
+}
+
+/// What becomes of an item that is `unread` as a function: a module, or an error.
+fn expand_other(arguments: &TokenStream, item: &TokenStream, unread: &Error) -> TokenStream {
+    let (args, mut error) = Args::parse(arguments.clone());
+    if let Ok(module) = syn::parse2(item.clone()) {
+        return module::isolated_module(arguments, &args, error, module);
+    }
+    let is_function = item.clone().into_iter().any(|token| matches!(token, TokenTree::Ident(word) if word == "fn"));
+    let new = if is_function {
+        Error::new(unread.span(), format!("`#[isolated]` can't read this function: {unread}"))
+    } else {
+        let hint = "`#[isolated]` goes on a test function, `#[isolated] fn name() { .. }`, or on a module of tests, \
+                    `#[isolated] mod tests { .. }`";
+        Error::new_spanned(item, hint)
+    };
+    match &mut error {
+        Some(error) => error.combine(new),
+        none => *none = Some(new),
+    }
+    let errors = error.map(Error::into_compile_error);
+    quote!(#errors #item)
+}
+
+/// Turns a function into an isolated test. `makes_tests`: whether an attribute below ours makes tests of it.
+fn expand_function(
+    arguments: TokenStream,
+    mut function: Function,
+    above: Above,
+    makes_tests: fn(&Attribute) -> bool,
+) -> TokenStream {
     let (args, mut error) = Args::parse(arguments.clone());
     let mut add = |new: Error| match &mut error {
         Some(error) => error.combine(new),
         none => *none = Some(new),
     };
-    let mut function = match syn::parse2::<Function>(item.clone()) {
-        Ok(function) => function,
-        Err(unread) => {
-            let is_function =
-                item.clone().into_iter().any(|token| matches!(token, TokenTree::Ident(word) if word == "fn"));
-            add(if is_function {
-                Error::new(unread.span(), format!("`#[isolated]` can't read this function: {unread}"))
-            } else {
-                Error::new_spanned(&item, "`#[isolated]` goes on a test function: `#[isolated] fn name() { .. }`")
-            });
-            let errors = error.map(Error::into_compile_error);
-            return quote!(#errors #item);
-        }
-    };
-    let above = above(&function);
     // An attribute below ours that makes tests makes the functions that we are to isolate: let it go first.
     let is_made_below = function.attrs.iter().any(makes_tests);
     if !is_made_below {
@@ -87,7 +118,8 @@ fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&Functio
     if let Some(twin) = function.attrs.iter().find(|attribute| last_name(attribute.path()) == "isolated") {
         add(Error::new_spanned(twin, "`#[isolated]` is there twice: remove one"));
     }
-    outside(&function).into_iter().for_each(&mut add);
+    let outside = outside(&function).into_iter().filter(|(attribute, _)| !is_made_below || !makes_tests(attribute));
+    outside.for_each(|(_, error)| add(error));
     if above.lacks_some_cases && is_case_of_ntest(&function) {
         let hint = "ntest gives what stands below a case to that one alone, and the others would run on the host: write `#[isolated]` \
                     below each `#[test_case]`";
@@ -109,7 +141,7 @@ fn expand(arguments: TokenStream, item: TokenStream, above: impl FnOnce(&Functio
     let locks = above.locks.iter().map(|lock| syn::parse_quote!(#[#lock]));
     function.attrs.splice(0..0, locks);
     if is_made_below {
-        return below_the_makers(&args.krate, &arguments, function);
+        return below_the_makers(&args.krate, &arguments, function, makes_tests);
     }
     let test_attribute = test_attribute(&function, &above);
     isolated_test(&args, &arguments, &function, test_attribute)
@@ -142,13 +174,13 @@ fn unfit(function: &Function) -> Vec<Error> {
 }
 
 /// Attributes that must not stand below ours: there they work outside of the sandbox, or make no test.
-fn outside(function: &Function) -> Vec<Error> {
+fn outside(function: &Function) -> Vec<(&Attribute, Error)> {
     let hint = |attribute: &Attribute| match last_name(attribute.path()).as_str() {
         "traced_test" => Some("below `#[isolated]`, this would look for logs outside of the sandbox: write it above"),
         "template" => Some("a template is no test: write `#[isolated]` on each function that applies it"),
         _ => None,
     };
-    let error = |attribute| hint(attribute).map(|hint| Error::new_spanned(attribute, hint));
+    let error = |attribute| hint(attribute).map(|hint| (attribute, Error::new_spanned(attribute, hint)));
     function.attrs.iter().filter_map(error).collect()
 }
 
@@ -228,7 +260,12 @@ fn test_attribute(function: &Function, above: &Above) -> Option<TokenStream> {
 /// The same function, with what makes tests of it first, then what isolates them, and then all else, which so stays outside of the
 /// sandbox. Where rstest has cases, what stands before one of them is for that one alone: so ours goes behind the last, and only
 /// locks change places.
-fn below_the_makers(krate: &Path, args: &TokenStream, mut function: Function) -> TokenStream {
+fn below_the_makers(
+    krate: &Path,
+    args: &TokenStream,
+    mut function: Function,
+    makes_tests: fn(&Attribute) -> bool,
+) -> TokenStream {
     let ours: Attribute = syn::parse_quote!(#[#krate::__private::isolated_case(#args)]);
     let has_sandboxes = has_sandboxes();
     if !function.attrs.iter().any(|attribute| attribute.path().is_ident("ignore")) {

@@ -269,7 +269,7 @@ fn what_is_unfit_is_emitted_with_all_errors() {
     fn a(self, b: u8) {}
 
     ::core::compile_error! {
-        "`#[isolated]` goes on a test function: `#[isolated] fn name() { .. }`"
+        "`#[isolated]` goes on a test function, `#[isolated] fn name() { .. }`, or on a module of tests, `#[isolated] mod tests { .. }`"
     }
     struct A;
     "#);

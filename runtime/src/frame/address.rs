@@ -1,8 +1,11 @@
-//! The address of a constant, as a message to another process.
+//! The address of a constant, or of a function, as a message to another process.
 //!
 //! The test binary, the zygote and the sandboxes are forks of one process, so that its constants and functions have one address in all of
 //! them. (A library that is loaded after `main` began is not there; tests are never in one.)
 #![expect(unsafe_code, reason = "an address becomes a reference again")]
+
+use std::fmt::Display;
+use std::{mem, ptr};
 
 use crate::spec::{Spec, Test};
 
@@ -11,7 +14,7 @@ pub(crate) const ADDRESS_SIZE: usize = size_of::<usize>();
 
 /// The bytes that stand for `constant`.
 pub(crate) fn encode<T>(constant: &'static T) -> [u8; ADDRESS_SIZE] {
-    std::ptr::from_ref(constant).expose_provenance().to_ne_bytes()
+    ptr::from_ref(constant).expose_provenance().to_ne_bytes()
 }
 
 /// The sandbox that the zygote is asked for.
@@ -31,7 +34,73 @@ pub(crate) fn decode_test(message: &[u8]) -> Option<&'static Test> {
 /// The message must come from [`encode`] for the same type, in a process of this family.
 unsafe fn decode<T>(message: &[u8]) -> Option<&'static T> {
     let address = usize::from_ne_bytes(message.try_into().ok()?);
-    let constant = std::ptr::with_exposed_provenance::<T>(address);
+    let constant = ptr::with_exposed_provenance::<T>(address);
     // SAFETY: the caller promises that a `T` lies there for good; null and crooked addresses are turned away.
     (constant.is_aligned() && !constant.is_null()).then(|| unsafe { &*constant })
+}
+
+/// A function that takes bytes and returns bytes, by its address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Function {
+    /// Calls it. This alone knows the type of its errors.
+    call: Caller,
+    address: usize,
+}
+
+type Caller = fn(usize, &[u8]) -> Result<Vec<u8>, String>;
+
+/// How many bytes stand for a function.
+pub(crate) const FUNCTION_SIZE: usize = 2 * ADDRESS_SIZE;
+
+impl Function {
+    pub(crate) fn new<E: Display>(function: fn(&[u8]) -> Result<Vec<u8>, E>) -> Self {
+        Self { call: call::<E>, address: (function as *const ()).expose_provenance() }
+    }
+
+    pub(crate) fn call(self, input: &[u8]) -> Result<Vec<u8>, String> {
+        (self.call)(self.address, input)
+    }
+
+    pub(crate) fn encode(self) -> [u8; FUNCTION_SIZE] {
+        let mut bytes = [0; FUNCTION_SIZE];
+        bytes[..ADDRESS_SIZE].copy_from_slice(&(self.call as *const ()).expose_provenance().to_ne_bytes());
+        bytes[ADDRESS_SIZE..].copy_from_slice(&self.address.to_ne_bytes());
+        bytes
+    }
+
+    /// The function that a sandbox is told to call.
+    pub(crate) fn decode(message: &[u8]) -> Option<Self> {
+        let (caller, address) = message.split_at_checked(ADDRESS_SIZE)?;
+        let [caller, address] = [caller, address].map(|bytes| bytes.try_into().ok().map(usize::from_ne_bytes));
+        let (caller, address) = (caller.filter(|address| *address != 0)?, address.filter(|address| *address != 0)?);
+        // SAFETY: the test binary sends this to the sandbox, and nobody else has the other end of the socket: it comes from `encode`.
+        let call = unsafe { mem::transmute::<*const (), Caller>(ptr::with_exposed_provenance(caller)) };
+        Some(Self { call, address })
+    }
+}
+
+/// Calls the function that has this address.
+fn call<E: Display>(address: usize, input: &[u8]) -> Result<Vec<u8>, String> {
+    let function = ptr::with_exposed_provenance::<()>(address);
+    // SAFETY: `Function::new` alone has put this together with the address of such a function.
+    let function = unsafe { mem::transmute::<*const (), fn(&[u8]) -> Result<Vec<u8>, E>>(function) };
+    function(input).map_err(|error| format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_called_by_their_addresses() {
+        fn reverse(input: &[u8]) -> Result<Vec<u8>, std::num::ParseIntError> {
+            Ok(String::from_utf8_lossy(input).parse::<u8>()?.to_string().into_bytes())
+        }
+        let function = Function::decode(&Function::new(reverse).encode()).expect("a function");
+        assert_eq!(function.call(b"7"), Ok(b"7".to_vec()));
+        assert_eq!(function.call(b"x"), Err("invalid digit found in string".to_owned()));
+        for message in [&[][..], &[1; 3], &[0; FUNCTION_SIZE], &[1; FUNCTION_SIZE + 1]] {
+            assert!(Function::decode(message).is_none(), "{message:?}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use std::{env, fs, process};
 use nix::errno::Errno;
 
 use super::bad_settings;
+use super::caller::Caller;
 use super::evidence::Evidence;
 use super::judge::{Obstacle, Verdict};
 use super::run::run_and_judge;
@@ -115,7 +116,7 @@ pub fn doctor() -> Diagnosis {
 
 /// Runs the test of a probe. Fails with why it could not run, or not open its device.
 fn try_out(Probe { test, device, .. }: &'static Probe) -> Result<(), Page> {
-    match run_and_judge(test) {
+    match run_and_judge(test, &Caller::Harness) {
         Ok((_, Evidence { outcome: Some(Outcome::Returned(number @ 1..)), .. }, _)) if device.is_some() => {
             let (path, errno) = (device.unwrap_or_default(), Errno::from_raw(number.into()));
             Err(Page::of_device(path, errno, diagnosis::device(path, errno)))

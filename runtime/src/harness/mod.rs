@@ -1,6 +1,8 @@
 //! In the test binary: what happens between the harness's call of a test and its verdict.
 
 mod bad_settings;
+pub(crate) mod bytes;
+mod caller;
 mod captures;
 pub(crate) mod doctor;
 mod evidence;
@@ -16,6 +18,7 @@ mod output;
 pub(crate) mod pool;
 mod prepared;
 pub(crate) mod processes;
+mod program;
 mod replies;
 pub(crate) mod report;
 mod run;
@@ -27,4 +30,5 @@ mod time;
 pub(crate) mod trace;
 mod words;
 
+pub(crate) use program::main;
 pub use run::run;

@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
+use crate::sys;
+
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4 * 1024;
 
@@ -28,21 +30,30 @@ pub(super) struct Stream {
 }
 
 /// A pipe whose first end does not block.
-pub(super) fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+fn output_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, theirs))
 }
 
 impl Stream {
-    /// `pipe` must not block.
-    pub(super) fn stdout(pipe: OwnedFd) -> Self {
-        Self::new(pipe, |text| print!("{text}"))
+    /// One that is passed on by `print!`, with what the sandbox writes to.
+    pub(super) fn stdout() -> nix::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = output_pipe()?;
+        Ok((Self::new(ours, |text| print!("{text}")), theirs))
     }
 
-    /// `pipe` must not block.
-    pub(super) fn stderr(pipe: OwnedFd) -> Self {
-        Self::new(pipe, |text| eprint!("{text}"))
+    /// The same for standard error.
+    pub(super) fn stderr() -> nix::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = output_pipe()?;
+        Ok((Self::new(ours, |text| eprint!("{text}")), theirs))
+    }
+
+    /// One of which nothing comes this way: what the sandbox writes to is one of this process's own.
+    pub(super) fn own(stream: BorrowedFd<'_>) -> nix::Result<(Self, OwnedFd)> {
+        let duplicate = || stream.try_clone_to_owned().map_err(|error| sys::errno_of(&error));
+        let (ours, theirs) = (duplicate()?, duplicate()?);
+        Ok((Self { open: false, ..Self::new(ours, |_| {}) }, theirs))
     }
 
     fn new(pipe: OwnedFd, print: fn(&str)) -> Self {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::caller::Caller;
 use super::evidence::Evidence;
 #[cfg(feature = "images")]
 use super::image;
@@ -64,7 +65,7 @@ const USUAL_STACK: usize = 2 << 20;
 /// Calls `work` on this thread; or, where RUST_MIN_STACK gives threads less than is usual, on one that has that. The body has the stack it says.
 ///
 /// No scoped thread does it: in debug builds, a scope alone takes 4 KiB of this stack.
-fn with_usual_stack(work: impl FnOnce() -> Verdict + Clone + Send + 'static) -> Verdict {
+pub(super) fn with_usual_stack<T: Send + 'static>(work: impl FnOnce() -> T + Clone + Send + 'static) -> T {
     if is_stack_small() {
         if let Ok(thread) = thread::Builder::new().stack_size(USUAL_STACK).spawn(work.clone()) {
             return thread.join().unwrap_or_else(|payload| resume_unwind(payload));
@@ -85,15 +86,7 @@ fn is_stack_small() -> bool {
 /// The verdict on `test`, whose text has been printed unless the harness prints it.
 #[inline(never)] // Its stack is not the caller's, where that is small.
 fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
-    let run = || {
-        let started = Instant::now();
-        let (verdict, evidence) = {
-            let _span = trace::test(test);
-            verdict(test)
-        };
-        report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
-        verdict
-    };
+    let run = || find(test, &Caller::Harness).0;
     // Whoever else calls the function wants it run.
     let verdict = if is_called_by_harness { listed_twice::once(test, run) } else { run() };
     match &verdict {
@@ -105,6 +98,20 @@ fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
     verdict
 }
 
+/// The verdict on `test`, and what it rests on, if the test ran.
+pub(super) fn find(test: &'static Test, caller: &Caller) -> (Verdict, Option<Evidence>) {
+    let started = Instant::now();
+    let (verdict, evidence) = {
+        let _span = trace::test(test);
+        match run_and_tell(test, caller) {
+            Ok((_, evidence, verdict)) => (verdict, Some(evidence)),
+            Err(verdict) => (verdict, None),
+        }
+    };
+    report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+    (verdict, evidence)
+}
+
 /// Panics with what the harness is to know. Where a panic aborts, the harness learns of it by its hook (`-Zpanic-abort-tests`).
 #[track_caller]
 fn panic_with<P: Any + Send>(payload: P) -> ! {
@@ -113,14 +120,6 @@ fn panic_with<P: Any + Send>(payload: P) -> ! {
 
 /// What a test panics with when its message has been printed, or can't be known.
 struct NoText;
-
-/// The verdict on `test`, and what it rests on, if the test ran.
-fn verdict(test: &'static Test) -> (Verdict, Option<Evidence>) {
-    match run_and_tell(test) {
-        Ok((_, evidence, verdict)) => (verdict, Some(evidence)),
-        Err(verdict) => (verdict, None),
-    }
-}
 
 /// Sees to it that the preparation has run that `test` starts from, if it starts from one. Fails with the verdict if that left nothing.
 fn prepare(test: &'static Test) -> Result<(), Verdict> {
@@ -175,7 +174,7 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
 fn run_preparation(preparation: &'static Test, place: Option<&Place>) -> (Outcome, bool) {
     let started = Instant::now();
     let _span = trace::test(preparation);
-    let (over, evidence, verdict) = match run_and_tell(preparation) {
+    let (over, evidence, verdict) = match run_and_tell(preparation, &Caller::Harness) {
         Ok((over, evidence, verdict)) => (Some(over), Some(evidence), verdict),
         Err(verdict) => (None, None, verdict),
     };
@@ -220,7 +219,7 @@ fn all_bad_settings() -> &'static [BadSetting] {
 }
 
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
-fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdict> {
+fn run_and_tell(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence, Verdict), Verdict> {
     let name = test.short_name();
     match all_bad_settings() {
         [] => {}
@@ -229,7 +228,7 @@ fn run_and_tell(test: &'static Test) -> Result<(Over, Evidence, Verdict), Verdic
     prepare(test)?;
     #[cfg(feature = "images")]
     image::provide(test)?;
-    let (over, evidence, verdict) = run_and_judge(test).map_err(|obstacle| match obstacle {
+    let (over, evidence, verdict) = run_and_judge(test, caller).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
         Obstacle::BadRequest(page) => Verdict::Failed(page.of_bad_request(name)),
         Obstacle::Busy(page) => Verdict::Failed(page.of_busy_host(name)),
@@ -285,14 +284,14 @@ pub(super) struct Over {
 }
 
 /// Runs `test`, if it can be run.
-pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verdict), Obstacle> {
+pub(super) fn run_and_judge(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence, Verdict), Obstacle> {
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
         Some(Err(errno)) => return Err(judge::refused(&test.spec, &Refusal::new(Step::ForkZygote, "", *errno))),
         None => return Err(Obstacle::Other(words::not_a_test_run(name))),
     };
-    let (over, evidence) = run_in_sandbox(test, zygote).map_err(|why| match why {
+    let (over, evidence) = run_in_sandbox(test, zygote, caller).map_err(|why| match why {
         NoSandbox::Channel(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
         // The zygote's end of the request socket is closed.
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => {
@@ -323,12 +322,12 @@ pub(super) fn run_and_judge(test: &'static Test) -> Result<(Over, Evidence, Verd
 }
 
 /// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
-fn run_in_sandbox(test: &'static Test, zygote: &Zygote) -> Result<(Over, Evidence), NoSandbox> {
+fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &Caller) -> Result<(Over, Evidence), NoSandbox> {
     let started = Instant::now();
     let mut slot = Slot::take(zygote);
     let mut has_retried = false;
     loop {
-        let ran = run_in_one(test, zygote);
+        let ran = run_in_one(test, zygote, caller);
         let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
         if zygote.is_own() && !mem::replace(&mut has_retried, true) && ran.as_ref().is_ok_and(is_outdated) {
             plan_anew();
@@ -384,19 +383,21 @@ fn may_be_outdated(refusal: &Refusal) -> bool {
 }
 
 /// Runs `test` in a sandbox of the pool, or else in one that is made for it.
-fn run_in_one(test: &'static Test, zygote: &Zygote) -> Result<(Sandbox, Evidence), NoSandbox> {
+fn run_in_one(test: &'static Test, zygote: &Zygote, caller: &Caller) -> Result<(Sandbox, Evidence), NoSandbox> {
     let deadline = settings().timeout_of(test.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
-    if let Some(mut ready) = pool::take(zygote, &test.spec) {
+    // Those of the pool have pipes for what is printed.
+    let ready = if let Caller::Main = caller { None } else { pool::take(zygote, &test.spec) };
+    if let Some(mut ready) = ready {
         // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
-        if ready.begin(test).is_ok() {
+        if ready.begin(test, caller).is_ok() {
             let evidence = follow(&mut ready, test, zygote, deadline)?;
             if evidence.refused.is_none() && !evidence.unborn {
                 return Ok((ready, evidence));
             }
         }
     }
-    let mut sandbox = Sandbox::request(zygote, &test.spec, deadline)?;
-    match sandbox.begin(test) {
+    let mut sandbox = Sandbox::request(zygote, &test.spec, deadline, caller)?;
+    match sandbox.begin(test, caller) {
         // It is over already, and has said why or shows it.
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
         Err(errno) => return Err(errno.into()),

@@ -15,14 +15,15 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_dumpable, set_name};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::MsgFlags;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
+use super::call::Call;
 use super::channel::{self, FrameSocket, InitArgs};
 use super::ids::map_ids;
 use super::words;
-use crate::frame::address::decode_test;
+use crate::frame::address::{ADDRESS_SIZE, FUNCTION_SIZE, Function, decode_test};
 use crate::frame::changes::{self, Change};
 use crate::frame::moments::{self, record};
 use crate::frame::usage::{USAGE_SIZE, Usage};
@@ -31,7 +32,7 @@ use crate::frame::{
 };
 use crate::net::{self, Left};
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
-use crate::sys::{self, Disposition, Fault, SingleThreaded};
+use crate::sys::{self, Disposition, Fault, Message, SingleThreaded};
 use crate::whereabouts::Whereabouts;
 
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
@@ -70,8 +71,8 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
         moments::set_clock_offset(monotonic);
     }
     record(Moment::Waits, c"");
-    let test = match receive(&socket) {
-        Ok(Some(test)) => *TEST.get_or_init(|| test),
+    let (test, call) = match receive(&socket) {
+        Ok(Some((test, call))) => (*TEST.get_or_init(|| test), call),
         // The test binary wants no test of this sandbox any more.
         Ok(None) => sys::exit_now(0),
         Err(errno) => give_up(&socket, RefusalRef::of_call(Step::Process, c"", errno)),
@@ -93,7 +94,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     net::set_inside(net::Inside { net, mount, user, memory, hand_over: hand_over_capture });
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
-        let ended = run_body(test);
+        let ended = run_body(test, call);
         *result() = Some(ended);
     };
     let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(run_body) {
@@ -215,27 +216,36 @@ fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
     set_dumpable(true)
 }
 
-/// The test that is sent when there is one. `None` if there will be none.
-fn receive(socket: &FrameSocket) -> nix::Result<Option<&'static Test>> {
-    let mut message = [0; 16];
-    loop {
-        match recv(socket.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Ok(None),
-            length => return Ok(message.get(..length?).and_then(decode_test)),
-        }
+/// The test that is sent when there is one, and what its body is called with, if that takes bytes. `None` if there will be none.
+fn receive(socket: &FrameSocket) -> nix::Result<Option<(&'static Test, Option<Call>)>> {
+    let mut message = [0; ADDRESS_SIZE + FUNCTION_SIZE + 1];
+    let Some(Message { length, fds, .. }) = sys::receive(socket.0.as_fd(), &mut message, MsgFlags::empty())? else {
+        return Ok(None);
+    };
+    let Some((test, function)) = message.get(..length).and_then(|message| message.split_at_checked(ADDRESS_SIZE))
+    else {
+        return Ok(None);
+    };
+    let Some(test) = decode_test(test) else { return Ok(None) };
+    if function.is_empty() {
+        return Ok(Some((test, None)));
     }
+    let call = Function::decode(function).and_then(|function| Call::new(function, fds)).ok_or(Errno::EMFILE)?;
+    Ok(Some((test, Some(call))))
 }
 
 /// Runs the body, on its thread.
-fn run_body(test: &'static Test) -> thread::Result<u8> {
+fn run_body(test: &'static Test, call: Option<Call>) -> thread::Result<u8> {
     // Without a signal stack, an overflow is reported less well, and as reliably.
     let _ = sys::install_signal_stack();
     if cfg!(panic = "abort") {
         report_panics();
     }
     record(Moment::BodyBegins, c"");
-    let result = catch_unwind(AssertUnwindSafe(test.body));
+    let result = match call {
+        None => catch_unwind(AssertUnwindSafe(test.body)),
+        Some(call) => catch_unwind(AssertUnwindSafe(|| call.run())),
+    };
     if sys::is_marked_process() {
         return result;
     }
@@ -277,6 +287,11 @@ pub(crate) fn must_be_outside(test: &str) {
         let _ = io::stderr().write_all(words::called_inside(test, outer.short_name()).as_bytes());
         process::exit(PANICKED)
     }
+}
+
+/// The test in whose sandbox this is.
+pub(crate) fn outer() -> Option<&'static Test> {
+    TEST.get().copied()
 }
 
 /// Fails if the body has closed the socket.

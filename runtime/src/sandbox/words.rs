@@ -1,5 +1,7 @@
 //! The messages of the test's process: errors for the body, and the last words before it exits.
 
+use std::io;
+
 pub(super) fn bad_name(name: &str) -> String {
     format!(
         "belljar: {name:?} is no name for a group: it must have 1 to 255 bytes, no `/`, not begin with `belljar.`, and be \
@@ -51,6 +53,18 @@ pub(super) fn outside(test: &str) -> String {
     )
 }
 
+/// What `belljar::run` was given did not arrive.
+pub(super) fn no_input(error: &io::Error) -> String {
+    format!("belljar: the input of this body could not be read: {error}")
+}
+
+/// What the body of `belljar::run` has returned can't leave the sandbox.
+pub(super) fn no_output(bytes: usize, error: &io::Error) -> String {
+    format!(
+        "belljar: the {bytes} bytes that this body has returned could not be handed over: {error}. Close only descriptors that you opened."
+    )
+}
+
 /// The body of `outer` has called `test`.
 pub(super) fn called_inside(test: &str, outer: &str) -> String {
     format!(
@@ -72,6 +86,7 @@ pub(super) fn note_on_lab(test: &str, note: &str) -> String {
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
+    use nix::errno::Errno;
 
     use crate::sandbox::words;
     use crate::text::snapshots::{lacking, page, told};
@@ -88,6 +103,8 @@ mod tests {
             no_changes(),
             no_copy(),
             outside("tests::a"),
+            no_input(&Errno::EIO.into()),
+            no_output(7, &Errno::ENOSPC.into()),
             called_inside("tests::a", "tests::b"),
             panicked_on_host("tests::a", "HOW"),
             note_on_lab("tests::a", "NOTE"),
@@ -113,6 +130,10 @@ mod tests {
         belljar: nothing is known of changes here: the root of this sandbox is no copy of another tree. Write `root = "overlay"`, or the path of a directory.
         # outside
         belljar: `tests::a` failed: it would have run outside of its sandbox, because an attribute below `#[isolated]` has dropped that. Write `#[isolated]` last. All other tests of this binary end with it.
+        # no_input
+        belljar: the input of this body could not be read: Input/output error (os error 5)
+        # no_output
+        belljar: the 7 bytes that this body has returned could not be handed over: No space left on device (os error 28). Close only descriptors that you opened.
         # called_inside
         belljar: the body of `tests::b` has called `tests::a`, which is an isolated test itself: no sandbox can be made inside of one. So the process ends here. Put what both do into a function, and call that in both.
         # panicked_on_host

@@ -55,9 +55,6 @@ fn with_an_error_in_its_body_too() {
 #[isolated]
 struct NoFunction;
 
-#[isolated]
-mod no_function {}
-
 fn main() {
     with_parameters(1, "");
     let _ = NoFunction;

@@ -1,12 +1,13 @@
 //! Sandboxes that nobody has made, for [`fuzzed`](crate::harness::fuzzed).
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::{io, mem};
 
 use super::Sandbox;
 use super::progress::Next;
 use crate::cgroup::Cgroup;
 use crate::harness::evidence::Evidence;
+use crate::harness::output::Stream;
 use crate::harness::trace::Life;
 use crate::spec::Spec;
 use crate::sys;
@@ -15,7 +16,8 @@ impl Sandbox {
     /// One that nobody has made.
     pub(in crate::harness) fn made_up(spec: &'static Spec, has_trace: bool) -> io::Result<Self> {
         let null = || std::fs::File::open("/dev/null").map(OwnedFd::from);
-        let (outputs, life) = ([null()?, null()?], has_trace.then(Life::new));
+        let stream = || Ok::<_, io::Error>(Stream::own(null()?.as_fd())?.0);
+        let (outputs, life) = ([stream()?, stream()?], has_trace.then(Life::new));
         Ok(Self::new(spec, null()?, outputs, Cgroup::default(), false, life))
     }
 

@@ -10,6 +10,7 @@ mod tests;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,10 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, 
 use crate::cgroup::{self, Cgroup, Joining, Trouble};
 use crate::frame::address;
 use crate::frame::changes::Change;
+use crate::harness::caller::{Call, Caller};
 use crate::harness::evidence::Evidence;
 use crate::harness::keep_failed;
-use crate::harness::output::{Stream, output_pipe};
+use crate::harness::output::Stream;
 use crate::harness::processes::{self, Process};
 use crate::harness::time::{Time, wait};
 use crate::harness::trace::{self, Life};
@@ -68,6 +70,8 @@ pub(in crate::harness) struct Sandbox {
     teller: Option<i32>,
     /// Its root, once that is made, if it is a copy or tests are to start from it.
     root: Option<nix::Result<Tree>>,
+    /// What the body is called with, if it takes bytes.
+    call: Option<Arc<Call>>,
     progress: Progress,
     evidence: Evidence,
 }
@@ -78,6 +82,7 @@ impl Sandbox {
         zygote: &Zygote,
         spec: &'static Spec,
         deadline: Option<Instant>,
+        caller: &Caller,
     ) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
@@ -95,8 +100,8 @@ impl Sandbox {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // By what comes with it, a message of no bytes can be told from the other side's end.
         setsockopt(&socket, PassCred, &true)?;
-        let (stdout, their_stdout) = output_pipe()?;
-        let (stderr, their_stderr) = output_pipe()?;
+        let (stdout, their_stdout) = caller.stdout()?;
+        let (stderr, their_stderr) = caller.stderr()?;
         let has_process_limit = joining.process_limit;
         let channel = Channel { socket: their_socket, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
@@ -107,15 +112,15 @@ impl Sandbox {
     fn new(
         spec: &'static Spec,
         socket: OwnedFd,
-        [stdout, stderr]: [OwnedFd; 2],
+        [stdout, stderr]: [Stream; 2],
         cgroup: Cgroup,
         has_process_limit: bool,
         life: Option<Life>,
     ) -> Self {
         Self {
             socket,
-            stdout: Stream::stdout(stdout),
-            stderr: Stream::stderr(stderr),
+            stdout,
+            stderr,
             cgroup,
             has_process_limit,
             spec,
@@ -123,18 +128,20 @@ impl Sandbox {
             init: None,
             teller: None,
             root: None,
+            call: None,
             progress: Progress::default(),
             evidence: Evidence::default(),
         }
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
-    pub(in crate::harness) fn begin(&mut self, test: &'static Test) -> nix::Result<()> {
+    pub(in crate::harness) fn begin(&mut self, test: &'static Test, caller: &Caller) -> nix::Result<()> {
         let _span = trace::span("hand the test over");
         if let Some(life) = &mut self.life {
             life.begin(test);
         }
         self.progress.begin(test);
+        self.call = caller.call().cloned();
         // A sandbox that was prepared has been born.
         self.take_frames().map(drop)
     }
@@ -249,11 +256,19 @@ impl Sandbox {
                 Next::Read => {}
                 Next::Wait => break,
                 // What comes after this is not for `begin`, and may be the last frame.
-                Next::HandOver(test) => return sys::send(self.socket.as_fd(), &address::encode(test)).map(|()| None),
+                Next::HandOver(test) => return self.hand_over(test).map(|()| None),
                 Next::End(ending) => return Ok(Some(ending)),
             }
         }
         Ok(None)
+    }
+
+    fn hand_over(&self, test: &'static Test) -> nix::Result<()> {
+        let (socket, test) = (self.socket.as_fd(), address::encode(test));
+        match &self.call {
+            None => sys::send(socket, &test),
+            Some(call) => sys::send_with_fds(socket, &[&test[..], &call.function()].concat(), &call.descriptors()),
+        }
     }
 
     /// Kills the test if the kernel has killed one process, which the others may wait for. Returns whether that is so.

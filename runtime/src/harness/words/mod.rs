@@ -1,5 +1,6 @@
 //! All messages about how a test ended.
 
+mod bytes;
 mod captures;
 mod failed;
 #[cfg(feature = "images")]
@@ -17,6 +18,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
 pub(super) use captures::{captured, not_captured};
 use failed::failed;
 #[cfg(feature = "images")]

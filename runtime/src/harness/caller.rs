@@ -1,0 +1,76 @@
+//! Who has a body run, and what follows from that: where its output goes, and what it is called with.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::output::Stream;
+use crate::frame::address::{FUNCTION_SIZE, Function};
+use crate::sys;
+
+/// Who has a body run.
+#[derive(Clone)]
+pub(super) enum Caller {
+    /// A harness, which captures what is printed.
+    Harness,
+    /// The `main` of a program, whose output is that of the process.
+    Main,
+    /// Somebody who hands bytes over.
+    Run(Arc<Call>),
+}
+
+impl Caller {
+    /// What the body is called with, if it takes bytes.
+    pub(super) fn call(&self) -> Option<&Arc<Call>> {
+        if let Self::Run(call) = self { Some(call) } else { None }
+    }
+
+    /// The standard output of the sandbox, and what the sandbox writes to.
+    pub(super) fn stdout(&self) -> nix::Result<(Stream, OwnedFd)> {
+        if let Self::Main = self { Stream::own(io::stdout().as_fd()) } else { Stream::stdout() }
+    }
+
+    /// The same for standard error.
+    pub(super) fn stderr(&self) -> nix::Result<(Stream, OwnedFd)> {
+        if let Self::Main = self { Stream::own(io::stderr().as_fd()) } else { Stream::stderr() }
+    }
+}
+
+/// What a body is called with, and the place for what it returns. Both are memory, so that nobody waits for a reader.
+pub(super) struct Call {
+    function: Function,
+    input: File,
+    output: File,
+}
+
+impl Call {
+    pub(super) fn new(function: Function, input: &[u8]) -> io::Result<Self> {
+        let memory = |name| memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from);
+        let (mut file, output) = (memory(c"belljar-input")?, memory(c"belljar-output")?);
+        sys::without_size_signal(|| file.write_all(input))?;
+        Ok(Self { function, input: file, output })
+    }
+
+    /// The bytes that stand for the function.
+    pub(super) fn function(&self) -> [u8; FUNCTION_SIZE] {
+        self.function.encode()
+    }
+
+    /// What is sent with them.
+    pub(super) fn descriptors(&self) -> [RawFd; 2] {
+        [&self.input, &self.output].map(|file| file.as_raw_fd())
+    }
+
+    /// What the body has returned.
+    pub(super) fn output(&self) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.output.metadata()?.len()).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length)?;
+        bytes.resize(length, 0);
+        self.output.read_exact_at(&mut bytes, 0).map(|()| bytes)
+    }
+}
