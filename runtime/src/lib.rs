@@ -129,7 +129,11 @@
 #[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
+mod chance;
+#[cfg(target_os = "linux")]
 mod diagnosis;
+#[cfg(target_os = "linux")]
+mod faults;
 #[cfg(target_os = "linux")]
 mod frame;
 #[cfg(all(target_os = "linux", any(test, fuzzing)))]
@@ -167,6 +171,8 @@ mod whereabouts;
 #[cfg(target_os = "linux")]
 mod zygote;
 
+#[cfg(target_os = "linux")]
+pub use faults::{ActiveFault, Fault, FaultError};
 #[cfg(target_os = "linux")]
 pub use frame::changes::Change;
 #[cfg(target_os = "linux")]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::terminal::{self, Colours};
+use crate::text::distance;
 
 /// What the names of all variables begin with.
 const PREFIX: &str = "BELLJAR_";
@@ -245,23 +246,6 @@ fn nearest(name: &OsStr) -> Option<Variable> {
     };
     let near = Variable::ALL.into_iter().filter(|variable| distance(variable) <= TYPING_ERRORS);
     near.min_by_key(distance)
-}
-
-/// How many letters must be added, removed or replaced to come from one word to the other (Levenshtein's distance). Capital letters
-/// are as good as small ones.
-fn distance(from: &[u8], to: &[u8]) -> usize {
-    // The distances between what was looked at of `from` and each beginning of `to`.
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.iter().enumerate() {
-        let mut before = i;
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = before + usize::from(!a.eq_ignore_ascii_case(b));
-            before = row[j + 1];
-            row[j + 1] = replaced.min(before + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

@@ -15,6 +15,23 @@ pub(crate) fn plain(text: impl Display) -> String {
     text.to_string().chars().map(escape).collect()
 }
 
+/// How many letters must be added, removed or replaced to come from one word to the other (Levenshtein's distance). Capital letters
+/// are as good as small ones.
+pub(crate) fn distance(from: &[u8], to: &[u8]) -> usize {
+    // The distances between what was looked at of `from` and each beginning of `to`.
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut before = i;
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let replaced = before + usize::from(!a.eq_ignore_ascii_case(b));
+            before = row[j + 1];
+            row[j + 1] = replaced.min(before + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
 /// A number of bytes, in the largest unit that it is at least one of.
 pub(crate) struct Size(pub(crate) u64);
 

@@ -13,14 +13,14 @@ const ROOMS: [&[&str]; 15] = [
     &["images"],
     &["zygote"],
     &["sandbox"],
-    &["net", "rootfs"],
+    &["faults", "net", "rootfs"],
     &["cgroup"],
     &["frame"],
     &["ns"],
     &["proc"],
     &["settings"],
     &["terminal"],
-    &["json", "spec", "sys", "text", "whereabouts"],
+    &["chance", "json", "spec", "sys", "text", "whereabouts"],
 ];
 
 /// Each file, by its path below the sources, with its code.

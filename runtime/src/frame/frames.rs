@@ -49,6 +49,7 @@ mod tag {
     pub(super) const ASK_CHANGES: u8 = 12;
     pub(super) const ASK_INIT_PID: u8 = 13;
     pub(super) const CAPTURES: u8 = 14;
+    pub(super) const FAULTS: u8 = 15;
 }
 
 // How a body ended.
@@ -107,6 +108,8 @@ pub(crate) enum Frame<'a> {
     AskInitPid,
     /// From the test: a laboratory is up. With it comes the memory in which its packets are kept.
     Captures,
+    /// From the test: its calls are watched. With it come the descriptor by which they are answered, and the memory in which the faults are.
+    Faults,
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
     /// `had_children`: the figure may be that of a child which that process had waited for.
     Largest { bytes: u64, had_children: bool, name: &'a [u8] },
@@ -191,6 +194,7 @@ impl<'a> Frame<'a> {
             Self::AskChanges => writer.put(&[tag::ASK_CHANGES]),
             Self::AskInitPid => writer.put(&[tag::ASK_INIT_PID]),
             Self::Captures => writer.put(&[tag::CAPTURES]),
+            Self::Faults => writer.put(&[tag::FAULTS]),
             Self::Mark { moment, at, path } => {
                 writer.put(&[tag::MARK, moment.number()]);
                 writer.put(&at.to_ne_bytes());
@@ -249,6 +253,7 @@ impl<'a> Frame<'a> {
             (tag::ASK_CHANGES, []) => Some(Self::AskChanges),
             (tag::ASK_INIT_PID, []) => Some(Self::AskInitPid),
             (tag::CAPTURES, []) => Some(Self::Captures),
+            (tag::FAULTS, []) => Some(Self::Faults),
             _ => None,
         }
     }
@@ -287,6 +292,7 @@ pub(crate) mod tests {
             Frame::AskChanges,
             Frame::AskInitPid,
             Frame::Captures,
+            Frame::Faults,
             Frame::AskGroup(b"db"),
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
@@ -330,7 +336,7 @@ pub(crate) mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 15..=255 {
+        for kind in 16..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

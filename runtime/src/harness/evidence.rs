@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::processes::Process;
+use super::supervisor::Report;
 use crate::cgroup::Events;
 use crate::frame::usage::Usage;
 use crate::frame::{Outcome, Refusal};
@@ -47,6 +48,10 @@ pub(crate) struct Evidence {
     pub(crate) usage: Usage,
     /// The memory in which the packets of its laboratories are kept.
     pub(crate) captures: Vec<File>,
+    /// What its calls have met that were to fail.
+    pub(crate) faults: Report,
+    /// Why nobody answers its calls that are watched.
+    pub(crate) unanswered_calls: Option<Errno>,
     /// Bytes that came over the frame socket and were no frame, if there was such a message. It may have none.
     pub(crate) rubbish: Option<usize>,
     /// What was running when the time was up.

@@ -14,7 +14,7 @@ use crate::zygote;
 
 /// The note on a test that has failed, if there is one.
 pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Option<String> {
-    if *verdict == Verdict::Passed || is_expected(test, verdict) {
+    if *verdict == Verdict::Passed || is_expected(test, verdict) || evidence.faults.hits > 0 {
         return None;
     }
     let reason = match (evidence.outcome, zygote::beside_fork()) {

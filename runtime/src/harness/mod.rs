@@ -26,6 +26,7 @@ mod sandbox;
 mod shared;
 pub(crate) mod skip;
 mod slots;
+mod supervisor;
 mod time;
 pub(crate) mod trace;
 mod words;

@@ -242,6 +242,7 @@ fn run_and_tell(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence,
     };
     let is_failure = verdict != Verdict::Passed && !hints::is_expected(test, &verdict);
     let captures = if is_failure { captures::write(test, &evidence) } else { Vec::new() };
+    let faults = if is_failure { words::faults(name, &evidence) } else { Vec::new() };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
     let note = hints::note(test, &verdict, &evidence);
@@ -249,6 +250,7 @@ fn run_and_tell(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence,
         || forks_refused > 0
         || changes.is_some()
         || !captures.is_empty()
+        || !faults.is_empty()
         || note.is_some()
         || matches!(verdict, Verdict::Failed(_));
     if over.sandbox.is_mid_line() && is_told {
@@ -257,7 +259,7 @@ fn run_and_tell(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence,
     if let Some(changes) = changes {
         eprintln!("{changes}");
     }
-    captures.iter().for_each(|text| eprintln!("{text}"));
+    captures.iter().chain(&faults).for_each(|text| eprintln!("{text}"));
     if has_survivors {
         eprintln!("{}", words::survivors(name, &evidence.survivors));
     }

@@ -228,6 +228,12 @@ fn event(row: u64, name: &str, path: &str, begin: u64, end: u64) -> Json {
     Json::object(what.into_iter().chain(when).chain(path))
 }
 
+/// What has happened at one time.
+fn instant(row: u64, name: &str, at: u64) -> Json {
+    let what = [("ph", "i".into()), ("s", "t".into()), ("name", name.into()), ("pid", run_id().into())];
+    Json::object(what.into_iter().chain([("tid", row.into()), ("ts", micros(at).into())]))
+}
+
 /// An arrow from what was done at one time in one row to what was done because of that.
 fn arrow(name: &str, from: (u64, u64), to: (u64, u64)) -> [Json; 2] {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -321,6 +327,8 @@ pub(super) struct Life {
     told: Option<(u64, u64)>,
     test: Option<&'static Test>,
     moments: Vec<(Moment, u64, String)>,
+    /// The faults that its calls have met.
+    met: Vec<(u64, String)>,
     /// How many bytes it has told.
     told_bytes: usize,
 }
@@ -335,7 +343,15 @@ pub(super) fn life() -> Option<Life> {
 
 impl Life {
     pub(super) fn new() -> Self {
-        Self { row: SANDBOXES.take(), asked: here(), told: None, test: None, moments: Vec::new(), told_bytes: 0 }
+        Self {
+            row: SANDBOXES.take(),
+            asked: here(),
+            told: None,
+            test: None,
+            moments: Vec::new(),
+            met: Vec::new(),
+            told_bytes: 0,
+        }
     }
 
     pub(super) fn begin(&mut self, test: &'static Test) {
@@ -350,6 +366,11 @@ impl Life {
             self.moments.push((moment, at, String::from_utf8_lossy(path).into_owned()));
         }
         fits
+    }
+
+    /// A call has met a fault.
+    pub(super) fn meet(&mut self, at: u64, what: String) {
+        self.met.push((at, what));
     }
 
     /// The test has ended.
@@ -384,6 +405,7 @@ impl Drop for Life {
             };
             events.push(event(row, name, path, *begin, *end));
         }
+        events.extend(self.met.iter().map(|(at, what)| instant(row, what, *at)));
         write(&events);
     }
 }

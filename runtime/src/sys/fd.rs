@@ -28,6 +28,18 @@ pub(crate) fn send_with_fds_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[Raw
 }
 
 fn send_with_flags(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], flags: c_int) -> nix::Result<()> {
+    with_message(bytes, fds, |header| {
+        // SAFETY: `header` refers to `bytes` and the descriptors, with their lengths, and they outlive the call, which writes to neither.
+        Errno::result(unsafe { libc::sendmsg(socket.as_raw_fd(), header, flags | libc::MSG_NOSIGNAL) }).map(drop)
+    })
+}
+
+/// Has `send` send a message with these bytes and descriptors, again if a signal interrupts it.
+pub(super) fn with_message(
+    bytes: &[u8],
+    fds: &[RawFd],
+    send: impl Fn(&libc::msghdr) -> nix::Result<()>,
+) -> nix::Result<()> {
     if fds.len() > FDS_MAX {
         return Err(Errno::EINVAL);
     }
@@ -50,11 +62,9 @@ fn send_with_flags(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], flags: c
         ptr::copy_nonoverlapping(fds.as_ptr().cast(), libc::CMSG_DATA(rights), size_of_val(fds));
     }
     loop {
-        // SAFETY: `header` refers to `bytes` and `control`, with their lengths, and they outlive the call, which writes to neither.
-        match Errno::result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL) })
-        {
+        match send(&header) {
             Err(Errno::EINTR) => {}
-            result => return result.map(drop),
+            result => return result,
         }
     }
 }

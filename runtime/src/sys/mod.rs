@@ -10,6 +10,7 @@ pub(crate) mod namespaces;
 pub(crate) mod packet;
 pub(crate) mod probe;
 mod process;
+pub(crate) mod seccomp;
 pub(crate) mod shared;
 mod signal;
 mod thread_id;

@@ -1,6 +1,6 @@
 //! Memory that processes share, and a process beside this one that uses it.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::stat::fstat;
 
 use super::fd::close_from_but;
 use super::process::{clone, exit_now};
@@ -81,13 +82,21 @@ pub(crate) struct SharedBytes(Mapping);
 
 impl SharedBytes {
     /// `length` bytes, which are zero, and the file that they are.
-    pub(crate) fn new(length: usize) -> nix::Result<(Self, File)> {
+    pub(crate) fn new(name: &CStr, length: usize) -> nix::Result<(Self, File)> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let file = File::from(memfd_create(c"belljar-capture", flags)?);
+        let file = File::from(memfd_create(name, flags)?);
         file.set_len(length as u64).map_err(|error| super::errno_of(&error))?;
         // Whoever touches a mapping that has lost its file, is killed.
         fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
         Ok((Self(Mapping::new(length, Some(&file))?), file))
+    }
+
+    /// The bytes that another process has made by [`new`](Self::new), if they are so many, and will stay as many.
+    pub(crate) fn of(file: &File, length: usize) -> nix::Result<Self> {
+        let seals = SealFlag::from_bits_retain(fcntl(file, FcntlArg::F_GET_SEALS)?);
+        let is_sealed = seals.contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW);
+        let has_length = u64::try_from(fstat(file)?.st_size) == Ok(length as u64);
+        if is_sealed && has_length { Mapping::new(length, Some(file)).map(Self) } else { Err(Errno::EINVAL) }
     }
 
     /// Puts the bytes there. What would lie behind the end is left out.

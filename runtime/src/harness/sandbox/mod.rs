@@ -26,8 +26,10 @@ use crate::harness::evidence::Evidence;
 use crate::harness::keep_failed;
 use crate::harness::output::Stream;
 use crate::harness::processes::{self, Process};
+use crate::harness::supervisor::{Report, Supervisor};
 use crate::harness::time::{Time, wait};
 use crate::harness::trace::{self, Life};
+use crate::harness::words;
 use crate::proc::pid_of;
 use crate::rootfs::diff::Tree;
 use crate::sandbox::Channel;
@@ -73,6 +75,8 @@ pub(in crate::harness) struct Sandbox {
     /// What the body is called with, if it takes bytes.
     call: Option<Arc<Call>>,
     progress: Progress,
+    /// Who answers its calls that are watched.
+    supervisors: Vec<Supervisor>,
     evidence: Evidence,
 }
 
@@ -130,6 +134,7 @@ impl Sandbox {
             root: None,
             call: None,
             progress: Progress::default(),
+            supervisors: Vec::new(),
             evidence: Evidence::default(),
         }
     }
@@ -183,7 +188,9 @@ impl Sandbox {
             }
             Ok(()) => {}
         }
+        self.evidence.faults = self.supervisors.iter().map(Supervisor::report).fold(Report::default(), Report::with);
         if let Some(life) = &mut self.life {
+            self.evidence.faults.met.iter().for_each(|met| life.meet(met.at, words::met(met)));
             life.end();
         }
         let mut evidence = mem::take(&mut self.evidence);

@@ -14,6 +14,7 @@ use crate::harness::captures::{self, CAPTURES_MAX};
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
 use crate::harness::prepared;
 use crate::harness::replies::{self, discard};
+use crate::harness::supervisor::{SUPERVISORS_MAX, Supervisor};
 use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
 use crate::sys::{self, Message};
@@ -86,6 +87,16 @@ impl Sandbox {
             Some(Frame::Captures) => {
                 let memory = fds.next().filter(|_| self.evidence.captures.len() < CAPTURES_MAX);
                 self.evidence.captures.extend(memory.and_then(captures::taken));
+            }
+            Some(Frame::Faults) => {
+                let fds = fds.next().zip(fds.next()).filter(|_| self.supervisors.len() < SUPERVISORS_MAX);
+                let has_trace = self.life.is_some();
+                // If there is none, the descriptor is closed, and the calls fail.
+                match fds.map(|(listener, memory)| Supervisor::start(listener, memory, has_trace)) {
+                    Some(Ok(supervisor)) => self.supervisors.push(supervisor),
+                    Some(Err(errno)) => self.evidence.unanswered_calls = Some(errno),
+                    None => self.evidence.unanswered_calls = Some(Errno::EMFILE),
+                }
             }
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {

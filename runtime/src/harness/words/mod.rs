@@ -3,6 +3,7 @@
 mod bytes;
 mod captures;
 mod failed;
+mod faults;
 #[cfg(feature = "images")]
 mod images;
 mod preparations;
@@ -21,6 +22,7 @@ use nix::sys::signal::Signal;
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
 pub(super) use captures::{captured, not_captured};
 use failed::failed;
+pub(super) use faults::{faults, met};
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};
 pub(super) use preparations::{

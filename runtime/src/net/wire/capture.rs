@@ -99,7 +99,7 @@ impl Tape {
         }
         let start = (NAMES + list.len()).next_multiple_of(1 << 12);
         let size = size.next_multiple_of(1 << 12);
-        let (memory, file) = SharedBytes::new(start + size)?;
+        let (memory, file) = SharedBytes::new(c"belljar-capture", start + size)?;
         memory.write(NAMES, &list);
         let tape = Self { memory, start, size: size as u64, begin: 0, end: 0 };
         let heads = [

@@ -1,34 +1,7 @@
 //! What is drawn by lot: it follows from the seed and from what a frame is, and never from time.
 
-/// Makes each bit depend on all others: the finalizer of splitmix64.
-pub(super) fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// One number for several.
-pub(super) fn hash(numbers: &[u64]) -> u64 {
-    let mut hash = numbers.len() as u64;
-    for number in numbers {
-        hash = mix(hash ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d));
-    }
-    hash
-}
-
-/// One number for some bytes.
-pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
-    let mut hash = bytes.len() as u64;
-    for chunk in bytes.chunks(8) {
-        let mut word = [0; 8];
-        if let Some(place) = word.get_mut(..chunk.len()) {
-            place.copy_from_slice(chunk);
-        }
-        hash = mix(hash ^ u64::from_le_bytes(word));
-    }
-    hash
-}
+pub(in crate::net) use crate::chance::odds;
+pub(super) use crate::chance::{hash, hash_bytes, mix};
 
 /// What may happen to a frame by chance. Each has lots of its own, so that one more fault changes nothing of the others.
 #[derive(Clone, Copy)]
@@ -65,12 +38,6 @@ impl Lots {
     pub(super) fn up_to(self, lot: Lot, most: u64) -> u64 {
         ((u128::from(self.draw(lot)) * (u128::from(most) + 1)) >> 64) as u64
     }
-}
-
-/// The odds of a probability, for [`Lots::happens`].
-pub(in crate::net) fn odds(probability: f64) -> u64 {
-    // A cast saturates, and takes what is no number for zero.
-    (probability * 2_f64.powi(64)) as u64
 }
 
 #[cfg(test)]

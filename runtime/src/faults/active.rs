@@ -1,0 +1,130 @@
+//! Faults that were started, in a process of the body's.
+
+use std::fmt::{self, Debug, Formatter};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use nix::errno::Errno;
+
+use super::board::{Board, Entry};
+use super::calls::Calls;
+use super::definition::Definition;
+use super::error::Trouble;
+use super::filter;
+use crate::frame::{Buffer, Frame};
+use crate::sys::{self, seccomp};
+
+/// The way to the test binary, with its inode, if this is a sandbox.
+type Way = fn() -> Option<(BorrowedFd<'static>, u64)>;
+
+static WAY: OnceLock<Way> = OnceLock::new();
+
+/// Tells that this is a sandbox, before the body runs.
+pub(crate) fn set_inside(way: Way) {
+    let _ = WAY.set(way);
+}
+
+/// What there is once calls are watched. Forks have it too.
+struct Watch {
+    board: Board,
+    watched: Calls,
+    cookie: seccomp::Cookie,
+}
+
+static WATCH: OnceLock<Watch> = OnceLock::new();
+
+/// Starts watching, unless that is so already.
+fn watch(calls: Calls) -> Result<&'static Watch, Trouble> {
+    static BEGINS: Mutex<()> = Mutex::new(());
+    let way = WAY.get().ok_or(Trouble::Outside)?;
+    let _one = BEGINS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(watch) = WATCH.get() {
+        return Ok(watch);
+    }
+    let (socket, inode) = way().ok_or(Trouble::Outside)?;
+    let (board, memory) = Board::new(inode).map_err(Trouble::Board)?;
+    let random = u128::from_ne_bytes(sys::random().map_err(Trouble::Board)?);
+    // Small numbers are what calls may have there that don't have that argument.
+    let cookie = random as u64 | 1 << 63;
+    let watched = calls.watched_with();
+    let mut program = filter::build(watched, cookie);
+    let mut buffer = Buffer::new();
+    let frame = Frame::Faults.encode(&mut buffer);
+    // From here on, this thread makes no call that may be watched, and so allocates nothing, until somebody is told who answers.
+    let (listener, is_killable) = seccomp::install_filter(&mut program).map_err(Trouble::Filter)?;
+    board.set_waits_killable(is_killable);
+    let told = seccomp::send_past(socket, frame, [listener.as_raw_fd(), memory.as_fd().as_raw_fd()], cookie);
+    seccomp::close_past(listener, cookie);
+    told.map_err(Trouble::HandOver)?;
+    Ok(WATCH.get_or_init(|| Watch { board, watched, cookie }))
+}
+
+/// How a fault is written and spoken of.
+pub(super) struct Words {
+    pub(super) name: String,
+    /// As it is written in a test.
+    pub(super) written: String,
+    /// What is to be known of the call, if it is of one and of no kind.
+    pub(super) advice: Option<&'static str>,
+}
+
+pub(super) fn start(definition: &Definition, words: Words) -> Result<ActiveFault, Trouble> {
+    let watch = watch(definition.calls)?;
+    // Of a kind, one is enough.
+    let mut numbers = definition.calls.numbers();
+    if !numbers.any(|number| watch.watched.has(number)) {
+        return Err(Trouble::NotWatched(words.name));
+    }
+    let process = process(watch.cookie);
+    let entry = watch.board.start(definition).ok_or(Trouble::TooMany)?;
+    Ok(ActiveFault { words, watch, entry, process })
+}
+
+/// What tells this process from those that it forks.
+fn process(cookie: seccomp::Cookie) -> (Result<i32, Errno>, bool) {
+    (seccomp::own_pid(cookie), sys::is_marked_process())
+}
+
+/// A [`Fault`] that was started. When it is dropped, calls go through again. What is on its way then, such as a call that is delayed, is not
+/// called back.
+///
+/// It may be sent to other threads. In a process that the body forks, the copy counts the same, and does nothing when it is dropped.
+#[must_use = "calls go through again when this is dropped"]
+pub struct ActiveFault {
+    words: Words,
+    watch: &'static Watch,
+    entry: Entry,
+    process: (Result<i32, Errno>, bool),
+}
+
+impl Debug for ActiveFault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} of {} calls", self.words.written, self.hits(), self.calls())
+    }
+}
+
+impl ActiveFault {
+    /// To how many calls it has happened.
+    pub fn hits(&self) -> u64 {
+        self.watch.board.hits(self.entry)
+    }
+
+    /// How many calls it has seen that it is for, those included that went through.
+    pub fn calls(&self) -> u64 {
+        self.watch.board.calls(self.entry)
+    }
+}
+
+impl Drop for ActiveFault {
+    fn drop(&mut self) {
+        if process(self.watch.cookie) != self.process {
+            return;
+        }
+        self.watch.board.end(self.entry);
+        if thread::panicking() && self.calls() == 0 {
+            let advice = self.words.advice.map(|advice| format!(" {advice}")).unwrap_or_default();
+            eprintln!("belljar: {} has seen no call that it is for.{advice}", self.words.written);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The faults of a sandbox: numbers in memory that the body's processes share with the supervisor.
+//!
+//! Who starts a fault takes a slot, writes the definition, and then sets the slot's state: the supervisor looks at that for each call. So no
+//! fault that was started has to be announced. The supervisor counts in the slots. It trusts nothing that is in there.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::definition::{Definition, WORDS as DEFINITION};
+use crate::sys::shared::SharedBytes;
+
+/// How many faults there may be at a time.
+pub(super) const SLOTS: usize = 64;
+
+/// Numbers of the whole.
+#[derive(Clone, Copy)]
+enum Whole {
+    /// How many faults were started, in all.
+    Started,
+    /// How many slots were ever used.
+    Used,
+    /// The inode of the socket that leads to the test binary. No fault is for that.
+    Socket,
+    /// Whether callers wait for an answer whatever signals they get.
+    Killable,
+}
+
+const WHOLE: usize = 8;
+
+/// Numbers of a slot, before the definition.
+#[derive(Clone, Copy)]
+enum Field {
+    /// The number of the fault that has the slot, times 4, and what it is.
+    State,
+    Calls,
+    Hits,
+}
+
+const FIELDS: usize = 8;
+const SLOT: usize = FIELDS + DEFINITION;
+const ALL: usize = WHOLE + SLOTS * SLOT;
+const LENGTH: usize = (ALL * size_of::<u64>()).next_multiple_of(1 << 16);
+
+// What a slot is.
+const FREE: u64 = 0;
+const WRITTEN: u64 = 1;
+const ACTIVE: u64 = 2;
+
+/// A fault that was started: its slot, and its number, which no other has. Later ones have larger numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Entry {
+    pub(crate) number: u64,
+    slot: usize,
+}
+
+impl Entry {
+    fn state(self) -> u64 {
+        self.number << 2 | ACTIVE
+    }
+}
+
+static NONE: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Debug)]
+pub(crate) struct Board(SharedBytes);
+
+impl Board {
+    /// An empty one, and what stands for it.
+    pub(super) fn new(socket: u64) -> nix::Result<(Self, File)> {
+        let (bytes, file) = SharedBytes::new(c"belljar-faults", LENGTH)?;
+        let board = Self(bytes);
+        board.word(Whole::Socket as usize).store(socket, Ordering::Relaxed);
+        Ok((board, file))
+    }
+
+    pub(super) fn set_waits_killable(&self, is_so: bool) {
+        self.word(Whole::Killable as usize).store(is_so.into(), Ordering::Release);
+    }
+
+    /// Whether no signal but SIGKILL interrupts a call that waits for an answer.
+    pub(crate) fn waits_killable(&self) -> bool {
+        self.word(Whole::Killable as usize).load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn socket(&self) -> u64 {
+        self.word(Whole::Socket as usize).load(Ordering::Relaxed)
+    }
+
+    /// One that another process has made.
+    pub(crate) fn of(file: &File) -> nix::Result<Self> {
+        SharedBytes::of(file, LENGTH).map(Self)
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        self.0.words(ALL).get(at).unwrap_or(&NONE)
+    }
+
+    fn field(&self, slot: usize, field: Field) -> &AtomicU64 {
+        self.word(WHOLE + slot * SLOT + field as usize)
+    }
+
+    fn definition_words(&self, slot: usize) -> &[AtomicU64] {
+        let begin = WHOLE + slot * SLOT + FIELDS;
+        self.0.words(ALL).get(begin..begin + DEFINITION).unwrap_or_default()
+    }
+
+    /// Starts a fault. `None` if there are too many.
+    pub(super) fn start(&self, definition: &Definition) -> Option<Entry> {
+        let is_taken = |slot: &usize| {
+            let state = self.field(*slot, Field::State);
+            state.compare_exchange(FREE, WRITTEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        let slot = (0..SLOTS).find(is_taken)?;
+        for (to, from) in self.definition_words(slot).iter().zip(definition.encode()) {
+            to.store(from, Ordering::Relaxed);
+        }
+        [Field::Calls, Field::Hits].into_iter().for_each(|field| self.field(slot, field).store(0, Ordering::Relaxed));
+        self.word(Whole::Used as usize).fetch_max(slot as u64 + 1, Ordering::AcqRel);
+        let number = self.word(Whole::Started as usize).fetch_add(1, Ordering::AcqRel) + 1;
+        let entry = Entry { number, slot };
+        self.field(slot, Field::State).store(entry.state(), Ordering::Release);
+        Some(entry)
+    }
+
+    /// Has the calls of a fault go through again.
+    pub(super) fn end(&self, entry: Entry) {
+        let state = self.field(entry.slot, Field::State);
+        let _ = state.compare_exchange(entry.state(), FREE, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// How many calls a fault has met.
+    pub(crate) fn calls(&self, entry: Entry) -> u64 {
+        self.field(entry.slot, Field::Calls).load(Ordering::Acquire)
+    }
+
+    /// How many of them were hit.
+    pub(crate) fn hits(&self, entry: Entry) -> u64 {
+        self.field(entry.slot, Field::Hits).load(Ordering::Acquire)
+    }
+
+    /// Counts one more call, and returns how many there are now.
+    pub(crate) fn add_call(&self, entry: Entry) -> u64 {
+        self.field(entry.slot, Field::Calls).fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+    }
+
+    pub(crate) fn add_hit(&self, entry: Entry) {
+        self.field(entry.slot, Field::Hits).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The faults that are active, in no order.
+    pub(crate) fn active(&self) -> impl Iterator<Item = Entry> {
+        let used = self.word(Whole::Used as usize).load(Ordering::Acquire);
+        (0..SLOTS.min(usize::try_from(used).unwrap_or(SLOTS))).filter_map(|slot| {
+            let state = self.field(slot, Field::State).load(Ordering::Acquire);
+            (state & 3 == ACTIVE).then_some(Entry { number: state >> 2, slot })
+        })
+    }
+
+    /// What a fault is. `None` if it was ended meanwhile, or is none.
+    pub(crate) fn definition(&self, entry: Entry) -> Option<Definition> {
+        let mut words = [0; DEFINITION];
+        let from = self.definition_words(entry.slot);
+        words.iter_mut().zip(from).for_each(|(to, from)| *to = from.load(Ordering::Acquire));
+        let is_there = self.field(entry.slot, Field::State).load(Ordering::Acquire) == entry.state();
+        is_there.then(|| Definition::decode(&words)).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::definition::tests::some;
+
+    #[test]
+    fn both_sides_see_the_same() {
+        let (body, file) = Board::new(7).expect("a board");
+        let supervisor = Board::of(&file).expect("the same");
+        let first = body.start(&some()).expect("a slot");
+        let second = body.start(&some()).expect("a slot");
+        assert_eq!(supervisor.active().collect::<Vec<_>>(), [first, second]);
+        assert_eq!(supervisor.definition(first), Some(some()));
+        assert_eq!((supervisor.add_call(first), supervisor.add_call(first)), (1, 2));
+        supervisor.add_hit(first);
+        assert_eq!((body.calls(first), body.hits(first), body.calls(second)), (2, 1, 0));
+        body.end(first);
+        assert_eq!(supervisor.active().collect::<Vec<_>>(), [second]);
+        assert_eq!(supervisor.definition(first), None);
+        let third = body.start(&some()).expect("a slot");
+        assert!(third.slot == first.slot && third > second && body.calls(third) == 0);
+        // One that is over ends no other.
+        body.end(first);
+        assert_eq!(supervisor.active().count(), 2);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let (board, _) = Board::new(7).expect("a board");
+        let all: Vec<_> = std::iter::from_fn(|| board.start(&some())).collect();
+        assert_eq!(all.len(), SLOTS);
+        board.end(all[7]);
+        assert!(board.start(&some()).is_some() && board.start(&some()).is_none());
+    }
+
+    #[test]
+    fn rubbish_is_no_fault() {
+        let (board, file) = Board::new(7).expect("a board");
+        board.0.words(ALL).iter().for_each(|word| word.store(u64::MAX - 1, Ordering::Relaxed));
+        assert!(board.active().all(|entry| board.definition(entry).is_none()));
+        assert!(board.active().count() == SLOTS);
+        assert!(Board::of(&File::open("/dev/null").expect("open")).is_err());
+        drop(file);
+    }
+}

@@ -1,0 +1,25 @@
+//! System calls that fail on order.
+//!
+//! The problem: what a program does when fsync(2) fails, or a disk fills up at the third write, is seldom tested, because nobody can have that
+//! happen. The mechanism: seccomp(2) asks another process about calls, see seccomp_unotify(2).
+//!
+//! 1. The first [`Fault::start`] of a process installs a filter ([`filter`]), for all of its threads and for what they start. It can't be removed, and
+//!    there can't be a second one: so it watches all calls that tests want to fail ([`calls`]), and those of this fault.
+//! 2. It hands the descriptor by which the calls come to the test binary, with memory in which all faults are ([`board`]). A thread there, the
+//!    supervisor, decides about each call: `harness/supervisor`.
+//! 3. Further faults are written to that memory. Neither they nor the end of a fault take a system call.
+
+mod active;
+pub(crate) mod board;
+pub(crate) mod calls;
+pub(crate) mod definition;
+mod error;
+mod fault;
+pub(crate) mod filter;
+pub(crate) mod pattern;
+pub(crate) mod table;
+
+pub use active::ActiveFault;
+pub(crate) use active::set_inside;
+pub use error::FaultError;
+pub use fault::Fault;

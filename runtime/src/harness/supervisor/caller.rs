@@ -1,0 +1,284 @@
+//! Who waits for an answer: what its call names, as far as it can be known without waiting.
+
+use std::cell::OnceCell;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use libc::seccomp_notif;
+
+use crate::faults::calls::{Place, places};
+use crate::faults::definition::{Definition, Peer};
+use crate::faults::pattern::absolute;
+use crate::faults::table;
+use crate::net::WIRE;
+use crate::sys::seccomp::read_memory;
+
+/// The longest path that calls take, with its end. See path_resolution(7).
+const PATH_MAX: usize = 4096;
+
+/// The longest address: sockaddr_storage(3type).
+const ADDRESS_MAX: usize = 128;
+
+/// A call that waits.
+pub(super) struct Caller {
+    /// What the kernel calls the waiting.
+    pub(super) id: u64,
+    /// The thread, as this process's pid namespace numbers it.
+    pub(super) thread: u32,
+    pub(super) number: u32,
+    pub(super) call: Option<&'static str>,
+    pub(super) arguments: [u64; 6],
+    named: OnceCell<Vec<(Place, Named)>>,
+    root: OnceCell<Option<PathBuf>>,
+}
+
+/// What an argument names. `Err` if that can't be read.
+type Named = io::Result<Thing>;
+
+#[derive(Debug)]
+pub(super) enum Thing {
+    Path(PathBuf),
+    Peer(Peer),
+    /// A null pointer, or a kind of address that has no name here.
+    Nothing,
+}
+
+/// What `/proc/PID/status` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) name: String,
+    pub(super) process: Option<u32>,
+    /// The number that the process has in its own pid namespace.
+    pub(super) inner: Option<u32>,
+}
+
+impl Caller {
+    pub(super) fn new(call: &seccomp_notif) -> Self {
+        let number = call.data.nr as u32;
+        Self {
+            id: call.id,
+            thread: call.pid,
+            number,
+            call: table::name(number),
+            arguments: call.data.args,
+            named: OnceCell::new(),
+            root: OnceCell::new(),
+        }
+    }
+
+    pub(super) fn argument(&self, at: usize) -> u64 {
+        self.arguments.get(at).copied().unwrap_or_default()
+    }
+
+    fn link(&self, what: &str) -> io::Result<PathBuf> {
+        fs::read_link(format!("/proc/{}/{what}", self.thread))
+    }
+
+    /// What a descriptor refers to.
+    fn file(&self, at: usize) -> io::Result<PathBuf> {
+        self.link(&format!("fd/{}", self.argument(at) as i32))
+    }
+
+    fn root(&self) -> Option<&Path> {
+        self.root.get_or_init(|| self.link("root").ok()).as_deref()
+    }
+
+    /// A path that begins at `base`.
+    fn path(&self, base: impl FnOnce() -> io::Result<PathBuf>, at: usize) -> Named {
+        let address = self.argument(at);
+        if address == 0 {
+            return Ok(Thing::Nothing);
+        }
+        let mut bytes = vec![0; PATH_MAX];
+        let length = read_memory(self.thread, address, &mut bytes)?;
+        bytes.truncate(length);
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        bytes.truncate(end);
+        let path = PathBuf::from(OsString::from_vec(bytes));
+        if path.is_absolute() {
+            // Below the caller's root, which `..` doesn't leave.
+            let root = self.link("root")?;
+            let inner = absolute(Path::new("/"), &path);
+            return Ok(Thing::Path(root.join(inner.strip_prefix("/").unwrap_or(&inner))));
+        }
+        // The base is what the kernel says, and may have a deleted directory's mark.
+        Ok(Thing::Path(absolute(&base()?, &path)))
+    }
+
+    fn path_at(&self, directory: usize, at: usize) -> Named {
+        let base = || match self.argument(directory) as i32 {
+            libc::AT_FDCWD => self.link("cwd"),
+            _ => self.file(directory),
+        };
+        self.path(base, at)
+    }
+
+    /// An address in the caller's memory.
+    fn address(&self, address: u64, length: u64) -> Named {
+        if address == 0 {
+            return Ok(Thing::Nothing);
+        }
+        let mut bytes = vec![0; ADDRESS_MAX.min(usize::try_from(length).unwrap_or(ADDRESS_MAX))];
+        let length = read_memory(self.thread, address, &mut bytes)?;
+        bytes.truncate(length);
+        Ok(thing_of_address(&bytes, || self.link("cwd")))
+    }
+
+    /// The address of a `msghdr`, of which it is the beginning.
+    fn message(&self, at: usize) -> Named {
+        let mut header = [0; 16];
+        if read_memory(self.thread, self.argument(at), &mut header)? < header.len() {
+            return Ok(Thing::Nothing);
+        }
+        let word = |at: usize| header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+        // The length has four bytes, and four that mean nothing follow.
+        self.address(word(0).unwrap_or_default(), word(8).unwrap_or_default() & 0xffff_ffff)
+    }
+
+    fn thing(&self, place: Place) -> Named {
+        match place {
+            Place::Path(at) => self.path(|| self.link("cwd"), at),
+            Place::PathAt(directory, at) => self.path_at(directory, at),
+            // An anonymous mapping has none.
+            Place::File(at) if self.argument(at) as i32 == -1 => Ok(Thing::Nothing),
+            Place::File(at) | Place::Source(at) | Place::Target(at) => self.file(at).map(Thing::Path),
+            Place::Address(at, length) => self.address(self.argument(at), self.argument(length)),
+            Place::Message(at) => self.message(at),
+        }
+    }
+
+    /// What the call names.
+    fn named(&self) -> &[(Place, Named)] {
+        self.named.get_or_init(|| {
+            let places = self.call.map_or(&[][..], places);
+            places.iter().map(|place| (*place, self.thing(*place))).collect()
+        })
+    }
+
+    /// Whether a fault of this call is for what it names. Fails if that can't be known.
+    pub(super) fn is_meant(&self, definition: &Definition) -> io::Result<bool> {
+        if definition.path.is_none() && definition.port.is_none() && definition.address.is_none() {
+            return Ok(true);
+        }
+        let mut trouble = None;
+        let mut is_of_path = definition.path.is_none();
+        let mut peer = None;
+        for (place, named) in self.named().iter().filter(|(place, _)| definition.side.has(*place)) {
+            match named {
+                Ok(Thing::Path(path)) => {
+                    is_of_path |= definition.is_of_path(path, self.root().unwrap_or(Path::new("/")));
+                }
+                Ok(Thing::Peer(other)) => peer = Some(*other),
+                Ok(Thing::Nothing) => {}
+                // A descriptor that is none, and a pointer that leads nowhere, have no name.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EFAULT)) => {}
+                Err(error) => trouble = Some((*place, error)),
+            }
+        }
+        let is_meant = is_of_path && definition.is_of_peer(peer);
+        match trouble {
+            Some((_, error)) if !is_meant => Err(io::Error::from(error.kind())),
+            _ => Ok(is_meant),
+        }
+    }
+
+    /// What the call names, for a person.
+    pub(super) fn subject(&self) -> Option<OsString> {
+        self.named().iter().find_map(|(_, named)| match named {
+            Ok(Thing::Path(path)) if !path.as_os_str().as_bytes().starts_with(b"socket:") => Some(path.clone().into()),
+            Ok(Thing::Peer((address, port))) => Some(std::net::SocketAddr::new(*address, *port).to_string().into()),
+            _ => None,
+        })
+    }
+
+    /// Whether it is belljar itself that calls: what leads to the test binary, and the wire of a laboratory.
+    pub(super) fn is_ours(&self, socket: u64) -> bool {
+        let is_of_files = self.call.is_some_and(|call| places(call).first() == Some(&Place::File(0)));
+        let is_socket =
+            || self.file(0).is_ok_and(|link| link.as_os_str().as_bytes() == format!("socket:[{socket}]").as_bytes());
+        let is_wire = || {
+            let name = fs::read(format!("/proc/{}/comm", self.thread)).unwrap_or_default();
+            name.strip_suffix(b"\n") == Some(WIRE.to_bytes())
+        };
+        is_of_files && is_socket() || is_wire()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let status = fs::read(format!("/proc/{}/status", self.thread)).unwrap_or_default();
+        parse_status(&String::from_utf8_lossy(&status))
+    }
+
+    /// The process, as this process's pid namespace numbers it.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.status().process
+    }
+}
+
+fn parse_status(text: &str) -> Status {
+    let mut status = Status::default();
+    for line in text.lines() {
+        match line.split_once(":\t") {
+            Some(("Name", name)) => name.clone_into(&mut status.name),
+            Some(("Tgid", number)) => status.process = number.trim().parse().ok(),
+            Some(("NStgid", numbers)) => {
+                status.inner = numbers.split_ascii_whitespace().last().and_then(|number| number.parse().ok());
+            }
+            _ => {}
+        }
+    }
+    status
+}
+
+/// What a `sockaddr` names.
+fn thing_of_address(bytes: &[u8], cwd: impl FnOnce() -> io::Result<PathBuf>) -> Thing {
+    let Some((family, rest)) = bytes.split_first_chunk() else { return Thing::Nothing };
+    let port = |rest: &[u8]| rest.first_chunk().map(|port| u16::from_be_bytes(*port));
+    let peer = match i32::from(u16::from_ne_bytes(*family)) {
+        libc::AF_INET => rest.get(2..6).and_then(|ip| <[u8; 4]>::try_from(ip).ok()).map(|ip| Ipv4Addr::from(ip).into()),
+        libc::AF_INET6 => {
+            rest.get(6..22).and_then(|ip| <[u8; 16]>::try_from(ip).ok()).map(|ip| Ipv6Addr::from(ip).into())
+        }
+        libc::AF_UNIX => {
+            let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+            let name = rest
+                .get(..end)
+                .filter(|name| !name.is_empty())
+                .map(|name| PathBuf::from(OsString::from_vec(name.into())));
+            let path =
+                name.and_then(|name| if name.is_absolute() { Some(name) } else { Some(absolute(&cwd().ok()?, &name)) });
+            return path.map_or(Thing::Nothing, Thing::Path);
+        }
+        _ => None,
+    };
+    peer.zip(port(rest)).map_or(Thing::Nothing, |(address, port): (IpAddr, u16)| Thing::Peer((address, port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        let thing = |bytes: &[u8]| format!("{:?}", thing_of_address(bytes, || Ok("/run".into())));
+        let family = |family: i32| (family as u16).to_ne_bytes();
+        let v4 = [&family(libc::AF_INET)[..], &[0, 80, 127, 0, 0, 1]].concat();
+        assert_eq!(thing(&v4), "Peer((127.0.0.1, 80))");
+        assert_eq!(thing(&v4[..7]), "Nothing");
+        let v6 = [&family(libc::AF_INET6)[..], &[1, 0, 0, 0, 0, 0], &Ipv6Addr::LOCALHOST.octets()].concat();
+        assert_eq!(thing(&v6), "Peer((::1, 256))");
+        assert_eq!(thing(&[&family(libc::AF_UNIX)[..], b"a.sock\0x"].concat()), r#"Path("/run/a.sock")"#);
+        assert_eq!(thing(&[&family(libc::AF_UNIX)[..], b"\0abstract"].concat()), "Nothing");
+        assert_eq!(thing(&[1]), "Nothing");
+        assert_eq!(thing(&family(99)), "Nothing");
+    }
+
+    #[test]
+    fn status_is_read() {
+        let text = "Name:\ta: b\nTgid:\t812\nNStgid:\t812\t7\nSpare:\tx\n";
+        assert_eq!(parse_status(text), Status { name: "a: b".into(), process: Some(812), inner: Some(7) });
+        assert_eq!(parse_status("Tgid:\n\0"), Status::default());
+    }
+}

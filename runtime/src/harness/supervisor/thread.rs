@@ -1,0 +1,248 @@
+//! The thread that decides.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libc::seccomp_notif;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::caller::Caller;
+use super::shared::Shared;
+use super::short;
+use super::told::{Blind, Hit, Report, Told};
+use crate::faults::board::{Board, Entry};
+use crate::faults::calls::IO_URING;
+use crate::faults::definition::{Definition, Effect, Position};
+use crate::faults::filter::ARCHITECTURE;
+use crate::harness::replies::discard;
+use crate::sys::seccomp::Reply;
+use crate::sys::{self, seccomp};
+
+/// How many supervisors one sandbox may have: a process that the body forks before its first fault may have its own.
+pub(in crate::harness) const SUPERVISORS_MAX: usize = 8;
+
+/// How many threads' positions are remembered.
+const THREADS_MAX: usize = 1 << 16;
+
+/// A supervisor. When it is dropped, the thread ends.
+pub(in crate::harness) struct Supervisor(Arc<Shared>);
+
+impl Supervisor {
+    /// Answers the calls that come by `listener`, as is said in `memory`.
+    pub(in crate::harness) fn start(listener: OwnedFd, memory: OwnedFd, has_trace: bool) -> nix::Result<Self> {
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd()));
+        let memory = File::from(memory);
+        let board = Board::of(&memory);
+        discard(memory.into());
+        if link.is_ok_and(|link| link.as_os_str() != "anon_inode:seccomp notify") {
+            discard(listener);
+            return Err(Errno::EINVAL);
+        }
+        let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let shared = Arc::new(Shared { listener, board: board?, told: Told::new(has_trace), over });
+        let theirs = Arc::clone(&shared);
+        let run = move || Thread::new(theirs).run();
+        let started = thread::Builder::new().name("belljar-faults".to_owned()).spawn(run);
+        started.map_err(|error| sys::errno_of(&error))?;
+        Ok(Self(shared))
+    }
+
+    /// What has become known until now.
+    pub(in crate::harness) fn report(&self) -> Report {
+        self.0.told.report()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.0.over.write(1);
+    }
+}
+
+/// A call that is answered later.
+struct Delayed {
+    due: Instant,
+    caller: Caller,
+    hit: Hit,
+}
+
+struct Thread {
+    shared: Arc<Shared>,
+    /// The faults that are active, in the order of their starts.
+    faults: Vec<(Entry, Option<Definition>)>,
+    /// How many calls of a thread a fault has seen.
+    positions: HashMap<(u64, u32), u64>,
+    delayed: Vec<Delayed>,
+}
+
+impl Thread {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, faults: Vec::new(), positions: HashMap::new(), delayed: Vec::new() }
+    }
+
+    fn run(mut self) {
+        seccomp::block_signals();
+        let shared = Arc::clone(&self.shared);
+        seccomp::wake_in_turn(shared.listener.as_fd());
+        loop {
+            let mut fds =
+                [&shared.listener.as_fd(), &shared.over.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+            match poll(&mut fds, self.patience()) {
+                Err(Errno::EINTR) => continue,
+                Err(_) => return,
+                Ok(_) => {}
+            }
+            let [calls, over] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+            if !over.is_empty() {
+                return;
+            }
+            self.answer_delayed();
+            if calls.contains(PollFlags::POLLIN) {
+                match seccomp::next_call(shared.listener.as_fd()) {
+                    Ok(call) => self.decide(&call),
+                    // It was interrupted.
+                    Err(Errno::ENOENT | Errno::EINTR) => {}
+                    Err(_) => return,
+                }
+            } else if !calls.is_empty() {
+                // No process is left.
+                return;
+            }
+        }
+    }
+
+    /// Until when the next call is to be waited for.
+    fn patience(&self) -> PollTimeout {
+        let next = self.delayed.iter().map(|delayed| delayed.due).min();
+        // A little late is better than too early: poll(2) counts in milliseconds.
+        let wait = next.map(|due| due.saturating_duration_since(Instant::now()) + Duration::from_micros(999));
+        wait.map_or(PollTimeout::NONE, |wait| PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX))
+    }
+
+    fn answer_delayed(&mut self) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let (due, rest) = std::mem::take(&mut self.delayed).into_iter().partition(|delayed| delayed.due <= now);
+        self.delayed = rest;
+        for Delayed { caller, hit, .. } in due {
+            self.happen(caller, hit);
+        }
+    }
+
+    /// Looks which faults are active now.
+    fn look_at_faults(&mut self) {
+        let board = &self.shared.board;
+        let mut active: Vec<_> = board.active().collect();
+        active.sort_unstable();
+        if !active.iter().eq(self.faults.iter().map(|(entry, _)| entry)) {
+            self.faults = active.into_iter().map(|entry| (entry, board.definition(entry))).collect();
+            let is_active = |number| self.faults.iter().any(|(entry, _)| entry.number == number);
+            self.positions.retain(|(number, _), _| is_active(*number));
+        }
+    }
+
+    fn decide(&mut self, call: &seccomp_notif) {
+        let shared = Arc::clone(&self.shared);
+        let caller = Caller::new(call);
+        self.look_at_faults();
+        let Some(hit) = self.find_hit(&caller, call.data.arch) else {
+            shared.reply(&caller, Reply::GoOn);
+            return;
+        };
+        if matches!(hit.effect, Effect::Short(_)) {
+            // It is not known yet whether there is enough to be short of.
+        } else {
+            shared.hit(&caller, &hit);
+        }
+        match Instant::now().checked_add(Duration::from_nanos(hit.delay)) {
+            Some(due) if hit.delay > 0 => self.delayed.push(Delayed { due, caller, hit }),
+            _ => self.happen(caller, hit),
+        }
+    }
+
+    /// What happens to a call. Counts it for all faults that it is of.
+    fn find_hit(&mut self, caller: &Caller, arch: u32) -> Option<Hit> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        let told = &self.shared.told;
+        if arch != ARCHITECTURE {
+            told.blind(Blind::OtherPrograms);
+            return None;
+        }
+        if caller.call == Some(IO_URING) {
+            told.blind(Blind::IoUring);
+        }
+        let is_of_call = |definition: &&Definition| definition.calls.has(caller.number);
+        let of_call = self.faults.iter().filter_map(|(entry, one)| Some((*entry, one.as_ref().filter(is_of_call)?)));
+        let mut matching = Vec::new();
+        for (entry, definition) in of_call {
+            match caller.is_meant(definition) {
+                Ok(true) => matching.push((entry, definition)),
+                Ok(false) => {}
+                Err(_) => told.blind(Blind::NotReadable),
+            }
+        }
+        if matching.is_empty() || caller.is_ours(self.shared.board.socket()) || !self.shared.still_waits(caller) {
+            return None;
+        }
+        let mut found = None;
+        for (entry, definition) in matching {
+            if self.positions.len() >= THREADS_MAX {
+                self.positions.clear();
+            }
+            let of_thread = self.positions.entry((entry.number, caller.thread)).or_default();
+            *of_thread += 1;
+            let position = Position { of_all: self.shared.board.add_call(entry), of_thread: *of_thread };
+            if found.is_none() && definition.when.happens(position) {
+                found = Some(Hit { entry, effect: definition.effect, delay: definition.delay, position });
+            }
+        }
+        found
+    }
+
+    /// Has the fault happen to a call that waits.
+    fn happen(&self, caller: Caller, hit: Hit) {
+        let shared = &self.shared;
+        let reply = match hit.effect {
+            Effect::Nothing => Reply::GoOn,
+            Effect::Errno(errno) => Reply::Fails(errno),
+            Effect::Returns(value) => Reply::Returns(value),
+            Effect::Short(_) => return short::start(shared, caller, hit),
+            Effect::Signal(signal) => return self.signal(&caller, signal),
+        };
+        shared.reply(&caller, reply);
+    }
+
+    /// Sends a signal to the caller, and has it go on.
+    fn signal(&self, caller: &Caller, signal: i32) {
+        let send = || {
+            if let Some(process) = caller.process() {
+                // That is the caller's, since it still waits.
+                if self.shared.still_waits(caller) {
+                    let _ = seccomp::signal_thread(process, caller.thread, signal);
+                }
+            }
+        };
+        if signal == libc::SIGKILL {
+            send();
+            self.shared.reply(caller, Reply::Fails(libc::EINTR));
+        } else if self.shared.board.waits_killable() {
+            send();
+            self.shared.reply(caller, Reply::GoOn);
+        } else {
+            // A signal would have the call come again.
+            let process = caller.process().filter(|_| self.shared.still_waits(caller));
+            self.shared.reply(caller, Reply::GoOn);
+            let _ = process.map(|process| seccomp::signal_thread(process, caller.thread, signal));
+        }
+    }
+}
