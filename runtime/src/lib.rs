@@ -161,6 +161,8 @@ mod spec;
 #[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
+mod sweep;
+#[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
 mod terminal;
@@ -183,6 +185,8 @@ pub use harness::bytes::{Failure, Spec, run};
 pub use harness::doctor::{Diagnosis, doctor};
 #[cfg(target_os = "linux")]
 pub use sandbox::Group;
+#[cfg(target_os = "linux")]
+pub use sweep::{Ended, Sweep, Swept};
 #[cfg(target_os = "linux")]
 pub use whereabouts::Whereabouts;
 

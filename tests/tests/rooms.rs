@@ -12,6 +12,7 @@ const ROOMS: [&[&str]; 15] = [
     &["diagnosis"],
     &["images"],
     &["zygote"],
+    &["sweep"],
     &["sandbox"],
     &["faults", "net", "rootfs"],
     &["cgroup"],

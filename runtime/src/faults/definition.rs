@@ -18,6 +18,8 @@ pub(crate) enum Effect {
     /// So many bytes are read or written.
     Short(u64),
     Signal(i32),
+    /// It goes on, and what it syncs is copied: for a sweep.
+    Keep,
 }
 
 /// Which of the calls it happens to.
@@ -122,6 +124,7 @@ impl Definition {
             Effect::Returns(value) => (2, value as u64),
             Effect::Short(count) => (3, count),
             Effect::Signal(signal) => (4, signal as u64),
+            Effect::Keep => (5, 0),
         };
         let (family, bytes) = match self.address {
             None => (0, 0),
@@ -172,6 +175,7 @@ impl Definition {
                 2 => Effect::Returns(value as i64),
                 3 => Effect::Short(value),
                 4 => Effect::Signal(i32::try_from(value).ok().filter(|signal| (1..=64).contains(signal))?),
+                5 => Effect::Keep,
                 _ => return None,
             },
             delay,
@@ -207,7 +211,7 @@ pub(super) mod tests {
     #[test]
     fn definitions_survive_the_way() {
         let whens = [When::Always, When::Nth(1), When::First(2), When::Every(3), When::After(4)];
-        let effects = [Effect::Nothing, Effect::Returns(-1), Effect::Short(3), Effect::Signal(9)];
+        let effects = [Effect::Nothing, Effect::Returns(-1), Effect::Short(3), Effect::Signal(9), Effect::Keep];
         for when in whens {
             for effect in effects {
                 let address = Some("10.0.0.1".parse().expect("an address"));
@@ -223,7 +227,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_none_is_no_definition() {
         let words = some().encode();
-        for (at, value) in [(0, 6), (3, 5), (4, 0), (4, 4096), (6, 3), (7, 1 << 17), (8, 5), (11, 1026), (11, u64::MAX)]
+        for (at, value) in [(0, 6), (3, 6), (4, 0), (4, 4096), (6, 3), (7, 1 << 17), (8, 5), (11, 1026), (11, u64::MAX)]
         {
             let mut words = words;
             words[at] = value;

@@ -255,6 +255,21 @@ impl Fault {
         start().map_err(FaultError)
     }
 
+    /// The same calls, which are counted, and go through.
+    pub(crate) fn counting(&self) -> Self {
+        Self { when: When::Nth(u64::MAX), ..self.clone() }
+    }
+
+    /// Whether it kills who makes the call.
+    pub(crate) fn kills(&self) -> bool {
+        self.effect == Some(Effect::Signal(libc::SIGKILL))
+    }
+
+    /// Has what fsync(2) and fdatasync(2) sync copied to [`KEPT`](super::KEPT), to files that [`kept_name`](super::kept_name) names.
+    pub(crate) fn keeping() -> Self {
+        Self::of(String::new(), "keeping".to_owned(), "fsync fdatasync", Side::Any).with(Effect::Keep)
+    }
+
     fn definition(&self) -> Result<Definition, Trouble> {
         if let Some(trouble) = &self.trouble {
             return Err(trouble.clone());
@@ -299,7 +314,7 @@ impl Display for Fault {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "Fault::{}", self.written)?;
         match self.effect {
-            None | Some(Effect::Nothing) => {}
+            None | Some(Effect::Nothing | Effect::Keep) => {}
             Some(Effect::Errno(errno)) => match nix::errno::Errno::from_raw(errno) {
                 nix::errno::Errno::UnknownErrno => write!(f, ".errno({errno})")?,
                 name => write!(f, ".errno(libc::{name:?})")?,

@@ -9,6 +9,8 @@
 //!    supervisor, decides about each call: `harness/supervisor`.
 //! 3. Further faults are written to that memory. Neither they nor the end of a fault take a system call.
 
+use std::ffi::CStr;
+
 mod active;
 pub(crate) mod board;
 pub(crate) mod calls;
@@ -23,3 +25,11 @@ pub use active::ActiveFault;
 pub(crate) use active::set_inside;
 pub use error::FaultError;
 pub use fault::Fault;
+
+/// Where a sweep keeps the contents of files that were synced, as the sandbox sees it.
+pub(crate) const KEPT: &CStr = c"/.belljar-sweep";
+
+/// By what name the content of a file is kept there: of its device and its inode.
+pub(crate) fn kept_name(device: u64, inode: u64) -> String {
+    format!("{device:x}-{inode:x}")
+}

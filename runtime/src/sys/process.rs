@@ -4,11 +4,12 @@ use std::ffi::{OsStr, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::os::unix::thread::JoinHandleExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread::JoinHandle;
-use std::{hint, mem};
+use std::{fs, hint, mem};
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
@@ -123,6 +124,23 @@ pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
+/// Forks this process, if it has no threads but this one and one that waits for it to end, as the process of a test has. The fork runs
+/// `work`, and ends. Fails with EDEADLK if there are more threads.
+pub(crate) fn fork_one_of_two(work: impl FnOnce()) -> nix::Result<Pid> {
+    let threads = fs::read_dir("/proc/self/task").map_err(|error| super::errno_of(&error))?.count();
+    if threads > 2 {
+        return Err(Errno::EDEADLK);
+    }
+    // SAFETY: the other thread waits for this one to end, so it holds no lock that the fork would wait for.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let panicked = catch_unwind(AssertUnwindSafe(work));
+            exit_now(i32::from(panicked.is_err()))
+        }
+    }
+}
+
 /// Changes the environment of this process: removes all variables, if `clear` says so, and sets these. See environ(7).
 pub(crate) fn change_environment(_: &SingleThreaded, set: &[(&str, &str)], clear: bool) {
     // SAFETY: the proof says that there is no other thread, which might read the environment meanwhile.
@@ -192,8 +210,8 @@ pub(crate) fn wait_any(flags: c_int) -> nix::Result<Option<Waited>> {
 }
 
 /// Waits for the child with this id.
-pub(crate) fn wait_pid(child: Pid) -> nix::Result<()> {
-    wait_for(libc::P_PID, child.as_raw() as libc::id_t, 0).map(drop)
+pub(crate) fn wait_pid(child: Pid) -> nix::Result<Option<Waited>> {
+    wait_for(libc::P_PID, child.as_raw() as libc::id_t, 0)
 }
 
 /// Waits for the "clone" child that `pidfd` refers to.
@@ -387,6 +405,14 @@ impl End {
         match libc::WIFEXITED(status) {
             true => Self::Exited(libc::WEXITSTATUS(status)),
             false => Self::Killed { signal: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) },
+        }
+    }
+
+    /// What wait(2) would tell.
+    pub(crate) fn wait_status(self) -> i32 {
+        match self {
+            Self::Exited(status) => libc::W_EXITCODE(status, 0),
+            Self::Killed { signal, core } => libc::W_EXITCODE(0, signal) | if core { 0x80 } else { 0 },
         }
     }
 }

@@ -8,6 +8,7 @@
 //! It trusts nothing that the sandbox can write. If it ends early, the kernel has all watched calls fail with ENOSYS.
 
 mod caller;
+mod keep;
 mod shared;
 mod short;
 mod thread;

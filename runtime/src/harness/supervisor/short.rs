@@ -5,8 +5,6 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::sync::Arc;
-use std::thread;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -32,20 +30,6 @@ const PARTS_MAX: u64 = 1024;
 /// How often it is looked whether the caller still waits.
 const LOOK: u16 = 50;
 
-/// Has a call be short, if it can be.
-pub(super) fn start(shared: &Arc<Shared>, caller: Caller, hit: Hit) {
-    let theirs = Arc::clone(shared);
-    let id = caller.id;
-    let work = move || {
-        seccomp::block_signals();
-        let reply = perform(&theirs, &caller, hit).unwrap_or(Reply::GoOn);
-        theirs.reply(&caller, reply);
-    };
-    if thread::Builder::new().name("belljar-short".to_owned()).spawn(work).is_err() {
-        let _ = seccomp::reply(shared.listener.as_fd(), id, Reply::GoOn);
-    }
-}
-
 /// What a call does to a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -63,8 +47,8 @@ struct Work {
     flags: MsgFlags,
 }
 
-/// `None` if the call is one that goes on as it is.
-fn perform(shared: &Shared, caller: &Caller, hit: Hit) -> Option<Reply> {
+/// Has a call be short, if it can be. `None` if it goes on as it is.
+pub(super) fn perform(shared: &Shared, caller: &Caller, hit: Hit) -> Option<Reply> {
     let Effect::Short(most) = hit.effect else { return None };
     let most = usize::try_from(most).unwrap_or(BYTES_MAX).min(BYTES_MAX);
     let work = work(caller, most)?;

@@ -14,8 +14,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::caller::Caller;
 use super::shared::Shared;
-use super::short;
 use super::told::{Blind, Hit, Report, Told};
+use super::{keep, short};
 use crate::faults::board::{Board, Entry};
 use crate::faults::calls::IO_URING;
 use crate::faults::definition::{Definition, Effect, Position};
@@ -157,8 +157,8 @@ impl Thread {
             shared.reply(&caller, Reply::GoOn);
             return;
         };
-        if matches!(hit.effect, Effect::Short(_)) {
-            // It is not known yet whether there is enough to be short of.
+        if matches!(hit.effect, Effect::Short(_) | Effect::Keep) {
+            // It is not known yet whether there is enough to be short of, or whether it can be kept.
         } else {
             shared.hit(&caller, &hit);
         }
@@ -216,7 +216,8 @@ impl Thread {
             Effect::Nothing => Reply::GoOn,
             Effect::Errno(errno) => Reply::Fails(errno),
             Effect::Returns(value) => Reply::Returns(value),
-            Effect::Short(_) => return short::start(shared, caller, hit),
+            Effect::Short(_) => return beside(shared, caller, hit, short::perform),
+            Effect::Keep => return beside(shared, caller, hit, keep::perform),
             Effect::Signal(signal) => return self.signal(&caller, signal),
         };
         shared.reply(&caller, reply);
@@ -244,5 +245,19 @@ impl Thread {
             self.shared.reply(caller, Reply::GoOn);
             let _ = process.map(|process| seccomp::signal_thread(process, caller.thread, signal));
         }
+    }
+}
+
+/// Has a call answered by a thread of its own, since files of the sandbox may take as long as they like. `perform` returns `None` if the call goes on.
+fn beside(shared: &Arc<Shared>, caller: Caller, hit: Hit, perform: fn(&Shared, &Caller, Hit) -> Option<Reply>) {
+    let theirs = Arc::clone(shared);
+    let id = caller.id;
+    let work = move || {
+        seccomp::block_signals();
+        let reply = perform(&theirs, &caller, hit).unwrap_or(Reply::GoOn);
+        theirs.reply(&caller, reply);
+    };
+    if thread::Builder::new().name("belljar-faults".to_owned()).spawn(work).is_err() {
+        let _ = seccomp::reply(shared.listener.as_fd(), id, Reply::GoOn);
     }
 }

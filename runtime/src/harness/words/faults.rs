@@ -18,7 +18,7 @@ const LISTED: usize = 20;
 pub(in crate::harness) fn met(met: &Met) -> String {
     let subject = met.subject.as_ref().map(|subject| plain(subject.to_string_lossy())).unwrap_or_default();
     let effect = match met.effect {
-        Effect::Nothing => None,
+        Effect::Nothing | Effect::Keep => None,
         Effect::Errno(errno) => Some(match Errno::from_raw(errno) {
             Errno::UnknownErrno => format!("errno {errno}"),
             errno => format!("{errno:?}"),

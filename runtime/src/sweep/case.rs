@@ -1,0 +1,318 @@
+//! One case of a sweep, in three processes: one that has the state, one that runs the body, one that checks what that has left.
+//!
+//! They are forks, one in the other. So a case finds the memory of the test as it was, and changes nothing of it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsFd as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl::{get_name, set_child_subreaper, set_name};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Ended;
+use super::state::{State, Synced};
+use crate::faults::Fault;
+use crate::proc;
+use crate::sys::shared::SharedWords;
+use crate::sys::{self, End};
+
+/// At most so many bytes of what a case has printed are shown, the last ones.
+const SHOWN: u64 = 16384;
+
+/// What is the same for all cases of a sweep.
+pub(super) struct Setting<'s> {
+    pub(super) directories: &'s [PathBuf],
+    pub(super) cuts_power: bool,
+    pub(super) timeout: Duration,
+    /// Runs the body, and says whether it returned without an error.
+    pub(super) body: &'s dyn Fn() -> bool,
+    pub(super) check: &'s dyn Fn(Ended),
+}
+
+/// What became of a case.
+#[derive(Debug)]
+pub(super) struct Case {
+    /// How many calls were made that the fault is for.
+    pub(super) calls: u64,
+    /// How many of them it happened to.
+    pub(super) hits: u64,
+    /// How the body ended, unless that is what is wrong.
+    pub(super) ended: Option<Ended>,
+    pub(super) found: Option<Found>,
+    /// The end of what was printed.
+    pub(super) output: String,
+}
+
+/// What is wrong with a case: whose end, and how that was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Found {
+    Body(Bad),
+    Check(Bad),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bad {
+    Panicked,
+    Hung,
+    Died(End),
+}
+
+/// How a process of a case ended.
+enum Outcome {
+    Returned(bool),
+    Bad(Bad),
+}
+
+/// What the processes of a case write down for each other. A process that has written nothing has not come to its end.
+struct Notes(SharedWords);
+
+/// The places of notes.
+const BODY: usize = 0;
+const CHECK: usize = 1;
+const HITS: usize = 2;
+const CALLS: usize = 8;
+const IS_OVER: usize = 3;
+const ENDED: usize = 4;
+const WHOSE: usize = 5;
+const BAD: usize = 6;
+const STATUS: usize = 7;
+const COUNT: usize = 9;
+
+/// What is noted of how a process has ended.
+const RETURNED: u64 = 1;
+const FAILED: u64 = 2;
+const PANICKED: u64 = 3;
+const KILLED: u64 = 4;
+const HUNG: u64 = 5;
+const DIED: u64 = 6;
+
+/// Whose bad end is noted.
+const OF_BODY: u64 = 1;
+const OF_CHECK: u64 = 2;
+
+impl Notes {
+    fn at(&self, place: usize) -> Option<&AtomicU64> {
+        self.0.words().get(place)
+    }
+
+    fn set(&self, place: usize, value: u64) {
+        if let Some(word) = self.at(place) {
+            word.store(value, Release);
+        }
+    }
+
+    fn get(&self, place: usize) -> u64 {
+        self.at(place).map_or(0, |word| word.load(Acquire))
+    }
+}
+
+/// Runs a case, in which this fault happens.
+pub(super) fn run(setting: &Setting<'_>, fault: Fault) -> io::Result<Case> {
+    io::stdout().flush()?;
+    let notes = Notes(SharedWords::new(COUNT)?);
+    let output = File::from(memfd_create(c"belljar-sweep", MFdFlags::MFD_CLOEXEC)?);
+    let run = Run { setting, notes: &notes, output: &output, name: get_name()? };
+    let case = sys::fork_one_of_two(|| {
+        let _ = set_name(c"belljar-sweep");
+        if let Err(error) = run.here(fault) {
+            let _ = (&output).write_all(error.to_string().as_bytes());
+        }
+    });
+    sys::wait_pid(case.map_err(in_words)?)?;
+    let output = end_of(output)?;
+    if notes.get(IS_OVER) == 0 {
+        return Err(io::Error::other(if output.is_empty() { "a process of it was killed".to_owned() } else { output }));
+    }
+    Ok(Case { calls: notes.get(CALLS), hits: notes.get(HITS), ended: notes.ended(), found: notes.found(), output })
+}
+
+/// Why there is no fork.
+fn in_words(errno: Errno) -> io::Error {
+    match errno {
+        Errno::EDEADLK => io::Error::other("the test has threads besides its own: end them before the sweep"),
+        errno => errno.into(),
+    }
+}
+
+/// A case, in any of its processes.
+struct Run<'r> {
+    setting: &'r Setting<'r>,
+    notes: &'r Notes,
+    /// What is printed goes there.
+    output: &'r File,
+    /// The name of the test's thread.
+    name: CString,
+}
+
+impl Run<'_> {
+    /// What the process does that has the state.
+    fn here(&self, fault: Fault) -> io::Result<()> {
+        let Self { setting, notes, .. } = *self;
+        // What the body leaves becomes a child of this process.
+        set_child_subreaper(true)?;
+        let kills = fault.kills();
+        let state = State::copy(setting.directories)?;
+        let synced = if setting.cuts_power { Some(Synced::new()?) } else { None };
+        // From here until both are dropped, this process makes no call that a fault may be about.
+        let started = fault.start().map_err(io::Error::other)?;
+        // Later than the fault: a call that fails syncs nothing.
+        let keeps = synced.as_ref().map(Synced::start).transpose().map_err(io::Error::other)?;
+        let outcome = self.child(BODY, setting.body);
+        let (calls, hits) = (started.calls(), started.hits());
+        let lost = keeps.as_ref().map_or(0, |keeps| keeps.calls().saturating_sub(keeps.hits()));
+        drop((started, keeps));
+        notes.set(CALLS, calls);
+        notes.set(HITS, hits);
+        end_children()?;
+        if lost > hits {
+            return Err(io::Error::other("what was synced could not be kept"));
+        }
+        let ended = match outcome? {
+            Outcome::Returned(true) => Ended::Returned,
+            Outcome::Returned(false) => Ended::Failed,
+            Outcome::Bad(Bad::Died(End::Killed { signal: libc::SIGKILL, .. })) if kills && hits > 0 => Ended::Killed,
+            Outcome::Bad(bad) => {
+                notes.note(Found::Body(bad));
+                return Ok(());
+            }
+        };
+        notes.set_ended(ended);
+        if let Some(synced) = &synced {
+            state.cut_power(synced)?;
+        }
+        let check = || {
+            (setting.check)(ended);
+            true
+        };
+        if let Outcome::Bad(bad) = self.child(CHECK, &check)? {
+            notes.note(Found::Check(bad));
+        }
+        end_children()?;
+        notes.set(IS_OVER, 1);
+        Ok(())
+    }
+
+    /// Runs `work` in a fork until it is over, or has taken too long.
+    fn child(&self, place: usize, work: &dyn Fn() -> bool) -> io::Result<Outcome> {
+        let child = sys::fork_one_of_two(|| {
+            let _ = set_name(&self.name);
+            let streams = [libc::STDOUT_FILENO, libc::STDERR_FILENO];
+            if streams.iter().all(|stream| sys::redirect(self.output.as_fd(), *stream).is_ok()) {
+                let ended = catch_unwind(AssertUnwindSafe(work));
+                let _ = io::stdout().flush();
+                self.notes.set(place, ended.map_or(PANICKED, |succeeds| if succeeds { RETURNED } else { FAILED }));
+            }
+        })?;
+        let end = wait(child, Instant::now().checked_add(self.setting.timeout))?;
+        Ok(match (self.notes.get(place), end) {
+            (_, None) => Outcome::Bad(Bad::Hung),
+            (RETURNED, _) => Outcome::Returned(true),
+            (FAILED, _) => Outcome::Returned(false),
+            (PANICKED, _) => Outcome::Bad(Bad::Panicked),
+            (_, Some(end)) => Outcome::Bad(Bad::Died(end)),
+        })
+    }
+}
+
+impl Notes {
+    fn note(&self, found: Found) {
+        let (whose, bad) = match found {
+            Found::Body(bad) => (OF_BODY, bad),
+            Found::Check(bad) => (OF_CHECK, bad),
+        };
+        let (kind, status) = match bad {
+            Bad::Panicked => (PANICKED, 0),
+            Bad::Hung => (HUNG, 0),
+            Bad::Died(end) => (DIED, end.wait_status()),
+        };
+        self.set(WHOSE, whose);
+        self.set(BAD, kind);
+        self.set(STATUS, status as u64);
+        self.set(IS_OVER, 1);
+    }
+
+    fn found(&self) -> Option<Found> {
+        let bad = match self.get(BAD) {
+            PANICKED => Bad::Panicked,
+            HUNG => Bad::Hung,
+            _ => Bad::Died(End::of_wait_status(self.get(STATUS) as i32)),
+        };
+        match self.get(WHOSE) {
+            OF_BODY => Some(Found::Body(bad)),
+            OF_CHECK => Some(Found::Check(bad)),
+            _ => None,
+        }
+    }
+
+    fn set_ended(&self, ended: Ended) {
+        let number = match ended {
+            Ended::Returned => RETURNED,
+            Ended::Failed => FAILED,
+            Ended::Killed => KILLED,
+        };
+        self.set(ENDED, number);
+    }
+
+    fn ended(&self) -> Option<Ended> {
+        match self.get(ENDED) {
+            RETURNED => Some(Ended::Returned),
+            FAILED => Some(Ended::Failed),
+            KILLED => Some(Ended::Killed),
+            _ => None,
+        }
+    }
+}
+
+/// Waits for a child. `None` if it took too long, and was killed.
+fn wait(child: Pid, deadline: Option<Instant>) -> io::Result<Option<End>> {
+    let pidfd = sys::pidfd_of(child)?;
+    let is_late = loop {
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], sys::time_left(deadline)) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(0) if deadline.is_some_and(|deadline| deadline > Instant::now()) => {}
+            Ok(ready) => break ready == 0,
+        }
+    };
+    if is_late {
+        sys::kill(pidfd.as_fd())?;
+    }
+    let waited = sys::wait_pid(child)?;
+    Ok(waited.map(|waited| waited.end).filter(|_| !is_late))
+}
+
+/// Ends what the body, or the check, has left.
+fn end_children() -> io::Result<()> {
+    let this = nix::unistd::getpid();
+    loop {
+        for pid in proc::all() {
+            if proc::parent_of(pid) == Some(this.as_raw() as u32) {
+                let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            }
+        }
+        match sys::wait_any(0) {
+            Ok(_) => {}
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// The last part of a file, as text.
+fn end_of(mut file: File) -> io::Result<String> {
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(SHOWN)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
