@@ -119,7 +119,7 @@ fn errors_say_what_verdicts_say() {
 #[test]
 fn a_body_that_forks_answers_once() {
     let answer = run(&PLAIN, b"", |_| match fork() {
-        ForkResult::Child => Answer::Ok(b"child".to_vec()),
+        ForkResult::Child => Answer::Ok(b"more than the parent".to_vec()),
         ForkResult::Parent { child } => match waitpid(child, None) {
             Ok(WaitStatus::Exited(_, 0)) => Ok(b"parent".to_vec()),
             other => Err(format!("{other:?}")),

@@ -86,16 +86,15 @@ impl Error for Failure {}
 /// what it finds out comes back as bytes, of any size.
 ///
 /// ```
-/// static SPEC: belljar::Spec = belljar::spec!(net, memory = "256MiB", timeout = "30s");
+/// static SPEC: belljar::Spec = belljar::spec!(net, timeout = "30s");
 ///
-/// fn renamed(name: &[u8]) -> std::io::Result<Vec<u8>> {
-///     std::fs::write("/proc/sys/kernel/hostname", name)?; // the host never notices
-///     std::fs::read("/proc/sys/kernel/hostname")
+/// fn port_of(address: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+///     let server = std::net::TcpListener::bind(std::str::from_utf8(address)?)?;
+///     Ok(server.local_addr()?.port().to_string().into_bytes())
 /// }
 ///
 /// fn main() -> Result<(), belljar::Failure> {
-///     # static SPEC: belljar::Spec = belljar::spec!(net, timeout = "30s");
-///     assert_eq!(belljar::run(&SPEC, b"jar", renamed)?, b"jar\n");
+///     assert_eq!(belljar::run(&SPEC, b"0.0.0.0:80", port_of)?, b"80");
 ///     Ok(())
 /// }
 /// ```
