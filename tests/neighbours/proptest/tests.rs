@@ -56,3 +56,28 @@ fn with_an_attribute_below(#[strategy = 0..9_u8] case: u8) {
 fn with_an_attribute_above(#[strategy = 0..9_u8] case: u8) {
     count(case);
 }
+
+#[isolated]
+mod of_a_module {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8))]
+
+        #[test]
+        fn in_the_macro(case in 0..9_u8) {
+            count(case);
+        }
+
+        #[test]
+        #[isolated(hostname = "own")]
+        fn in_the_macro_with_its_own(case in 0..9_u8) {
+            count(case);
+        }
+    }
+
+    #[property_test]
+    fn with_an_attribute(#[strategy = 0..9_u8] case: u8) {
+        count(case);
+    }
+}

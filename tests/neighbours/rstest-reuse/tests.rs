@@ -66,3 +66,13 @@ mod refused {
         claim(number);
     }
 }
+
+#[isolated]
+mod of_a_module {
+    use super::*;
+
+    #[apply(numbers)]
+    fn by_a_template(number: u32) {
+        claim(number);
+    }
+}

@@ -122,3 +122,35 @@ fn that_panic(#[case] number: u32) {
     claim("");
     assert_eq!(number, 1, "number {number}");
 }
+
+/// All tests of a module: each case has a sandbox of its own, and fixtures are made in it.
+#[isolated]
+mod of_a_module {
+    use super::*;
+
+    #[fixture]
+    fn number() -> u32 {
+        claim("fixture");
+        7
+    }
+
+    #[rstest]
+    #[case(1)]
+    #[case::two(2)]
+    fn cases(#[case] number: u32) {
+        claim(&number.to_string());
+    }
+
+    #[rstest]
+    fn with_a_fixture(number: u32) {
+        assert_eq!(number, 7);
+    }
+
+    #[rstest]
+    #[case(1)]
+    #[tokio::test]
+    async fn of_a_runtime(#[case] number: u32) {
+        tokio::task::yield_now().await;
+        claim(&number.to_string());
+    }
+}

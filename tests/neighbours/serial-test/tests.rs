@@ -97,3 +97,20 @@ fn by_a_file_below() {
 fn by_a_file_below_too() {
     claim("third");
 }
+
+#[isolated(mount)]
+mod of_a_module {
+    use super::*;
+
+    #[test]
+    #[serial]
+    fn below_test() {
+        claim("one");
+    }
+
+    #[serial]
+    #[test]
+    fn above_test() {
+        claim("one");
+    }
+}

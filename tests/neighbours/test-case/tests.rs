@@ -75,3 +75,26 @@ async fn async_below(number: u32) {
     tokio::task::yield_now().await;
     claim(number);
 }
+
+#[isolated]
+mod of_a_module {
+    use super::{claim, test_case, test_matrix};
+
+    #[test_case(1)]
+    #[test_case(2; "two")]
+    fn cases(number: u32) {
+        claim(number);
+    }
+
+    #[test_case(1 => 1)]
+    #[test_case(2 => panics "on purpose")]
+    fn results(number: u32) -> u32 {
+        assert!(number < 2, "on purpose");
+        claim(number)
+    }
+
+    #[test_matrix([1, 2])]
+    fn matrix(number: u32) {
+        claim(number);
+    }
+}

@@ -67,3 +67,19 @@ async fn with_a_result() -> Result<(), std::io::Error> {
     talk().await;
     tokio::fs::write("/etc/hosts", "").await
 }
+
+#[isolated]
+mod of_a_module {
+    use super::*;
+
+    #[tokio::test]
+    async fn plain() {
+        talk().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[isolated(timeout = "1m")]
+    async fn with_its_own() {
+        talk().await;
+    }
+}

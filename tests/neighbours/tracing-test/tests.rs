@@ -72,3 +72,22 @@ mod refused {
         assert!(!logs_contain("untold"));
     }
 }
+
+#[isolated]
+mod of_a_module {
+    use super::*;
+
+    #[traced_test]
+    #[test]
+    fn above_test() {
+        log_it();
+        assert!(logs_contain("told"));
+    }
+
+    #[test]
+    #[traced_test]
+    fn below_test() {
+        log_it();
+        assert!(logs_contain("told"));
+    }
+}

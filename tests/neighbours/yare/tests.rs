@@ -45,3 +45,13 @@ async fn async_below(number: u32) {
     tokio::task::yield_now().await;
     claim(number);
 }
+
+#[isolated]
+mod of_a_module {
+    use super::*;
+
+    #[parameterized(one = { 1 }, two = { 2 })]
+    fn cases(number: u32) {
+        claim(number);
+    }
+}
