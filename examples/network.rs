@@ -10,7 +10,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use belljar::isolated;
-    use belljar::net::{Host, Lab, Packets};
+    use belljar::net::{Host, Lab, Nat, Packets};
 
     /// Asks until there is an answer, at most so many times. Returns how often that was.
     fn ask(server: &str, attempts: usize) -> io::Result<usize> {
@@ -106,6 +106,41 @@ mod tests {
         home.run(|| TcpStream::connect("server:80").unwrap()).read_to_end(&mut data).unwrap();
         assert_eq!(data.len(), SIZE);
         assert!(begun.elapsed() >= Duration::from_millis(400), "20 Mbit/s are 2.5 MB/s at most");
+    }
+
+    /// Two hosts behind two home routers, which tell each other their outer addresses by a server: can they talk?
+    fn find_each_other(nat: Nat) -> io::Result<String> {
+        let mut lab = Lab::new();
+        let (internet, server) = (lab.switch("internet"), lab.host("server"));
+        lab.link(&server, &internet); // 10.0.0.1
+        let peers = ["alice", "bob"].map(|name| {
+            let (peer, home) = (lab.host(name), lab.router(&format!("{name}s-home")).nat(nat).outside(&internet));
+            lab.link(&peer, &home);
+            lab.link(&home, &internet);
+            peer
+        });
+        let _net = lab.up().unwrap();
+
+        let meeting = server.run(|| UdpSocket::bind("10.0.0.1:3478").unwrap());
+        let [alice, bob] = peers.map(|peer| peer.run(|| UdpSocket::bind("0.0.0.0:0").unwrap()));
+        let [alice_outside, bob_outside] = [&alice, &bob].map(|peer| {
+            peer.send_to(b"who am I?", "10.0.0.1:3478").unwrap();
+            meeting.recv_from(&mut [0; 16]).unwrap().1
+        });
+        // Each opens its own router for the other. The first packet may still find the other's closed.
+        alice.send_to(b"open", bob_outside)?;
+        bob.send_to(b"hello", alice_outside)?;
+        let mut text = [0; 16];
+        alice.set_read_timeout(Some(Duration::from_millis(500)))?;
+        let (length, _) = alice.recv_from(&mut text)?;
+        Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+    }
+
+    #[isolated]
+    fn holes_are_punched() {
+        assert_eq!(find_each_other(Nat::Masquerade).unwrap(), "hello");
+        // Such routers take another port for each destination. A relay is needed.
+        find_each_other(Nat::Symmetric).unwrap_err();
     }
 
     #[isolated]

@@ -122,6 +122,20 @@ pub(super) enum Trouble {
         first: String,
         second: String,
     },
+    /// A router that is to tell an outside from an inside, and has one interface.
+    NoSides(String),
+    /// The router, and what is to be its outside.
+    NotLinked(String, String),
+    ForwardWithoutNat(String),
+    PortZero(String),
+    PortTwice(String, u16),
+    NotInside(String, String),
+    NoModule {
+        of: String,
+        what: &'static str,
+        module: &'static str,
+        errno: Errno,
+    },
     Step {
         what: &'static str,
         of: String,
@@ -146,7 +160,10 @@ impl Error {
     /// # }
     /// ```
     pub fn errno(&self) -> Option<i32> {
-        if let Trouble::Step { errno, .. } = &self.0 { Some(*errno as i32) } else { None }
+        match &self.0 {
+            Trouble::Step { errno, .. } | Trouble::NoModule { errno, .. } => Some(*errno as i32),
+            _ => None,
+        }
     }
 }
 
@@ -269,6 +286,31 @@ impl Error {
                 };
                 write!(f, "`{of}` could not have {what}: {}.{why}", error(*errno))
             }
+            gates => Self::write_gates(gates, f),
+        }
+    }
+
+    fn write_gates(trouble: &Trouble, f: &mut Formatter<'_>) -> fmt::Result {
+        use Trouble as T;
+        match trouble {
+            T::NoSides(router) => write!(
+                f,
+                "`{router}` has no outside and inside: NAT and a firewall take a router with two links at least."
+            ),
+            T::NotLinked(router, other) => {
+                write!(f, "`{other}` is not the outside of `{router}`: no link connects them.")
+            }
+            T::ForwardWithoutNat(router) => write!(f, "`{router}` forwards a port, but has no NAT. Call `nat` too."),
+            T::PortZero(router) => write!(f, "`{router}` can't forward the port 0: expected 1 to 65535."),
+            T::PortTwice(router, port) => write!(f, "`{router}` was told twice where to forward the port {port}."),
+            T::NotInside(router, other) => {
+                write!(f, "`{router}` can't forward a port to `{other}`, which has no address on the inside.")
+            }
+            T::NoModule { of, what, module, errno } => write!(
+                f,
+                "`{of}` could not have {what}: {}. The kernel lacks the module {module}: modprobe {module}.",
+                error(*errno)
+            ),
             // The others are in `fmt`.
             _ => Ok(()),
         }
@@ -281,6 +323,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error.0 {
             Trouble::Step { errno, .. } => Self::from(*errno).kind(),
+            Trouble::NoModule { .. } => io::ErrorKind::Unsupported,
             Trouble::Outside | Trouble::NoNetwork | Trouble::Forked => io::ErrorKind::Unsupported,
             Trouble::NoRoot(_) => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::InvalidInput,
@@ -337,6 +380,13 @@ mod tests {
             Trouble::BadInterface { of: of(), name: text() },
             Trouble::InterfaceTwice { of: of(), name: "eth0".to_owned() },
             Trouble::NoRoute { first: first(), second: second() },
+            Trouble::NoSides(of()),
+            Trouble::NotLinked(of(), second()),
+            Trouble::ForwardWithoutNat(of()),
+            Trouble::PortZero(of()),
+            Trouble::PortTwice(of(), 80),
+            Trouble::NotInside(of(), second()),
+            Trouble::NoModule { of: of(), what: "a rule", module: "nft_masq", errno: Errno::ENOENT },
             step(Errno::EPERM),
             step(Errno::ENOSPC),
             step(Errno::EOPNOTSUPP),
@@ -347,7 +397,7 @@ mod tests {
         assert!(
             texts.iter().all(|text| text.is_some_and(|text| text.ends_with(['.', ')']) || text.ends_with("veth.")))
         );
-        assert_snapshot!(texts.into_iter().flatten().collect::<Vec<_>>().join("\n"), @r#"
+        assert_snapshot!(texts.into_iter().flatten().collect::<Vec<_>>().join("\n"), @r"
         this is no sandbox. Write `#[isolated]` above the test.
         this sandbox has the host's network. Write `#[isolated]`, or name `net` among its words: `#[isolated(net)]`.
         EPERM: the test is user 1000, and it takes root inside to make networks. Leave out `user`: programs on hosts can give up root's powers by themselves.
@@ -379,10 +429,17 @@ mod tests {
         `a\nb`, chosen for `host`, is no name of an interface: expected 1 to 15 bytes, no space, `%`, `/` or `:`, and none of `.`, `..`, `lo`, `all` and `default`.
         `host` has two interfaces that are called `eth0`.
         there is nobody to route through between `one` and `two`: no way of links leads from one to the other. Link a router with the networks of both.
+        `host` has no outside and inside: NAT and a firewall take a router with two links at least.
+        `two` is not the outside of `host`: no link connects them.
+        `host` forwards a port, but has no NAT. Call `nat` too.
+        `host` can't forward the port 0: expected 1 to 65535.
+        `host` was told twice where to forward the port 80.
+        `host` can't forward a port to `two`, which has no address on the inside.
+        `host` could not have a rule: ENOENT (No such file or directory). The kernel lacks the module nft_masq: modprobe nft_masq.
         `host` could not have a route: EPERM (Operation not permitted). It takes root inside, and CAP_SYS_ADMIN and CAP_NET_ADMIN, which the test may have given up.
         `host` could not have a route: ENOSPC (No space left on device). No more namespaces of this kind are allowed: see /proc/sys/user.
         `host` could not have a route: EOPNOTSUPP (Operation not supported on transport endpoint). The kernel has no veth interfaces: modprobe veth.
         `host` could not have a route: EEXIST (File exists).
-        "#);
+        ");
     }
 }

@@ -3,6 +3,12 @@
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
+use super::wire::CAPTURE;
+
+/// The least and the most bytes of packets that can be kept: some packets, and what a test binary can make a file of.
+pub(super) const LEAST_CAPTURE: usize = 64 << 10;
+pub(crate) const MOST_CAPTURE: usize = 1 << 30;
+
 /// What matters of the sandbox that this process is the test of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inside {
@@ -16,6 +22,14 @@ pub(crate) struct Inside {
     pub(crate) memory: Option<u64>,
     /// Hands the memory in which packets are kept to whoever writes it to a file if the test fails.
     pub(crate) hand_over: fn(BorrowedFd<'_>),
+}
+
+impl Inside {
+    /// How many bytes of packets are kept if nobody chooses.
+    pub(super) fn capture(&self) -> usize {
+        let share = self.memory.map_or(usize::MAX, |limit| usize::try_from(limit / 8).unwrap_or(usize::MAX));
+        share.clamp(LEAST_CAPTURE, CAPTURE)
+    }
 }
 
 static INSIDE: OnceLock<Inside> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! rtnetlink(7) by hand: messages that make interfaces and give them addresses, routes and neighbours.
+//! rtnetlink(7) by hand: messages that make interfaces and give them addresses, routes and neighbours; and what other parts of netlink(7) need.
 //!
 //! Messages are put together in batches. The kernel answers a message only if it refuses it, and the last one of a batch in any case, so
 //! that a batch takes two system calls.
@@ -61,7 +61,7 @@ type Begin = (usize, &'static str);
 /// Messages that are sent together.
 #[derive(Default)]
 pub(super) struct Messages {
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     begin: Vec<Begin>,
 }
 
@@ -157,7 +157,7 @@ impl Messages {
         });
     }
 
-    fn message(&mut self, what: &'static str, kind: u16, flags: u16, fill: impl FnOnce(&mut Self)) {
+    pub(super) fn message(&mut self, what: &'static str, kind: u16, flags: u16, fill: impl FnOnce(&mut Self)) {
         let begin = self.bytes.len();
         self.begin.push((begin, what));
         self.bytes.extend([0; 4]);
@@ -192,12 +192,12 @@ impl Messages {
         }
     }
 
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
+    pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
         self.nested(kind, |message| message.bytes.extend(value));
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let begin = self.bytes.len();
         self.bytes.extend([0; 2]);
         self.bytes.extend(kind.to_ne_bytes());
@@ -206,20 +206,33 @@ impl Messages {
         self.bytes[begin..begin + 2].copy_from_slice(&(length as u16).to_ne_bytes());
     }
 
-    /// Numbers the messages from `first` on, which becomes the number behind the last. Returns parts that are sent at once: the last message
-    /// of each asks for an answer.
-    fn parts(&mut self, first: &mut u32) -> Vec<(&[u8], &[Begin])> {
+    /// Numbers the messages from `first` on, which becomes the number behind the last. The last one but one asks for an answer.
+    fn whole(&mut self, first: &mut u32) -> (&[u8], &[Begin]) {
+        let count = self.begin.len();
+        self.number_all(first, |index| index + 2 == count);
+        (&self.bytes, &self.begin)
+    }
+
+    /// Numbers the messages. Has those of which `asks` says so ask for an answer.
+    fn number_all(&mut self, first: &mut u32, asks: impl Fn(usize) -> bool) {
         const FLAGS: usize = 6;
         const NUMBER: usize = 8;
         for (index, (begin, _)) in self.begin.iter().enumerate() {
             self.bytes[begin + NUMBER..begin + NUMBER + 4].copy_from_slice(&first.to_ne_bytes());
             *first = first.wrapping_add(1);
-            if index % AT_ONCE == AT_ONCE - 1 || index == self.begin.len() - 1 {
+            if asks(index) {
                 let flags = [self.bytes[begin + FLAGS], self.bytes[begin + FLAGS + 1]];
                 let flags = u16::from_ne_bytes(flags) | libc::NLM_F_ACK as u16;
                 self.bytes[begin + FLAGS..begin + FLAGS + 2].copy_from_slice(&flags.to_ne_bytes());
             }
         }
+    }
+
+    /// Numbers the messages from `first` on, which becomes the number behind the last. Returns parts that are sent at once: the last message
+    /// of each asks for an answer.
+    fn parts(&mut self, first: &mut u32) -> Vec<(&[u8], &[Begin])> {
+        let count = self.begin.len();
+        self.number_all(first, |index| index % AT_ONCE == AT_ONCE - 1 || index == count - 1);
         let end_of = |part: usize| self.begin.get((part + 1) * AT_ONCE).map_or(self.bytes.len(), |(begin, _)| *begin);
         self.begin
             .chunks(AT_ONCE)
@@ -241,8 +254,13 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub(super) fn new() -> nix::Result<Self> {
-        let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkRoute);
-        Ok(Self { socket: socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?, next: 1 })
+        Self::with(SockProtocol::NetlinkRoute)
+    }
+
+    /// One to another part of the kernel.
+    pub(super) fn with(protocol: SockProtocol) -> nix::Result<Self> {
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        Ok(Self { socket, next: 1 })
     }
 
     /// Has the kernel do all of it, in order. If it refuses something, the first such is the error, and the rest may have been done.
@@ -251,22 +269,8 @@ impl Netlink {
         for (bytes, begin) in messages.parts(&mut self.next) {
             let what = begin[0].1;
             let refused = |errno| Refused { what, errno };
-            send(self.socket.as_fd().as_raw_fd(), bytes, MsgFlags::empty()).map_err(refused)?;
-            let mut error = None;
             let last = first.wrapping_add(begin.len() as u32 - 1);
-            let mut buffer = [0; 8192];
-            loop {
-                let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                    Err(Errno::EINTR) => continue,
-                    length => length.map_err(refused)?,
-                };
-                let answers: Vec<_> = answers(&buffer[..length]).collect();
-                let failed = answers.iter().find(|(_, errno)| *errno != 0);
-                error = error.or(failed.copied());
-                if answers.iter().any(|(number, _)| *number == last) {
-                    break;
-                }
-            }
+            let error = self.ask(bytes, |number| number == last).map_err(refused)?;
             if let Some((number, errno)) = error {
                 let what = begin.get(number.wrapping_sub(first) as usize).map_or(what, |(_, what)| what);
                 return Err(Refused { what, errno: Errno::from_raw(errno) });
@@ -274,6 +278,41 @@ impl Netlink {
             first = last.wrapping_add(1);
         }
         Ok(())
+    }
+
+    /// Has the kernel do all of it, or nothing. The first message and the last one begin and end the transaction.
+    pub(super) fn transact(&mut self, mut messages: Messages) -> Result<(), Refused> {
+        let first = self.next;
+        let (bytes, begin) = messages.whole(&mut self.next);
+        let what = begin[0].1;
+        let refused = |errno| Refused { what, errno };
+        // The first one is answered only if there is nobody who could do any of it, or if all of it fails at its end.
+        let last = first.wrapping_add(begin.len() as u32).wrapping_sub(2);
+        match self.ask(bytes, |number| number == last || number == first).map_err(refused)? {
+            None => Ok(()),
+            Some((number, errno)) => {
+                let what = begin.get(number.wrapping_sub(first) as usize).map_or(what, |(_, what)| what);
+                Err(Refused { what, errno: Errno::from_raw(errno) })
+            }
+        }
+    }
+
+    /// Sends messages, and returns the first error that is answered, with the number of its message, when a last answer has come.
+    fn ask(&self, bytes: &[u8], is_last: impl Fn(u32) -> bool) -> nix::Result<Option<(u32, i32)>> {
+        send(self.socket.as_fd().as_raw_fd(), bytes, MsgFlags::empty())?;
+        let mut error = None;
+        let mut buffer = [0; 8192];
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => continue,
+                length => length?,
+            };
+            let answers: Vec<_> = answers(&buffer[..length]).collect();
+            error = error.or_else(|| answers.iter().find(|(_, errno)| *errno != 0).copied());
+            if answers.iter().any(|(number, _)| is_last(*number)) {
+                return Ok(error);
+            }
+        }
     }
 }
 

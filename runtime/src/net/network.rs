@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Formatter};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
 
 use super::host::Host;
 use super::lab::Plan;
-use super::node::Role;
+use super::node::{Node, Role};
 use super::picture::picture;
 use super::port::Port;
 use super::wire::{Trouble, Wire};
@@ -50,11 +50,14 @@ pub struct Net {
     /// The pairs of ports between which nothing passes.
     blocked: Mutex<BTreeSet<(usize, usize)>>,
     _fabric: Namespace,
+    /// The hosts, which are there also if the test has dropped its handle of one, such as a router.
+    _nodes: Vec<Arc<Node>>,
 }
 
 impl Net {
-    pub(super) fn new(plan: Plan, lab: u64, wire: Wire, fabric: Namespace) -> Self {
-        Self { wire, plan, lab, blocked: Mutex::default(), _fabric: fabric }
+    pub(super) fn new(plan: Plan, nodes: Vec<Arc<Node>>, wire: Wire, fabric: Namespace) -> Self {
+        let lab = nodes.first().map_or(0, |node| node.lab);
+        Self { wire, plan, lab, blocked: Mutex::default(), _fabric: fabric, _nodes: nodes }
     }
 
     /// Where the first interface of a host is connected, for faults and for figures. A host with several links has a port for each: see

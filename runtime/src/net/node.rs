@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::nat::Gate;
 use super::place::Place;
 
 /// What a node is.
@@ -32,18 +33,24 @@ pub struct Node {
     pub(super) name: String,
     pub(super) role: Role,
     choice: Mutex<Choice>,
+    gate: Mutex<Gate>,
     place: OnceLock<Place>,
 }
 
 impl Node {
     pub(super) fn new(lab: u64, index: usize, name: &str, role: Role) -> Self {
-        let (choice, place) = (Mutex::default(), OnceLock::new());
-        Self { lab, index, name: name.to_owned(), role, choice, place }
+        let (choice, gate, place) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        Self { lab, index, name: name.to_owned(), role, choice, gate, place }
     }
 
     /// What was chosen for its first interface.
     pub(super) fn choice(&self) -> MutexGuard<'_, Choice> {
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was asked for of a router.
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says where it is, when the laboratory is up.

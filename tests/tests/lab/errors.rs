@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use belljar::isolated;
-use belljar::net::{Error, Host, Lab, Router};
+use belljar::net::{Error, Host, Lab, Nat, Router};
 use belljar_tests::fork;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -256,4 +256,42 @@ fn a_lack_of_descriptors_is_told() {
     assert!(refused > 3, "{refused}");
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
     one_host().expect("up");
+}
+
+#[isolated]
+fn what_a_router_can_not_do_is_told() {
+    type Change<'c> = &'c dyn Fn(&mut Lab, Router, &Host);
+    let told = |change: Change<'_>, text: &str| {
+        let mut lab = Lab::new();
+        let (inside, outside, router) = (lab.host("inside"), lab.host("outside"), lab.router("gw"));
+        lab.link(&inside, &router);
+        lab.link(&router, &outside);
+        change(&mut lab, router, &inside);
+        let told = lab.up().expect_err("an error").to_string();
+        assert!(told.contains(text), "{told}");
+    };
+    let nat = |gw: Router| gw.nat(Nat::Masquerade);
+    let elsewhere = Lab::new().switch("elsewhere");
+    told(&|_, gw, inside| drop(gw.forward(80, inside, 80)), "`gw` forwards a port, but has no NAT");
+    told(
+        &|_, gw, inside| drop(nat(gw).forward(80, inside, 80).forward(80, inside, 81)),
+        "twice where to forward the port 80",
+    );
+    told(&|_, gw, inside| drop(nat(gw).forward(0, inside, 80)), "`gw` can't forward the port 0");
+    told(
+        &|_, gw, inside| drop(nat(gw).outside(inside).forward(80, inside, 80)),
+        "`inside`, which has no address on the inside",
+    );
+    told(
+        &|lab, gw, _| drop(gw.firewall().outside(&lab.switch("other"))),
+        "`other` is not the outside of `gw`: no link",
+    );
+    told(&|_, gw, _| drop(gw.firewall().outside(&elsewhere)), "`elsewhere` belongs to another `Lab`");
+    told(
+        &|lab, gw, _| {
+            let alone = lab.router("alone").firewall();
+            lab.link(&alone, &gw);
+        },
+        "`alone` has no outside and inside",
+    );
 }

@@ -3,6 +3,7 @@
 mod ends;
 mod errors;
 mod faults;
+mod gates;
 mod hosts;
 mod threads;
 mod topology;

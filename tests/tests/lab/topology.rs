@@ -108,6 +108,19 @@ fn subnets_that_are_chosen_make_room() {
     greets(&a, &b, "a:80").expect("a way");
 }
 
+/// Whoever builds a laboratory in a function of its own drops the handles that it doesn't hand on.
+#[isolated]
+fn a_router_stays_whose_handle_is_dropped() {
+    let (_net, a, b) = {
+        let mut lab = Lab::new();
+        let (a, b, gateway) = (lab.host("a"), lab.host("b"), lab.router("gateway"));
+        lab.link(&a, &gateway);
+        lab.link(&gateway, &b);
+        (lab.up().expect("up"), a, b)
+    };
+    greets(&a, &b, "10.0.0.1:80").expect("a way");
+}
+
 #[isolated]
 fn an_interface_that_is_too_small_has_no_ipv6() {
     let mut lab = Lab::new();

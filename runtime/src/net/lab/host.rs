@@ -17,6 +17,7 @@ use super::plan::Plan;
 use super::routes::routes;
 use super::settings;
 use crate::net::error::Error;
+use crate::net::netfilter;
 use crate::net::netlink::{Messages, Netlink, Refused};
 use crate::net::node::Role;
 use crate::net::place::Place;
@@ -144,6 +145,9 @@ pub(super) fn connect(plan: &Plan, node: usize, mut netlink: Netlink, ethernet: 
         messages.route(route.to.as_ref(), route.gateway, plan.ports[route.port].index);
     }
     netlink.run(messages).map_err(refused)?;
+    if let Some(gate) = &planned.gate {
+        netfilter::set_up(&planned.name, gate)?;
+    }
     let addresses: Vec<_> = ports().flat_map(|port| port.addresses.iter().map(|(address, _)| *address)).collect();
     wait_for_v6(&addresses).map_err(|error| Error::step("IPv6 addresses that answer", &planned.name, errno_of(&error)))
 }

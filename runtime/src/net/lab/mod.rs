@@ -1,6 +1,7 @@
 //! What a laboratory is to be, as a test says it.
 
 mod addresses;
+mod gates;
 mod host;
 mod make;
 mod plan;
@@ -13,10 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::net::error::{Error, Trouble};
 use crate::net::host::{Host, Router};
-use crate::net::inside::{self, Inside};
+use crate::net::inside::{self, Inside, LEAST_CAPTURE, MOST_CAPTURE};
 use crate::net::network::Net;
 use crate::net::node::{Choice, Node, Role};
-use crate::net::wire::CAPTURE;
 use crate::sys::is_marked_process;
 pub(in crate::net) use plan::Plan;
 use plan::{Draft, DraftEnd, DraftNode};
@@ -380,6 +380,7 @@ impl Lab {
         }
         let mut plan = Plan::of(self.draft()?).map_err(Error)?;
         addresses::assign(&mut plan, settings::has_v6()).and_then(|()| plan.check_ways()).map_err(Error)?;
+        gates::plan_gates(&mut plan, &self.nodes).map_err(Error)?;
         if inside.mount {
             host::have_hosts_file();
         }
@@ -389,7 +390,7 @@ impl Lab {
         for (node, place) in made.places {
             self.nodes[node].set_place(place);
         }
-        Ok(Net::new(plan, self.number, made.wire, made.fabric))
+        Ok(Net::new(plan, self.nodes.clone(), made.wire, made.fabric))
     }
 
     /// What was asked for until now.
@@ -422,18 +423,6 @@ impl Debug for Lab {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.nodes.iter().map(|node| &node.name).collect();
         f.debug_struct("Lab").field("nodes", &nodes).field("links", &self.links).field("seed", &self.seed).finish()
-    }
-}
-
-/// The least and the most bytes of packets that can be kept: some packets, and what a test binary can make a file of.
-const LEAST_CAPTURE: usize = 64 << 10;
-pub(crate) const MOST_CAPTURE: usize = 1 << 30;
-
-impl Inside {
-    /// How many bytes of packets are kept if nobody chooses.
-    fn capture(&self) -> usize {
-        let share = self.memory.map_or(usize::MAX, |limit| usize::try_from(limit / 8).unwrap_or(usize::MAX));
-        share.clamp(LEAST_CAPTURE, CAPTURE)
     }
 }
 

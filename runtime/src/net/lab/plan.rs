@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::net::error::Trouble;
+use crate::net::netfilter::PlannedGate;
 use crate::net::netlink::Mac;
 use crate::net::node::{Choice, Role};
 use crate::net::subnet::Subnet;
@@ -51,6 +52,8 @@ pub(in crate::net) struct PlannedNode {
     pub(in crate::net) role: Role,
     /// Its ports, in the order of its interfaces.
     pub(in crate::net) ports: Vec<usize>,
+    /// What it does beside forwarding, if it is a router.
+    pub(super) gate: Option<PlannedGate>,
 }
 
 /// Ports that reach each other: those of a switch, or the two of a link.
@@ -62,6 +65,8 @@ pub(in crate::net) struct Segment {
     pub(in crate::net) ports: Vec<usize>,
     /// The subnets that were chosen for it, as they were written.
     pub(super) chosen: Vec<String>,
+    /// The switch that it is, if it has a name.
+    pub(super) switch: Option<usize>,
 }
 
 /// An interface of a host or a router.
@@ -83,7 +88,12 @@ impl Plan {
     pub(super) fn of(draft: Draft) -> Result<Self, Trouble> {
         check_names(&draft.nodes)?;
         let mut choices: Vec<_> = draft.nodes.iter().map(|node| node.choice.clone()).collect();
-        let nodes = draft.nodes.into_iter().map(|node| PlannedNode { name: node.name, role: node.role, ports: vec![] });
+        let nodes = draft.nodes.into_iter().map(|node| PlannedNode {
+            name: node.name,
+            role: node.role,
+            ports: vec![],
+            gate: None,
+        });
         let mut plan = Self { nodes: nodes.collect(), segments: Vec::new(), ports: Vec::new() };
         let mut of_switch = BTreeMap::new();
         plan.add_unlinked(&draft.links);
@@ -91,6 +101,7 @@ impl Plan {
             of_switch.insert(index, plan.segments.len());
             let mut segment = Segment::new(format!("the switch `{}`", node.name));
             segment.chosen = choices[index].addresses.clone();
+            segment.switch = Some(index);
             plan.segments.push(segment);
         }
         for ends in draft.links {
@@ -234,7 +245,7 @@ impl Plan {
 
 impl Segment {
     fn new(name: String) -> Self {
-        Self { name, subnets: [None; 2], ports: Vec::new(), chosen: Vec::new() }
+        Self { name, subnets: [None; 2], ports: Vec::new(), chosen: Vec::new(), switch: None }
     }
 }
 

@@ -54,6 +54,12 @@ fn add(plan: &Plan, routes: &mut Vec<Route>, to: [Option<Option<Subnet>>; 2], po
     }
 }
 
+/// Whether a port is the outside of a router that translates addresses: nobody there knows of those inside.
+fn hides_inside(plan: &Plan, port: usize) -> bool {
+    let gate = plan.nodes[plan.ports[port].node].gate.as_ref();
+    gate.is_some_and(|gate| gate.nat.is_some() && gate.outside == port)
+}
+
 /// For each segment that `node` is not on and that routers lead to: the port by which the way begins, and the port of the first router on it.
 fn first_hops(plan: &Plan, node: usize) -> Vec<Option<(usize, usize)>> {
     let mut hops: Vec<Option<(usize, usize)>> = vec![None; plan.segments.len()];
@@ -66,7 +72,7 @@ fn first_hops(plan: &Plan, node: usize) -> Vec<Option<(usize, usize)>> {
     while let Some((segment, leaving)) = pending.pop_front() {
         let routers = plan.segments[segment].ports.iter().filter(|port| {
             let next = plan.ports[**port].node;
-            next != node && plan.nodes[next].role == Role::Router
+            next != node && plan.nodes[next].role == Role::Router && !hides_inside(plan, **port)
         });
         for router in routers {
             let hop = hops[segment].unwrap_or((leaving, *router));
