@@ -6,8 +6,9 @@
 //!
 //! The mechanism: a value is a [`Json`], and its `Display` writes it. No impl in this file is for a type of the standard library.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write as _};
+
+use crate::sorted::Map;
 
 /// What the key `version` says in reports and diagnoses. It grows when a key goes, or means something else, and not when one is added.
 pub(crate) const VERSION: u64 = 1;
@@ -23,12 +24,16 @@ pub(crate) enum Json {
     String(String),
     Array(Vec<Json>),
     /// The keys are written in alphabetical order.
-    Object(BTreeMap<&'static str, Json>),
+    Object(Map<&'static str, Json>),
 }
 
 impl Json {
     pub(crate) fn object(members: impl IntoIterator<Item = (&'static str, Self)>) -> Self {
-        Self::Object(members.into_iter().collect())
+        let mut object = Map::new();
+        for (key, value) in members {
+            object.insert(key, value);
+        }
+        Self::Object(object)
     }
 }
 

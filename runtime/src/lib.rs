@@ -157,6 +157,7 @@ mod sandbox;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
+mod sorted;
 mod spec;
 #[cfg(target_os = "linux")]
 mod start;

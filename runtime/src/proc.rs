@@ -1,6 +1,5 @@
 //! What proc(5) tells: of a process, from wherever it is asked, and of what is mounted.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -9,6 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::sorted::Set;
 use crate::sys::above_standard_streams;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
@@ -149,12 +149,12 @@ pub(crate) fn threads_of(pid: u32) -> impl Iterator<Item = PathBuf> {
 }
 
 /// All processes that there are.
-pub(crate) fn all() -> BTreeSet<u32> {
+pub(crate) fn all() -> Set<u32> {
     numbers_in(Path::new("/proc"))
 }
 
 /// The entries of a directory that are numbers, in order.
-fn numbers_in(directory: &Path) -> BTreeSet<u32> {
+fn numbers_in(directory: &Path) -> Set<u32> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
@@ -254,7 +254,7 @@ fn flag_of(option: &[u8]) -> MsFlags {
 }
 
 /// All mount points that this process sees.
-pub(crate) fn mount_points() -> BTreeSet<PathBuf> {
+pub(crate) fn mount_points() -> Set<PathBuf> {
     mounts().into_iter().map(|mount| mount.point).collect()
 }
 

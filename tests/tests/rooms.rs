@@ -20,8 +20,8 @@ const ROOMS: &[&[&str]] = &[
     &["ns"],
     &["proc"],
     &["settings"],
-    &["terminal"],
-    &["chance", "json", "spec", "sys", "text", "whereabouts"],
+    &["json", "terminal"],
+    &["chance", "sorted", "spec", "sys", "text", "whereabouts"],
 ];
 
 /// Each file, by its path below the sources, with its code.

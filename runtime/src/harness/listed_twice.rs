@@ -4,7 +4,6 @@
 //! another, of the same name, and the harness calls both. The body runs once; the second call has the verdict of the first, and
 //! says so.
 
-use std::collections::btree_map::{BTreeMap, Entry};
 use std::env;
 use std::io::{self, Write as _};
 use std::mem;
@@ -13,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::judge::Verdict;
 use super::words;
+use crate::sorted::Map;
 use crate::spec::Test;
 
 /// The tests that were called so far, by their names, each with its verdict when there is one.
-static CALLED: Mutex<BTreeMap<&str, Arc<OnceLock<Verdict>>>> = Mutex::new(BTreeMap::new());
+static CALLED: Mutex<Map<&str, Arc<OnceLock<Verdict>>>> = Mutex::new(Map::new());
 
 /// The tests whose second calls were not run.
 static REPEATED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
@@ -28,10 +28,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The verdict on `test`, which the harness calls, and `run` finds unless the harness has called it before.
 pub(super) fn once(test: &'static Test, run: impl FnOnce() -> Verdict) -> Verdict {
     let name = test.short_name();
-    let (verdict, is_first) = match lock(&CALLED).entry(name) {
-        Entry::Vacant(entry) => (Arc::clone(entry.insert(Arc::default())), true),
-        Entry::Occupied(entry) => (Arc::clone(entry.get()), false),
-    };
+    let mut is_first = false;
+    let verdict = Arc::clone(lock(&CALLED).get_or_insert_with(name, || {
+        is_first = true;
+        Arc::default()
+    }));
     if is_first {
         return verdict.get_or_init(run).clone();
     }

@@ -1,9 +1,9 @@
 //! What became of preparations. Each is run once, when the first test that starts from it is about to run; the others wait for that.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::rootfs::left::Left;
+use crate::sorted::Map;
 use crate::spec::{Preparation, Spec, Test};
 
 /// What became of a preparation.
@@ -18,9 +18,9 @@ pub(super) enum Outcome {
 }
 
 /// The preparations that were asked for so far, by their addresses.
-static OUTCOMES: Mutex<BTreeMap<usize, Arc<OnceLock<Outcome>>>> = Mutex::new(BTreeMap::new());
+static OUTCOMES: Mutex<Map<usize, Arc<OnceLock<Outcome>>>> = Mutex::new(Map::new());
 
-fn outcomes() -> MutexGuard<'static, BTreeMap<usize, Arc<OnceLock<Outcome>>>> {
+fn outcomes() -> MutexGuard<'static, Map<usize, Arc<OnceLock<Outcome>>>> {
     OUTCOMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -30,7 +30,7 @@ fn address(preparation: &'static Test) -> usize {
 
 /// What became of `preparation`, which `run` finds if nobody has asked before.
 pub(super) fn once(preparation: &'static Test, run: impl FnOnce() -> Outcome) -> Outcome {
-    let outcome = Arc::clone(outcomes().entry(address(preparation)).or_default());
+    let outcome = Arc::clone(outcomes().get_or_insert_with(address(preparation), Arc::default));
     outcome.get_or_init(run).clone()
 }
 

@@ -1,6 +1,5 @@
 //! Lists the processes of a sandbox, from outside, as proc(5) shows them to the test binary.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +12,7 @@ use nix::unistd::Pid;
 
 use crate::net::WIRE;
 use crate::proc::{self, Stat, parent_of, pid_of, text_of};
+use crate::sorted::{Map, Set};
 use crate::sys::{self, End};
 
 /// How long a process may take to end that is about to, in milliseconds.
@@ -83,13 +83,13 @@ pub(crate) fn makers(zygote: BorrowedFd<'_>) -> Vec<Process> {
 }
 
 fn descendants(init: u32) -> Vec<Process> {
-    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut children: Map<u32, Vec<u32>> = Map::new();
     for pid in proc::all() {
         if let Some(parent) = parent_of(pid) {
-            children.entry(parent).or_default().push(pid);
+            children.get_or_insert_with(parent, Vec::new).push(pid);
         }
     }
-    let mut found = BTreeSet::new();
+    let mut found = Set::new();
     let mut pending = vec![init];
     while let Some(parent) = pending.pop() {
         let below = children.remove(&parent).unwrap_or_default();
@@ -98,9 +98,7 @@ fn descendants(init: u32) -> Vec<Process> {
     }
     // The wire of a laboratory is none of the test's.
     let is_wire = |process: &Process| process.name.as_bytes() == WIRE.to_bytes();
-    let mut processes: Vec<_> = found.into_iter().filter_map(describe).filter(|process| !is_wire(process)).collect();
-    processes.sort_by_key(|process| process.pid);
-    processes
+    found.into_iter().filter_map(describe).filter(|process| !is_wire(process)).collect()
 }
 
 /// Kills the process that runs the body, below the init that `init` refers to.

@@ -22,6 +22,7 @@ use crate::json::Json;
 use crate::proc;
 use crate::rootfs::plan::check_answer;
 use crate::settings::{BadSetting, Variable, settings};
+use crate::sorted::sort_by;
 use crate::spec::Test;
 use crate::sys::{self, Locked, now};
 
@@ -385,7 +386,7 @@ impl Drop for Life {
         let test = self.test.map_or("", Test::short_name);
         let mut events = vec![self.row.title()];
         // They come from three processes, of which each keeps its order.
-        self.moments.sort_by_key(|(_, at, _)| *at);
+        sort_by(&mut self.moments, |(_, a, _), (_, b, _)| a.cmp(b));
         let arrow_to = |moment: Moment, from: Option<(u64, u64)>, name| {
             let found = self.moments.iter().find(|(other, ..)| *other == moment);
             found.zip(from).into_iter().flat_map(move |((_, at, _), from)| arrow(name, from, (row, *at)))

@@ -1,6 +1,5 @@
 //! A laboratory that is up, as a test has it.
 
-use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Formatter};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +12,7 @@ use super::picture::picture;
 use super::port::Port;
 use super::wire::{Trouble, Wire};
 use crate::ns::Namespace;
+use crate::sorted::Set;
 use crate::sys::is_marked_process;
 
 /// A laboratory that is up: what is between its hosts. When this is dropped, nothing connects them any more.
@@ -48,7 +48,7 @@ pub struct Net {
     plan: Plan,
     lab: u64,
     /// The pairs of ports between which nothing passes.
-    blocked: Mutex<BTreeSet<(usize, usize)>>,
+    blocked: Mutex<Set<(usize, usize)>>,
     _fabric: Namespace,
     /// The hosts, which are there also if the test has dropped its handle of one, such as a router.
     _nodes: Vec<Arc<Node>>,
@@ -143,7 +143,7 @@ impl Net {
         let (left, right): (Vec<_>, Vec<_>) = (left.into_iter().collect(), right.into_iter().collect());
         let left: Vec<_> = left.iter().map(AsRef::as_ref).collect();
         let right: Vec<_> = right.iter().map(AsRef::as_ref).collect();
-        let mut blocked = BTreeSet::new();
+        let mut blocked = Set::new();
         for (one, other) in left.iter().flat_map(|one| right.iter().map(move |other| (*one, *other))) {
             blocked.extend(self.shared(one, other).into_iter().flat_map(|(from, to)| [(from, to), (to, from)]));
         }
@@ -236,15 +236,16 @@ impl Net {
         self.plan.ports[port].segment
     }
 
-    fn blocked(&self) -> MutexGuard<'_, BTreeSet<(usize, usize)>> {
+    fn blocked(&self) -> MutexGuard<'_, Set<(usize, usize)>> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has nothing pass from one port to another, of these pairs. Panics if there still is a way from `sources` to `targets`.
     #[track_caller]
-    fn block(&self, pairs: &BTreeSet<(usize, usize)>, sources: &[&Host], targets: &[&Host]) {
+    fn block(&self, pairs: &Set<(usize, usize)>, sources: &[&Host], targets: &[&Host]) {
         let mut blocked = self.blocked();
-        let all = &*blocked | pairs;
+        let mut all = blocked.clone();
+        all.extend(pairs.iter().copied());
         for source in sources {
             let reached = self.reached(source.0.index, &all);
             if let Some(target) = targets.iter().find(|target| reached.contains(&target.0.index)) {
@@ -260,8 +261,8 @@ impl Net {
     }
 
     /// The nodes that packets of one get to, over routers too.
-    fn reached(&self, node: usize, blocked: &BTreeSet<(usize, usize)>) -> BTreeSet<usize> {
-        let (mut reached, mut pending) = (BTreeSet::from([node]), vec![node]);
+    fn reached(&self, node: usize, blocked: &Set<(usize, usize)>) -> Set<usize> {
+        let (mut reached, mut pending) = (Set::from([node]), vec![node]);
         while let Some(next) = pending.pop() {
             if next != node && self.plan.nodes[next].role != Role::Router {
                 continue;

@@ -20,6 +20,7 @@ use super::left::Left;
 use super::merged::{DIRECTORY, Merged, READ, hides_lower, is_whiteout, names_in, open_beneath};
 use crate::frame::changes::Change;
 use crate::rootfs::build::{COPY, LAYERS};
+use crate::sorted::sort_by;
 use crate::sys;
 
 /// The most bytes that all paths have together which are looked at: many times those of a large source tree. It bounds the memory and the
@@ -106,7 +107,7 @@ impl Tree {
                 layer => changes.extend(layer?.changes()?),
             }
         }
-        changes.sort_by(|a, b| a.path().cmp(b.path()));
+        sort_by(&mut changes, |a, b| a.path().cmp(b.path()));
         Ok(changes)
     }
 

@@ -11,6 +11,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::build::{COPY, LAYERS};
 use super::merged::{DIRECTORY, Merged, READ, names_in, open_beneath};
+use crate::sorted::sort_by;
 use crate::sys;
 
 /// The tmpfs of a preparation, that of the one which it started from, and so on. If they are for all processes of a run, they are directories of
@@ -117,7 +118,7 @@ impl Left {
                 }
             }
         }
-        layers.sort_by(|a, b| a.at.cmp(&b.at));
+        sort_by(&mut layers, |a, b| a.at.cmp(&b.at));
         Ok(layers)
     }
 

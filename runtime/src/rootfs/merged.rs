@@ -1,7 +1,6 @@
 //! Directories that lie one over another, looked at as overlayfs shows them: see the kernel's overlayfs.rst. All goes by descriptors, so
 //! that it makes no difference where they are mounted. No link in them leads anybody elsewhere.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,6 +10,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 
+use crate::sorted::Set;
 use crate::sys;
 
 /// To read a file, and to wait for nobody: a test may put a pipe in its place.
@@ -75,7 +75,7 @@ impl Merged {
 
     /// The names in this directory.
     pub(super) fn names(&self) -> nix::Result<Vec<PathBuf>> {
-        let mut seen = BTreeSet::new();
+        let mut seen = Set::new();
         let mut shown = Vec::new();
         for layer in &self.0 {
             for name in names_in(open_beneath(layer, Path::new(""), READ))? {

@@ -1,6 +1,5 @@
 //! Makes the host's mounts read-only in a template, but for the proc and the sysfs that must stay as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -13,6 +12,7 @@ use super::build::{may_be_unknown, remount_read_only_with};
 use super::paths::c_string;
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, Mount, hides_nothing};
+use crate::sorted::{Map, Set};
 use crate::sys;
 
 /// How often the mounts are looked at again, because others may rename directories meanwhile.
@@ -89,19 +89,19 @@ const PROC_AND_SYSFS: [(&str, &str); 2] = [("proc", "/proc"), ("sysfs", "/sys")]
 /// Mounts, by what they are mounted on.
 struct Table<'m> {
     root: Option<&'m Mount>,
-    on: BTreeMap<u32, Vec<&'m Mount>>,
+    on: Map<u32, Vec<&'m Mount>>,
     /// What must stay writable, or the kernel would let nobody mount a proc or a sysfs: the host's own, and what no path leads to. If none
     /// of these is whole, as in a container, those elsewhere too, such as in a chroot's tree.
-    kept: BTreeSet<u32>,
+    kept: Set<u32>,
 }
 
 impl<'m> Table<'m> {
     fn new(mounts: &'m [Mount]) -> Self {
         let is_there = |id: u32| mounts.iter().any(|mount| mount.id == id);
-        let mut table = Self { root: None, on: BTreeMap::new(), kept: BTreeSet::new() };
+        let mut table = Self { root: None, on: Map::new(), kept: Set::new() };
         for mount in mounts {
             if mount.id != mount.parent && is_there(mount.parent) {
-                table.on.entry(mount.parent).or_default().push(mount);
+                table.on.get_or_insert_with(mount.parent, Vec::new).push(mount);
             } else {
                 table.root = Some(mount);
             }

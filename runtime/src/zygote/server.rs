@@ -1,6 +1,5 @@
 //! The zygote's process: it hands each request for a sandbox to the template that can make it.
 
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -31,6 +30,7 @@ use crate::rootfs::stage::LeftRoot;
 use crate::rootfs::sysctl;
 use crate::rootfs::unpacked::Unpacked;
 use crate::settings::{Variable, settings};
+use crate::sorted::Map;
 use crate::spec::{Ids, Preparation, Spec, Test};
 use crate::sys::{self, Cloned, Disposition, SingleThreaded};
 
@@ -103,7 +103,7 @@ struct Server {
     /// What preparations have left.
     kept: Vec<(Preparation, nix::Result<Kept>)>,
     /// The images that tests ask for, by the addresses of their specs.
-    images: BTreeMap<usize, Rc<Unpacked>>,
+    images: Map<usize, Rc<Unpacked>>,
 }
 
 /// What is found out when the first sandbox is asked for.
@@ -112,7 +112,7 @@ struct KnownHost {
     /// `None` where there is no `/proc`.
     mounts: Option<MountWatch>,
     /// Of each package that was tested so far, the directories that root of a sandbox could not reach by itself.
-    unreachable: BTreeMap<PathBuf, Vec<PathBuf>>,
+    unreachable: Map<PathBuf, Vec<PathBuf>>,
     /// Which file systems answer.
     responding: Responding,
 }
@@ -164,7 +164,7 @@ impl Server {
         sys::close_all_but(proof, &mut [requests.as_raw_fd()], None).map_err(failed)?;
         let sigchld = sys::set_disposition(libc::SIGCHLD, Disposition::Default);
         let inherited = Inherited { sigchld, command };
-        let (templates, children, kept, images) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
+        let (templates, children, kept, images) = (Vec::new(), Vec::new(), Vec::new(), Map::new());
         Ok(Self { inherited, templates, children, host: None, generation: 0, kept, images })
     }
 
@@ -314,7 +314,7 @@ impl KnownHost {
         // The runtime of profiles makes what is missing itself, but could not inside a sandbox.
         let are_there = |path: &PathBuf| files.follow(path) && fs::create_dir_all(path).is_ok();
         context.profiles = profiles.filter(are_there);
-        Self { context, mounts: MountWatch::begin().ok(), unreachable: BTreeMap::new(), responding }
+        Self { context, mounts: MountWatch::begin().ok(), unreachable: Map::new(), responding }
     }
 
     /// The directories of what is tested that root of the sandbox could not reach by itself. Only real root has a way there.
@@ -337,6 +337,6 @@ impl KnownHost {
             }
             found
         };
-        unreachable.entry(package.to_path_buf()).or_insert_with(find).clone()
+        unreachable.get_or_insert_with(package.to_path_buf(), find).clone()
     }
 }

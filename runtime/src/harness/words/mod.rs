@@ -10,7 +10,6 @@ mod preparations;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::PathBuf;
@@ -33,6 +32,7 @@ use super::evidence::Largest;
 use super::processes::Process;
 use crate::diagnosis::Cause;
 use crate::frame::changes::Change;
+use crate::sorted::Set;
 use crate::spec::{Ids, Spec};
 use crate::sys::{self, End};
 use crate::text::{Size, error, plain};
@@ -332,7 +332,7 @@ pub(super) fn note_on_ids() -> &'static str {
 }
 
 pub(super) fn note_on_threads(names: &[String]) -> String {
-    let names: BTreeSet<_> = names.iter().map(|name| format!("`{}`", plain(name))).collect();
+    let names: Set<_> = names.iter().map(|name| format!("`{}`", plain(name))).collect();
     let names: Vec<_> = names.into_iter().collect();
     format!(
         "it has none of the threads that were started before `main` ({}). What waits for them waits for ever, as a call into Go does",

@@ -3,13 +3,13 @@
 //! The segments are counted, and so are the ports of each. The third port of the first segment has 10.0.0.3 and fd00::3, that of the second
 //! 10.0.1.3 and fd00:0:0:1::3.
 
-use std::collections::BTreeMap;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::plan::Plan;
 use crate::net::error::Trouble;
 use crate::net::subnet::Subnet;
+use crate::sorted::Map;
 
 /// Below this MTU, an interface has no IPv6: see RFC 8200.
 const LOWEST_V6_MTU: u32 = 1280;
@@ -67,7 +67,7 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
 
 /// Gives ports the addresses that were chosen for them. The first one decides on the subnet of a segment that has none.
 fn take_chosen(plan: &mut Plan) -> Result<(), Trouble> {
-    let mut owners: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    let mut owners: Map<IpAddr, usize> = Map::new();
     for index in 0..plan.ports.len() {
         let node = plan.ports[index].node;
         let of = plan.nodes[node].name.clone();

@@ -22,6 +22,7 @@ use crate::net::netlink::{Messages, Netlink, Refused};
 use crate::net::node::Role;
 use crate::net::place::Place;
 use crate::proc::text_of;
+use crate::sorted::sort_by;
 use crate::sys::{self, Ethernet, errno_of};
 
 const HOSTS: &str = "/etc/hosts";
@@ -99,7 +100,7 @@ fn hosts_file(plan: &Plan, node: usize) -> String {
     let own: Vec<_> = plan.nodes[node].ports.iter().map(|port| plan.ports[*port].segment).collect();
     for other in &plan.nodes {
         let mut ports: Vec<_> = other.ports.iter().map(|port| &plan.ports[*port]).collect();
-        ports.sort_by_key(|port| !own.contains(&port.segment));
+        sort_by(&mut ports, |a, b| own.contains(&b.segment).cmp(&own.contains(&a.segment)));
         for (address, _) in ports.iter().flat_map(|port| &port.addresses) {
             let _ = writeln!(text, "{address}\t{}", other.name);
         }

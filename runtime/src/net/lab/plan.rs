@@ -1,7 +1,6 @@
 //! What is to be made of what was asked for: segments, and the ports on them. All that can be wrong with it is found here, before anything is
 //! made.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::net::error::Trouble;
@@ -10,6 +9,7 @@ use crate::net::netlink::Mac;
 use crate::net::node::{Choice, Role};
 use crate::net::subnet::Subnet;
 use crate::net::wire::NAME;
+use crate::sorted::{Map, Set};
 
 /// How large packets are if nobody chooses.
 const MTU: u32 = 1500;
@@ -95,7 +95,7 @@ impl Plan {
             gate: None,
         });
         let mut plan = Self { nodes: nodes.collect(), segments: Vec::new(), ports: Vec::new() };
-        let mut of_switch = BTreeMap::new();
+        let mut of_switch = Map::new();
         plan.add_unlinked(&draft.links);
         for (index, node) in plan.nodes.iter().enumerate().filter(|(_, node)| node.role == Role::Switch) {
             of_switch.insert(index, plan.segments.len());
@@ -129,7 +129,7 @@ impl Plan {
 
     /// Puts the hosts and routers that nothing links on one switch.
     fn add_unlinked(&mut self, links: &[[DraftEnd; 2]]) {
-        let linked: BTreeSet<_> = links.iter().flatten().map(|end| end.node).collect();
+        let linked: Set<_> = links.iter().flatten().map(|end| end.node).collect();
         let is_unlinked = |index: &usize| self.nodes[*index].role != Role::Switch && !linked.contains(index);
         let unlinked: Vec<_> = (0..self.nodes.len()).filter(is_unlinked).collect();
         if unlinked.is_empty() {
@@ -141,7 +141,7 @@ impl Plan {
         }
     }
 
-    fn add_link(&mut self, ends: [DraftEnd; 2], of_switch: &BTreeMap<usize, usize>) -> Result<(), Trouble> {
+    fn add_link(&mut self, ends: [DraftEnd; 2], of_switch: &Map<usize, usize>) -> Result<(), Trouble> {
         let name = |plan: &Self, end: &DraftEnd| plan.nodes[end.node].name.clone();
         let [first, second] = ends;
         if first.node == second.node {
@@ -186,7 +186,7 @@ impl Plan {
     }
 
     fn name_interfaces(&mut self) -> Result<(), Trouble> {
-        let mut seen = BTreeSet::new();
+        let mut seen = Set::new();
         for port in &mut self.ports {
             let of = &self.nodes[port.node].name;
             if let Some(name) = port.choice.interface.take() {
@@ -206,7 +206,7 @@ impl Plan {
     }
 
     fn choose_macs(&mut self) -> Result<(), Trouble> {
-        let mut seen: BTreeMap<Mac, usize> = BTreeMap::new();
+        let mut seen: Map<Mac, usize> = Map::new();
         for port in &mut self.ports {
             if let Some(text) = port.choice.mac.take() {
                 let bad = || Trouble::BadMac { of: self.nodes[port.node].name.clone(), text: text.clone() };
@@ -223,7 +223,7 @@ impl Plan {
     /// Fails if the laboratory has two parts that no way connects, not even one over a host.
     pub(super) fn check_ways(&self) -> Result<(), Trouble> {
         let first = self.ports[0].node;
-        let (mut reached, mut pending) = (BTreeSet::from([first]), vec![first]);
+        let (mut reached, mut pending) = (Set::from([first]), vec![first]);
         while let Some(node) = pending.pop() {
             let segments = self.nodes[node].ports.iter().map(|port| &self.segments[self.ports[*port].segment]);
             for port in segments.flat_map(|segment| &segment.ports) {
@@ -282,7 +282,7 @@ fn is_number(name: &str) -> bool {
 }
 
 fn check_names(nodes: &[DraftNode]) -> Result<(), Trouble> {
-    let mut seen = BTreeSet::new();
+    let mut seen = Set::new();
     for DraftNode { name, .. } in nodes {
         let lower = name.to_ascii_lowercase();
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !name.starts_with('-');

@@ -45,6 +45,7 @@ use decide::Lane;
 use forward::{Arena, Outlet, Process};
 pub use matcher::Packets;
 
+use crate::sorted::sort;
 use crate::sys;
 use crate::sys::packet::PacketRing;
 use crate::sys::shared::{clone_beside, has_ended};
@@ -150,7 +151,7 @@ impl Wire {
         let of_segment =
             |segment| (0..ports.len()).filter(move |port| ports[*port].segment as usize == segment).collect();
         let mut by_ifindex: Vec<_> = ports.iter().enumerate().map(|(at, port)| (port.ifindex, at)).collect();
-        by_ifindex.sort_unstable();
+        sort(&mut by_ifindex);
         let mut process = Process {
             board: &board,
             outlets: ports.iter().map(outlet).collect(),

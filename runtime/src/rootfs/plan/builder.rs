@@ -1,6 +1,5 @@
 //! Puts a plan together, operation by operation.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use super::wanted::{Wanted, WantedKind};
 use crate::rootfs::build::{Access, KERNEL_FLAGS, LAYERS, NewRoot, Operation, Plan};
 use crate::rootfs::paths::{HostPath, InsidePath, LINKS_MAX, Source, c_string, names_reversed};
 use crate::rootfs::stage::Stage;
+use crate::sorted::{Map, Set, sort};
 use crate::spec::{Bind, Ids, Spec};
 
 /// A plan, and what it holds for.
@@ -34,13 +34,13 @@ pub(super) struct Builder<'f> {
     pub(super) ids: Ids,
     pub(super) operations: Vec<Operation>,
     /// Directories, files and links that are there.
-    pub(super) present: BTreeSet<PathBuf>,
+    pub(super) present: Set<PathBuf>,
     /// The links among them, and what they hold.
-    pub(super) links: BTreeMap<PathBuf, PathBuf>,
+    pub(super) links: Map<PathBuf, PathBuf>,
     /// Paths of the host that are shown.
-    pub(super) shown: BTreeSet<PathBuf>,
+    pub(super) shown: Set<PathBuf>,
     /// Private directories in what is shown, or in the tree that is copied.
-    pub(super) covered: BTreeSet<PathBuf>,
+    pub(super) covered: Set<PathBuf>,
     /// What has been copied.
     pub(super) base: Option<Base>,
     /// Whether tests will start from what is written.
@@ -56,8 +56,8 @@ impl<'f> Builder<'f> {
     pub(super) fn new(host: &'f Host<'f>, spec: &Spec, prefix: &'static str) -> Self {
         let size = spec.tmpfs.map_or(String::new(), |bytes| format!(",size={bytes}"));
         let tmpfs = c_string(format!("mode=755{size}").as_ref());
-        let present = BTreeSet::from([PathBuf::from("/")]);
-        let (links, shown, covered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let present = Set::from([PathBuf::from("/")]);
+        let (links, shown, covered) = (Map::new(), Set::new(), Set::new());
         let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
         let (ids, basis, is_prepared) = (spec.ids, Basis::default(), spec.is_prepared);
         Self {
@@ -185,7 +185,7 @@ impl<'f> Builder<'f> {
 
     /// Makes what is wanted, the outermost first: what is shown may lie in what is private, and the other way round.
     pub(super) fn wanted(&mut self, mut wanted: Vec<Wanted>) {
-        wanted.sort();
+        sort(&mut wanted);
         for Wanted { name, kind, .. } in wanted {
             let path = self.physical(&name);
             match kind {
@@ -277,7 +277,7 @@ impl<'f> Builder<'f> {
         let mut directories: Vec<_> =
             fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         directories.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
-        directories.sort();
+        sort(&mut directories);
         let Some(place) = self.host.stage.and_then(|stage| stage.place_of(path)) else { return };
         self.bind(&place, path);
         for path in directories {

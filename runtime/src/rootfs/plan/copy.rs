@@ -1,6 +1,5 @@
 //! Plans a root that is a copy of a tree of the host: overlays, whose changes go to a tmpfs.
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -23,6 +22,7 @@ use crate::rootfs::build::{COPY, Operation};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::paths::{HostPath, InsidePath, c_string};
 use crate::rootfs::unpacked::{Owned, Unpacked};
+use crate::sorted::{Set, sort};
 use crate::spec::{Ids, Spec};
 
 /// Directories that belong to root in every system. In a copy of a tree whose root is somebody else, root owns them, and may
@@ -143,8 +143,7 @@ impl Builder<'_> {
             // What is mounted below is known without asking for more.
             self.covered.insert(to.to_path_buf());
             let is_below = |path: &&Path| path.parent() == Some(from);
-            let below: BTreeSet<PathBuf> =
-                self.host.mounts_below(from).filter(is_below).map(Path::to_path_buf).collect();
+            let below: Set<PathBuf> = self.host.mounts_below(from).filter(is_below).map(Path::to_path_buf).collect();
             for from in below {
                 let to = to.join(from.file_name().unwrap_or_default());
                 self.copy(&from, &to);
@@ -163,7 +162,7 @@ impl Builder<'_> {
         // What this user can't list, it could not see outside either.
         let mut entries: Vec<_> =
             fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-        entries.sort();
+        sort(&mut entries);
         for from in entries {
             let to = to.join(from.file_name().unwrap_or_default());
             if KERNEL_DIRECTORIES.iter().any(|path| to == Path::new(path)) {
@@ -263,8 +262,8 @@ impl Builder<'_> {
                 fs::symlink_metadata(&original).ok().filter(|metadata| (metadata.uid(), metadata.gid()) != own)?;
             Some((original, upper.join(below), metadata))
         };
-        let mut made = BTreeSet::from([upper.to_path_buf()]);
-        let owned: BTreeSet<&Path> =
+        let mut made = Set::from([upper.to_path_buf()]);
+        let owned: Set<&Path> =
             OWNED.into_iter().map(Path::new).chain(self.owned.iter().map(PathBuf::as_path)).collect();
         for (_, path, metadata) in owned.into_iter().filter_map(place) {
             if metadata.is_dir() && path.parent().is_some_and(|parent| made.contains(parent)) {

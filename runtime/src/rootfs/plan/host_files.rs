@@ -4,7 +4,6 @@
 //! If a file system does not answer in time, belljar leaves it out. A test that names it fails.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -17,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::proc::{self, Mount, directory, stat};
 use crate::rootfs::paths::{LINKS_MAX, names_reversed};
+use crate::sorted::Map;
 use crate::sys;
 
 /// How long a file system may take for its first answer.
@@ -27,7 +27,7 @@ const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which file systems answer, of those that may keep others waiting, by their mount points.
 #[derive(Default)]
-pub(crate) struct Responding(RefCell<BTreeMap<PathBuf, bool>>);
+pub(crate) struct Responding(RefCell<Map<PathBuf, bool>>);
 
 /// The files of the host, looked at only where their file system responds.
 pub(crate) struct HostFiles<'t> {
