@@ -1,11 +1,13 @@
 //! Faults that were started, in a process of the body's.
 
 use std::fmt::{self, Debug, Formatter};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
 
 use super::board::{Board, Entry};
 use super::calls::Calls;
@@ -43,7 +45,7 @@ fn watch(calls: Calls) -> Result<&'static Watch, Trouble> {
         return Ok(watch);
     }
     let (socket, inode) = way().ok_or(Trouble::Outside)?;
-    let (board, memory) = Board::new(inode).map_err(Trouble::Board)?;
+    let (board, memory) = Board::new([inode, pipe(&io::stdout()), pipe(&io::stderr())]).map_err(Trouble::Board)?;
     let random = u128::from_ne_bytes(sys::random().map_err(Trouble::Board)?);
     // Small numbers are what calls may have there that don't have that argument.
     let cookie = random as u64 | 1 << 63;
@@ -67,6 +69,13 @@ pub(super) struct Words {
     pub(super) written: String,
     /// What is to be known of the call, if it is of one and of no kind.
     pub(super) advice: Option<&'static str>,
+}
+
+/// The inode of a pipe, which a test's output is unless the body has changed that.
+fn pipe(file: &impl AsFd) -> u64 {
+    let stat =
+        fstat(file).ok().filter(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO);
+    stat.map_or(0, |stat| stat.st_ino as u64)
 }
 
 pub(super) fn start(definition: &Definition, words: Words) -> Result<ActiveFault, Trouble> {

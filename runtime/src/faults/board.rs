@@ -19,11 +19,15 @@ enum Whole {
     Started,
     /// How many slots were ever used.
     Used,
-    /// The inode of the socket that leads to the test binary. No fault is for that.
+    /// The inodes of the socket and of the pipes that lead to the test binary. No fault is for those.
     Socket,
+    Output,
+    Errors,
     /// Whether callers wait for an answer whatever signals they get.
     Killable,
 }
+
+const OURS: [Whole; 3] = [Whole::Socket, Whole::Output, Whole::Errors];
 
 const WHOLE: usize = 8;
 
@@ -66,10 +70,12 @@ pub(crate) struct Board(SharedBytes);
 
 impl Board {
     /// An empty one, and what stands for it.
-    pub(super) fn new(socket: u64) -> nix::Result<(Self, File)> {
+    pub(super) fn new(ours: [u64; 3]) -> nix::Result<(Self, File)> {
         let (bytes, file) = SharedBytes::new(c"belljar-faults", LENGTH)?;
         let board = Self(bytes);
-        board.word(Whole::Socket as usize).store(socket, Ordering::Relaxed);
+        for (word, inode) in OURS.into_iter().zip(ours) {
+            board.word(word as usize).store(inode, Ordering::Relaxed);
+        }
         Ok((board, file))
     }
 
@@ -82,8 +88,9 @@ impl Board {
         self.word(Whole::Killable as usize).load(Ordering::Acquire) != 0
     }
 
-    pub(crate) fn socket(&self) -> u64 {
-        self.word(Whole::Socket as usize).load(Ordering::Relaxed)
+    /// The inodes of what leads to the test binary: of a socket, and of two pipes.
+    pub(crate) fn ours(&self) -> [u64; 3] {
+        OURS.map(|word| self.word(word as usize).load(Ordering::Relaxed))
     }
 
     /// One that another process has made.
@@ -173,7 +180,7 @@ mod tests {
 
     #[test]
     fn both_sides_see_the_same() {
-        let (body, file) = Board::new(7).expect("a board");
+        let (body, file) = Board::new([7; 3]).expect("a board");
         let supervisor = Board::of(&file).expect("the same");
         let first = body.start(&some()).expect("a slot");
         let second = body.start(&some()).expect("a slot");
@@ -194,7 +201,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many() {
-        let (board, _) = Board::new(7).expect("a board");
+        let (board, _) = Board::new([7; 3]).expect("a board");
         let all: Vec<_> = std::iter::from_fn(|| board.start(&some())).collect();
         assert_eq!(all.len(), SLOTS);
         board.end(all[7]);
@@ -203,7 +210,7 @@ mod tests {
 
     #[test]
     fn rubbish_is_no_fault() {
-        let (board, file) = Board::new(7).expect("a board");
+        let (board, file) = Board::new([7; 3]).expect("a board");
         board.0.words(ALL).iter().for_each(|word| word.store(u64::MAX - 1, Ordering::Relaxed));
         assert!(board.active().all(|entry| board.definition(entry).is_none()));
         assert!(board.active().count() == SLOTS);

@@ -40,6 +40,8 @@ use crate::chance::odds;
 /// It is for the whole sandbox: the body, its threads, and all programs that are started after the first fault of the test, statically linked ones
 /// included. Several may be active. Each counts the calls that it is for; if several would happen to one call, that which was started first does.
 ///
+/// No fault is for what leads to the test binary: the test's own standard output and standard error, unless they were redirected.
+///
 /// What it can't see: work that is given to an io_uring(7), writes to memory that is mapped, the clocks of vdso(7), calls of programs with 32 bits, and
 /// those that a filter of the program's own forbids.
 #[derive(Clone, Debug, PartialEq)]

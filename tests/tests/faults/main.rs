@@ -1,6 +1,7 @@
 //! System calls that fail on order.
 
 mod effects;
+mod hostile;
 mod told;
 mod when;
 mod whose;

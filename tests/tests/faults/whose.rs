@@ -161,3 +161,43 @@ fn with_a_laboratory() {
     assert_eq!((text[0], watched.hits()), (b'y', 0));
     drop((net, all));
 }
+
+/// A program that has become another user, whose memory and links the kernel keeps from others.
+#[isolated(uids = 65536, unsupported = "skip")]
+fn of_a_body_that_changes_its_user() {
+    fs::write("/tmp/a", "").expect("write");
+    let fault = Fault::opening().errno(libc::EMFILE).path("/tmp/a").start().expect("start");
+    let status = Command::new("setpriv").args(["--reuid=1000", "--clear-groups", "cat", "/tmp/a"]).status();
+    assert_eq!(status.expect("setpriv").code(), Some(1));
+    assert_eq!(fault.hits(), 1);
+    drop(fault);
+    let status = Command::new("setpriv").args(["--reuid=1000", "--clear-groups", "cat", "/tmp/a"]).status();
+    assert!(status.expect("setpriv").success());
+}
+
+#[isolated(user = "host", unsupported = "skip")]
+fn of_the_machines_root() {
+    fs::write("/tmp/a", "").expect("write");
+    let _fault = Fault::opening().errno(libc::EMFILE).path("/tmp/a").start().expect("start");
+    assert_eq!(errno(fs::File::open("/tmp/a")), Some(libc::EMFILE));
+}
+
+/// A filter of the body's own stays in force: what that forbids, no fault sees.
+#[isolated]
+fn with_a_filter_of_its_own() {
+    let file = data("wal");
+    belljar_tests::refuse(libc::SYS_fdatasync, None, nix::errno::Errno::EPERM);
+    let fault = Fault::syncing().errno(libc::EIO).start().expect("start");
+    assert_eq!(errno(file.sync_data()), Some(libc::EPERM));
+    assert_eq!(errno(file.sync_all()), Some(libc::EIO));
+    assert_eq!(fault.calls(), 1);
+}
+
+/// What the test prints goes through, and what it prints to a pipe of its own does not.
+#[isolated]
+fn not_of_the_tests_output() {
+    let _fault = Fault::writing().errno(libc::EIO).start().expect("start");
+    println!("this is printed");
+    let output = Command::new("sh").args(["-c", "echo x || exit 9"]).output().expect("sh");
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+}

@@ -194,16 +194,21 @@ impl Caller {
         })
     }
 
-    /// Whether it is belljar itself that calls: what leads to the test binary, and the wire of a laboratory.
-    pub(super) fn is_ours(&self, socket: u64) -> bool {
-        let is_of_files = self.call.is_some_and(|call| places(call).first() == Some(&Place::File(0)));
-        let is_socket =
-            || self.file(0).is_ok_and(|link| link.as_os_str().as_bytes() == format!("socket:[{socket}]").as_bytes());
+    /// Whether no fault is for the call: it is on the socket or on a pipe that leads to the test binary, or of the wire of a laboratory.
+    pub(super) fn is_ours(&self, [socket, output, errors]: [u64; 3]) -> bool {
+        let is_of_file = self
+            .call
+            .is_some_and(|call| matches!(places(call), [Place::File(0) | Place::Target(0) | Place::Source(0), ..]));
+        let link = if is_of_file { self.file(0).ok() } else { None };
+        let is_ours = link.is_some_and(|link| {
+            let links = [format!("socket:[{socket}]"), format!("pipe:[{output}]"), format!("pipe:[{errors}]")];
+            links.iter().any(|ours| link.as_os_str() == ours.as_str())
+        });
         let is_wire = || {
             let name = fs::read(format!("/proc/{}/comm", self.thread)).unwrap_or_default();
             name.strip_suffix(b"\n") == Some(WIRE.to_bytes())
         };
-        is_of_files && is_socket() || is_wire()
+        is_ours || is_wire()
     }
 
     pub(super) fn status(&self) -> Status {

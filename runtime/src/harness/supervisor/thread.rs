@@ -191,7 +191,7 @@ impl Thread {
                 Err(_) => told.blind(Blind::NotReadable),
             }
         }
-        if matching.is_empty() || caller.is_ours(self.shared.board.socket()) || !self.shared.still_waits(caller) {
+        if matching.is_empty() || caller.is_ours(self.shared.board.ours()) || !self.shared.still_waits(caller) {
             return None;
         }
         let mut found = None;
