@@ -51,10 +51,12 @@ pub(super) fn write(test: &Test, evidence: &Evidence) -> Vec<String> {
             Err(error) => words::not_captured(test.short_name(), &path, &error),
         }
     };
-    let told: Vec<_> = evidence.captures.iter().enumerate().map(write).collect();
+    let trouble = evidence.captures.iter().flat_map(net::trouble);
+    let mut told: Vec<_> = trouble.map(|trouble| words::trouble(test.short_name(), &trouble)).collect();
+    told.extend(evidence.captures.iter().enumerate().map(write));
     if !told.is_empty() {
         // What an earlier run has left that had more of them.
-        let others = (told.len()..CAPTURES_MAX).filter_map(|number| path_of(test, number));
+        let others = (evidence.captures.len()..CAPTURES_MAX).filter_map(|number| path_of(test, number));
         others.for_each(|path| drop(fs::remove_file(path)));
     }
     told

@@ -44,7 +44,7 @@ pub(crate) use inside::{Inside, MOST_CAPTURE, set as set_inside};
 pub use lab::{End, Lab, Link, Switch};
 pub use nat::Nat;
 pub use network::Net;
-pub(crate) use network::notes;
+pub(crate) use network::{notes, trouble};
 pub use port::{Port, Stats};
 pub(crate) use threads::{Left, finish};
 pub use wire::Packets;

@@ -1,6 +1,7 @@
 //! A laboratory that is up, as a test has it.
 
 use std::fmt::{self, Debug, Formatter};
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
@@ -10,7 +11,7 @@ use super::lab::Plan;
 use super::node::{Node, Role};
 use super::picture::picture;
 use super::port::Port;
-use super::wire::{Trouble, Wire};
+use super::wire::{Trouble, Wire, trouble_of};
 use crate::ns::Namespace;
 use crate::sorted::Set;
 use crate::sys::is_marked_process;
@@ -285,8 +286,9 @@ impl Drop for Net {
     fn drop(&mut self) {
         // In a process that the body has forked, it is not this one's.
         if is_marked_process() {
-            let words = words(&self.wire.trouble());
-            all_notes().extend(words);
+            // The others are read from the capture, however the test ends.
+            let Trouble { unanswered, has_died, .. } = self.wire.trouble();
+            all_notes().extend(words(&Trouble { unanswered, has_died, ..Trouble::default() }));
             all_notes().extend(picture(&self.plan));
         }
     }
@@ -295,6 +297,11 @@ impl Drop for Net {
 /// What a failure is to say of the laboratories that there were: what went wrong with their wires, and a picture of each that is not small.
 pub(crate) fn notes() -> Vec<String> {
     mem::take(&mut *all_notes())
+}
+
+/// What a failure is to say of the wire whose capture this is. What the body has written there instead may be anything.
+pub(crate) fn trouble(capture: &File) -> Vec<String> {
+    trouble_of(capture).map_or_else(|_| Vec::new(), |trouble| words(&trouble))
 }
 
 fn all_notes() -> MutexGuard<'static, Vec<String>> {
@@ -312,7 +319,7 @@ fn words(trouble: &Trouble) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let lost = overruns + too_large + no_room + refused;
+    let lost = [overruns, too_large, no_room, refused].into_iter().fold(0, u64::saturating_add);
     if lost > 0 {
         words.push(format!(
             "{lost} packets of its laboratory were lost that the seed has nothing to do with: {overruns} came faster than the wire could \

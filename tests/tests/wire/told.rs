@@ -67,6 +67,54 @@ fn nothing_is_wrong() {
     panic!("the body");
 }
 
+/// Loses packets, because more come than the wire has room for.
+fn overrun() -> (belljar::net::Net, belljar::net::Host) {
+    let (net, client, _server) = two(7);
+    let here = sender(&client, "10.0.0.2:7000");
+    without_wire(|| (0..20_000).for_each(|_| _ = here.send(b"x")));
+    // The wire has taken all that was left.
+    wait_until(|| net.port(&client).from_host().stats().queued == 0);
+    (net, client)
+}
+
+#[body]
+#[isolated]
+fn the_body_aborts() {
+    let _lab = overrun();
+    eprintln!("the body");
+    process::abort();
+}
+
+#[body]
+#[isolated]
+fn the_body_becomes_another_program() {
+    use std::os::unix::process::CommandExt as _;
+    let _lab = overrun();
+    eprintln!("the body");
+    panic!("{}", process::Command::new("true").exec());
+}
+
+#[body]
+#[isolated(timeout = "3s")]
+fn the_time_is_up() {
+    let _lab = overrun();
+    eprintln!("the body");
+    loop {
+        thread::park();
+    }
+}
+
+/// Nobody drops the laboratory then.
+#[test]
+fn trouble_is_told_however_the_test_ends() {
+    for test in ["the_body_aborts", "the_body_becomes_another_program", "the_time_is_up"] {
+        let output = run_body(&format!("told::{test}")).output;
+        assert!(output.contains("the body"), "{output}");
+        let told = output.matches("came faster than the wire could take them").count();
+        assert_eq!(told, 1, "{test}: {output}");
+    }
+}
+
 #[test]
 fn trouble_is_told_with_the_failure() {
     const OVERRUN: &str = "came faster than the wire could take them";

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
-pub(super) use captures::{captured, not_captured};
+pub(super) use captures::{captured, not_captured, trouble};
 use failed::failed;
 pub(super) use faults::{faults, met};
 #[cfg(feature = "images")]

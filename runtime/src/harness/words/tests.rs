@@ -114,6 +114,7 @@ fn each_message_has_its_words() {
         preparation_panicked(Some("TEXT")),
         preparation_lost(Errno::EMFILE),
         preparation_not_shared("p", std::path::Path::new("/target/a\n"), &Errno::EROFS.into()),
+        trouble(TEST, "the machine was too busy."),
         captured(TEST, std::path::Path::new("/target/a\n")),
         not_captured(TEST, std::path::Path::new("/target/a\n"), &Errno::EROFS.into()),
     ]);
@@ -332,6 +333,8 @@ fn each_message_has_its_words() {
     what it left could not be kept: EMFILE (Too many open files).
     # preparation_not_shared
     belljar: each test runs its preparations itself, such as `p`: what they leave for all tests of a run can't lie in `/target/a\n`: Read-only file system (os error 30).
+    # trouble
+    belljar: `tests::a`: the machine was too busy.
     # captured
     belljar: what passed in the laboratory of `tests::a` is in `/target/a\n`, for tcpdump or Wireshark.
     # not_captured

@@ -137,6 +137,8 @@ impl<'b> Process<'b> {
             if wait == Some(0) {
                 continue;
             }
+            // Nobody may ask any more: who kills all processes of a sandbox does so at once.
+            self.look_for_trouble(ring);
             let flags = PollFlags::POLLIN;
             let mut fds = [ring.as_fd(), wake, body].map(|fd| PollFd::new(fd, flags));
             let wait = wait.map(|wait| TimeSpec::new((wait / 1_000_000_000) as _, (wait % 1_000_000_000) as _));
@@ -173,6 +175,7 @@ impl<'b> Process<'b> {
     fn look_for_trouble(&mut self, ring: &PacketRing) {
         self.board.add(Whole::Overruns, ring.overruns().unwrap_or_default().into());
         self.board.add(Whole::Forgotten, self.arena.flows.take_forgotten());
+        self.tape.tell(self.board);
     }
 
     /// Sends on what is due.

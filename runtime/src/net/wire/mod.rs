@@ -44,6 +44,7 @@ use chance::{hash, hash_bytes};
 use decide::Lane;
 use forward::{Arena, Outlet, Process};
 pub use matcher::Packets;
+pub(in crate::net) use pcapng::trouble as trouble_of;
 
 use crate::sorted::sort;
 use crate::sys;
