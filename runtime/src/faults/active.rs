@@ -18,7 +18,7 @@ use crate::frame::{Buffer, Frame};
 use crate::sys::{self, seccomp};
 
 /// The way to the test binary, with its inode, if this is a sandbox.
-type Way = fn() -> Option<(BorrowedFd<'static>, u64)>;
+type Way = fn() -> Option<(BorrowedFd<'static>, libc::ino_t)>;
 
 static WAY: OnceLock<Way> = OnceLock::new();
 
@@ -45,7 +45,8 @@ fn watch(calls: Calls) -> Result<&'static Watch, Trouble> {
         return Ok(watch);
     }
     let (socket, inode) = way().ok_or(Trouble::Outside)?;
-    let (board, memory) = Board::new([inode, pipe(&io::stdout()), pipe(&io::stderr())]).map_err(Trouble::Board)?;
+    let (board, memory) =
+        Board::new([wide(inode), pipe(&io::stdout()), pipe(&io::stderr())]).map_err(Trouble::Board)?;
     let random = u128::from_ne_bytes(sys::random().map_err(Trouble::Board)?);
     // Small numbers are what calls may have there that don't have that argument.
     let cookie = random as u64 | 1 << 63;
@@ -71,11 +72,16 @@ pub(super) struct Words {
     pub(super) advice: Option<&'static str>,
 }
 
+/// The same number: inodes have 32 bits on some machines.
+fn wide(inode: impl Into<u64>) -> u64 {
+    inode.into()
+}
+
 /// The inode of a pipe, which a test's output is unless the body has changed that.
 fn pipe(file: &impl AsFd) -> u64 {
     let stat =
         fstat(file).ok().filter(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO);
-    stat.map_or(0, |stat| stat.st_ino as u64)
+    stat.map_or(0, |stat| wide(stat.st_ino))
 }
 
 pub(super) fn start(definition: &Definition, words: Words) -> Result<ActiveFault, Trouble> {

@@ -93,7 +93,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     let user = args.spec.user.filter(|user| *user != ROOT).map(|(uid, _)| uid);
     let Spec { net, mount, memory, .. } = *args.spec;
     net::set_inside(net::Inside { net, mount, user, memory, hand_over: hand_over_capture });
-    faults::set_inside(|| frame_socket().map(|socket| socket.0.as_fd()).zip(INODE.get().map(|inode| *inode as u64)));
+    faults::set_inside(|| frame_socket().map(|socket| socket.0.as_fd()).zip(INODE.get().copied()));
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
         let ended = run_body(test, call);

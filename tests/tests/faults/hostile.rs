@@ -16,6 +16,7 @@ fn stuck() {
     let delay = Fault::syncing().delay(Duration::from_secs(3600)).start().expect("start");
     let more = file.try_clone().expect("dup");
     thread::spawn(move || more.sync_all());
+    #[expect(clippy::zombie_processes, reason = "belljar ends it")]
     let _child = Command::new("sync").arg("/data/wal").spawn().expect("sync");
     while delay.calls() < 2 {
         thread::yield_now();
@@ -42,13 +43,13 @@ macro_rules! both {
 
 both! {
     passes() {}
-    panics() { panic!("on purpose") }
-    exits() { process::exit(0) }
-    exits_badly() { process::exit(7) }
-    aborts() { process::abort() }
-    is_killed() { nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("raise") }
-    execs() { panic!("{}", Command::new("/usr/bin/true").exec()) }
-    hangs(timeout = "400ms") { belljar_tests::hang() }
+    panics() { panic!("on purpose"); }
+    exits() { process::exit(0); }
+    exits_badly() { process::exit(7); }
+    aborts() { process::abort(); }
+    is_killed() { nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("raise"); }
+    execs() { panic!("{}", Command::new("/usr/bin/true").exec()); }
+    hangs(timeout = "400ms") { belljar_tests::hang(); }
     returns_from_a_fork() { belljar_tests::fork(); }
 }
 

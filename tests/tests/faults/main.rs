@@ -1,5 +1,6 @@
 //! System calls that fail on order.
 
+mod cost;
 mod effects;
 mod hostile;
 mod told;

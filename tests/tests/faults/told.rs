@@ -86,3 +86,59 @@ fn a_failure_lists_them() {
     let told = "fsync(/data/wal) → EIO, 2nd call of `told::fails_at_`, pid 2";
     assert!(run.output.contains(told), "{}", run.output);
 }
+
+#[body]
+#[isolated]
+fn names_another_call() {
+    let fault = Fault::new("fdatasync").errno(libc::EIO).start().expect("start");
+    data("wal").sync_all().expect("this is fsync");
+    assert_eq!(fault.hits(), 1);
+}
+
+/// Whoever names a call that is never made learns which it may be.
+#[test]
+fn a_fault_without_calls_is_told() {
+    let run = run_body("told::names_another_call");
+    let told = "belljar: Fault::new(\"fdatasync\").errno(libc::EIO) has seen no call that it is for. Rust's `File::sync_all` is `fsync`";
+    assert!(run.failed() && run.output.contains(told), "{}", run.output);
+}
+
+/// The twin of a failure: of a test that passes, nothing is said.
+#[body]
+#[isolated]
+fn passes_with_a_fault() {
+    let _fault = no_fsync().start().expect("start");
+    data("wal").sync_all().expect_err("as asked");
+}
+
+#[test]
+fn a_pass_says_nothing() {
+    let run = run_body("told::passes_with_a_fault");
+    assert!(run.passed() && !run.output.contains("fault that"), "{}", run.output);
+}
+
+#[test]
+fn a_trace_has_them() {
+    let path = std::env::temp_dir().join(format!("belljar-faults-{}.json", std::process::id()));
+    let mut command = belljar_tests::this_binary();
+    command.args(["--exact", "body", "told::passes_with_a_fault", "--ignored"]).env("BELLJAR_TRACE", &path);
+    let run = belljar_tests::run(&mut command);
+    let trace = std::fs::read_to_string(&path).expect("a trace");
+    std::fs::remove_file(&path).expect("remove");
+    let events: Vec<serde_json::Value> = serde_json::from_str(&trace).expect("JSON");
+    let instants: Vec<_> = events.iter().filter(|event| event["ph"] == "i").collect();
+    assert!(run.passed() && instants.len() == 1, "{trace}");
+    assert!(instants[0]["name"].as_str().is_some_and(|name| name.starts_with("fsync(/data/wal) → EIO")), "{trace}");
+}
+
+/// The text of a fault is what makes the same one.
+#[test]
+fn faults_are_written_as_in_a_test() {
+    let fault = Fault::writing().errno(libc::ENOSPC).path("/data/*").nth(2);
+    assert_eq!(fault.to_string(), r#"Fault::writing().errno(libc::ENOSPC).path("/data/*").nth(2)"#);
+    let fault = Fault::new("connect").delay(std::time::Duration::from_millis(2)).port(80).seeded(7, 0.25);
+    assert_eq!(
+        fault.to_string(),
+        r#"Fault::new("connect").delay(Duration::from_nanos(2000000)).port(80).seeded(7, 0.25)"#
+    );
+}

@@ -91,3 +91,65 @@ pub(in crate::harness) fn faults(test: &str, evidence: &Evidence) -> Vec<String>
 fn count(hits: u64) -> String {
     if hits == 1 { "a fault".to_owned() } else { format!("{hits} faults") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::harness::supervisor::Report;
+
+    fn one(effect: Effect, delay: u64, number: u64) -> Met {
+        let subject = Some("/data/wal\n".into());
+        Met { call: "fsync", subject, effect, delay, number, name: "server".into(), pid: Some(7), at: 0 }
+    }
+
+    #[test]
+    fn each_effect_has_its_words() {
+        let all = [
+            one(Effect::Errno(libc::EIO), 0, 2),
+            one(Effect::Errno(4000), 0, 1),
+            one(Effect::Returns(-3), 0, 3),
+            one(Effect::Short(3), 0, 11),
+            one(Effect::Signal(libc::SIGKILL), 0, 112),
+            one(Effect::Signal(40), 0, 21),
+            one(Effect::Nothing, 1_500_000, 4),
+            one(Effect::Errno(libc::ETIMEDOUT), 2_000_000_000, 4),
+            one(Effect::Nothing, 0, 4),
+            Met { subject: None, pid: None, ..one(Effect::Nothing, 0, 4) },
+        ];
+        assert_snapshot!(all.iter().map(met).collect::<Vec<_>>().join("\n"), @r"
+        fsync(/data/wal\n) → EIO, 2nd call of `server`, pid 7
+        fsync(/data/wal\n) → errno 4000, 1st call of `server`, pid 7
+        fsync(/data/wal\n) → returns -3, 3rd call of `server`, pid 7
+        fsync(/data/wal\n) → short, 3 B, 11th call of `server`, pid 7
+        fsync(/data/wal\n) → SIGKILL, 112th call of `server`, pid 7
+        fsync(/data/wal\n) → signal 40, 21st call of `server`, pid 7
+        fsync(/data/wal\n) → delayed by 1.5ms, 4th call of `server`, pid 7
+        fsync(/data/wal\n) → delayed by 2s, ETIMEDOUT, 4th call of `server`, pid 7
+        fsync(/data/wal\n) → seen, 4th call of `server`, pid 7
+        fsync() → seen, 4th call of `server`
+        ");
+    }
+
+    #[test]
+    fn a_failure_tells_all_of_it() {
+        let blind = BTreeSet::from([Blind::IoUring, Blind::OtherPrograms, Blind::NotReadable]);
+        let faults = Report { met: vec![one(Effect::Errno(libc::EIO), 0, 1); 22], hits: 30, blind };
+        let evidence = Evidence { faults, unanswered_calls: Some(Errno::EAGAIN), ..Evidence::default() };
+        let told = super::faults("tests::a", &evidence).join("\n");
+        assert_eq!(told.lines().filter(|line| line.contains("→")).count(), LISTED);
+        let short: Vec<_> = told.lines().filter(|line| !line.contains("→")).collect();
+        assert_snapshot!(short.join("\n"), @"
+        belljar: `tests::a` met 30 faults that it had asked for:
+          and 10 more
+        belljar: `tests::a` has made an io_uring while a fault was active: what it does by that, no fault meets.
+        belljar: `tests::a` has run a program for another architecture, such as one with 32 bits, while a fault was active: its calls, no fault meets.
+        belljar: `tests::a` had calls whose path or address could not be read, as of a process that has changed its user: faults with a path, a port or an address did not meet them.
+        belljar: nobody could answer the calls of `tests::a` that are watched for faults, so that they failed with ENOSYS: EAGAIN (Try again).
+        ");
+        assert!(super::faults("a", &Evidence::default()).is_empty());
+    }
+}
