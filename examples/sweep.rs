@@ -1,5 +1,6 @@
 //! An embedded database, [redb](https://docs.rs/redb), keeps what it has committed, whichever of its calls fails, and if the power goes.
 
+use std::error::Error;
 use std::fs;
 
 use belljar::{Ended, Fault, Sweep, isolated};
@@ -7,7 +8,7 @@ use redb::{Database, TableDefinition};
 
 const BALANCES: TableDefinition<&str, u64> = TableDefinition::new("balances");
 
-fn write(balances: [(&str, u64); 2]) -> Result<(), redb::Error> {
+fn write(balances: [(&str, u64); 2]) -> Result<(), Box<dyn Error>> {
     let database = Database::create("/data/bank")?;
     let transaction = database.begin_write()?;
     {
@@ -20,12 +21,12 @@ fn write(balances: [(&str, u64); 2]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn read(name: &str) -> Result<u64, redb::Error> {
+fn read(name: &str) -> Result<u64, Box<dyn Error>> {
     let table = Database::open("/data/bank")?.begin_read()?.open_table(BALANCES)?;
     Ok(table.get(name)?.expect("a balance").value())
 }
 
-fn transfer() -> Result<(), redb::Error> {
+fn transfer() -> Result<(), Box<dyn Error>> {
     write([("ann", 60), ("bob", 40)])
 }
 

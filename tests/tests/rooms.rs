@@ -137,3 +137,35 @@ fn other_arrows_are_found() {
     let circle = circles(&sources);
     assert!(circle.contains(&"frame/moments.rs".into()) && circle.contains(&"frame/step.rs".into()), "{circle:?}");
 }
+
+/// Where the collections and sorts of the standard library are worth what they cost in a user's build. See `sorted.rs`.
+const COSTLY: [&str; 7] = [
+    "harness/supervisor/thread.rs",
+    "harness/supervisor/told.rs",
+    "net/wire/mod.rs",
+    "rootfs/diff.rs",
+    "sorted.rs",
+    "sweep/mod.rs",
+    "sys/fd.rs",
+];
+
+/// Files that users get by default, and that use them.
+fn costly(sources: &BTreeMap<PathBuf, String>) -> Vec<&Path> {
+    let is_default = |file: &Path| {
+        !file.starts_with("images") && file != Path::new("fuzzed.rs") && !file.to_string_lossy().contains("tests")
+    };
+    let is_costly = |text: &str| {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        code.contains("BTreeMap") || code.contains("BTreeSet") || code.contains(".sort")
+    };
+    sources.iter().filter(|(file, text)| is_default(file) && is_costly(text)).map(|(file, _)| file.as_path()).collect()
+}
+
+#[test]
+fn the_builds_of_users_have_few_costly_collections() {
+    let mut sources = sources();
+    assert_eq!(costly(&sources), COSTLY.map(Path::new), "use `crate::sorted`, which costs a user's build less");
+    // The twin: one more is told.
+    sources.get_mut(Path::new("proc.rs")).expect("proc.rs").insert_str(0, "use std::collections::BTreeSet;\n");
+    assert!(costly(&sources).contains(&Path::new("proc.rs")));
+}
