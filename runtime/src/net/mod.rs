@@ -23,6 +23,7 @@
 
 mod entered;
 mod error;
+mod gate;
 mod host;
 mod inside;
 mod lab;
@@ -39,10 +40,10 @@ mod threads;
 mod wire;
 
 pub use error::Error;
+pub use gate::Nat;
 pub use host::{Entered, Host, Router};
 pub(crate) use inside::{Inside, MOST_CAPTURE, set as set_inside};
 pub use lab::{End, Lab, Link, Switch};
-pub use nat::Nat;
 pub use network::Net;
 pub(crate) use network::{notes, trouble};
 pub use port::{Port, Stats};

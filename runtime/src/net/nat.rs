@@ -1,51 +1,9 @@
 //! What a router does beside forwarding: translation of addresses, forwarded ports, and a firewall. Here is what a test asks for;
 //! `lab/gates.rs` finds out what that means for interfaces, and `netfilter.rs` has the kernel do it.
 
+use super::gate::{Forward, Nat};
 use super::host::{Host, Router};
 use super::lab::End;
-use super::node::Node;
-
-/// How a router translates the addresses of what it forwards to the outside: see [`Router::nat`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nat {
-    /// As most home routers do. Packets get the router's address, and keep their port if that is free, whoever they are for. So two hosts
-    /// behind two such routers can find a way to each other: hole punching works.
-    Masquerade,
-    /// Packets get the router's address, and another port for each destination, chosen at random. Hole punching fails.
-    Symmetric,
-}
-
-/// What was asked for of a router.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Gate {
-    pub(super) nat: Option<Nat>,
-    pub(super) forwards: Vec<Forward>,
-    pub(super) has_firewall: bool,
-    /// What its outward interface leads to, if that was chosen.
-    pub(super) outside: Option<Peer>,
-}
-
-/// A port at which the router stands in for a host.
-#[derive(Clone, Debug)]
-pub(super) struct Forward {
-    pub(super) port: u16,
-    pub(super) to: Peer,
-    pub(super) to_port: u16,
-}
-
-/// Another node, as the name of a test's handle.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    pub(super) lab: u64,
-    pub(super) index: usize,
-    pub(super) name: String,
-}
-
-impl Peer {
-    fn of(node: &Node) -> Self {
-        Self { lab: node.lab, index: node.index, name: node.name.clone() }
-    }
-}
 
 impl Router {
     /// Has it translate addresses, IPv4 and IPv6: what it forwards to the outside has its own address there, and answers find their way back.
@@ -102,7 +60,7 @@ impl Router {
     /// ```
     #[must_use]
     pub fn forward(self, port: u16, to: &Host, to_port: u16) -> Self {
-        self.0.0.gate().forwards.push(Forward { port, to: Peer::of(&to.0), to_port });
+        self.0.0.gate().forwards.push(Forward { port, to: to.0.peer(), to_port });
         self
     }
 
@@ -149,7 +107,7 @@ impl Router {
     /// ```
     #[must_use]
     pub fn outside(self, of: &impl End) -> Self {
-        self.0.0.gate().outside = Some(Peer::of(of.node()));
+        self.0.0.gate().outside = Some(of.node().peer());
         self
     }
 }

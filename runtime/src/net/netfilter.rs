@@ -25,7 +25,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::error::{Error, Trouble};
-use super::nat::Nat;
+use super::gate::Nat;
 use super::netlink::{Messages, Netlink, Refused};
 
 /// What a router is to do.

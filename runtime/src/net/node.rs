@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::nat::Gate;
+use super::gate::{Gate, Peer};
 use super::place::Place;
 
 /// What a node is.
@@ -46,6 +46,11 @@ impl Node {
     /// What was chosen for its first interface.
     pub(super) fn choice(&self) -> MutexGuard<'_, Choice> {
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What others call it.
+    pub(super) fn peer(&self) -> Peer {
+        Peer { lab: self.lab, index: self.index, name: self.name.clone() }
     }
 
     /// What was asked for of a router.

@@ -19,8 +19,8 @@ use nix::sys::prctl::{get_name, set_child_subreaper, set_name};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Ended;
 use super::state::{State, Synced};
+use super::swept::Ended;
 use crate::faults::Fault;
 use crate::proc;
 use crate::sys::shared::SharedWords;

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::case::{Bad, Case, Found};
-use super::{Ended, Swept};
+use super::swept::{Ended, Swept};
 use crate::faults::Fault;
 use crate::sys::End;
 

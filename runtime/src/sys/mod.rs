@@ -2,6 +2,7 @@
 //! fork of the zygote, the constructor that calls it, and the addresses that become references again.
 #![expect(unsafe_code, reason = "raw system calls")]
 
+mod errno;
 mod ethernet;
 mod fd;
 mod look;
@@ -16,7 +17,6 @@ mod signal;
 mod thread_id;
 pub(crate) mod threads;
 
-use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -29,28 +29,13 @@ use libc::{SYS_getegid as GETEGID, SYS_geteuid as GETEUID};
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
 use libc::{SYS_getegid32 as GETEGID, SYS_geteuid32 as GETEUID};
 
+pub(crate) use errno::*;
 pub(crate) use ethernet::*;
 pub(crate) use fd::*;
 pub(crate) use look::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
 pub(crate) use signal::*;
-
-/// The kernel's number for an error. Of those that did not come from there, EINVAL stands for a path with a NUL in it, ENOMEM for no room to
-/// read into, and EIO for the rest.
-pub(crate) fn errno_of(error: &io::Error) -> Errno {
-    let other = match error.kind() {
-        io::ErrorKind::InvalidInput => Errno::EINVAL,
-        io::ErrorKind::OutOfMemory => Errno::ENOMEM,
-        _ => Errno::EIO,
-    };
-    error.raw_os_error().map_or(other, Errno::from_raw)
-}
-
-/// Whether a call has failed because there are too many descriptors: in a process, on the machine, or on their way through sockets.
-pub(crate) fn is_of_descriptors(errno: Errno) -> bool {
-    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ETOOMANYREFS)
-}
 
 /// Whether these bytes are somewhere among those, as memmem(3) finds it: at some gigabytes a second in debug builds too.
 pub(crate) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {

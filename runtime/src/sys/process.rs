@@ -127,7 +127,7 @@ pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
 /// Forks this process, if it has no threads but this one and one that waits for it to end, as the process of a test has. The fork runs
 /// `work`, and ends. Fails with EDEADLK if there are more threads.
 pub(crate) fn fork_one_of_two(work: impl FnOnce()) -> nix::Result<Pid> {
-    let threads = fs::read_dir("/proc/self/task").map_err(|error| super::errno_of(&error))?.count();
+    let threads = fs::read_dir("/proc/self/task").map_err(|error| super::errno::errno_of(&error))?.count();
     if threads > 2 {
         return Err(Errno::EDEADLK);
     }

@@ -61,7 +61,7 @@ fn own_call(number: c_long, [a, b, c]: [c_long; 3], cookie: Cookie) -> nix::Resu
 
 /// Sends `bytes` and two descriptors past the filter.
 pub(crate) fn send_past(socket: BorrowedFd<'_>, bytes: &[u8], fds: [RawFd; 2], cookie: Cookie) -> nix::Result<()> {
-    super::with_message(bytes, &fds, |header| {
+    super::fd::with_message(bytes, &fds, |header| {
         let arguments = [c_long::from(socket.as_raw_fd()), ptr::from_ref(header) as c_long, libc::MSG_NOSIGNAL.into()];
         own_call(libc::SYS_sendmsg, arguments, cookie).map(drop)
     })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::plan::{Plan, PlannedNode};
 use crate::net::error::Trouble;
-use crate::net::nat::{Forward, Gate, Peer};
+use crate::net::gate::{Forward, Gate, Peer};
 use crate::net::netfilter::{PlannedForward, PlannedGate};
 use crate::net::node::Node;
 

@@ -1,0 +1,21 @@
+//! Errors of system calls, as numbers.
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// The kernel's number for an error. Of those that did not come from there, EINVAL stands for a path with a NUL in it, ENOMEM for no room to
+/// read into, and EIO for the rest.
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    let other = match error.kind() {
+        io::ErrorKind::InvalidInput => Errno::EINVAL,
+        io::ErrorKind::OutOfMemory => Errno::ENOMEM,
+        _ => Errno::EIO,
+    };
+    error.raw_os_error().map_or(other, Errno::from_raw)
+}
+
+/// Whether a call has failed because there are too many descriptors: in a process, on the machine, or on their way through sockets.
+pub(crate) fn is_of_descriptors(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ETOOMANYREFS)
+}
