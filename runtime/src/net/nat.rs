@@ -11,7 +11,9 @@ impl Router {
     /// The outside is what its *last* link leads to, or what [`outside`](Self::outside) says. All its other links are inside. Hosts on the
     /// outside have no route to the inside, so that they reach it only by answers and by [`forward`](Self::forward).
     ///
-    /// It takes nf_tables in the kernel, with the modules `nft_chain_nat` and `nft_masq`. Where they are missing, [`Lab::up`](super::Lab::up)
+    /// TCP and UDP from the outside that are for the router itself are dropped, as home routers do.
+    ///
+    /// It takes nf_tables in the kernel, with the modules `nft_chain_nat`, `nft_masq` and `nft_ct`. Where they are missing, [`Lab::up`](super::Lab::up)
     /// fails and names the module. No program such as `nft` is needed.
     ///
     /// ```test_harness

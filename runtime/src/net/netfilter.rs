@@ -8,10 +8,15 @@
 //!         oif 65537 masquerade }
 //!     chain nat-in { type nat hook prerouting priority -100
 //!         iif 65537 meta nfproto ipv4 meta l4proto tcp th dport 8080 dnat to 10.0.0.1:80 }
+//!     chain input { type filter hook input priority 0
+//!         iif 65537 meta l4proto tcp ct state & (established | related) == 0 drop }
 //!     chain firewall { type filter hook forward priority 0
 //!         iif 65537 ct state & (established | related) == 0 ct status & dnat == 0 drop }
 //! }
 //! ```
+//!
+//! The chain `input` is what makes hole punching work: without it, the kernel remembers a packet that has come too early, and gives the way that the
+//! inside opens then another port.
 //!
 //! All of it is one transaction: the kernel does everything or nothing. A rule is a list of expressions, which load values into registers,
 //! compare them, and decide. The numbers are in `linux/netfilter/nf_tables.h`.
@@ -67,6 +72,7 @@ const MODULES: [(&str, &str); 6] = [
 const NAME: &[u8] = b"belljar\0";
 const OUT: &[u8] = b"nat-out\0";
 const IN: &[u8] = b"nat-in\0";
+const INPUT: &[u8] = b"input\0";
 const FIREWALL: &[u8] = b"firewall\0";
 
 /// Messages that begin and end a transaction, in `linux/netfilter/nfnetlink.h`.
@@ -91,6 +97,7 @@ const IPV6: u8 = 10;
 
 /// Hooks, and when a chain is asked there.
 const PREROUTING: u32 = 0;
+const LOCAL_IN: u32 = 1;
 const FORWARDING: u32 = 2;
 const POSTROUTING: u32 = 4;
 const DESTINATION_NAT: i32 = -100;
@@ -120,6 +127,9 @@ const DROP: u32 = 0;
 
 /// Flags of `masq`: a port is chosen at random, for each connection anew.
 const RANDOM_FULLY: u32 = 1 << 4;
+
+/// The protocols that have ports.
+const PROTOCOLS: [u8; 2] = [libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8];
 
 /// Has the router whose network this thread is in do what was planned.
 pub(super) fn set_up(router: &str, gate: &PlannedGate) -> Result<(), Error> {
@@ -153,10 +163,19 @@ fn messages(gate: &PlannedGate) -> Messages {
             });
         });
         chain(&mut messages, NAT_CHAIN, IN, b"nat\0", (PREROUTING, DESTINATION_NAT));
+        chain(&mut messages, FILTER_CHAIN, INPUT, b"filter\0", (LOCAL_IN, FILTER));
+        for protocol in PROTOCOLS {
+            rule(&mut messages, ESTABLISHED, INPUT, |rule| {
+                rule.is_interface(META_IIF, gate.index);
+                rule.is_protocol(protocol);
+                rule.has_none_of(CT_STATE, ANSWERS);
+                rule.drop_it();
+            });
+        }
     }
     for forward in &gate.forwards {
-        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
-            rule(&mut messages, FORWARD, IN, |rule| forward_port(rule, gate.index, protocol as u8, forward));
+        for protocol in PROTOCOLS {
+            rule(&mut messages, FORWARD, IN, |rule| forward_port(rule, gate.index, protocol, forward));
         }
     }
     if gate.has_firewall {
@@ -165,10 +184,7 @@ fn messages(gate: &PlannedGate) -> Messages {
             rule.is_interface(META_IIF, gate.index);
             rule.has_none_of(CT_STATE, ANSWERS);
             rule.has_none_of(CT_STATUS, DNAT);
-            rule.expression(b"immediate\0", |immediate| {
-                immediate.number(1, VERDICT);
-                immediate.nested(2, |data| data.nested(2, |verdict| verdict.number(1, DROP)));
-            });
+            rule.drop_it();
         });
     }
     batch(&mut messages, BATCH_END);
@@ -183,8 +199,7 @@ fn forward_port(rule: &mut Messages, index: i32, protocol: u8, forward: &Planned
     rule.is_interface(META_IIF, index);
     rule.load_meta(META_NFPROTO);
     rule.compare(&[family]);
-    rule.load_meta(META_L4PROTO);
-    rule.compare(&[protocol]);
+    rule.is_protocol(protocol);
     rule.expression(b"payload\0", |payload| {
         // The port that a packet is for is at 2 in the heads of both protocols, and has 2 bytes.
         [(1, FIRST), (2, TRANSPORT_HEADER), (3, 2), (4, 2)]
@@ -278,6 +293,18 @@ impl Messages {
     fn is_interface(&mut self, key: u32, index: i32) {
         self.load_meta(key);
         self.compare(&index.to_ne_bytes());
+    }
+
+    fn is_protocol(&mut self, protocol: u8) {
+        self.load_meta(META_L4PROTO);
+        self.compare(&[protocol]);
+    }
+
+    fn drop_it(&mut self) {
+        self.expression(b"immediate\0", |immediate| {
+            immediate.number(1, VERDICT);
+            immediate.nested(2, |data| data.nested(2, |verdict| verdict.number(1, DROP)));
+        });
     }
 
     /// Goes on if none of these bits is set of what is known of the packet's connection.

@@ -96,7 +96,9 @@ fn a_forwarded_port_leads_inside() {
         socket(&outside, any, PATIENCE).send_to(b"hello", format!("{router}:8080")).expect("send");
         assert_eq!(next(&datagrams).expect("it comes"), b"hello");
         // The twin: the next port.
-        outside.run(|| std::net::TcpStream::connect(format!("{router}:8081"))).expect_err("nobody is there");
+        outside
+            .run(|| std::net::TcpStream::connect_timeout(&format!("{router}:8081").parse().expect("an address"), SHORT))
+            .expect_err("nobody is there");
     }
 }
 
@@ -137,7 +139,7 @@ fn holes_are_punched_through_what_keeps_ports() {
         let _net = lab.up().expect("up");
         let [here, there] =
             [&alice, &bob].map(|host| socket(host, "0.0.0.0:7000", if comes { PATIENCE } else { SHORT }));
-        // The routers are 10.0.0.1 and 10.0.0.2 there. Whoever sends first may find the door still closed.
+        // The routers are 10.0.0.1 and 10.0.0.2 there. Whoever sends first finds the door still closed, and must not have it stay so.
         here.send_to(b"first", "10.0.0.2:7000").expect("send");
         there.send_to(b"hello", "10.0.0.1:7000").expect("send");
         assert_eq!(next(&here).is_some(), comes, "{nat:?}");

@@ -50,7 +50,7 @@ fn all_messages_are_whole() {
         assert!(list(&rest[20..length], 0, &mut String::new()), "{:?}", &rest[..length]);
         rest = &rest[length..];
     }
-    assert_eq!(kinds, [16, 0, 3, 6, 3, 6, 6, 6, 6, 3, 6, 17]);
+    assert_eq!(kinds, [16, 0, 3, 6, 3, 3, 6, 6, 6, 6, 6, 6, 3, 6, 17]);
 }
 
 #[test]
