@@ -137,13 +137,13 @@ fn holes_are_punched_through_what_keeps_ports() {
             host
         });
         let _net = lab.up().expect("up");
-        let [here, there] =
-            [&alice, &bob].map(|host| socket(host, "0.0.0.0:7000", if comes { PATIENCE } else { SHORT }));
+        let [here, there] = [&alice, &bob].map(|host| socket(host, "0.0.0.0:7000", SHORT));
         // The routers are 10.0.0.1 and 10.0.0.2 there. Whoever sends first finds the door still closed, and must not have it stay so.
-        here.send_to(b"first", "10.0.0.2:7000").expect("send");
-        there.send_to(b"hello", "10.0.0.1:7000").expect("send");
-        assert_eq!(next(&here).is_some(), comes, "{nat:?}");
-        here.send_to(b"hello", "10.0.0.2:7000").expect("send");
-        assert_eq!(next(&there).is_some(), comes, "{nat:?}");
+        let is_open = (0..if comes { 100 } else { 2 }).any(|_| {
+            here.send_to(b"hello", "10.0.0.2:7000").expect("send");
+            there.send_to(b"hello", "10.0.0.1:7000").expect("send");
+            next(&here).is_some() && next(&there).is_some()
+        });
+        assert_eq!(is_open, comes, "{nat:?}");
     }
 }
