@@ -4,6 +4,7 @@
 
 mod daemon;
 mod failing;
+mod faults;
 mod first;
 mod guide;
 mod limits;

@@ -1,10 +1,10 @@
 //! Sweeps: code that runs once for each call of a kind, with that call failing. See [`Sweep`].
 
+mod builder;
 mod case;
 mod report;
 mod state;
-mod sweep;
 mod swept;
 
-pub use sweep::Sweep;
+pub use builder::Sweep;
 pub use swept::{Ended, Swept};

@@ -68,17 +68,3 @@ pub(crate) fn random() -> nix::Result<[u8; 16]> {
     Errno::result(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })?;
     Ok(bytes)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_the_standard_library_have_numbers() {
-        let no_room = Vec::<u8>::new().try_reserve_exact(usize::MAX).expect_err("more than a Vec can have");
-        assert_eq!(errno_of(&no_room.into()), Errno::ENOMEM);
-        assert_eq!(errno_of(&std::fs::read("a\0b").expect_err("a NUL")), Errno::EINVAL);
-        assert_eq!(errno_of(&io::Error::from(io::ErrorKind::WriteZero)), Errno::EIO);
-        assert_eq!(errno_of(&Errno::EACCES.into()), Errno::EACCES);
-    }
-}

@@ -14,6 +14,7 @@ use std::{fs, hint, mem};
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 
+use super::errno::errno_of;
 use super::thread_id::BeforeClone;
 
 /// Proof that this process has one thread and that no lock is held by another. Only a process that was cloned before
@@ -124,14 +125,13 @@ pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
-/// Forks this process, if it has no threads but this one and one that waits for it to end, as the process of a test has. The fork runs
-/// `work`, and ends. Fails with EDEADLK if there are more threads.
+/// Forks this process, if it has no thread but this one and one that waits for it to end, as a test has. The fork runs `work`, and ends. Fails
+/// with EDEADLK if there are more threads.
 pub(crate) fn fork_one_of_two(work: impl FnOnce()) -> nix::Result<Pid> {
-    let threads = fs::read_dir("/proc/self/task").map_err(|error| super::errno::errno_of(&error))?.count();
-    if threads > 2 {
+    if fs::read_dir("/proc/self/task").map_err(|error| errno_of(&error))?.count() > 2 {
         return Err(Errno::EDEADLK);
     }
-    // SAFETY: the other thread waits for this one to end, so it holds no lock that the fork would wait for.
+    // SAFETY: the other thread waits for this one to end, and holds no lock.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
@@ -408,11 +408,11 @@ impl End {
         }
     }
 
-    /// What wait(2) would tell.
+    /// The reverse.
     pub(crate) fn wait_status(self) -> i32 {
         match self {
             Self::Exited(status) => libc::W_EXITCODE(status, 0),
-            Self::Killed { signal, core } => libc::W_EXITCODE(0, signal) | if core { 0x80 } else { 0 },
+            Self::Killed { signal, core } => signal | if core { 0x80 } else { 0 },
         }
     }
 }

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt as _;
 
-use super::Trouble;
 use super::board::{CAUSES, Cause, Way};
 use super::capture::{Head, NAMES, RECORD, Seen, WORDS, marks};
+use super::trouble::Trouble;
 
 /// What is read from the file of a capture. It may be anything: the body has it too.
 struct Captured {
