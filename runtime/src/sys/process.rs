@@ -125,8 +125,7 @@ pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
-/// Forks this process, if it has no thread but this one and one that waits for it to end, as a test has. The fork runs `work`, and ends. Fails
-/// with EDEADLK if there are more threads.
+/// Forks this process, which has this thread and perhaps one that waits for its end, or fails with EDEADLK. The fork runs `work`, and ends.
 pub(crate) fn fork_one_of_two(work: impl FnOnce()) -> nix::Result<Pid> {
     if fs::read_dir("/proc/self/task").map_err(|error| errno_of(&error))?.count() > 2 {
         return Err(Errno::EDEADLK);
