@@ -101,7 +101,7 @@ fn process(cookie: seccomp::Cookie) -> (Result<i32, Errno>, bool) {
     (seccomp::own_pid(cookie), sys::is_marked_process())
 }
 
-/// A [`Fault`] that was started. When it is dropped, calls go through again. What is on its way then, such as a call that is delayed, is not
+/// A [`Fault`](crate::Fault) that was started. When it is dropped, calls go through again. What is on its way then, such as a call that is delayed, is not
 /// called back.
 ///
 /// It may be sent to other threads. In a process that the body forks, the copy counts the same, and does nothing when it is dropped.

@@ -77,7 +77,8 @@ fn short_counts_on_pipes_and_sockets() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
     let (mut server, _) = listener.accept().expect("accept");
-    let (mut reader, mut writer) = std::io::pipe().expect("pipe");
+    let (reader, writer) = nix::unistd::pipe().expect("pipe");
+    let (mut reader, mut writer) = (File::from(reader), File::from(writer));
     let fault = Fault::reading().short(2).start().expect("start");
     let mut buffer = [0; 16];
     std::thread::scope(|scope| {
