@@ -92,12 +92,14 @@ const HEAD: usize = 16;
 pub(super) const WORDS: usize = HEAD + Calls::WORDS + pattern::LENGTH_MAX / 8;
 
 impl Definition {
-    /// Whether this path, in a root that may not be the sandbox's, is meant.
-    pub(crate) fn is_of_path(&self, path: &Path, root: &Path) -> bool {
+    /// Whether this path is meant, as the sandbox has it, or as one sees it whose root is what `root` finds out if that may matter.
+    pub(crate) fn is_of_path<'r>(&self, path: &Path, root: impl FnOnce() -> &'r Path) -> bool {
         self.path.as_ref().is_none_or(|pattern| {
-            let (path, root) = (path.as_os_str().as_bytes(), root.as_os_str().as_bytes());
+            let path = path.as_os_str().as_bytes();
+            let inner = || pattern::below(root().as_os_str().as_bytes(), path);
             pattern::matches(pattern, path)
-                || pattern::below(root, path).is_some_and(|path| pattern::matches(pattern, path))
+                || pattern::may_match_below(pattern, path)
+                    && inner().is_some_and(|path| pattern::matches(pattern, path))
         })
     }
 

@@ -15,11 +15,17 @@ pub(crate) fn matches(pattern: &[u8], path: &[u8]) -> bool {
     std::iter::once(0).chain(begins).any(|begin| matches_whole(pattern, path.get(begin..).unwrap_or_default()))
 }
 
-/// For each place in the path, it is kept whether the pattern may have come there: it takes time that is bounded by the product of lengths.
+/// Most paths differ before the first wildcard, and are done with then. From there on, it is kept for each place in the path whether the pattern may
+/// have come there: it takes time that is bounded by the product of lengths.
 fn matches_whole(pattern: &[u8], path: &[u8]) -> bool {
+    let wildcard = pattern.iter().position(|byte| matches!(byte, b'*' | b'?')).unwrap_or(pattern.len());
+    let (literal, mut rest) = pattern.split_at(wildcard);
+    let Some(path) = path.strip_prefix(literal) else { return false };
+    if rest.is_empty() {
+        return path.is_empty();
+    }
     let mut reached = vec![false; path.len() + 1];
     reached[0] = true;
-    let mut rest = pattern;
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         if *byte == b'*' {
@@ -54,6 +60,13 @@ pub(crate) fn absolute(base: &Path, path: &Path) -> PathBuf {
         }
     }
     whole
+}
+
+/// Whether [`matches`] may be true of what [`below`] makes of this path, of which it isn't true itself: whether there is a root with which it is.
+/// Other patterns than those that begin with a slash mean the same files from any root.
+pub(crate) fn may_match_below(pattern: &[u8], path: &[u8]) -> bool {
+    let slashes = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
+    pattern.first() == Some(&b'/') && slashes.map(|(at, _)| at).any(|at| matches_whole(pattern, &path[at..]))
 }
 
 /// What a process sees of a path whose root is elsewhere. `None` if it is not below that.
@@ -111,5 +124,45 @@ mod tests {
         assert_eq!(below(b"/jail", b"/jail/data"), Some(&b"/data"[..]));
         assert_eq!(below(b"/jail", b"/jailer/data"), None);
         assert_eq!(below(b"/", b"/data"), None);
+    }
+
+    /// The root is not looked at for nothing, and never missed.
+    #[test]
+    fn a_root_is_looked_at_if_it_may_matter() {
+        let patterns = [
+            "/data/*",
+            "/d?ta/wal",
+            "/wal",
+            "/**/wal",
+            "wal",
+            "data/*",
+            "*",
+            "**wal",
+            "**",
+            "",
+            "/",
+            "?wal",
+            "/jail/*",
+        ];
+        let paths = [
+            "/jail/data/wal",
+            "/jail/a/wal",
+            "/data/wal",
+            "/jail",
+            "/",
+            "pipe:[1]",
+            "/a/data/wal/",
+            "/jail/wal (deleted)",
+        ];
+        for (pattern, path) in
+            patterns.iter().flat_map(|pattern| paths.map(|path| (pattern.as_bytes(), path.as_bytes())))
+        {
+            let roots = (0..=path.len()).map(|end| &path[..end]).filter(|root| !root.is_empty());
+            let is_of_some_root = roots.filter_map(|root| below(root, path)).any(|path| matches(pattern, path));
+            let (is_looked_at, matches) = (may_match_below(pattern, path), matches(pattern, path));
+            let case = format!("{} {}", pattern.escape_ascii(), path.escape_ascii());
+            assert_eq!(matches || is_looked_at, matches || is_of_some_root, "{case}");
+        }
+        assert!(!may_match_below(b"/other/*", b"/data/wal"));
     }
 }

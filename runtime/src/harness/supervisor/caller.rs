@@ -19,6 +19,9 @@ use crate::sys::seccomp::read_memory;
 /// The longest path that calls take, with its end. See path_resolution(7).
 const PATH_MAX: usize = 4096;
 
+/// How much of a path is read at first.
+const SHORT: usize = 128;
+
 /// The longest address: sockaddr_storage(3type).
 const ADDRESS_MAX: usize = 128;
 
@@ -32,7 +35,7 @@ pub(super) struct Caller {
     pub(super) call: Option<&'static str>,
     pub(super) arguments: [u64; 6],
     named: OnceCell<Vec<(Place, Named)>>,
-    root: OnceCell<Option<PathBuf>>,
+    root: OnceCell<PathBuf>,
 }
 
 /// What an argument names. `Err` if that can't be read.
@@ -82,8 +85,28 @@ impl Caller {
         self.link(&format!("fd/{}", self.argument(at) as i32))
     }
 
-    fn root(&self) -> Option<&Path> {
-        self.root.get_or_init(|| self.link("root").ok()).as_deref()
+    fn root(&self) -> io::Result<&Path> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let root = self.link("root")?;
+        Ok(self.root.get_or_init(|| root))
+    }
+
+    /// The bytes at an address, up to the first that is 0.
+    fn string(&self, address: u64) -> io::Result<Vec<u8>> {
+        // Most are short, and are read from one page.
+        let mut bytes = Vec::new();
+        for most in [SHORT, PATH_MAX] {
+            bytes.resize(most, 0);
+            let length = read_memory(self.thread, address, &mut bytes)?;
+            bytes.truncate(length);
+            if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
+                bytes.truncate(end);
+                break;
+            }
+        }
+        Ok(bytes)
     }
 
     /// A path that begins at `base`.
@@ -92,17 +115,15 @@ impl Caller {
         if address == 0 {
             return Ok(Thing::Nothing);
         }
-        let mut bytes = vec![0; PATH_MAX];
-        let length = read_memory(self.thread, address, &mut bytes)?;
-        bytes.truncate(length);
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        bytes.truncate(end);
-        let path = PathBuf::from(OsString::from_vec(bytes));
+        let path = PathBuf::from(OsString::from_vec(self.string(address)?));
         if path.is_absolute() {
             // Below the caller's root, which `..` doesn't leave.
-            let root = self.link("root")?;
+            let root = self.root()?;
             let inner = absolute(Path::new("/"), &path);
             return Ok(Thing::Path(root.join(inner.strip_prefix("/").unwrap_or(&inner))));
+        }
+        if path.as_os_str().is_empty() {
+            return Ok(Thing::Path(base()?));
         }
         // The base is what the kernel says, and may have a deleted directory's mark.
         Ok(Thing::Path(absolute(&base()?, &path)))
@@ -169,7 +190,7 @@ impl Caller {
         for (place, named) in self.named().iter().filter(|(place, _)| definition.side.has(*place)) {
             match named {
                 Ok(Thing::Path(path)) => {
-                    is_of_path |= definition.is_of_path(path, self.root().unwrap_or(Path::new("/")));
+                    is_of_path |= definition.is_of_path(path, || self.root().unwrap_or(Path::new("/")));
                 }
                 Ok(Thing::Peer(other)) => peer = Some(*other),
                 Ok(Thing::Nothing) => {}
