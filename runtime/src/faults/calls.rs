@@ -93,6 +93,8 @@ pub(crate) struct Calls(pub(super) [u64; Self::WORDS]);
 
 impl Calls {
     pub(super) const WORDS: usize = 8;
+    /// How many numbers there may be.
+    pub(crate) const COUNT: usize = Self::WORDS * u64::BITS as usize;
 
     /// Those of these names that there are here.
     pub(super) fn of(names: &str) -> Self {

@@ -1,5 +1,6 @@
 //! Who waits for an answer: what its call names, as far as it can be known without waiting.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +10,7 @@ use std::{fs, io};
 
 use libc::seccomp_notif;
 
-use crate::faults::calls::{Place, places};
+use crate::faults::calls::{Calls, Place, places};
 use crate::faults::definition::{Definition, Peer};
 use crate::faults::pattern::absolute;
 use crate::faults::table;
@@ -33,6 +34,7 @@ pub(super) struct Caller {
     pub(super) thread: u32,
     pub(super) number: u32,
     pub(super) call: Option<&'static str>,
+    places: &'static [Place],
     pub(super) arguments: [u64; 6],
     named: OnceCell<Vec<(Place, Named)>>,
     root: OnceCell<PathBuf>,
@@ -58,14 +60,37 @@ pub(super) struct Status {
     pub(super) inner: Option<u32>,
 }
 
+/// What a call is called, and which of its arguments name something.
+type NameAndPlaces = (Option<&'static str>, &'static [Place]);
+
+/// What is known of system calls, by their numbers. It is asked for each call that is watched, and looked up once for each number.
+pub(super) struct Known(Vec<Option<NameAndPlaces>>);
+
+impl Known {
+    pub(super) fn new() -> Self {
+        Self(vec![None; Calls::COUNT])
+    }
+
+    fn of(&mut self, number: u32) -> NameAndPlaces {
+        let look_up = || {
+            let call = table::name(number);
+            (call, call.map_or(&[][..], places))
+        };
+        let kept = usize::try_from(number).ok().and_then(|number| self.0.get_mut(number));
+        kept.map_or_else(look_up, |kept| *kept.get_or_insert_with(look_up))
+    }
+}
+
 impl Caller {
-    pub(super) fn new(call: &seccomp_notif) -> Self {
+    pub(super) fn new(call: &seccomp_notif, known: &mut Known) -> Self {
         let number = call.data.nr as u32;
+        let (name, places) = known.of(number);
         Self {
             id: call.id,
             thread: call.pid,
             number,
-            call: table::name(number),
+            call: name,
+            places,
             arguments: call.data.args,
             named: OnceCell::new(),
             root: OnceCell::new(),
@@ -173,10 +198,7 @@ impl Caller {
 
     /// What the call names.
     fn named(&self) -> &[(Place, Named)] {
-        self.named.get_or_init(|| {
-            let places = self.call.map_or(&[][..], places);
-            places.iter().map(|place| (*place, self.thing(*place))).collect()
-        })
+        self.named.get_or_init(|| self.places.iter().map(|place| (*place, self.thing(*place))).collect())
     }
 
     /// Whether a fault of this call is for what it names. Fails if that can't be known.
@@ -217,11 +239,14 @@ impl Caller {
 
     /// Whether no fault is for the call: it is on the socket or on a pipe that leads to the test binary, or of the wire of a laboratory.
     pub(super) fn is_ours(&self, [socket, output, errors]: [u64; 3]) -> bool {
-        let is_of_file = self
-            .call
-            .is_some_and(|call| matches!(places(call), [Place::File(0) | Place::Target(0) | Place::Source(0), ..]));
-        let link = if is_of_file { self.file(0).ok() } else { None };
-        let is_ours = link.is_some_and(|link| {
+        let is_of_file = matches!(self.places, [Place::File(0) | Place::Target(0) | Place::Source(0), ..]);
+        let link = match self.named.get().map(Vec::as_slice) {
+            _ if !is_of_file => None,
+            Some([(_, Ok(Thing::Path(link))), ..]) => Some(Cow::Borrowed(link)),
+            _ => self.file(0).ok().map(Cow::Owned),
+        };
+        // A file's is absolute.
+        let is_ours = link.filter(|link| !link.is_absolute()).is_some_and(|link| {
             let links = [format!("socket:[{socket}]"), format!("pipe:[{output}]"), format!("pipe:[{errors}]")];
             links.iter().any(|ours| link.as_os_str() == ours.as_str())
         });

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::caller::Caller;
+use super::caller::{Caller, Known};
 use super::shared::Shared;
 use super::told::{Blind, Hit, Report, Told};
 use super::{keep, short};
@@ -79,11 +79,12 @@ struct Thread {
     /// How many calls of a thread a fault has seen.
     positions: HashMap<(u64, u32), u64>,
     delayed: Vec<Delayed>,
+    known: Known,
 }
 
 impl Thread {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, faults: Vec::new(), positions: HashMap::new(), delayed: Vec::new() }
+        Self { shared, faults: Vec::new(), positions: HashMap::new(), delayed: Vec::new(), known: Known::new() }
     }
 
     fn run(mut self) {
@@ -151,7 +152,7 @@ impl Thread {
 
     fn decide(&mut self, call: &seccomp_notif) {
         let shared = Arc::clone(&self.shared);
-        let caller = Caller::new(call);
+        let caller = Caller::new(call, &mut self.known);
         self.look_at_faults();
         let Some(hit) = self.find_hit(&caller, call.data.arch) else {
             shared.reply(&caller, Reply::GoOn);
