@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use belljar::{Fault, isolated};
+use belljar_tests::{body, run_body};
 
 use crate::{data, errno, no_fsync};
 
@@ -30,18 +31,45 @@ fn by_number() {
     assert_eq!(failed(no_fsync().seeded(7, 0.3)), failed(no_fsync().seeded(7, 0.3)));
 }
 
-/// The same ones fail for each thread, whoever comes first.
-#[isolated]
-fn by_lot_in_each_thread() {
+/// Prints which calls of a thread fail by lot: the same ones of each thread, whoever comes first.
+fn fail_by_lot(threads: usize, calls: usize) {
     let file = data("wal");
-    let _fault = no_fsync().seeded(11, 0.1).start().expect("start");
-    let of_thread = || (0..200).filter(|_| file.sync_all().is_err()).collect::<Vec<_>>();
+    let fault = no_fsync().seeded(11, 0.1).start().expect("start");
+    let of_thread = || (0..calls).filter(|_| file.sync_all().is_err()).collect::<Vec<_>>();
     let all: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(of_thread)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(of_thread)).collect();
         threads.into_iter().map(|thread| thread.join().expect("join")).collect()
     });
-    assert!((5..60).contains(&all[0].len()), "{}", all[0].len());
+    assert!((calls / 20..calls / 5).contains(&all[0].len()), "{}", all[0].len());
     assert!(all.iter().all(|failed| *failed == all[0]), "{all:?}");
+    assert_eq!((fault.hits(), fault.calls()), ((threads * all[0].len()) as u64, (threads * calls) as u64));
+    println!("by lot: {:?}", all[0]);
+}
+
+#[body]
+#[isolated]
+fn few_by_lot() {
+    fail_by_lot(8, 100);
+}
+
+#[body]
+#[isolated]
+fn many_by_lot() {
+    fail_by_lot(16, 6250);
+}
+
+/// The same ones fail in every run. With `BELLJAR_TESTS_ROUNDS=20`, there are 20 runs of 100,000 calls.
+#[test]
+fn by_lot_in_each_thread() {
+    let rounds = belljar_tests::rounds(2);
+    let name = if rounds < 20 { "when::few_by_lot" } else { "when::many_by_lot" };
+    let failed = |_| {
+        let run = run_body(name);
+        assert!(run.passed(), "{}", run.output);
+        run.output.lines().find(|line| line.starts_with("by lot: ")).expect("which fail").to_owned()
+    };
+    let all: Vec<_> = (0..rounds).map(failed).collect();
+    assert!(all.iter().all(|failed| *failed == all[0]), "{all:#?}");
 }
 
 #[isolated]
