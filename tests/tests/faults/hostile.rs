@@ -49,7 +49,7 @@ both! {
     aborts() { process::abort(); }
     is_killed() { nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("raise"); }
     execs() { panic!("{}", Command::new("/usr/bin/true").exec()); }
-    hangs(timeout = "400ms") { belljar_tests::hang(); }
+    hangs(timeout = "1500ms") { belljar_tests::hang(); }
     returns_from_a_fork() { belljar_tests::fork(); }
 }
 
