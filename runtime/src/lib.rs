@@ -98,7 +98,7 @@
 //!
 //! **`BELLJAR_ON_FAIL`**: the sandbox of a test that fails, or runs out of time, stays: with what it has mounted and written, and with
 //! the processes that it has left. Standard error then says how to enter it, by nsenter(1), and how to let it go; the run waits for
-//! that. So it is an error where nobody would answer: if standard error is no terminal, and if `CI` is set (to anything but `false`).
+//! that. Hosts of laboratories (the first 64) stay too, and it says how to enter each. So it is an error where nobody would answer: if standard error is no terminal, and if `CI` is set (to anything but `false`).
 //! nextest captures standard error, unless `--no-capture` is given.
 //!
 //! **`BELLJAR_DOCTOR`**: write `BELLJAR_DOCTOR=1 cargo test`. `1` is a table, `json` what [`Diagnosis::to_json`] writes.

@@ -1,10 +1,12 @@
 //! `BELLJAR_ON_FAIL=shell` keeps the sandboxes of tests that fail, and tells how to enter them.
 
 use std::io::BufRead as _;
+use std::net::TcpListener;
 use std::process::{Command, Stdio, exit};
 use std::{fs, iter};
 
 use belljar::isolated;
+use belljar::net::Lab;
 use belljar_tests::{Run, body, hang, mark, marked, run, run_in_terminal, start_in_terminal, this_binary, wait_until};
 
 belljar_tests::bodies!();
@@ -50,6 +52,29 @@ fn victim_that_should_panic() {
     leave_evidence();
 }
 
+/// When its body is over, nothing of its own holds its hosts any more.
+#[body]
+#[isolated(hostname = "kept")]
+fn victim_with_a_laboratory() {
+    let mut lab = Lab::new();
+    let (server, _client) = (lab.host("server"), lab.host("client"));
+    let _net = lab.up().expect("up");
+    server.run(|| fs::write("/tmp/server", "what a host wrote")).expect("write");
+    leave_evidence();
+    panic!("by intention");
+}
+
+#[body]
+#[isolated(hostname = "kept", timeout = "1s")]
+fn victim_with_a_laboratory_that_hangs() {
+    let mut lab = Lab::new();
+    let (server, _client) = (lab.host("server"), lab.host("client"));
+    let _net = lab.up().expect("up");
+    let _listener = server.run(|| TcpListener::bind("10.0.0.1:80")).expect("bind");
+    leave_evidence();
+    hang();
+}
+
 #[body]
 #[isolated]
 fn passes() {}
@@ -77,6 +102,11 @@ fn sh(line: &str) -> String {
 
 /// Runs a test that fails, enters its sandbox as told, lets it go as told, and returns what was told of the failure.
 fn enter(name: &str) -> String {
+    enter_hosts(name, &[], |_, _| {})
+}
+
+/// The same, and hands `look` the command by which each of the hosts is entered that are named, in this order.
+fn enter_hosts(name: &str, hosts: &[&str], look: impl Fn(&str, &str)) -> String {
     let mut command = victim(name, "shell");
     let mark = mark(&mut command);
     let (mut child, terminal) = start_in_terminal(command.stdout(Stdio::null()));
@@ -90,8 +120,16 @@ fn enter(name: &str) -> String {
         line.unwrap_or_else(|| panic!("{name}: {told}"))
     };
     let enter = next("nsenter ");
+    let hosts: Vec<_> = hosts
+        .iter()
+        .map(|host| {
+            next(&format!("To enter its host `{host}`:"));
+            (host, next("nsenter "))
+        })
+        .collect();
     let go = next("kill ");
     assert_eq!(sh(&format!("{enter} -c 'uname -n; cat {EVIDENCE}'")), "kept\nwhat the test wrote", "{name}");
+    hosts.iter().for_each(|(host, enter)| look(host, enter));
     sh(&go);
     let status = child.wait().expect("wait");
     assert_eq!(status.code(), Some(101), "{name}: {told}");
@@ -113,6 +151,23 @@ fn whatever_fails_is_kept() {
     if belljar_tests::must_limit() == Some(true) {
         enter("victim_with_a_limit");
     }
+}
+
+#[test]
+fn hosts_of_a_laboratory_are_kept_too() {
+    let told = enter_hosts("victim_with_a_laboratory", &["server", "client"], |host, enter| {
+        let seen = sh(&format!("{enter} -c 'uname -n; grep -c eth0: /proc/net/dev; cat {EVIDENCE} /tmp/server'"));
+        assert_eq!(seen, format!("{host}\n1\nwhat the test wrotewhat a host wrote"));
+    });
+    assert_eq!(told.matches("To enter its host").count(), 2, "{told}");
+    // What is between the hosts of a test whose time is up is there too.
+    enter_hosts("victim_with_a_laboratory_that_hangs", &["server", "client"], |host, enter| {
+        if host == "client" {
+            sh(&format!("{enter} -c 'exec 3<>/dev/tcp/server/80'").replace(" sh -c", " bash -c"));
+        }
+    });
+    // The twin.
+    assert!(!enter("victim_that_panics").contains("host"));
 }
 
 #[test]

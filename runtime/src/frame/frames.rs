@@ -50,6 +50,7 @@ mod tag {
     pub(super) const ASK_INIT_PID: u8 = 13;
     pub(super) const CAPTURES: u8 = 14;
     pub(super) const FAULTS: u8 = 15;
+    pub(super) const HOST: u8 = 16;
 }
 
 // How a body ended.
@@ -108,6 +109,9 @@ pub(crate) enum Frame<'a> {
     AskInitPid,
     /// From the test: a laboratory is up. With it comes the memory in which its packets are kept.
     Captures,
+    /// From the test, if sandboxes are kept: a host of a laboratory has this name. With it come its namespaces, and that of the network in which
+    /// the other ends of its interfaces are.
+    Host(&'a [u8]),
     /// From the test: its calls are watched. With it come the descriptor by which they are answered, and the memory in which the faults are.
     Faults,
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
@@ -195,6 +199,10 @@ impl<'a> Frame<'a> {
             Self::AskInitPid => writer.put(&[tag::ASK_INIT_PID]),
             Self::Captures => writer.put(&[tag::CAPTURES]),
             Self::Faults => writer.put(&[tag::FAULTS]),
+            Self::Host(name) => {
+                writer.put(&[tag::HOST]);
+                writer.put(name);
+            }
             Self::Mark { moment, at, path } => {
                 writer.put(&[tag::MARK, moment.number()]);
                 writer.put(&at.to_ne_bytes());
@@ -254,6 +262,7 @@ impl<'a> Frame<'a> {
             (tag::ASK_INIT_PID, []) => Some(Self::AskInitPid),
             (tag::CAPTURES, []) => Some(Self::Captures),
             (tag::FAULTS, []) => Some(Self::Faults),
+            (tag::HOST, name) => Some(Self::Host(name)),
             _ => None,
         }
     }
@@ -293,6 +302,7 @@ pub(crate) mod tests {
             Frame::AskInitPid,
             Frame::Captures,
             Frame::Faults,
+            Frame::Host(b"server"),
             Frame::AskGroup(b"db"),
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
         ];
@@ -326,6 +336,7 @@ pub(crate) mod tests {
                         Frame::PanicText(_)
                             | Frame::Refused(_)
                             | Frame::AskGroup(_)
+                            | Frame::Host(_)
                             | Frame::Largest { .. }
                             | Frame::Mark { .. }
                     )
@@ -336,7 +347,7 @@ pub(crate) mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 16..=255 {
+        for kind in 17..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::keep_failed::KeptHost;
 use super::processes::Process;
 use super::supervisor::Report;
 use crate::cgroup::Events;
@@ -48,6 +49,8 @@ pub(crate) struct Evidence {
     pub(crate) usage: Usage,
     /// The memory in which the packets of its laboratories are kept.
     pub(crate) captures: Vec<File>,
+    /// The hosts of its laboratories, if its sandbox is kept when it fails.
+    pub(crate) hosts: Vec<KeptHost>,
     /// What its calls have met that were to fail.
     pub(crate) faults: Report,
     /// Why nobody answers its calls that are watched.

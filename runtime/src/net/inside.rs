@@ -22,6 +22,8 @@ pub(crate) struct Inside {
     pub(crate) memory: Option<u64>,
     /// Hands the memory in which packets are kept to whoever writes it to a file if the test fails.
     pub(crate) hand_over: fn(BorrowedFd<'_>),
+    /// Hands a host over by its name, with its namespaces, to whoever keeps the sandbox if the test fails. `None` if nobody does.
+    pub(crate) hand_over_host: Option<fn(&str, &[BorrowedFd<'_>])>,
 }
 
 impl Inside {

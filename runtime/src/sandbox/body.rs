@@ -32,6 +32,7 @@ use crate::frame::{
     Buffer, Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED,
 };
 use crate::net::{self, Left};
+use crate::settings::settings;
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Disposition, Fault, Message, SingleThreaded};
 use crate::whereabouts::Whereabouts;
@@ -92,7 +93,8 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     }
     let user = args.spec.user.filter(|user| *user != ROOT).map(|(uid, _)| uid);
     let Spec { net, mount, memory, .. } = *args.spec;
-    net::set_inside(net::Inside { net, mount, user, memory, hand_over: hand_over_capture });
+    let hand_over_host = settings().on_fail.map(|_| hand_over_host as _);
+    net::set_inside(net::Inside { net, mount, user, memory, hand_over: hand_over_capture, hand_over_host });
     faults::set_inside(|| frame_socket().map(|socket| socket.0.as_fd()).zip(INODE.get().copied()));
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
@@ -123,9 +125,18 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
 
 /// Gives the test binary, outside, the memory in which the packets of a laboratory are kept. If that fails, there is no capture.
 fn hand_over_capture(memory: BorrowedFd<'_>) {
+    hand_over(&Frame::Captures, &[memory]);
+}
+
+/// Gives the test binary, outside, the namespaces of a host. If that fails, a kept sandbox does not tell of the host.
+fn hand_over_host(name: &str, namespaces: &[BorrowedFd<'_>]) {
+    hand_over(&Frame::Host(name.as_bytes()), namespaces);
+}
+
+fn hand_over(frame: &Frame<'_>, fds: &[BorrowedFd<'_>]) {
     if let Some(socket) = frame_socket() {
-        let mut buffer = Buffer::new();
-        let _ = sys::send_with_fds(socket.0.as_fd(), Frame::Captures.encode(&mut buffer), &[memory.as_raw_fd()]);
+        let fds: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let _ = sys::send_with_fds(socket.0.as_fd(), frame.encode(&mut Buffer::new()), &fds);
     }
 }
 

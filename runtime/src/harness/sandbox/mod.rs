@@ -346,7 +346,7 @@ impl Sandbox {
     /// Lets the sandbox be until somebody ends its init, if there is a failure and failures are to be looked at.
     fn keep(&mut self, failure: Option<String>) -> nix::Result<()> {
         let Some((failure, pid)) = failure.zip(self.init_pid()) else { return Ok(()) };
-        keep_failed::tell(&failure, self.spec, pid);
+        keep_failed::tell(&failure, self.spec, pid, &self.evidence.hosts);
         loop {
             let [dead, stdout, stderr] = wait([self.init(), self.stdout.pipe(), self.stderr.pipe()], None)?;
             self.pump(stdout, stderr)?;

@@ -12,6 +12,7 @@ use nix::sys::socket::MsgFlags;
 use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
 use crate::harness::captures::{self, CAPTURES_MAX};
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
+use crate::harness::keep_failed::{HOSTS_MAX, KeptHost};
 use crate::harness::prepared;
 use crate::harness::replies::{self, discard};
 use crate::harness::supervisor::{SUPERVISORS_MAX, Supervisor};
@@ -87,6 +88,10 @@ impl Sandbox {
             Some(Frame::Captures) => {
                 let memory = fds.next().filter(|_| self.evidence.captures.len() < CAPTURES_MAX);
                 self.evidence.captures.extend(memory.and_then(captures::taken));
+            }
+            Some(Frame::Host(name)) => {
+                let is_room = self.evidence.hosts.len() < HOSTS_MAX;
+                self.evidence.hosts.extend(is_room.then(|| KeptHost::taken(name, &mut fds)).flatten());
             }
             Some(Frame::Faults) => {
                 let fds = fds.next().zip(fds.next()).filter(|_| self.supervisors.len() < SUPERVISORS_MAX);

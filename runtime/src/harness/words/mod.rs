@@ -176,13 +176,21 @@ pub(super) fn watching_failed(test: &str, errno: Errno, cause: Option<&Cause>) -
     format!("{}: its sandbox could not be watched: {}.{cause}", failed(test), error(errno))
 }
 
-/// The sandbox of a test that has failed is kept. Into namespaces that it shares with the host, not everybody is let.
-pub(super) fn kept(failure: &str, spec: &Spec, init: u32) -> String {
+/// The sandbox of a test that has failed is kept. Into namespaces that it shares with the host, not everybody is let. `hosts` are those of its
+/// laboratories, with the options of nsenter(1) for the namespaces of each.
+pub(super) fn kept(failure: &str, spec: &Spec, init: u32, hosts: &[(&str, String)]) -> String {
     let own = [("user", spec.ids != Ids::Host), ("net", spec.net), ("time", spec.time.is_some())];
-    let kinds: String = own.iter().filter(|(_, is_own)| *is_own).map(|(kind, _)| format!(" --{kind}")).collect();
+    let own = || own.iter().filter(|(_, is_own)| *is_own).map(|(kind, _)| *kind);
+    let kinds: String = own().map(|kind| format!(" --{kind}")).collect();
+    let kinds_of_host: String = own().filter(|kind| *kind != "net").map(|kind| format!(" --{kind}")).collect();
+    let enter = format!("nsenter --target {init} --preserve-credentials");
+    let of_host = |(name, options): &(&str, String)| {
+        format!("To enter its host `{name}`:\n  {enter} --pid --ipc --cgroup{kinds_of_host}{options} sh\n")
+    };
+    let of_hosts: String = hosts.iter().map(of_host).collect();
     format!(
-        "{failure}\nbelljar: its sandbox is kept. To enter it:\n  nsenter --target {init} --preserve-credentials --mount --pid --ipc --uts \
-         --cgroup{kinds} sh\nTo let it go:\n  kill -KILL {init}"
+        "{failure}\nbelljar: its sandbox is kept. To enter it:\n  {enter} --mount --pid --ipc --uts --cgroup{kinds} \
+         sh\n{of_hosts}To let it go:\n  kill -KILL {init}"
     )
 }
 

@@ -62,8 +62,9 @@ fn each_message_has_its_words() {
         init_gone(TEST, Some(End::Exited(101)), None),
         watching_failed(TEST, Errno::EBADF, None),
         watching_failed(TEST, Errno::ENOMEM, Some(&cause())),
-        kept("FAILURE", &Spec::PLAIN, 7),
-        kept("FAILURE", &own_network, 7),
+        kept("FAILURE", &Spec::PLAIN, 7, &[]),
+        kept("FAILURE", &own_network, 7, &[]),
+        kept("FAILURE", &Spec::PLAIN, 7, &[("server", " OPTIONS".to_owned())]),
         panicked(TEST, Some("TEXT")),
         panicked(TEST, None),
         did_not_panic(TEST),
@@ -210,6 +211,14 @@ fn each_message_has_its_words() {
     FAILURE
     belljar: its sandbox is kept. To enter it:
       nsenter --target 7 --preserve-credentials --mount --pid --ipc --uts --cgroup --time sh
+    To let it go:
+      kill -KILL 7
+    # kept
+    FAILURE
+    belljar: its sandbox is kept. To enter it:
+      nsenter --target 7 --preserve-credentials --mount --pid --ipc --uts --cgroup --user --net sh
+    To enter its host `server`:
+      nsenter --target 7 --preserve-credentials --pid --ipc --cgroup --user OPTIONS sh
     To let it go:
       kill -KILL 7
     # panicked

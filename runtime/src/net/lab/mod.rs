@@ -9,6 +9,7 @@ mod routes;
 mod settings;
 
 use std::fmt::{self, Debug, Formatter};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -388,6 +389,10 @@ impl Lab {
         self.was_up = true;
         (inside.hand_over)(made.wire.capture_file());
         for (node, place) in made.places {
+            if let Some(hand_over) = inside.hand_over_host {
+                let namespaces = place.namespaces().iter().chain([&made.fabric]).map(AsFd::as_fd);
+                hand_over(&self.nodes[node].name, &namespaces.collect::<Vec<_>>());
+            }
             self.nodes[node].set_place(place);
         }
         Ok(Net::new(plan, self.nodes.clone(), made.wire, made.fabric))
