@@ -152,7 +152,7 @@ fn nothing_is_left_when_the_test_binary_is_killed() {
 // ---- Captures of tests that fail ----
 
 /// The file that a run names, if it names one, and whether it could be written.
-fn capture_of(output: &str) -> Option<(PathBuf, bool)> {
+pub(crate) fn capture_of(output: &str) -> Option<(PathBuf, bool)> {
     let line = output.lines().find(|line| line.starts_with("belljar: what passed in the laboratory of "))?;
     Some((line.split('`').nth(3).expect("a path").into(), line.contains("` is in `")))
 }

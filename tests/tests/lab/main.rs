@@ -1,5 +1,6 @@
 //! The network laboratory: what its hosts have, what is between them, and what is left of it.
 
+mod dumped;
 mod ends;
 mod errors;
 mod faults;
