@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::keep_failed::KeptHost;
+use super::kept_host::KeptHost;
 use super::processes::Process;
 use super::supervisor::Report;
 use crate::cgroup::Events;

@@ -13,6 +13,7 @@ mod hints;
 mod image;
 mod judge;
 mod keep_failed;
+mod kept_host;
 pub(crate) mod listed_twice;
 mod output;
 pub(crate) mod pool;

@@ -12,7 +12,7 @@ use nix::sys::socket::MsgFlags;
 use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
 use crate::harness::captures::{self, CAPTURES_MAX};
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
-use crate::harness::keep_failed::{HOSTS_MAX, KeptHost};
+use crate::harness::kept_host::{HOSTS_MAX, KeptHost};
 use crate::harness::prepared;
 use crate::harness::replies::{self, discard};
 use crate::harness::supervisor::{SUPERVISORS_MAX, Supervisor};
