@@ -27,7 +27,9 @@ fn small_disk() -> std::io::Result<()> {
 #[isolated]
 fn a_small_disk_is_full() {
     small_disk().unwrap();
-    assert!(std::fs::write("/data/large", [0; 100_000]).is_err());
+    let error = std::fs::write("/data/large", [0; 100_000]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(std::fs::metadata("/data/large").unwrap().len(), 64 << 10);
 }
 
 #[isolated]
