@@ -158,6 +158,7 @@ mod sandbox;
 mod settings;
 #[cfg(target_os = "linux")]
 mod sorted;
+#[cfg(target_os = "linux")]
 mod spec;
 #[cfg(target_os = "linux")]
 mod start;

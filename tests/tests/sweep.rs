@@ -250,6 +250,60 @@ fn many_calls_are_sampled() {
     assert_ne!(killed_at(2), told);
 }
 
+/// What the sweep itself does, and what is printed, is none of the body's calls.
+#[isolated]
+fn only_the_bodys_own_calls_are_swept() {
+    let opens = || {
+        println!("the body");
+        File::open("/etc/passwd").map(drop)
+    };
+    let swept = Sweep::new(Fault::opening().errno(libc::EMFILE)).run(opens);
+    assert_eq!(swept, Swept { calls: 1, cases: 2, missed: 0 });
+    assert_eq!(Sweep::new(Fault::opening().kill()).run(opens), Swept { calls: 1, cases: 1, missed: 0 });
+    let told = found(|| Sweep::new(Fault::writing().errno(libc::EIO)).run(|| println!("the body")));
+    assert!(told.contains("the body makes no call"), "{told}");
+}
+
+#[isolated]
+fn a_thread_that_was_joined_is_none() {
+    data();
+    for _ in 0..50 {
+        std::thread::spawn(|| {}).join().expect("a thread");
+        sweep(Fault::writing().errno(libc::EIO)).at_most(1).run(|| write_often(1));
+    }
+}
+
+/// The first case is killed while it has a fault of its own.
+#[isolated]
+fn faults_of_a_killed_body_end_with_it() {
+    data();
+    let body = || {
+        let _own = Fault::opening().errno(libc::EMFILE).path("/data/other").start().expect("a fault");
+        write_often(1)
+    };
+    let check = |_| drop(File::create("/data/other").expect("no fault is active any more"));
+    sweep(Fault::writing().kill()).check(check).run(body);
+    File::create("/data/other").expect("no fault is active any more");
+}
+
+#[isolated]
+fn a_file_that_is_overwritten_in_place_is_found() {
+    data();
+    let overwrite = || fs::write("/data/value", "first");
+    let told = found(|| sweep(Fault::writing().kill()).power_cut().check(is_whole).run(overwrite));
+    assert!(told.contains(".nth(1): the body was killed, and the check panicked"), "{told}");
+}
+
+/// A preparation for what a sweep keeps changes nothing of the root.
+#[isolated(root = "overlay", unsupported = "skip")]
+fn nothing_is_left_in_the_root() -> io::Result<()> {
+    data();
+    sweep(Fault::syncing().errno(libc::EIO)).power_cut().run(|| append(false));
+    let changes = belljar::changes()?;
+    assert_eq!(changes.iter().filter(|change| !format!("{change:?}").contains("/data")).count(), 0, "{changes:?}");
+    Ok(())
+}
+
 // ---- What can't be swept ----
 
 #[isolated]
@@ -263,6 +317,9 @@ fn what_can_not_be_swept_is_told() {
     assert!(told.contains("with no call failing, the body panicked") && told.contains("at once"), "{told}");
     let told = found(|| sweep(Fault::new("fsink").errno(libc::EIO)).run(|| ()));
     assert!(told.contains("fsync"), "{told}");
+    let late = Fault::syncing().delay(Duration::from_millis(1));
+    let told = found(|| sweep(late).power_cut().run(|| append(false)));
+    assert!(told.contains("nobody knows what such a call has synced"), "{told}");
     let told = found(|| Sweep::new(Fault::writing().errno(libc::EIO)).state("/nowhere").run(|| ()));
     assert!(told.contains("/nowhere can't be copied"), "{told}");
     let (ends, waits) = std::sync::mpsc::channel::<()>();

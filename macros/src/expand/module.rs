@@ -21,16 +21,16 @@ use syn::spanned::Spanned as _;
 use syn::{Attribute, Error, Ident, Meta, MetaList, Path, Token, Visibility};
 
 use super::{Above, Function, expand_function, is_standard_test, last_name, makes_tests, names};
+use crate::above::is_maker;
 use crate::args::{Args, merge};
 use crate::function::in_braces;
 use crate::items::{Item, Kind, items};
 
 /// Attributes that make no test, by the last names of their paths: those of the compiler, and others that are often in modules for tests.
-const HARMLESS: [&str; 48] = [
+const HARMLESS: [&str; 46] = [
     "allow",
     "automatically_derived",
     "awt",
-    "case",
     "cfg",
     "cold",
     "coverage",
@@ -49,7 +49,6 @@ const HARMLESS: [&str; 48] = [
     "inline",
     "instrument",
     "link_section",
-    "lock",
     "macro_export",
     "macro_use",
     "main",
@@ -222,10 +221,12 @@ pub(crate) fn isolated_in_module(arguments: TokenStream, item: TokenStream) -> T
         return quote!(#function);
     }
     let has = |name: &str| function.attrs.iter().any(|attribute| last_name(attribute.path()) == name);
-    if has("prepared") || has("template") {
+    let is_test = function.attrs.iter().any(|attribute| makes_in_module(attribute) || is_standard_test(attribute));
+    // A template of rstest_reuse is no test by itself.
+    if has("prepared") && !is_test || has("template") && (!is_test || has("rstest")) {
         return item;
     }
-    if function.attrs.iter().any(|attribute| makes_in_module(attribute) || is_standard_test(attribute)) {
+    if is_test {
         return expand_function(arguments, function, Above::default(), makes_in_module);
     }
     let unknown = function.attrs.iter().find(|attribute| !is_harmless(&attribute.meta));
@@ -277,9 +278,16 @@ fn last_span(path: &Path) -> Span {
     path.segments.last().map_or_else(Span::call_site, |segment| segment.ident.span())
 }
 
-/// Whether an attribute makes no test, as far as its name tells.
+/// Whether an attribute makes no test, as far as its name tells. One of another crate may have a name that is harmless elsewhere.
 fn is_harmless(meta: &Meta) -> bool {
     let [first, last] = names(meta.path());
+    if is_maker(&first, &last) {
+        return false;
+    }
+    if let ("fixture", Meta::List(list)) = (last.as_str(), meta) {
+        // rstest's has no pattern of files, for each of which there is a test.
+        return syn::parse2::<syn::LitStr>(list.tokens.clone()).is_err();
+    }
     if let ("cfg_attr", Meta::List(list)) = (last.as_str(), meta) {
         let read = Punctuated::<Meta, Token![,]>::parse_terminated.parse2(list.tokens.clone());
         return read.is_ok_and(|arguments| arguments.iter().skip(1).all(is_harmless));

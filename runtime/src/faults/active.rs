@@ -125,6 +125,16 @@ impl ActiveFault {
         self.watch.board.hits(self.entry)
     }
 
+    /// Ends all faults that were started later.
+    pub(crate) fn end_later(&self) {
+        self.watch.board.end_later(self.entry);
+    }
+
+    /// How often a sweep could not keep what was synced, until now.
+    pub(crate) fn not_kept(&self) -> u64 {
+        self.watch.board.not_kept()
+    }
+
     /// How many calls it has seen that it is for, those included that went through.
     pub fn calls(&self) -> u64 {
         self.watch.board.calls(self.entry)

@@ -25,6 +25,8 @@ enum Whole {
     Errors,
     /// Whether callers wait for an answer whatever signals they get.
     Killable,
+    /// How often a sweep could not keep what was synced.
+    NotKept,
 }
 
 const OURS: [Whole; 3] = [Whole::Socket, Whole::Output, Whole::Errors];
@@ -152,6 +154,20 @@ impl Board {
 
     pub(crate) fn add_hit(&self, entry: Entry) {
         self.field(entry.slot, Field::Hits).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Ends all faults that were started later than this one: who started them may have been killed.
+    pub(super) fn end_later(&self, entry: Entry) {
+        self.active().filter(|other| other.number > entry.number).for_each(|other| self.end(other));
+    }
+
+    /// How often a sweep could not keep what was synced.
+    pub(super) fn not_kept(&self) -> u64 {
+        self.word(Whole::NotKept as usize).load(Ordering::Acquire)
+    }
+
+    pub(crate) fn add_not_kept(&self) {
+        self.word(Whole::NotKept as usize).fetch_add(1, Ordering::AcqRel);
     }
 
     /// The faults that are active, in no order.

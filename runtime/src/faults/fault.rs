@@ -262,6 +262,11 @@ impl Fault {
         Self { when: When::Nth(u64::MAX), ..self.clone() }
     }
 
+    /// Whether a call that it happens to is not made as it was meant, so that a sync syncs nothing.
+    pub(crate) fn undoes(&self) -> bool {
+        self.kills() || matches!(self.effect, Some(Effect::Errno(_) | Effect::Returns(_) | Effect::Short(_)))
+    }
+
     /// Whether it kills who makes the call.
     pub(crate) fn kills(&self) -> bool {
         self.effect == Some(Effect::Signal(libc::SIGKILL))

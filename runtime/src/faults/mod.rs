@@ -9,8 +9,6 @@
 //!    supervisor, decides about each call: `harness/supervisor`.
 //! 3. Further faults are written to that memory. Neither they nor the end of a fault take a system call.
 
-use std::ffi::CStr;
-
 mod active;
 pub(crate) mod board;
 pub(crate) mod calls;
@@ -26,8 +24,11 @@ pub(crate) use active::set_inside;
 pub use error::FaultError;
 pub use fault::Fault;
 
-/// Where a sweep keeps the contents of files that were synced, as the sandbox sees it.
-pub(crate) const KEPT: &CStr = c"/.belljar-sweep";
+/// Where a sweep keeps the contents of files that were synced: in a directory that each proc(5) has, and on which a case mounts another.
+pub(crate) const KEPT: [&str; 2] = ["proc", "driver"];
+
+/// The name of the memory to which a case of a sweep prints, as `/proc/PID/fd` tells it. No fault meets that.
+pub(crate) const PRINTED: &str = "/memfd:belljar-sweep (deleted)";
 
 /// By what name the content of a file is kept there: of its device and its inode.
 pub(crate) fn kept_name(device: u64, inode: u64) -> String {

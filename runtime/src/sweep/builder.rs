@@ -1,9 +1,7 @@
 //! What is swept over, and the cases of a sweep.
 
-use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
@@ -12,7 +10,7 @@ use super::case::{self, Setting};
 use super::report::{self, Finding, Findings};
 use super::swept::{Ended, Swept};
 use crate::chance::hash;
-use crate::faults::{Fault, KEPT};
+use crate::faults::Fault;
 use crate::sandbox::whereabouts;
 
 /// How many cases there are at most, unless [`Sweep::at_most`] says so.
@@ -100,14 +98,14 @@ impl<'c> Sweep<'c> {
         self
     }
 
-    /// When the body has ended, files in the state lose what was written to them after they were last synced, by fsync(2), fdatasync(2), sync(2)
-    /// or syncfs(2), as they may if the power goes. A new file that was never synced is empty. Names stay as they are.
+    /// When the body has ended, files in the state lose what was written to them after they were last synced, by fsync(2) or fdatasync(2), as they
+    /// may if the power goes. A new file that was never synced is empty. Names stay as they are, and a file that was cut stays cut.
     pub fn power_cut(mut self) -> Self {
         self.cuts_power = true;
         self
     }
 
-    /// Runs at most so many cases, 250 by default: the first, and others by chance, which [`seed`](Self::seed) decides.
+    /// Runs at most so many cases, 250 by default, and one at least: that of the first call, and others by chance, which [`seed`](Self::seed) decides.
     pub fn at_most(mut self, cases: usize) -> Self {
         self.at_most = cases;
         self
@@ -160,9 +158,15 @@ impl Sweep<'_> {
         if whereabouts().is_none() {
             return Err(io::Error::other("this is no sandbox: write `#[isolated]` above the test"));
         }
+        if self.cuts_power && !self.fault.undoes() {
+            let text = format!(
+                "{} has calls succeed: after a power cut, nobody knows what such a call has synced",
+                self.fault
+            );
+            return Err(io::Error::other(text));
+        }
         // All forks have the filter of this one.
         drop(self.fault.counting().start().map_err(io::Error::other)?);
-        let _place = Place::new()?;
         let counted = case::run(setting, self.fault.counting())?;
         if let Some(found) = counted.found {
             let what = report::Words(found, counted.ended);
@@ -207,28 +211,9 @@ impl Sweep<'_> {
         };
         let each = if ends { 1 } else { 2 };
         let chosen = chosen(calls, (self.at_most / each).max(1), self.seed);
-        chosen.into_iter().flat_map(of_call).collect()
-    }
-}
-
-/// The directory that what is synced is mounted on, while a sweep runs.
-struct Place;
-
-impl Place {
-    fn new() -> io::Result<Self> {
-        let path = Path::new(OsStr::from_bytes(KEPT.to_bytes()));
-        match std::fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(io::Error::new(error.kind(), format!("{} can't be made: {error}", path.display())))
-            }
-            _ => Ok(Self),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(Path::new(OsStr::from_bytes(KEPT.to_bytes())));
+        let mut faults: Vec<_> = chosen.into_iter().flat_map(of_call).collect();
+        faults.truncate(self.at_most.max(1));
+        faults
     }
 }
 

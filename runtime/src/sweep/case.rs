@@ -5,11 +5,12 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -24,6 +25,7 @@ use super::swept::Ended;
 use crate::faults::Fault;
 use crate::proc;
 use crate::sys::shared::SharedWords;
+use crate::sys::threads::fork_one_of_two;
 use crate::sys::{self, End};
 
 /// At most so many bytes of what a case has printed are shown, the last ones.
@@ -81,12 +83,14 @@ const BODY: usize = 0;
 const CHECK: usize = 1;
 const HITS: usize = 2;
 const CALLS: usize = 8;
+/// Whether the faults are there.
+const BEGUN: usize = 9;
 const IS_OVER: usize = 3;
 const ENDED: usize = 4;
 const WHOSE: usize = 5;
 const BAD: usize = 6;
 const STATUS: usize = 7;
-const COUNT: usize = 9;
+const COUNT: usize = 10;
 
 /// What is noted of how a process has ended.
 const RETURNED: u64 = 1;
@@ -122,7 +126,7 @@ pub(super) fn run(setting: &Setting<'_>, fault: Fault) -> io::Result<Case> {
     let notes = Notes(SharedWords::new(COUNT)?);
     let output = File::from(memfd_create(c"belljar-sweep", MFdFlags::MFD_CLOEXEC)?);
     let run = Run { setting, notes: &notes, output: &output, name: get_name()? };
-    let case = sys::fork_one_of_two(|| {
+    let case = fork_one_of_two(|| {
         let _ = set_name(c"belljar-sweep");
         if let Err(error) = run.here(fault) {
             let _ = (&output).write_all(error.to_string().as_bytes());
@@ -163,21 +167,31 @@ impl Run<'_> {
         let kills = fault.kills();
         let state = State::copy(setting.directories)?;
         let synced = if setting.cuts_power { Some(Synced::new()?) } else { None };
-        // From here until both are dropped, this process makes no call that a fault may be about.
-        let started = fault.start().map_err(io::Error::other)?;
-        // Later than the fault: a call that fails syncs nothing.
-        let keeps = synced.as_ref().map(Synced::start).transpose().map_err(io::Error::other)?;
-        let outcome = self.child(BODY, setting.body);
-        let (calls, hits) = (started.calls(), started.hits());
-        let lost = keeps.as_ref().map_or(0, |keeps| keeps.calls().saturating_sub(keeps.hits()));
-        drop((started, keeps));
+        let body = self.begin(BODY, setting.body)?;
+        let started = fault.start().map_err(io::Error::other).and_then(|fault| {
+            // Later than the fault: a call that fails syncs nothing.
+            let keeps = synced.as_ref().map(Synced::start).transpose().map_err(io::Error::other)?;
+            Ok((fault, keeps))
+        });
+        let (fault, keeps) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                end_children()?;
+                return Err(error);
+            }
+        };
+        let not_kept = fault.not_kept();
+        // From here until the faults are over, this process waits, and makes no other call.
+        notes.set(BEGUN, 1);
+        let outcome = body.wait(setting.timeout);
+        let (calls, hits, not_kept) = (fault.calls(), fault.hits(), fault.not_kept() - not_kept);
+        // The body may have started some of its own.
+        fault.end_later();
+        drop((keeps, fault));
         notes.set(CALLS, calls);
         notes.set(HITS, hits);
         end_children()?;
-        if lost > hits {
-            return Err(io::Error::other("what was synced could not be kept"));
-        }
-        let ended = match outcome? {
+        let ended = match self.outcome(BODY, outcome?) {
             Outcome::Returned(true) => Ended::Returned,
             Outcome::Returned(false) => Ended::Failed,
             Outcome::Bad(Bad::Died(End::Killed { signal: libc::SIGKILL, .. })) if kills && hits > 0 => Ended::Killed,
@@ -186,6 +200,9 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        if not_kept > 0 {
+            return Err(io::Error::other("what was synced could not be kept"));
+        }
         notes.set_ended(ended);
         if let Some(synced) = &synced {
             state.cut_power(synced)?;
@@ -194,7 +211,8 @@ impl Run<'_> {
             (setting.check)(ended);
             true
         };
-        if let Outcome::Bad(bad) = self.child(CHECK, &check)? {
+        let end = self.begin(CHECK, &check)?.wait(setting.timeout)?;
+        if let Outcome::Bad(bad) = self.outcome(CHECK, end) {
             notes.note(Found::Check(bad));
         }
         end_children()?;
@@ -202,25 +220,33 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs `work` in a fork until it is over, or has taken too long.
-    fn child(&self, place: usize, work: &dyn Fn() -> bool) -> io::Result<Outcome> {
-        let child = sys::fork_one_of_two(|| {
+    /// Forks a process that does `work` when the faults are there.
+    fn begin(&self, place: usize, work: &dyn Fn() -> bool) -> io::Result<Child> {
+        let pid = fork_one_of_two(|| {
             let _ = set_name(&self.name);
             let streams = [libc::STDOUT_FILENO, libc::STDERR_FILENO];
             if streams.iter().all(|stream| sys::redirect(self.output.as_fd(), *stream).is_ok()) {
+                // No fault is for this call.
+                while self.notes.get(BEGUN) == 0 {
+                    thread::yield_now();
+                }
                 let ended = catch_unwind(AssertUnwindSafe(work));
                 let _ = io::stdout().flush();
                 self.notes.set(place, ended.map_or(PANICKED, |succeeds| if succeeds { RETURNED } else { FAILED }));
             }
         })?;
-        let end = wait(child, Instant::now().checked_add(self.setting.timeout))?;
-        Ok(match (self.notes.get(place), end) {
+        Ok(Child { pid, pidfd: sys::pidfd_of(pid)? })
+    }
+
+    /// How the work of a process came out that has ended in this way, or, with `None`, was not over in time.
+    fn outcome(&self, place: usize, end: Option<End>) -> Outcome {
+        match (self.notes.get(place), end) {
             (_, None) => Outcome::Bad(Bad::Hung),
             (RETURNED, _) => Outcome::Returned(true),
             (FAILED, _) => Outcome::Returned(false),
             (PANICKED, _) => Outcome::Bad(Bad::Panicked),
             (_, Some(end)) => Outcome::Bad(Bad::Died(end)),
-        })
+        }
     }
 }
 
@@ -273,22 +299,29 @@ impl Notes {
     }
 }
 
-/// Waits for a child. `None` if it took too long, and was killed.
-fn wait(child: Pid, deadline: Option<Instant>) -> io::Result<Option<End>> {
-    let pidfd = sys::pidfd_of(child)?;
-    let is_late = loop {
-        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], sys::time_left(deadline)) {
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-            Ok(0) if deadline.is_some_and(|deadline| deadline > Instant::now()) => {}
-            Ok(ready) => break ready == 0,
+struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Waits for its end. `None` if it took too long, and was killed.
+    fn wait(self, timeout: Duration) -> io::Result<Option<End>> {
+        let deadline = Instant::now().checked_add(timeout);
+        let is_late = loop {
+            match poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], sys::time_left(deadline)) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(0) if deadline.is_some_and(|deadline| deadline > Instant::now()) => {}
+                Ok(ready) => break ready == 0,
+            }
+        };
+        if is_late {
+            sys::kill(self.pidfd.as_fd())?;
         }
-    };
-    if is_late {
-        sys::kill(pidfd.as_fd())?;
+        let waited = sys::wait_pid(self.pid)?;
+        Ok(waited.map(|waited| waited.end).filter(|_| !is_late))
     }
-    let waited = sys::wait_pid(child)?;
-    Ok(waited.map(|waited| waited.end).filter(|_| !is_late))
 }
 
 /// Ends what the body, or the check, has left.

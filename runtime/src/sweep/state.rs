@@ -1,11 +1,9 @@
 //! The directories that a case has for itself: copies on a tmpfs, mounted over the originals. And what a power cut leaves of them.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -99,7 +97,8 @@ impl State {
         Ok(())
     }
 
-    /// Takes from each file what was written to it after it was last synced, as a power cut may. A file that was never synced has its original's content; if it is new, it is empty.
+    /// Takes from each file what was written to it after it was last synced, as a power cut may. A file that was never synced has its original's
+    /// content; if it is new, it is empty. None is longer than it is now.
     pub(super) fn cut_power(&self, synced: &Synced) -> io::Result<()> {
         self.copies.iter().try_for_each(|copy| self.cut_below(copy, synced))
     }
@@ -114,7 +113,7 @@ impl State {
                 let durable = synced.of(id(&meta)).or_else(|| self.originals.get(&id(&meta)).cloned());
                 let mut file = OpenOptions::new().write(true).truncate(true).open(&path)?;
                 if let Some(durable) = durable {
-                    io::copy(&mut File::open(durable)?, &mut file)?;
+                    io::copy(&mut File::open(durable)?.take(meta.len()), &mut file)?;
                 }
                 file.set_times(FileTimes::new().set_accessed(meta.accessed()?).set_modified(meta.modified()?))?;
             }
@@ -129,7 +128,7 @@ pub(super) struct Synced;
 impl Synced {
     /// Is to be called in the mount namespace of a [`State`].
     pub(super) fn new() -> io::Result<Self> {
-        mount(Some("tmpfs"), KEPT, Some("tmpfs"), MsFlags::empty(), Some("mode=700"))
+        mount(Some("tmpfs"), &kept(), Some("tmpfs"), MsFlags::empty(), Some("mode=700"))
             .map_err(|errno| trouble("no place for what is synced can be had", errno.into()))?;
         Ok(Self)
     }
@@ -141,9 +140,14 @@ impl Synced {
 
     /// Where the synced content of a file is, if it was ever synced.
     fn of(&self, (device, inode): Id) -> Option<PathBuf> {
-        let path = Path::new(OsStr::from_bytes(KEPT.to_bytes())).join(kept_name(device, inode));
+        let path = kept().join(kept_name(device, inode));
         path.exists().then_some(path)
     }
+}
+
+/// Where what is synced is kept.
+fn kept() -> PathBuf {
+    Path::new("/").join(KEPT[0]).join(KEPT[1])
 }
 
 fn id(meta: &fs::Metadata) -> Id {

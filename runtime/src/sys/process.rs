@@ -4,17 +4,15 @@ use std::ffi::{OsStr, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::os::unix::thread::JoinHandleExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread::JoinHandle;
-use std::{fs, hint, mem};
+use std::{hint, mem};
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 
-use super::errno::errno_of;
 use super::thread_id::BeforeClone;
 
 /// Proof that this process has one thread and that no lock is held by another. Only a process that was cloned before
@@ -123,21 +121,6 @@ pub(crate) fn clone_sibling(_: &SingleThreaded) -> nix::Result<Cloned<()>> {
 pub(crate) fn fork(_: &SingleThreaded) -> nix::Result<ForkResult> {
     // SAFETY: the proof says that there is one thread, so no lock can be held by one that is missing in the child.
     unsafe { nix::unistd::fork() }
-}
-
-/// Forks this process, which has this thread and perhaps one that waits for its end, or fails with EDEADLK. The fork runs `work`, and ends.
-pub(crate) fn fork_one_of_two(work: impl FnOnce()) -> nix::Result<Pid> {
-    if fs::read_dir("/proc/self/task").map_err(|error| errno_of(&error))?.count() > 2 {
-        return Err(Errno::EDEADLK);
-    }
-    // SAFETY: the other thread waits for this one to end, and holds no lock.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let panicked = catch_unwind(AssertUnwindSafe(work));
-            exit_now(i32::from(panicked.is_err()))
-        }
-    }
 }
 
 /// Changes the environment of this process: removes all variables, if `clear` says so, and sets these. See environ(7).

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use libc::seccomp_notif;
 
+use crate::faults::PRINTED;
 use crate::faults::calls::{Calls, Place, places};
 use crate::faults::definition::{Definition, Peer};
 use crate::faults::pattern::absolute;
@@ -245,11 +246,13 @@ impl Caller {
             Some([(_, Ok(Thing::Path(link))), ..]) => Some(Cow::Borrowed(link)),
             _ => self.file(0).ok().map(Cow::Owned),
         };
+        let is_printed = link.as_ref().is_some_and(|link| link.as_os_str() == PRINTED);
         // A file's is absolute.
-        let is_ours = link.filter(|link| !link.is_absolute()).is_some_and(|link| {
-            let links = [format!("socket:[{socket}]"), format!("pipe:[{output}]"), format!("pipe:[{errors}]")];
-            links.iter().any(|ours| link.as_os_str() == ours.as_str())
-        });
+        let is_ours = is_printed
+            || link.filter(|link| !link.is_absolute()).is_some_and(|link| {
+                let links = [format!("socket:[{socket}]"), format!("pipe:[{output}]"), format!("pipe:[{errors}]")];
+                links.iter().any(|ours| link.as_os_str() == ours.as_str())
+            });
         // A wire makes few calls, of which these are watched, or may be.
         let is_of_wire = matches!(self.call, Some("sendto" | "read" | "poll" | "ppoll"));
         let is_wire = || {

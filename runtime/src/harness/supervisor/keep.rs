@@ -1,61 +1,71 @@
 //! What a sweep takes for safe: the contents of files at the moment that they are synced. They are copied to a directory of the sandbox's, of which
 //! each case of the sweep has another.
 
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::Pid;
 
 use super::caller::Caller;
 use super::shared::Shared;
 use super::told::Hit;
 use crate::faults::{KEPT, kept_name};
-use crate::sys;
 use crate::sys::seccomp::{self, Reply};
+use crate::sys::{self, errno_of};
 
 /// The most bytes that a file has which is kept.
 const SIZE_MAX: u64 = 1 << 30;
 
-/// Keeps what a call is about to sync. If that can't be, the call is no hit. It goes on in any case.
-pub(super) fn perform(shared: &Shared, caller: &Caller, hit: Hit) -> Option<Reply> {
-    if keep(shared, caller).is_ok() {
-        shared.board.add_hit(hit.entry);
+/// Keeps what a call is about to sync. If that can't be, and the caller still waits, the sweep is told. The call goes on in any case.
+pub(super) fn perform(shared: &Shared, caller: &Caller, _: Hit) -> Option<Reply> {
+    // One after the other, so that of two syncs of a file the later one's content stays.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    match keep(shared, caller) {
+        // The call fails for the same reason.
+        Ok(()) | Err(Errno::EBADF) => {}
+        Err(_) if !shared.still_waits(caller) => {}
+        Err(_) => shared.board.add_not_kept(),
     }
     None
 }
 
-fn keep(shared: &Shared, caller: &Caller) -> io::Result<()> {
-    let gone = || io::Error::from_raw_os_error(libc::ESRCH);
-    let process = caller.process().and_then(|process| i32::try_from(process).ok()).ok_or_else(gone)?;
+fn keep(shared: &Shared, caller: &Caller) -> nix::Result<()> {
+    let process = caller.process().and_then(|process| i32::try_from(process).ok()).ok_or(Errno::ESRCH)?;
     let file = seccomp::descriptor_of(sys::pidfd_of(Pid::from_raw(process))?.as_fd(), caller.argument(0) as i32)?;
-    let root = File::open(format!("/proc/{}/root", caller.thread))?;
+    let root = File::open(format!("/proc/{}/root", caller.thread)).map_err(|error| errno_of(&error))?;
     if !shared.still_waits(caller) {
-        return Err(gone());
+        return Err(Errno::ESRCH);
     }
-    let file = File::from(file);
-    let meta = file.metadata()?;
-    if !meta.is_file() {
+    if OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?).contains(OFlag::O_PATH) {
+        return Err(Errno::EBADF);
+    }
+    let stat = fstat(&file)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Ok(());
-    }
-    if meta.len() > SIZE_MAX {
-        return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
     // The descriptor may be one for writing.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut from = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let from = File::open(path).map_err(|error| errno_of(&error))?;
+    let meta = from.metadata().map_err(|error| errno_of(&error))?;
     // What is made here is made in the sandbox, whatever links a process of it has put there.
     let directory = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let kept = openat(&root, &KEPT.to_string_lossy()[1..], directory, Mode::empty())?;
+    let [first, second] = KEPT;
+    let kept = openat(&openat(&root, first, directory, Mode::empty())?, second, directory, Mode::empty())?;
     let name = kept_name(meta.dev(), meta.ino());
+    let part = format!("{name}-part");
     let new =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let part = format!("{name}-{}", caller.id);
     let mut to = File::from(openat(&kept, &*part, new, Mode::S_IRUSR | Mode::S_IWUSR)?);
-    io::copy(&mut from, &mut to)?;
-    renameat(&kept, &*part, &kept, &*name)?;
-    Ok(())
+    let copied = io::copy(&mut from.take(SIZE_MAX + 1), &mut to).map_err(|error| errno_of(&error))?;
+    if copied > SIZE_MAX {
+        return Err(Errno::EFBIG);
+    }
+    renameat(&kept, &*part, &kept, &*name)
 }

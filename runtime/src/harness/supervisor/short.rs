@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::sockopt::{ReceiveTimeout, SendTimeout};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::uio::{readv, writev};
 use nix::unistd::Pid;
@@ -141,10 +142,13 @@ fn transfer(shared: &Shared, caller: &Caller, work: &Work, file: OwnedFd, bytes:
                 || fcntl(&file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).ok()?.contains(OFlag::O_NONBLOCK);
             // The caller's file may be one that waits: so a pipe is opened anew, and a socket told not to.
             let own = if kind == SFlag::S_IFIFO { reopen(&file, work.way).ok()? } else { file.try_clone().ok()? };
+            let has_timeout = kind == SFlag::S_IFSOCK && has_timeout(&own, work.way);
             loop {
                 let moved =
                     if kind == SFlag::S_IFIFO { move_now(&own, work, bytes) } else { exchange(&own, work, bytes) };
                 match moved {
+                    // The kernel knows for how long.
+                    Err(Errno::EAGAIN) if has_timeout => return None,
                     Err(Errno::EAGAIN) if !never_waits => wait(shared, caller, &own, work.way)?,
                     moved => return moved.ok(),
                 }
@@ -152,6 +156,15 @@ fn transfer(shared: &Shared, caller: &Caller, work: &Work, file: OwnedFd, bytes:
         }
         _ => None,
     }
+}
+
+/// Whether a socket waits for a time only: SO_RCVTIMEO and SO_SNDTIMEO in socket(7).
+fn has_timeout(socket: &OwnedFd, way: Way) -> bool {
+    let time = match way {
+        Way::Read => getsockopt(socket, ReceiveTimeout),
+        Way::Write => getsockopt(socket, SendTimeout),
+    };
+    time.is_ok_and(|time| (time.tv_sec(), time.tv_usec()) != (0, 0))
 }
 
 fn move_now(file: &OwnedFd, work: &Work, bytes: &mut [u8]) -> nix::Result<usize> {

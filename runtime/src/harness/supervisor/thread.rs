@@ -94,10 +94,9 @@ impl Thread {
         loop {
             let mut fds =
                 [&shared.listener.as_fd(), &shared.over.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
-            match poll(&mut fds, self.patience()) {
-                Err(Errno::EINTR) => continue,
-                Err(_) => return,
-                Ok(_) => {}
+            if let Err(errno) = poll(&mut fds, self.patience()) {
+                Self::rest(errno);
+                continue;
             }
             let [calls, over] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
             if !over.is_empty() {
@@ -108,13 +107,20 @@ impl Thread {
                 match seccomp::next_call(shared.listener.as_fd()) {
                     Ok(call) => self.decide(&call),
                     // It was interrupted.
-                    Err(Errno::ENOENT | Errno::EINTR) => {}
-                    Err(_) => return,
+                    Err(Errno::ENOENT) => {}
+                    Err(errno) => Self::rest(errno),
                 }
             } else if !calls.is_empty() {
                 // No process is left.
                 return;
             }
+        }
+    }
+
+    /// What fails for a lack of memory may succeed later. Callers wait for as long: were this thread to end, they would wait for ever.
+    fn rest(errno: Errno) {
+        if errno != Errno::EINTR {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use super::failed::failed;
 use crate::faults::definition::Effect;
 use crate::harness::evidence::Evidence;
 use crate::harness::supervisor::{Blind, Met};
@@ -88,6 +89,11 @@ pub(in crate::harness) fn faults(test: &str, evidence: &Evidence) -> Vec<String>
     told
 }
 
+/// The body returned, and did not meet what it was to meet.
+pub(crate) fn calls_unanswered(test: &str) -> String {
+    format!("{}: its body returned, but calls that are watched for faults had no answer", failed(test))
+}
+
 fn count(hits: u64) -> String {
     if hits == 1 { "a fault".to_owned() } else { format!("{hits} faults") }
 }
@@ -104,6 +110,11 @@ mod tests {
     fn one(effect: Effect, delay: u64, number: u64) -> Met {
         let subject = Some("/data/wal\n".into());
         Met { call: "fsync", subject, effect, delay, number, name: "server".into(), pid: Some(7), at: 0 }
+    }
+
+    #[test]
+    fn a_body_that_had_no_answers_is_told() {
+        assert_snapshot!(calls_unanswered("commits"), @"belljar: `commits` failed: its body returned, but calls that are watched for faults had no answer");
     }
 
     #[test]

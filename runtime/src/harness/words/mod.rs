@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
 pub(super) use captures::{captured, not_captured, trouble};
 use failed::failed;
-pub(super) use faults::{faults, met};
+pub(super) use faults::{calls_unanswered, faults, met};
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};
 pub(super) use preparations::{
