@@ -30,6 +30,19 @@ mod attributes {
     fn perhaps() {}
 }
 
+/// Each makes a test by itself, although it has the name of something harmless.
+#[isolated]
+mod names {
+    #[test_case::case(1)]
+    fn a_case(_: u8) {}
+
+    #[test_with::lock(one)]
+    fn a_lock() {}
+
+    #[fixture("pass/*.rs")]
+    fn a_file(_: std::path::PathBuf) {}
+}
+
 #[isolated(timeout = "soon", nett)]
 mod arguments {
     #[test]
