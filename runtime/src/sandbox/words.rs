@@ -2,6 +2,9 @@
 
 use std::io;
 
+use crate::sys::errno_of;
+use crate::text;
+
 pub(super) fn bad_name(name: &str) -> String {
     format!(
         "belljar: {name:?} is no name for a group: it must have 1 to 255 bytes, no `/`, not begin with `belljar.`, and be \
@@ -55,13 +58,14 @@ pub(super) fn outside(test: &str) -> String {
 
 /// What `belljar::run` was given did not arrive.
 pub(super) fn no_input(error: &io::Error) -> String {
-    format!("belljar: the input of this body could not be read: {error}")
+    format!("belljar: the input of this body could not be read: {}", text::error(errno_of(error)))
 }
 
 /// What the body of `belljar::run` has returned can't leave the sandbox.
 pub(super) fn no_output(bytes: usize, error: &io::Error) -> String {
     format!(
-        "belljar: the {bytes} bytes that this body has returned could not be handed over: {error}. Close only descriptors that you opened."
+        "belljar: the {bytes} bytes that this body has returned could not be handed over: {}. Close only descriptors that you opened.",
+        text::error(errno_of(error))
     )
 }
 
@@ -131,9 +135,9 @@ mod tests {
         # outside
         belljar: `tests::a` failed: it would have run outside of its sandbox, because an attribute below `#[isolated]` has dropped that. Write `#[isolated]` last. All other tests of this binary end with it.
         # no_input
-        belljar: the input of this body could not be read: Input/output error (os error 5)
+        belljar: the input of this body could not be read: EIO (I/O error)
         # no_output
-        belljar: the 7 bytes that this body has returned could not be handed over: No space left on device (os error 28). Close only descriptors that you opened.
+        belljar: the 7 bytes that this body has returned could not be handed over: ENOSPC (No space left on device). Close only descriptors that you opened.
         # called_inside
         belljar: the body of `tests::b` has called `tests::a`, which is an isolated test itself: no sandbox can be made inside of one. So the process ends here. Put what both do into a function, and call that in both.
         # panicked_on_host

@@ -3,17 +3,19 @@
 use std::io;
 
 use super::failed::failed;
+use crate::sys::errno_of;
+use crate::text;
 
 pub(in crate::harness) fn returned_error(test: &str, text: &str) -> String {
     format!("{}: its body returned an error: {text}", failed(test))
 }
 
 pub(in crate::harness) fn input_not_kept(test: &str, error: &io::Error) -> String {
-    format!("{}: its input could not be kept: {error}.", failed(test))
+    format!("{}: its input could not be kept: {}.", failed(test), text::error(errno_of(error)))
 }
 
 pub(in crate::harness) fn output_lost(test: &str, error: &io::Error) -> String {
-    format!("{}: what its body returned could not be read: {error}.", failed(test))
+    format!("{}: what its body returned could not be read: {}.", failed(test), text::error(errno_of(error)))
 }
 
 /// The body of `outer` has called `belljar::run`.
@@ -46,9 +48,9 @@ mod tests {
         # returned_error
         belljar: `spec! at a.rs:7` failed: its body returned an error: no such luck
         # input_not_kept
-        belljar: `spec! at a.rs:7` failed: its input could not be kept: Too many open files in system (os error 23).
+        belljar: `spec! at a.rs:7` failed: its input could not be kept: ENFILE (File table overflow).
         # output_lost
-        belljar: `spec! at a.rs:7` failed: what its body returned could not be read: Cannot allocate memory (os error 12).
+        belljar: `spec! at a.rs:7` failed: what its body returned could not be read: ENOMEM (Out of memory).
         # run_inside
         belljar: `spec! at a.rs:7` failed: the body of `tests::a` has called `belljar::run`, and no sandbox can be made inside of one. Call the function itself.
         ");
