@@ -141,7 +141,7 @@ fn a_body_that_closes_what_is_not_its_own_is_told() {
         while fs::File::create("/tmp/other").map_err(|error| error.to_string())?.into_raw_fd() < output {}
         Ok(b"not for another file".to_vec())
     });
-    assert!(text.contains("the 20 bytes that this body has returned could not be handed over: Bad file"), "{text}");
+    assert!(text.contains("the 20 bytes that this body has returned could not be handed over: EBADF"), "{text}");
 }
 
 #[body]
