@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat, renameat};
@@ -25,8 +25,7 @@ const SIZE_MAX: u64 = 1 << 30;
 /// Keeps what a call is about to sync. If that can't be, and the caller still waits, the sweep is told. The call goes on in any case.
 pub(super) fn perform(shared: &Shared, caller: &Caller, _: Hit) -> Option<Reply> {
     // One after the other, so that of two syncs of a file the later one's content stays.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = shared.keeps.lock().unwrap_or_else(PoisonError::into_inner);
     match keep(shared, caller) {
         // The call fails for the same reason.
         Ok(()) | Err(Errno::EBADF) => {}

@@ -1,6 +1,7 @@
 //! What all threads have that answer the calls of a sandbox.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Mutex;
 
 use nix::sys::eventfd::EventFd;
 
@@ -14,6 +15,8 @@ pub(super) struct Shared {
     pub(super) listener: OwnedFd,
     pub(super) board: Board,
     pub(super) told: Told,
+    /// Whoever keeps what is synced has it. Each sandbox has its own, so that none waits for a file of another.
+    pub(super) keeps: Mutex<()>,
     /// Readable when the sandbox is over.
     pub(super) over: EventFd,
 }

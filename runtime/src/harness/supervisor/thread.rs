@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,8 @@ impl Supervisor {
             return Err(Errno::EINVAL);
         }
         let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let shared = Arc::new(Shared { listener, board: board?, told: Told::new(has_trace), over });
+        let shared =
+            Arc::new(Shared { listener, board: board?, told: Told::new(has_trace), keeps: Mutex::new(()), over });
         let theirs = Arc::clone(&shared);
         let run = move || Thread::new(theirs).run();
         let started = thread::Builder::new().name("belljar-faults".to_owned()).spawn(run);
