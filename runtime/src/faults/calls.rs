@@ -173,12 +173,12 @@ mod tests {
     #[test]
     fn calls_are_sets() {
         let mut calls = Calls::of("read fsync take_photo");
-        assert_eq!(calls.names().collect::<Vec<_>>(), ["read", "fsync"]);
+        assert_eq!(calls.names().collect::<Vec<_>>(), if table::ARE_KNOWN { &["read", "fsync"][..] } else { &[] });
         calls.add(511);
         calls.add(512);
         assert!(calls.has(511) && !calls.has(512));
         assert!(!Calls::of("read").watched_with().has(libc::SYS_futex as u32));
-        assert!(Calls::of("futex").watched_with().has(libc::SYS_futex as u32));
+        assert_eq!(Calls::of("futex").watched_with().has(libc::SYS_futex as u32), table::ARE_KNOWN);
     }
 
     #[test]
