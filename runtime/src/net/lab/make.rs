@@ -144,7 +144,7 @@ fn weave(
     let ports: Vec<_> = ports.collect();
     // The process is to bear its name from the beginning, by which init knows it.
     let _ = set_name(NAME);
-    let wire = Wire::start(ring, &ports, seed, Some(capture)).map_err(of_io("a wire", FABRIC))?;
+    let wire = Wire::start(ring, &ports, seed, capture).map_err(of_io("a wire", FABRIC))?;
     Ok(Some(wire))
 }
 

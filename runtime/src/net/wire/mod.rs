@@ -113,14 +113,14 @@ impl Wire {
     }
 
     /// Starts the process, and waits until it runs. `capture` is how many bytes of frames are kept, if not 64 MiB.
-    pub(crate) fn start(ring: Ring, ports: &[PortPlan], seed: u64, capture: Option<usize>) -> io::Result<Self> {
+    pub(crate) fn start(ring: Ring, ports: &[PortPlan], seed: u64, capture: usize) -> io::Result<Self> {
         let Ring { mut ring, slots, mut arena } = ring;
         ports.iter().enumerate().for_each(|(at, port)| arena.learn(port.segment as usize, &port.mac, at));
         let board = Board::new(ports.len())?;
         let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
         let wall = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
         let wall = u64::try_from(wall.as_nanos()).unwrap_or_default();
-        let (tape, capture) = Tape::new(capture.unwrap_or(CAPTURE), seed, &names, wall.wrapping_sub(sys::now()))?;
+        let (tape, capture) = Tape::new(capture, seed, &names, wall.wrapping_sub(sys::now()))?;
         let lane = |port: &PortPlan, way| Lane::new(hash(&[seed, hash_bytes(port.name.as_bytes()), way as u64]));
         let outlet = |port: &PortPlan| Outlet {
             ifindex: port.ifindex,
