@@ -5,12 +5,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process;
 
 use super::replies::discard;
+use crate::frame::HOST_NAME_MAX;
 
 /// Of how many hosts the namespaces are kept. Each takes four descriptors.
 pub(super) const HOSTS_MAX: usize = 64;
-
-/// The longest name of a host.
-const NAME_MAX: usize = 63;
 
 /// The kinds of namespaces that a host has, as nsenter(1) and links in `/proc` call them.
 const KINDS: [(&str, &str); 3] = [("net", "net"), ("uts", "uts"), ("mount", "mnt")];
@@ -28,7 +26,7 @@ impl KeptHost {
     /// What came from a body, if it is what a laboratory sends.
     pub(super) fn taken(name: &[u8], fds: &mut impl Iterator<Item = OwnedFd>) -> Option<Self> {
         let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-        let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && name.len() <= NAME_MAX)?;
+        let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && name.len() <= HOST_NAME_MAX)?;
         let fds: Vec<_> = fds.by_ref().take(KINDS.len() + 1).collect();
         let kinds = KINDS.iter().map(|(_, kind)| *kind).chain(["net"]);
         let are_namespaces = fds.iter().zip(kinds).all(|(fd, kind)| is_namespace(fd, kind));
@@ -69,7 +67,7 @@ mod tests {
         };
         let right = ["ns/net", "ns/uts", "ns/mnt", "ns/net"];
         assert!(taken(b"server-1", right));
-        for name in [&b""[..], b"a b", b"`sh`", b"\xff", &[b'a'; NAME_MAX + 1]] {
+        for name in [&b""[..], b"a b", b"`sh`", b"\xff", &[b'a'; HOST_NAME_MAX + 1]] {
             assert!(!taken(name, right), "{name:?}");
         }
         assert!(!taken(b"server", ["ns/uts", "ns/net", "ns/mnt", "ns/net"]));

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
+use super::node::{MTUS, RESERVED};
 use super::subnet::Subnet;
+use crate::frame::HOST_NAME_MAX;
 use crate::text::{error, plain};
 
 /// Why a [`Lab`](super::Lab) is not up. It says what to write instead, if what was asked for can't be.
@@ -43,7 +45,7 @@ pub(super) enum Trouble {
         link: String,
         node: String,
     },
-    /// As `NoEnd`, of a switch that is one.
+    /// A choice at one end of a link is for a switch, which has no interface.
     OfSwitch(String),
     BadAddress {
         of: String,
@@ -187,9 +189,10 @@ impl Display for Error {
             T::NoHosts => write!(f, "it has no host. Call `host`."),
             T::BadName(name) => write!(
                 f,
-                "`{}` is no name of a host: expected 1 to 63 letters, digits and `-`, which is not the first. It must be no number, and none of \
-                 `localhost`, `ip6-localhost`, `ip6-loopback` and `belljar-wire`.",
-                plain(name)
+                "`{}` is no name of a host: expected 1 to {HOST_NAME_MAX} letters, digits and `-`, not beginning with `-`. It must be no number, \
+                 and none of `{}` and `belljar-wire`.",
+                plain(name),
+                RESERVED.join("`, `")
             ),
             T::NameTwice(name) => write!(f, "two are called `{}`.", plain(name)),
             T::Foreign(name) => write!(f, "`{}` belongs to another `Lab`.", plain(name)),
@@ -262,7 +265,9 @@ impl Error {
             T::MacTwice { text, first, second } => {
                 write!(f, "`{first}` and `{second}` were both given the address {text}.")
             }
-            T::BadMtu { of, mtu } => write!(f, "`{of}` can't have packets of {mtu} bytes: expected 68 to 9000."),
+            T::BadMtu { of, mtu } => {
+                write!(f, "`{of}` can't have packets of {mtu} bytes: expected {} to {}.", MTUS.start(), MTUS.end())
+            }
             T::BadInterface { of, name } => write!(
                 f,
                 "`{}`, chosen for `{of}`, is no name of an interface: expected 1 to 15 bytes, no space, `%`, `/` or `:`, and none of `.`, `..`, \
@@ -404,7 +409,7 @@ mod tests {
         the test has forked this process. Call `up` in the test's own.
         `up` was called before. Make another `Lab`.
         it has no host. Call `host`.
-        `a\nb` is no name of a host: expected 1 to 63 letters, digits and `-`, which is not the first. It must be no number, and none of `localhost`, `ip6-localhost`, `ip6-loopback` and `belljar-wire`.
+        `a\nb` is no name of a host: expected 1 to 63 letters, digits and `-`, not beginning with `-`. It must be no number, and none of `localhost`, `ip6-localhost`, `ip6-loopback` and `belljar-wire`.
         two are called `host`.
         `host` belongs to another `Lab`.
         `host` is linked with itself.

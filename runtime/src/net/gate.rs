@@ -28,7 +28,7 @@ pub(super) struct Forward {
     pub(super) to_port: u16,
 }
 
-/// Another node, as the name of a test's handle.
+/// A node that a test names by its handle.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) lab: u64,

@@ -41,8 +41,8 @@ use crate::ns::Namespace;
 pub struct Host(pub(super) Arc<Node>);
 
 impl Host {
-    /// Chooses an address of its first interface, with the bits of its subnet: `192.0.2.7/24`. Without this it has one of each kind, as
-    /// [`Lab`](super::Lab) says; with it, the one of the other kind.
+    /// Chooses an address of its first interface, with the bits of its subnet: `192.0.2.7/24`. By default, the interface has one IPv4 and one IPv6
+    /// address, as [`Lab`](super::Lab) says. A chosen one replaces that of its kind.
     ///
     /// ```test_harness
     /// # use belljar::isolated;
@@ -201,8 +201,8 @@ impl Host {
 
     /// A program, to be started on it. It is the standard library's [`Command`], so that its output can be had and its end waited for.
     ///
-    /// The program has the working directory that the command says, if that is there. It enters the host before it is run and after the command
-    /// has changed its user: leave that to the program.
+    /// The program has the working directory that the command says, if that is there. It enters the host after [`Command`] has changed the user,
+    /// and only root can enter. So don't set `uid`: let the program give up its rights itself.
     ///
     /// # Panics
     ///
@@ -233,7 +233,8 @@ impl Host {
     /// Moves this thread to it, until what this returns is dropped. Threads and processes that are started meanwhile are on the host, and
     /// stay there.
     ///
-    /// Of several, the last one says where the thread is: if another is dropped first, the thread stays, and goes back further later.
+    /// If there are several such guards, the newest says where the thread is. To drop an older one moves nothing: when the newest is dropped, the
+    /// thread then goes back past it.
     ///
     /// From now on, the working directory of this thread is its own: to change it changes that of no other thread.
     ///

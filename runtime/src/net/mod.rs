@@ -1,8 +1,9 @@
 //! A network laboratory in the sandbox: hosts, switches, routers and links that may be bad.
 //!
 //! A [`Lab`] is put together, and then it is [`up`](Lab::up). Each of its hosts has a network of its own, and everything that hosts send to each
-//! other goes over a *wire*: a process of belljar's, which decides what becomes of each packet. It takes no programs such as `ip`, no modules but
-//! veth, and no rights beyond those of `#[isolated]`.
+//! other goes over a *wire*: a process of belljar's, which decides what becomes of each packet. It takes veth and packet sockets in the
+//! kernel, no programs such as `ip`, and no rights beyond those of `#[isolated]`. [`Router::nat`], [`Router::forward`] and [`Router::firewall`]
+//! take nf_tables too.
 //!
 //! ```test_harness
 //! # use belljar::isolated;

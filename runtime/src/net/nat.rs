@@ -67,9 +67,11 @@ impl Router {
     }
 
     /// Has it let nothing pass from the outside but what belongs to a connection that the inside has begun, errors about such a one, and what
-    /// [`forward`](Self::forward) lets in. Everything else is dropped, without an answer. What is for the router itself passes.
+    /// [`forward`](Self::forward) lets in. Everything else is dropped, without an answer.
     ///
-    /// It works with [`nat`](Self::nat) and without: then hosts outside have routes to the inside, but get no answer.
+    /// Packets to the router itself pass. If the router has [`nat`](Self::nat) too, TCP and UDP that the outside begins is dropped there as well.
+    ///
+    /// It works with [`nat`](Self::nat) and without. Without it, hosts outside have routes to the inside, but get no answer.
     ///
     /// It takes the module `nft_ct` in the kernel.
     ///

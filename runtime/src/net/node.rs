@@ -1,10 +1,17 @@
 //! What a laboratory is made of, as the handles of a test share it: hosts, routers and switches, and what was chosen for them.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::gate::{Gate, Peer};
 use super::place::Place;
+
+/// How many bytes the packets of an interface can have. [`Host::mtu`](super::Host::mtu) and [`Link::mtu`](super::Link::mtu) say so too.
+pub(super) const MTUS: RangeInclusive<u32> = 68..=9000;
+
+/// Names that no host can have: in `/etc/hosts`, they are those of the loopback.
+pub(super) const RESERVED: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +21,7 @@ pub(super) enum Role {
     Switch,
 }
 
-/// What was chosen for an interface, or, of addresses, for a switch: as it was written.
+/// What a test chose for an interface, as it is written there. Of a switch, `addresses` are its subnets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Choice {
     pub(super) addresses: Vec<String>,

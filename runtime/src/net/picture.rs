@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::lab::Plan;
 use super::node::Role;
 
-/// Each segment, and below it its ports with their addresses. `None` for laboratories that are told in a word: those of one or two hosts.
+/// Each segment, and below it its ports with their addresses. `None` for laboratories of one or two hosts, which need no
+/// picture.
 pub(super) fn picture(plan: &Plan) -> Option<String> {
     if plan.nodes.iter().filter(|node| node.role != Role::Switch).count() < 3 {
         return None;

@@ -18,14 +18,14 @@ use crate::sys::now;
 /// Which frames are lost, doubled, held back and changed, and how much jitter each has: it follows from the laboratory's seed, from the port and
 /// the direction, and from what the frame is. Time has no part in it, and neither have other flows.
 ///
-/// | | a frame is told by |
+/// | | a frame is identified by |
 /// | --- | --- |
 /// | UDP, ICMP, and other protocols over IP | its number in its flow |
 /// | TCP, what is sent for the first time | its place in the stream of bytes. So the sender must cut it alike, as it does if it is not interrupted |
 /// | TCP, what is sent again, and acknowledgements without data | its place, and how often it was sent. That depends on time, and is no promise |
 /// | ARP, neighbour discovery, and everything else | its content, and how often that was sent |
 ///
-/// A flow is told by both addresses, the protocol, and both ports. In the place of an ephemeral port (32768 to 60999) stands how many such flows
+/// A flow is identified by both addresses, the protocol, and both ports. In the place of an ephemeral port (32768 to 60999) stands how many such flows
 /// there were before. Of flows that begin at the same moment, with all else alike, either may be the first. What is lost by a full
 /// [queue](Self::queue) depends on time.
 ///
@@ -50,7 +50,7 @@ const BOTH: &[Way] = &[Way::FromHost, Way::ToHost];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Those that came, each copy of one that was sent twice by another port included.
+    /// Those that came to the port, lost there or not. Each copy of one that another port sent twice counts.
     pub sent: u64,
     /// The same in bytes.
     pub sent_bytes: u64,
@@ -141,7 +141,7 @@ impl<'n> Port<'n> {
     ///
     /// # Panics
     ///
-    /// If that is no probability, from 0 to 1. So do the others.
+    /// If that is no probability, from 0 to 1.
     ///
     /// ```test_harness
     /// # use belljar::isolated;
@@ -256,7 +256,7 @@ impl<'n> Port<'n> {
     ///
     /// # Panics
     ///
-    /// If that was said 16 times.
+    /// If a direction of this port already has 16 such rules.
     ///
     /// ```test_harness
     /// # use belljar::isolated;

@@ -1,4 +1,4 @@
-//! Faults that divide hosts. Those of ports are in `wire.rs`.
+//! Faults that divide hosts. Those of ports are in `wire/faults.rs`.
 
 use std::time::{Duration, Instant};
 

@@ -19,7 +19,7 @@ use super::settings;
 use crate::net::error::Error;
 use crate::net::netfilter;
 use crate::net::netlink::{Messages, Netlink, Refused};
-use crate::net::node::Role;
+use crate::net::node::{RESERVED, Role};
 use crate::net::place::Place;
 use crate::proc::text_of;
 use crate::sorted::sort_by;
@@ -96,7 +96,7 @@ fn shield_sysfs(flags: MsFlags) -> nix::Result<()> {
 
 /// What the file `/etc/hosts` of a host says: of each host, the addresses that are on a segment with this one come first.
 fn hosts_file(plan: &Plan, node: usize) -> String {
-    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let mut text = format!("127.0.0.1\t{}\n::1\t{}\n", RESERVED[0], RESERVED.join(" "));
     let own: Vec<_> = plan.nodes[node].ports.iter().map(|port| plan.ports[*port].segment).collect();
     for other in &plan.nodes {
         let mut ports: Vec<_> = other.ports.iter().map(|port| &plan.ports[*port]).collect();

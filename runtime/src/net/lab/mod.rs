@@ -341,8 +341,8 @@ impl Lab {
         self
     }
 
-    /// How many bytes of packets are kept for [`Net::capture`] and for a failure: the oldest go. Without this, it is 64 MiB, or an eighth of the
-    /// test's limit on `memory`, which they count for.
+    /// How many bytes of packets are kept for [`Net::capture`] and for a failure: the oldest go. They count for the test's `memory`. By default,
+    /// it is 64 MiB, or an eighth of `memory` if that is less, but at least 64 KiB. A value is kept between 64 KiB and 1 GiB.
     ///
     /// ```
     /// let mut lab = belljar::net::Lab::new();

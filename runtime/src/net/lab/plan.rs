@@ -3,19 +3,17 @@
 
 use std::net::IpAddr;
 
+use crate::frame::HOST_NAME_MAX;
 use crate::net::error::Trouble;
 use crate::net::netfilter::PlannedGate;
 use crate::net::netlink::Mac;
-use crate::net::node::{Choice, Role};
+use crate::net::node::{Choice, MTUS, RESERVED, Role};
 use crate::net::subnet::Subnet;
 use crate::net::wire::NAME;
 use crate::sorted::{Map, Set};
 
 /// How large packets are if nobody chooses.
 const MTU: u32 = 1500;
-
-/// The largest that can be chosen: jumbo frames.
-const LARGEST_MTU: u32 = 9000;
 
 /// The number of the first interface that a laboratory makes in a network. Below are the loopback, and what the kernel makes in each new network
 /// where modules such as `ipip` and `sit` are there.
@@ -115,7 +113,7 @@ impl Plan {
         plan.choose_macs()?;
         for port in &mut plan.ports {
             port.mtu = port.choice.mtu.unwrap_or(MTU);
-            if !(68..=LARGEST_MTU).contains(&port.mtu) {
+            if !MTUS.contains(&port.mtu) {
                 return Err(Trouble::BadMtu { of: plan.nodes[port.node].name.clone(), mtu: port.mtu });
             }
         }
@@ -267,12 +265,9 @@ pub(super) fn outer_mac(port: usize, end: u8) -> Mac {
     [2, 0, 0, end, high, low]
 }
 
-/// Names that `/etc/hosts` has for others.
-const TAKEN: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
-
 /// Whether a name means something else. Init knows the wire by its name.
 fn is_taken(name: &str) -> bool {
-    TAKEN.contains(&name) || name.as_bytes() == NAME.to_bytes()
+    RESERVED.contains(&name) || name.as_bytes() == NAME.to_bytes()
 }
 
 /// Whether getaddrinfo(3) takes a name for an address: `10` is 0.0.0.10, and so is `0xa`.
@@ -286,7 +281,7 @@ fn check_names(nodes: &[DraftNode]) -> Result<(), Trouble> {
     for DraftNode { name, .. } in nodes {
         let lower = name.to_ascii_lowercase();
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !name.starts_with('-');
-        if !is_plain || !(1..64).contains(&name.len()) || is_number(&lower) || is_taken(&lower) {
+        if !is_plain || !(1..=HOST_NAME_MAX).contains(&name.len()) || is_number(&lower) || is_taken(&lower) {
             return Err(Trouble::BadName(name.clone()));
         }
         // Names of hosts are the same in capitals.

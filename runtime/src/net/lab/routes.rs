@@ -38,7 +38,8 @@ pub(super) fn routes(plan: &Plan, node: usize) -> Vec<Route> {
     routes
 }
 
-/// Adds routes for both kinds of addresses: to these subnets, where there is none of a kind none.
+/// Adds a route for IPv4 and one for IPv6. Of `to`, `Some(subnet)` is where the route leads, and `None` makes it the default route. For
+/// `Some(None)`, the segment has no subnet of that kind: no route is added.
 fn add(plan: &Plan, routes: &mut Vec<Route>, to: [Option<Option<Subnet>>; 2], port: usize, gateway: usize) {
     let has =
         |port: usize, is_v4: bool| plan.ports[port].addresses.iter().find(|(address, _)| address.is_ipv4() == is_v4);

@@ -15,9 +15,9 @@ pub(crate) enum Way {
 /// Numbers of the whole wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Whole {
-    /// How often somebody asked the wire to decide about all frames that have come until then.
+    /// The number of the last request to decide about all frames so far.
     Asked,
-    /// Up to which of these it has.
+    /// The number of the last request that the wire has done.
     Answered,
     /// Frames that found no slot in the ring.
     Overruns,
@@ -109,7 +109,7 @@ pub(crate) const MATCHERS_MAX: usize = 16;
 const WHOLE: usize = 16;
 const COUNTS: usize = 16;
 const CAUSES_AT: usize = COUNTS + 16;
-/// Where the same is for frames that keep the network together. Nobody sends them, so that nobody could count on them.
+/// How much further the same counts are for frames that keep the network together. Tests don't send those, so they are counted apart.
 const UPKEEP: usize = 32;
 const NUMBERED_AT: usize = COUNTS + 2 * UPKEEP;
 const MATCHERS_AT: usize = NUMBERED_AT + NUMBERED_MAX;

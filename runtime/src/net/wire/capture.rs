@@ -10,8 +10,9 @@ use crate::sys::shared::SharedBytes;
 /// The numbers at the beginning.
 #[derive(Clone, Copy)]
 pub(super) enum Head {
-    /// Up to where records were written, as if the ring had no end, and from where on they are still there.
+    /// How many bytes were ever written.
     End,
+    /// The position of the oldest byte that is still there, counted in the same way.
     Begin,
     /// How many are gone.
     Gone,

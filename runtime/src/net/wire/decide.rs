@@ -16,7 +16,7 @@ pub(super) struct Lane {
     free_at: u64,
     /// When the last frame is due: the next is not before it.
     last_due: u64,
-    /// What these two follow from, as it was when the last frame came.
+    /// The settings when the last frame came. If one changes, `last_due` is reset; if `rate` changes, `free_at` is too.
     rate: u64,
     delay: u64,
     jitter: u64,

@@ -1,9 +1,9 @@
-//! What a frame is in all runs: which flow it belongs to, and where in that it stands.
+//! Gives each frame an identity that is the same in every run: its flow, and its place in that.
 //!
 //! A run must not differ from the next by what is chosen anew each time: ephemeral ports, initial sequence numbers, the ids of echoes. So a
-//! flow is told by its addresses, its protocol, those of its ports that somebody has chosen, and how many such flows there were before. A
-//! datagram is told by its number in its flow, a segment of TCP by its place in the stream. Everything else is told by its content, and by
-//! how often that was seen.
+//! flow is identified by its addresses, its protocol, those of its ports that somebody has chosen, and how many such flows there were before. A
+//! datagram is identified by its number in its flow, a segment of TCP by its place in the stream. Everything else is identified by its content,
+//! and by how often that was seen.
 
 use super::chance::{hash, hash_bytes, mix};
 use super::packet::{Ip, Kind, Packet, Tcp, Transport, flags};
@@ -124,7 +124,7 @@ impl Flows {
         }
     }
 
-    /// How much was forgotten since this was asked last: what comes of a flow that was forgotten, is told as of a new one.
+    /// How many entries were forgotten since the last call. Later frames of a forgotten flow count as a new flow.
     pub(super) fn take_forgotten(&mut self) -> u64 {
         self.groups.take_forgotten() + self.flows.take_forgotten() + self.streams.take_forgotten()
     }

@@ -33,7 +33,7 @@ pub(super) enum Next {
     Host(usize),
 }
 
-/// What is due: when, in which order, in which slot, and whether that is still so.
+/// An entry of the heap: the due time, the order, the slot, and the slot's turn. If the slot has another turn now, the entry is stale.
 type Due = Reverse<(u64, u64, u32, u32)>;
 
 pub(super) struct Queue {

@@ -3,7 +3,7 @@
 /// How many places one key may have.
 const PLACES: usize = 16;
 
-/// Of what is zero, the kernel gives memory where it is written to. So a table that is little used is little work.
+/// The kernel supplies zeroed memory only where it is written to. So a table that is hardly used costs little.
 pub(super) struct Table<V> {
     /// Zero stands for none.
     keys: Vec<u64>,
