@@ -114,7 +114,7 @@ fn read_record(believes: bool) -> Option<Vec<u8>> {
 fn a_half_written_record_that_is_believed_is_found() {
     data();
     let told = found(|| sweep(Fault::writing().kill()).check(|_| drop(read_record(true))).run(write_record));
-    assert!(told.starts_with("2 of 3 cases are bad") && told.contains("range end index 5 out of range"), "{told}");
+    assert!(told.starts_with("bad cases: 2 of 3 ") && told.contains("range end index 5 out of range"), "{told}");
     assert!(told.contains(".nth(2): the body was killed, and the check panicked"), "{told}");
     sweep(Fault::writing().kill()).check(|_| drop(read_record(false))).run(write_record);
 }
@@ -138,7 +138,8 @@ fn a_loop_without_an_end_is_found() {
     let told = found(|| of_sync().run(|| sync_until(usize::MAX)));
     // It ends if the call fails once.
     assert!(
-        told.starts_with("1 of 2 cases are bad") && told.contains(".after(0): the body was not over in time"),
+        told.starts_with("bad cases: 1 of 2 (the body makes 1 such call)")
+            && told.contains(".after(0): the body was not over in time"),
         "{told}"
     );
     sweep(Fault::syncing().errno(libc::EIO)).run(|| sync_until(3));
@@ -243,7 +244,7 @@ fn many_calls_are_sampled() {
     };
     let told = killed_at(1);
     assert!(
-        told.as_ref().is_some_and(|told| told.starts_with("4 of 5 cases are bad (calls of the kind: 100)")),
+        told.as_ref().is_some_and(|told| told.starts_with("bad cases: 4 of 5 (the body makes 100 such calls)")),
         "{told:?}"
     );
     assert_eq!(killed_at(1), told);

@@ -48,13 +48,13 @@ fn watch(calls: Calls) -> Result<&'static Watch, Trouble> {
     let (board, memory) =
         Board::new([wide(inode), pipe(&io::stdout()), pipe(&io::stderr())]).map_err(Trouble::Board)?;
     let random = u128::from_ne_bytes(sys::random().map_err(Trouble::Board)?);
-    // Small numbers are what calls may have there that don't have that argument.
+    // Where a call lacks the sixth argument, its register may hold any small number. So the cookie is large.
     let cookie = random as u64 | 1 << 63;
     let watched = calls.watched_with();
     let mut program = filter::build(watched, cookie);
     let mut buffer = Buffer::new();
     let frame = Frame::Faults.encode(&mut buffer);
-    // From here on, this thread makes no call that may be watched, and so allocates nothing, until somebody is told who answers.
+    // Until the listener is handed over, nobody answers: a watched call of this thread would wait for ever. So it allocates nothing.
     let (listener, is_killable) = seccomp::install_filter(&mut program).map_err(Trouble::Filter)?;
     board.set_waits_killable(is_killable);
     let told = seccomp::send_past(socket, frame, [listener.as_raw_fd(), memory.as_fd().as_raw_fd()], cookie);

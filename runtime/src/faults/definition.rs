@@ -8,10 +8,10 @@ use super::calls::{Calls, Place};
 use super::pattern;
 use crate::chance::{hash, mix};
 
-/// What a call does in place of what it should.
+/// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// That too, after a delay.
+    /// The call is made as usual, perhaps later.
     Nothing,
     Errno(i32),
     Returns(i64),
@@ -87,12 +87,15 @@ pub(crate) struct Definition {
     pub(crate) address: Option<IpAddr>,
 }
 
-/// How many words a definition has.
+/// Room for the numbers of a definition that have a fixed place: there are 12.
 const HEAD: usize = 16;
+
+/// How many words a definition has.
 pub(super) const WORDS: usize = HEAD + Calls::WORDS + pattern::LENGTH_MAX / 8;
 
 impl Definition {
-    /// Whether this path is meant, as the sandbox has it, or as one sees it whose root is what `root` finds out if that may matter.
+    /// Whether the pattern matches this path, as the sandbox sees it or as the caller sees it below its own root. `root` is asked only if that can
+    /// matter.
     pub(crate) fn is_of_path<'r>(&self, path: &Path, root: impl FnOnce() -> &'r Path) -> bool {
         self.path.as_ref().is_none_or(|pattern| {
             let path = path.as_os_str().as_bytes();

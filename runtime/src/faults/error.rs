@@ -38,7 +38,8 @@ pub(super) enum Trouble {
     NoPath(String),
     NoAddress(String),
     BadAddress(String),
-    BadPath(usize),
+    NulInPath,
+    LongPath(usize),
     TooMany,
     NotWatched(String),
     Board(Errno),
@@ -88,7 +89,8 @@ impl Display for FaultError {
             T::BadAddress(text) => {
                 write!(f, "`{}` is no address: expected one such as `10.0.0.1` or `fd00::1`.", plain(text))
             }
-            T::BadPath(length) => write!(f, "a path of {length} bytes is too long: expected up to {LENGTH_MAX}, and no NUL."),
+            T::NulInPath => f.write_str("a path can't have a NUL."),
+            T::LongPath(length) => write!(f, "a path of {length} bytes is too long: expected up to {LENGTH_MAX}."),
             T::TooMany => write!(f, "there are {SLOTS} faults already, and there can't be more at a time."),
             T::NotWatched(call) => write!(
                 f,

@@ -95,8 +95,8 @@ impl Fault {
         Self::of("connecting()".to_owned(), "connecting".to_owned(), calls::CONNECTING, Side::Any)
     }
 
-    /// Of all calls that bring data to the disk: fsync(2), fdatasync(2), sync_file_range(2), syncfs(2), sync(2). msync(2) only if this is the first
-    /// fault of the test.
+    /// Of all calls that bring data to the disk: fsync(2), fdatasync(2), sync_file_range(2), syncfs(2), sync(2) and msync(2). sync(2) and msync(2)
+    /// name no file: a fault with a path never meets them.
     pub fn syncing() -> Self {
         Self::of("syncing()".to_owned(), "syncing".to_owned(), calls::SYNCING, Side::Any)
     }
@@ -185,8 +185,10 @@ impl Fault {
 
     fn set_path(&mut self, pattern: &Path) {
         let bytes = pattern.as_os_str().as_bytes();
-        if bytes.len() > pattern::LENGTH_MAX || bytes.contains(&0) {
-            self.fail(Trouble::BadPath(bytes.len()));
+        if bytes.contains(&0) {
+            self.fail(Trouble::NulInPath);
+        } else if bytes.len() > pattern::LENGTH_MAX {
+            self.fail(Trouble::LongPath(bytes.len()));
         }
         self.path = Some(bytes.to_vec());
     }
@@ -316,7 +318,7 @@ impl Fault {
     }
 }
 
-/// As it is written in a test: `Fault::new("fsync").errno(5).path("/data/*").nth(2)`.
+/// As it is written in a test: `Fault::new("fsync").errno(libc::EIO).path("/data/*").nth(2)`.
 impl Display for Fault {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "Fault::{}", self.written)?;

@@ -1,4 +1,4 @@
-//! System calls that fail on order.
+//! System calls that fail on demand.
 //!
 //! The problem: what a program does when fsync(2) fails, or a disk fills up at the third write, is seldom tested, because nobody can have that
 //! happen. The mechanism: seccomp(2) asks another process about calls, see seccomp_unotify(2).
@@ -24,7 +24,7 @@ pub(crate) use active::set_inside;
 pub use error::FaultError;
 pub use fault::Fault;
 
-/// Where a sweep keeps the contents of files that were synced: in a directory that each proc(5) has, and on which a case mounts another.
+/// Where a sweep keeps the contents of files that were synced: each case mounts a tmpfs of its own over `/proc/driver`.
 pub(crate) const KEPT: [&str; 2] = ["proc", "driver"];
 
 /// The name of the memory to which a case of a sweep prints, as `/proc/PID/fd` tells it. No fault meets that.

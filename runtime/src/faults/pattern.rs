@@ -62,8 +62,8 @@ pub(crate) fn absolute(base: &Path, path: &Path) -> PathBuf {
     whole
 }
 
-/// Whether [`matches`] may be true of what [`below`] makes of this path, of which it isn't true itself: whether there is a root with which it is.
-/// Other patterns than those that begin with a slash mean the same files from any root.
+/// Whether there is a root with which [`below`] returns a path that matches, though `path` itself does not. The root makes a difference only to
+/// patterns that begin with a slash.
 pub(crate) fn may_match_below(pattern: &[u8], path: &[u8]) -> bool {
     let slashes = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
     pattern.first() == Some(&b'/') && slashes.map(|(at, _)| at).any(|at| matches_whole(pattern, &path[at..]))

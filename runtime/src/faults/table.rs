@@ -108,7 +108,7 @@ fn all() -> impl Iterator<Item = (&'static str, Option<u32>)> + Clone {
     })
 }
 
-/// The number of a call. `None` stands for a call that there is not here; the outer one for a name that no call has.
+/// The number of a call. `None`: no such call exists. `Some(None)`: it exists on other machines only.
 pub(super) fn number(name: &str) -> Option<Option<u32>> {
     all().find(|(other, _)| *other == name).map(|(_, number)| number)
 }

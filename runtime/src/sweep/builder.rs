@@ -21,8 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs a body once for each call that may fail, with that call failing: what does it do to the data?
 ///
-/// First the body runs with no call failing, and the calls that the fault is about are counted. Then it runs once for each of them. Each of
-/// these cases has a process of its own, forked from the test's, and its own copy of the directories that [`state`](Self::state) names. When
+/// First the body runs with no call failing, and the calls that the fault is about are counted. Then, for each call, it runs with that call
+/// failing, and once more with that call and all later ones failing. If the fault kills, the second run is left out. Each of these cases has a process of its own, forked from the test's, and its own copy of the directories that [`state`](Self::state) names. When
 /// the body has ended, a check looks at what it has left, in one more process.
 ///
 /// ```test_harness
@@ -53,7 +53,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// ```
 ///
 /// A case is bad if the body panics, hangs, or ends its process in another way than by returning, and if the check does. If a case is bad, the
-/// sweep panics, and says by which [`Fault`] the first one is had again.
+/// sweep panics, and lists up to ten bad cases, each as the [`Fault`] that repeats it.
 ///
 /// The body is to make the same calls in each run, up to the one that fails. It runs in a fork of the test's process, which has one thread; it may
 /// start others. The test itself may have no thread but its own when a sweep begins.
@@ -194,7 +194,7 @@ impl Sweep<'_> {
         }
         if swept.missed == swept.cases {
             let text = format!(
-                "with no call failing, the body made {calls} calls of the kind, and then never the one that was to fail"
+                "with no call failing, the body made {calls} such calls. In each case, it ended before the call that was to fail"
             );
             return Err(io::Error::other(text));
         }

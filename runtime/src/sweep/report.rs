@@ -7,7 +7,7 @@ use super::swept::{Ended, Swept};
 use crate::faults::Fault;
 use crate::sys::End;
 
-/// Of so many bad cases each has a line.
+/// How many bad cases are listed.
 const LISTED: usize = 10;
 
 /// A bad case.
@@ -27,7 +27,8 @@ pub(super) struct Findings<'f> {
 impl Display for Findings<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { swept: Swept { calls, cases, .. }, findings } = self;
-        writeln!(f, "{} of {cases} cases are bad (calls of the kind: {calls})", findings.len())?;
+        let s = if *calls == 1 { "" } else { "s" };
+        writeln!(f, "bad cases: {} of {cases} (the body makes {calls} such call{s})", findings.len())?;
         for Finding { fault, case, found } in findings.iter().take(LISTED) {
             writeln!(f, "  {fault}: {}", Words(*found, case.ended))?;
         }
@@ -98,7 +99,7 @@ mod tests {
         findings.extend((8..=12).map(|call| finding(call, Found::Body(Bad::Panicked), None, "")));
         let swept = Swept { calls: 12, cases: 24, missed: 0 };
         insta::assert_snapshot!(Findings { swept, findings: &findings }, @r#"
-        12 of 24 cases are bad (calls of the kind: 12)
+        bad cases: 12 of 24 (the body makes 12 such calls)
           Fault::syncing().errno(libc::EIO).path("/data/*").nth(1): the body panicked
           Fault::syncing().errno(libc::EIO).path("/data/*").nth(2): the body was not over in time
           Fault::syncing().errno(libc::EIO).path("/data/*").nth(3): the body ended its process with the status 3
@@ -114,7 +115,7 @@ mod tests {
         thread 'it' panicked
         "#);
         insta::assert_snapshot!(Findings { swept, findings: &findings[1..2] }, @r#"
-        1 of 24 cases are bad (calls of the kind: 12)
+        bad cases: 1 of 24 (the body makes 12 such calls)
           Fault::syncing().errno(libc::EIO).path("/data/*").nth(2): the body was not over in time
         in the first of them, nothing was printed
         "#);

@@ -1,4 +1,4 @@
-//! System calls that fail on order.
+//! System calls that fail on demand.
 
 mod cost;
 mod effects;

@@ -26,6 +26,7 @@ fn what_cannot_be() {
         Fault::new("fsync").errno(5).port(80),
         Fault::new("connect").errno(5).address("localhost"),
         Fault::new("fsync").errno(5).path("a\0b"),
+        Fault::new("fsync").errno(5).path("a".repeat(1025)),
     ];
     let said: Vec<_> = said.into_iter().map(refused).collect();
     assert_snapshot!(said.join("\n"), @"
@@ -41,7 +42,8 @@ fn what_cannot_be() {
     belljar: `getpid` has no path, so that the fault can't have one.
     belljar: `fsync` has no address, so that the fault can't have a port or an address: expected connect, bind, sendto or sendmsg.
     belljar: `localhost` is no address: expected one such as `10.0.0.1` or `fd00::1`.
-    belljar: a path of 3 bytes is too long: expected up to 1024, and no NUL.
+    belljar: a path can't have a NUL.
+    belljar: a path of 1025 bytes is too long: expected up to 1024.
     ");
 }
 
