@@ -55,13 +55,13 @@ pub(crate) struct Evidence {
     pub(crate) faults: Report,
     /// Why nobody answers its calls that are watched.
     pub(crate) unanswered_calls: Option<Errno>,
-    /// Bytes that came over the frame socket and were no frame, if there was such a message. It may have none.
+    /// How many bytes came over the frame socket that were no frame. `Some(0)`: an empty message.
     pub(crate) rubbish: Option<usize>,
     /// What was running when the time was up.
     pub(crate) timed_out: Option<Vec<Process>>,
     /// Whether its processes had not all ended some time after SIGKILL.
     pub(crate) are_unkillable: bool,
-    /// The processes that make sandboxes, if there was none when the time was up.
+    /// The zygote and its templates, if no sandbox had been made when the time was up.
     pub(crate) unanswered: Option<Vec<Process>>,
     /// How init ended, if it has not told how the test did, and that is known.
     pub(crate) init_ended: Option<End>,

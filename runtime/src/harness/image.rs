@@ -37,7 +37,7 @@ pub(super) fn provide(test: &'static Test) -> Result<(), Verdict> {
     }
 }
 
-/// What is not as it is in the image: where this process has unpacked it, or in these sandboxes.
+/// What the image has and this sandbox lacks: it was lost when the image was unpacked, or the sandbox has no such ids.
 fn lost(image: &Image, spec: &Spec) -> Lost {
     let owners = image.unpacked.owned.iter().map(|owned| owned.owner).filter(|owner| !spec.ids.has(*owner));
     owners.fold(image.lost, |lost, (uid, gid)| Lost {

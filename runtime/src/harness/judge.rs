@@ -61,7 +61,7 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
         // Not all that was said of it can be true, so that this is not taken for a reason to skip it.
         (Some(_), Some(bytes)) => Ok(Verdict::Failed(words::rubbish(name, bytes))),
         (None, _) => Ok(match judge_run(name, evidence) {
-            // What failed with ENOSYS was not what the body was to meet.
+            // A watched call had no answer and failed with ENOSYS, so that no fault could happen to it.
             Verdict::Passed if evidence.unanswered_calls.is_some() => Verdict::Failed(words::calls_unanswered(name)),
             verdict => verdict,
         }),

@@ -43,7 +43,7 @@ fn lock() -> MutexGuard<'static, Option<OwnedFd>> {
 
 /// Has a descriptor to spare, or fails.
 pub(crate) fn reserve() -> nix::Result<()> {
-    // Whoever looks has it, and gives it back.
+    // Whoever holds the lock puts the descriptor back.
     let Ok(mut reserve) = RESERVE.try_lock() else { return Ok(()) };
     if reserve.is_none() {
         *reserve = Some(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
@@ -51,7 +51,7 @@ pub(crate) fn reserve() -> nix::Result<()> {
     Ok(())
 }
 
-/// Looks at what takes one descriptor at a time.
+/// Runs `look` with room for one descriptor.
 pub(crate) fn look<T>(look: impl FnOnce() -> T) -> T {
     let mut reserve = lock();
     *reserve = None;

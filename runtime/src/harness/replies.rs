@@ -1,4 +1,4 @@
-//! What a body asks the test binary: the answers go to a socket that came with the question. Nobody waits for who asks.
+//! Answers to what a body asks. Each goes to a socket that came with the question. The test binary never waits for the body.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};

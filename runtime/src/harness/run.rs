@@ -34,8 +34,8 @@ use crate::zygote::{Zygote, is_ending, zygote};
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
 ///
-/// The panic has the body's message, and is not printed again, unless panics abort. Where `#[should_panic]` would take *any* panic for a
-/// pass, a failure that is none of the body's returns: the harness then says that the test did not panic.
+/// The panic has the body's message, and is not printed again, unless panics abort. With `#[should_panic]`, a failure that is no panic of the
+/// body returns normally: the harness then says that the test did not panic.
 #[track_caller]
 pub fn run(test: &'static Test) {
     must_be_outside(test.short_name());
@@ -62,7 +62,8 @@ pub fn run(test: &'static Test) {
 /// How large the stacks of threads are if nobody says otherwise.
 const USUAL_STACK: usize = 2 << 20;
 
-/// Calls `work` on this thread; or, where RUST_MIN_STACK gives threads less than is usual, on one that has that. The body has the stack it says.
+/// Calls `work` on this thread. If RUST_MIN_STACK is below the default, a thread with the default stack does it. The body's thread still has
+/// RUST_MIN_STACK.
 ///
 /// No scoped thread does it: in debug builds, a scope alone takes 4 KiB of this stack.
 pub(super) fn with_usual_stack<T: Send + 'static>(work: impl FnOnce() -> T + Clone + Send + 'static) -> T {
@@ -142,7 +143,7 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
         Err(Verdict::Failed(text)) => return Outcome::Failed(text),
     }
     let below = prepared::left_for(&preparation.spec);
-    // What lies upon what each process has for itself is each one's own too.
+    // A preparation that starts from one that is not shared can't be shared either.
     let place = if below.as_ref().is_none_or(|left| left.is_shared()) { shared::place(preparation) } else { None };
     let Some((place, zygote)) = place.zip(zygote().and_then(|zygote| zygote.as_ref().ok())) else {
         return run_preparation(preparation, None).0;

@@ -102,7 +102,7 @@ impl Sandbox {
             Joining { generation: joining.generation.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
         let (socket, their_socket) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        // By what comes with it, a message of no bytes can be told from the other side's end.
+        // Each message then comes with its sender. So an empty message is not taken for the end of the stream.
         setsockopt(&socket, PassCred, &true)?;
         let (stdout, their_stdout) = caller.stdout()?;
         let (stderr, their_stderr) = caller.stderr()?;

@@ -80,7 +80,7 @@ impl Sandbox {
                 self.evidence.largest = Some(Largest { bytes, name, had_children });
             }
             Some(Frame::Ended { end, execed, stays, cpu }) if is_of_init => {
-                // What is left has a part in it that will never be known.
+                // The CPU time of processes that are still alive is not in this figure.
                 let cpu = (!stays).then(|| Duration::from_micros(cpu));
                 self.evidence.ended = Some(Ended { end, execed, cpu });
                 next = self.progress.ended(stays);
@@ -122,8 +122,8 @@ impl Sandbox {
         Ok(next)
     }
 
-    /// Whether this does not contradict what has been told: a body that could not begin has no end, and another has one. Where panics
-    /// abort, two of its threads may tell the same.
+    /// Whether this does not contradict what has been told. A refused sandbox reports no end of a body. Any other reports one end; where panics
+    /// abort, two threads of the body may report the same.
     fn may_have_finished(&self, outcome: Outcome) -> bool {
         self.evidence.refused.is_none() && self.evidence.outcome.is_none_or(|first| first == outcome)
     }

@@ -19,7 +19,7 @@ use crate::faults::{KEPT, kept_name};
 use crate::sys::seccomp::{self, Reply};
 use crate::sys::{self, errno_of};
 
-/// The most bytes that a file has which is kept.
+/// Larger files are not kept. In bytes.
 const SIZE_MAX: u64 = 1 << 30;
 
 /// Keeps what a call is about to sync. If that can't be, and the caller still waits, the sweep is told. The call goes on in any case.

@@ -69,9 +69,12 @@ pub(in crate::harness) fn faults(test: &str, evidence: &Evidence) -> Vec<String>
     }
     for blind in &report.blind {
         let what = match blind {
-            Blind::IoUring => "has made an io_uring while a fault was active: what it does by that, no fault meets",
+            Blind::IoUring => {
+                "has made an io_uring while a fault was active. No fault meets what it does through the io_uring"
+            }
             Blind::OtherPrograms => {
-                "has run a program for another architecture, such as one with 32 bits, while a fault was active: its calls, no fault meets"
+                "has run a program for another architecture, such as one with 32 bits, while a fault was active. No fault meets the calls of that \
+                 program"
             }
             Blind::NotReadable => {
                 "had calls whose path or address could not be read, as of a process that has changed its user: faults with a path, a port or an \
@@ -156,8 +159,8 @@ mod tests {
         assert_snapshot!(short.join("\n"), @"
         belljar: `tests::a` met 30 faults that it had asked for:
           and 10 more
-        belljar: `tests::a` has made an io_uring while a fault was active: what it does by that, no fault meets.
-        belljar: `tests::a` has run a program for another architecture, such as one with 32 bits, while a fault was active: its calls, no fault meets.
+        belljar: `tests::a` has made an io_uring while a fault was active. No fault meets what it does through the io_uring.
+        belljar: `tests::a` has run a program for another architecture, such as one with 32 bits, while a fault was active. No fault meets the calls of that program.
         belljar: `tests::a` had calls whose path or address could not be read, as of a process that has changed its user: faults with a path, a port or an address did not meet them.
         belljar: nobody could answer the calls of `tests::a` that are watched for faults, so that they failed with ENOSYS: EAGAIN (Try again).
         ");

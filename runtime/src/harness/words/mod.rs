@@ -66,17 +66,19 @@ pub(super) fn changes_unknown(test: &str, error: &io::Error) -> String {
 // ---- Tests that are there twice ----
 
 pub(super) fn repeated(test: &str) -> String {
-    format!("belljar: `{test}` is listed twice, and was run once: this is the verdict of the other.")
+    format!("belljar: `{test}` is listed twice, and was run once. This is the verdict of its first call.")
 }
 
 /// All tests that are listed twice.
 pub(super) fn listed_twice(tests: &[&str]) -> String {
     let lines: String = tests.iter().map(|test| format!("  {test}\n")).collect();
-    let (count, s) = (tests.len(), if tests.len() == 1 { "" } else { "s" });
+    let head = match tests.len() {
+        1 => "1 test is listed twice. It was run once".to_owned(),
+        count => format!("{count} tests are listed twice. Each was run once"),
+    };
     format!(
-        "\nbelljar: ran {count} test{s} once that the harness has twice\n{lines}What makes a test of the function stands above \
-         `#[isolated]`, or has another name than `test`, so that it can't be seen: write `#[isolated]` first, and call \
-         `#[test]` by its name.\n"
+        "\nbelljar: {head}:\n{lines}An attribute above `#[isolated]`, or `#[test]` under another name, also makes a test of the function. \
+         Write `#[isolated]` first, and `#[test]` by its own name.\n"
     )
 }
 

@@ -32,7 +32,7 @@ pub(in crate::harness) fn preparation_lost(errno: Errno) -> String {
 /// Each process runs it, because of an error there.
 pub(in crate::harness) fn preparation_not_shared(preparation: &str, path: &Path, why: &io::Error) -> String {
     format!(
-        "belljar: each test runs its preparations itself, such as `{preparation}`: what they leave for all tests of a run can't lie in `{}`: {why}.",
+        "belljar: each test runs its preparations itself, among them `{preparation}`, because what they leave can't be shared in `{}`: {why}.",
         plain(path.display())
     )
 }

@@ -157,16 +157,16 @@ fn each_message_has_its_words() {
     # changes_unknown
     belljar: what `tests::a` has changed in its copy of the tree could not be found out: Permission denied (os error 13).
     # repeated
-    belljar: `tests::a` is listed twice, and was run once: this is the verdict of the other.
+    belljar: `tests::a` is listed twice, and was run once. This is the verdict of its first call.
     # listed_twice
-    belljar: ran 1 test once that the harness has twice
+    belljar: 1 test is listed twice. It was run once:
       tests::a
-    What makes a test of the function stands above `#[isolated]`, or has another name than `test`, so that it can't be seen: write `#[isolated]` first, and call `#[test]` by its name.
+    An attribute above `#[isolated]`, or `#[test]` under another name, also makes a test of the function. Write `#[isolated]` first, and `#[test]` by its own name.
     # listed_twice
-    belljar: ran 2 tests once that the harness has twice
+    belljar: 2 tests are listed twice. Each was run once:
       tests::a
       tests::b
-    What makes a test of the function stands above `#[isolated]`, or has another name than `test`, so that it can't be seen: write `#[isolated]` first, and call `#[test]` by its name.
+    An attribute above `#[isolated]`, or `#[test]` under another name, also makes a test of the function. Write `#[isolated]` first, and `#[test]` by its own name.
     # not_a_test_run
     belljar: `tests::a` failed: this process has no zygote, because it was started with `--list` or `--help`. Start it without, to run tests.
     # no_channel
@@ -341,7 +341,7 @@ fn each_message_has_its_words() {
     # preparation_lost
     what it left could not be kept: EMFILE (Too many open files).
     # preparation_not_shared
-    belljar: each test runs its preparations itself, such as `p`: what they leave for all tests of a run can't lie in `/target/a\n`: Read-only file system (os error 30).
+    belljar: each test runs its preparations itself, among them `p`, because what they leave can't be shared in `/target/a\n`: Read-only file system (os error 30).
     # trouble
     belljar: `tests::a`: the machine was too busy.
     # captured
