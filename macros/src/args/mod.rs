@@ -28,7 +28,7 @@ use values::{
 /// The words that stand alone, in the order in which errors list them.
 const WORDS: [&str; 8] = ["net", "mount", "user", "pid", "ipc", "uts", "cgroup", "time"];
 
-/// The keys that take a value, each with an example.
+/// All options, each with an example.
 const KEYS: [(&str, &str); 17] = [
     ("timeout", "timeout = \"5s\""),
     ("memory", "memory = \"64MiB\""),
@@ -136,10 +136,13 @@ impl Args {
         let everything = reader.words.is_empty();
         let mount = everything || reader.has("mount") || reader.from.is_some();
         if let (Some((_, span)), false) = (reader.tmpfs, mount) {
-            reader.add(Error::new(span, "`tmpfs` is the size of the root that `mount` makes: write `mount` too"));
+            let hint = "`tmpfs` limits the test's own root, and without `mount` there is none: write `mount` too";
+            reader.add(Error::new(span, hint));
         }
         if let (Some((_, span)), false) = (&reader.root, mount) {
-            let error = Error::new(*span, "`root` is what the root consists of that `mount` makes: write `mount` too");
+            let hint =
+                "`root` says what the test's own root holds, and without `mount` there is none: write `mount` too";
+            let error = Error::new(*span, hint);
             reader.add(error);
         }
         let ids = reader.ids();
@@ -185,16 +188,16 @@ struct Reader {
     memory: Option<u64>,
     pids: Option<u32>,
     cpu: Option<u32>,
-    /// And where it stands.
+    /// The value, and its place for errors.
     root: Option<(Root, Span)>,
     from: Option<Path>,
     /// What makes the root, and where it stands.
     of_root: Vec<(String, Span)>,
-    /// And where it stands.
+    /// The value, and its place for errors.
     tmpfs: Option<(u64, Span)>,
     hostname: Option<String>,
     user: Option<User>,
-    /// And where it stands.
+    /// The value, and its place for errors.
     uids: Option<(u32, Span)>,
     monotonic: Option<Duration>,
     boottime: Option<Duration>,

@@ -104,7 +104,7 @@ fn roots_and_ids_are_read() {
     ];
     assert_snapshot!(told(&bad), @r#"
     # net , root = "overlay"
-    `root` is what the root consists of that `mount` makes: write `mount` too
+    `root` says what the test's own root holds, and without `mount` there is none: write `mount` too
     # root = "image"
     `image` is no root: did you mean "./image"?
 

@@ -47,7 +47,7 @@ pub(crate) fn prepared(arguments: TokenStream, item: TokenStream) -> TokenStream
     if let Some(error) = error {
         let (errors, name, krate, has_sandboxes) =
             (error.into_compile_error(), &sig.ident, &args.krate, has_sandboxes());
-        // Its tests are to have no errors for this one.
+        // A type stands in for it. So tests that name it get no second error.
         return quote! {
             #errors
             const _: () = { #function };

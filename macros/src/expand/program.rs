@@ -33,7 +33,7 @@ pub(super) fn is_main(function: &Function, above: &Above) -> bool {
 pub(super) fn isolated_main(arguments: &TokenStream, function: &Function) -> TokenStream {
     let (args, error) = Args::parse(arguments.clone());
     let mut errors = Vec::from_iter(error);
-    // What stands below makes a function of it that is called as any other.
+    // An attribute such as `#[tokio::main]` below turns `main` into an ordinary function.
     let has_runtime = function.attrs.iter().any(|attribute| last_name(attribute.path()) == "main");
     match &function.sig.asyncness {
         Some(_) if has_runtime => {}
