@@ -45,7 +45,7 @@ pub struct Spec {
     /// The preparation whose root it starts from. What makes the root is then as that one has it.
     pub from: Option<Preparation>,
     /// Whether tests start from what it leaves: whether it is a preparation.
-    pub is_prepared: bool,
+    pub is_preparation: bool,
     /// The most that is written to the root, in bytes, if a limit is written.
     pub tmpfs: Option<u64>,
     /// The host name inside, if one is asked for.
@@ -141,7 +141,7 @@ impl Spec {
         mount: true,
         root: Root::Tmpfs,
         from: None,
-        is_prepared: false,
+        is_preparation: false,
         tmpfs: None,
         hostname: None,
         user: None,
@@ -191,7 +191,7 @@ impl Spec {
 
     /// Whether the root is put together in a directory of its tmpfs, and the test binary gets a descriptor of that tmpfs.
     pub(crate) fn hands_out_root(&self) -> bool {
-        self.has_copy() || self.is_prepared
+        self.has_copy() || self.is_preparation
     }
 }
 

@@ -9,8 +9,8 @@ use syn::spanned::Spanned as _;
 
 use crate::args::{Args, Bind, Ids, Root};
 
-/// The sandbox, as an expression. `is_prepared`: of a preparation.
-pub(super) fn spec(args: &Args, is_prepared: bool) -> TokenStream {
+/// The sandbox, as an expression. `is_preparation`: of a preparation.
+pub(super) fn spec(args: &Args, is_preparation: bool) -> TokenStream {
     let Args { memory, pids, cpu, tmpfs, hostname, binds, env, krate, from, .. } = args;
     let some = some();
     let not = |holds: bool, field: TokenStream| (!holds).then_some(field);
@@ -34,7 +34,7 @@ pub(super) fn spec(args: &Args, is_prepared: bool) -> TokenStream {
         not(args.net, quote!(net: false)),
         not(args.mount, quote!(mount: false)),
         root.map(|root| quote!(root: #krate::__private::Root::#root)),
-        is_prepared.then(|| quote!(is_prepared: true)),
+        is_preparation.then(|| quote!(is_preparation: true)),
         tmpfs.map(|bytes| quote!(tmpfs: #some(#bytes))),
         hostname.as_ref().map(|name| quote!(hostname: #some(#name))),
         args.user.map(|(uid, gid)| quote!(user: #some((#uid, #gid)))),

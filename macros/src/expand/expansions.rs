@@ -293,7 +293,7 @@ fn a_preparation_becomes_a_type() {
                 name: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(a)),
                 arguments: "timeout = \"60s\" , from = b",
                 spec: ::belljar::__private::Spec {
-                    is_prepared: true,
+                    is_preparation: true,
                     manifest_dir: ::core::option_env!("CARGO_MANIFEST_DIR"),
                     target_tmpdir: ::core::option_env!("CARGO_TARGET_TMPDIR"),
                     ..::belljar::__private::Spec::PLAIN

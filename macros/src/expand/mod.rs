@@ -332,7 +332,7 @@ fn run(args: &Args, arguments: &TokenStream, function: &Function) -> TokenStream
 }
 
 /// The constant that tells the runtime of a test, or of a preparation.
-fn constant(args: &Args, arguments: &TokenStream, function: &Function, is_prepared: bool) -> TokenStream {
+fn constant(args: &Args, arguments: &TokenStream, function: &Function, is_preparation: bool) -> TokenStream {
     let Function { attrs, sig, .. } = function;
     let (krate, name) = (&args.krate, &sig.ident);
     // An error in the type of what the body returns points there.
@@ -349,7 +349,7 @@ fn constant(args: &Args, arguments: &TokenStream, function: &Function, is_prepar
     };
     let (path, written) = (function.name(), arguments.to_string());
     let differences = asked::differences(args, should_panic(attrs).as_ref());
-    let spec = asked::spec(args, is_prepared);
+    let spec = asked::spec(args, is_preparation);
     // Errors in what we write point at the function's name, not at the whole attribute.
     let span = Span::mixed_site().located_at(name.span());
     quote_spanned! {span=>

@@ -417,7 +417,7 @@ fn follow(
     deadline: Option<Instant>,
 ) -> Result<Evidence, NoSandbox> {
     // A preparation runs once.
-    if !slots::are_scarce() && !test.spec.is_prepared {
+    if !slots::are_scarce() && !test.spec.is_preparation {
         pool::replenish(zygote, &test.spec);
     }
     sandbox.follow(test, zygote, deadline)

@@ -44,7 +44,7 @@ pub(super) struct Builder<'f> {
     /// What has been copied.
     pub(super) base: Option<Base>,
     /// Whether tests will start from what is written.
-    is_prepared: bool,
+    is_preparation: bool,
     /// How many layers the copy has.
     pub(super) layers: usize,
     /// Directories that root inside is to own in the copy, besides those that it has in every system.
@@ -59,7 +59,7 @@ impl<'f> Builder<'f> {
         let present = Set::from([PathBuf::from("/")]);
         let (links, shown, covered) = (Map::new(), Set::new(), Set::new());
         let (operations, base, layers, owned) = (Vec::new(), None, 0, Vec::new());
-        let (ids, basis, is_prepared) = (spec.ids, Basis::default(), spec.is_prepared);
+        let (ids, basis, is_preparation) = (spec.ids, Basis::default(), spec.is_preparation);
         Self {
             host,
             prefix,
@@ -71,7 +71,7 @@ impl<'f> Builder<'f> {
             shown,
             covered,
             base,
-            is_prepared,
+            is_preparation,
             layers,
             owned,
             basis,
@@ -205,7 +205,7 @@ impl<'f> Builder<'f> {
         let working_directory = of_image.unwrap_or_else(of_host);
         self.directory(&working_directory, 0o755);
         let working_directory = Some(c_string(&working_directory));
-        let has_directory = spec.is_prepared && self.host.stage.is_some_and(Stage::has_root);
+        let has_directory = spec.is_preparation && self.host.stage.is_some_and(Stage::has_root);
         let root = Some(if has_directory { NewRoot::Directory } else { NewRoot::Tmpfs(self.tmpfs) });
         let plan = Plan { root, is_copy, operations: self.operations, working_directory };
         Planned { plan, basis: self.basis }
@@ -294,7 +294,7 @@ impl<'f> Builder<'f> {
             && !self.shown.contains(path)
             && !self.host.context.tools.iter().any(|tools| tools == path)
         {
-            if self.is_prepared {
+            if self.is_preparation {
                 let (upper, _) = self.new_layer(path, mode);
                 self.bind_inside_tmpfs(&upper, path);
             } else {

@@ -102,7 +102,7 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
 /// A tmpfs with what tests and host tools need.
 fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     let (context, files) = (host.context, &host.files);
-    let mut builder = Builder::new(host, spec, if spec.is_prepared { COPY } else { "" });
+    let mut builder = Builder::new(host, spec, if spec.is_preparation { COPY } else { "" });
     for path in SYSTEM {
         builder.system_directory(Path::new(path));
     }
@@ -116,5 +116,5 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     builder.kernel_file_systems(spec.net);
     let shown = shown(files, context, spec).into_iter().chain(host.unreachable());
     builder.wanted(shown.chain(profiles(files, context)).chain(writable(files, context, spec)).collect());
-    builder.finish(spec, spec.is_prepared)
+    builder.finish(spec, spec.is_preparation)
 }
