@@ -46,7 +46,7 @@ pub struct Diagnosis {
 struct Found {
     probe: &'static Probe,
     /// Why there can be none.
-    fault: Option<Page>,
+    refusal: Option<Page>,
 }
 
 /// A kind of sandbox.
@@ -110,7 +110,7 @@ fn open(path: &str) -> u8 {
 /// }
 /// ```
 pub fn doctor() -> Diagnosis {
-    let found = |probe: &'static Probe| Found { probe, fault: try_out(probe).err() };
+    let found = |probe: &'static Probe| Found { probe, refusal: try_out(probe).err() };
     Diagnosis { found: PROBES.iter().map(found).collect() }
 }
 
@@ -135,7 +135,7 @@ impl Diagnosis {
     /// # assert_eq!(shell, "cargo test");
     /// ```
     pub fn is_well(&self) -> bool {
-        self.found.first().is_some_and(|found| found.fault.is_none())
+        self.found.first().is_some_and(|found| found.refusal.is_none())
     }
 
     /// The same in JSON: an object with `is_well`, `version`, and `found`, a list of objects with `name`, `written` and `works`, and, where that
@@ -150,10 +150,10 @@ impl Diagnosis {
     /// # Ok::<(), serde_json::Error>(())
     /// ```
     pub fn to_json(&self) -> String {
-        let found = |Found { probe, fault }: &Found| {
+        let found = |Found { probe, refusal }: &Found| {
             let kind =
-                [("name", probe.name.into()), ("written", probe.written.into()), ("works", fault.is_none().into())];
-            let why = fault.iter().flat_map(Page::fields).map(|(key, text)| (key, text.into()));
+                [("name", probe.name.into()), ("written", probe.written.into()), ("works", refusal.is_none().into())];
+            let why = refusal.iter().flat_map(Page::fields).map(|(key, text)| (key, text.into()));
             Json::object(kind.into_iter().chain(why))
         };
         let found: Json = self.found.iter().map(found).collect();
@@ -165,7 +165,7 @@ impl Diagnosis {
 impl Diagnosis {
     /// The table, as it looks where it is shown.
     fn table(&self, terminal: Terminal) -> String {
-        let rows = self.found.iter().map(|Found { probe, fault }| (probe.name, probe.written, fault.as_ref()));
+        let rows = self.found.iter().map(|Found { probe, refusal }| (probe.name, probe.written, refusal.as_ref()));
         diagnosis::table(&rows.collect::<Vec<_>>(), self.is_well(), terminal)
     }
 }
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn all_kinds_of_sandboxes_are_told() {
-        let found = |probe| Found { probe, fault: None };
+        let found = |probe| Found { probe, refusal: None };
         insta::assert_snapshot!(Diagnosis { found: PROBES.iter().map(found).collect() }, @r#"
         belljar: what this host lets sandboxes have
           ✓ a sandbox                  #[isolated]
