@@ -4,7 +4,7 @@ use proc_macro2::Span;
 use syn::Error;
 
 /// `what` is no value here. If another is near, the error says that first, and the rule for all values below.
-pub(super) fn no_value(span: Span, what: &str, near: Option<String>, rule: &str) -> Error {
+pub(super) fn bad_value(span: Span, what: &str, near: Option<String>, rule: &str) -> Error {
     let text = match near {
         Some(near) => format!("{what}: did you mean {near:?}?\n\n{rule}"),
         None => format!("{what}: {rule}"),

@@ -8,7 +8,7 @@ use quote::ToTokens;
 use syn::parse::ParseStream;
 use syn::{Error, Expr, Lit, LitInt, LitStr};
 
-use super::near::{nearest, no_value};
+use super::near::{bad_value, nearest};
 use super::{Bind, Root};
 
 /// The longest host name that the kernel takes, in bytes (sethostname(2)).
@@ -148,7 +148,7 @@ pub(super) fn root(literal: &LitStr) -> syn::Result<Root> {
             let rule = "write \"tmpfs\", \"overlay\", the path of a directory that begins with `/` or `./`, or an image as \"oci:DIR\" or \"image.tar\"";
             let path = || (!text.is_empty() && !text.starts_with("oci:")).then(|| format!("./{text}"));
             let near = nearest(&text, ["tmpfs", "overlay"]).map(str::to_owned).or_else(path);
-            Err(no_value(literal.span(), &format!("`{text}` is no root"), near, rule))
+            Err(bad_value(literal.span(), &format!("`{text}` is no root"), near, rule))
         }
     }
 }
@@ -172,7 +172,7 @@ pub(super) fn unsupported(literal: &LitStr) -> syn::Result<bool> {
         other => {
             let rule = "these say what becomes of the test where the host can't run it";
             let near = nearest(other, ["skip", "fail"]).map(str::to_owned);
-            Err(no_value(literal.span(), &format!("`{other}` is neither \"skip\" nor \"fail\""), near, rule))
+            Err(bad_value(literal.span(), &format!("`{other}` is neither \"skip\" nor \"fail\""), near, rule))
         }
     }
 }
@@ -197,7 +197,7 @@ pub(super) fn user(literal: &Lit) -> syn::Result<User> {
         let near = nearest(text.trim_matches('"'), ["host"]).map(str::to_owned);
         let rule =
             "write the number of a user, one of a user and one of a group, or `host`: `1000`, `\"1000:100\"` or `\"host\"`";
-        no_value(literal.span(), &format!("`{text}` is no user"), near, rule)
+        bad_value(literal.span(), &format!("`{text}` is no user"), near, rule)
     })
 }
 
