@@ -206,8 +206,9 @@ impl Messages {
         self.bytes[begin..begin + 2].copy_from_slice(&(length as u16).to_ne_bytes());
     }
 
-    /// Numbers the messages from `first` on, which becomes the number behind the last. The last one but one asks for an answer.
-    fn whole(&mut self, first: &mut u32) -> (&[u8], &[Begin]) {
+    /// All messages, as a transaction that is sent at once: the last but one asks for an answer. Numbers them from `first` on, which becomes the
+    /// number behind the last.
+    fn as_transaction(&mut self, first: &mut u32) -> (&[u8], &[Begin]) {
         let count = self.begin.len();
         self.number_all(first, |index| index + 2 == count);
         (&self.bytes, &self.begin)
@@ -283,7 +284,7 @@ impl Netlink {
     /// Has the kernel do all of it, or nothing. The first message and the last one begin and end the transaction.
     pub(super) fn transact(&mut self, mut messages: Messages) -> Result<(), Refused> {
         let first = self.next;
-        let (bytes, begin) = messages.whole(&mut self.next);
+        let (bytes, begin) = messages.as_transaction(&mut self.next);
         let what = begin[0].1;
         let refused = |errno| Refused { what, errno };
         // The first one is answered only if there is nobody who could do any of it, or if all of it fails at its end.
