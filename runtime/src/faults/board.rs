@@ -115,11 +115,11 @@ impl Board {
 
     /// Starts a fault. `None` if there are too many.
     pub(super) fn start(&self, definition: &Definition) -> Option<Entry> {
-        let is_taken = |slot: &usize| {
+        let claim = |slot: &usize| {
             let state = self.field(*slot, Field::State);
             state.compare_exchange(FREE, WRITTEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
-        let slot = (0..SLOTS).find(is_taken)?;
+        let slot = (0..SLOTS).find(claim)?;
         for (to, from) in self.definition_words(slot).iter().zip(definition.encode()) {
             to.store(from, Ordering::Relaxed);
         }
