@@ -12,7 +12,7 @@ use crate::chance::{hash, mix};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// The call is made as usual, perhaps later.
-    Nothing,
+    GoOn,
     Errno(i32),
     Returns(i64),
     /// So many bytes are read or written.
@@ -124,7 +124,7 @@ impl Definition {
             When::Seeded { seed, odds } => (5, seed, odds),
         };
         let (effect, value) = match self.effect {
-            Effect::Nothing => (0, 0),
+            Effect::GoOn => (0, 0),
             Effect::Errno(errno) => (1, errno as u64),
             Effect::Returns(value) => (2, value as u64),
             Effect::Short(count) => (3, count),
@@ -174,7 +174,7 @@ impl Definition {
                 _ => return None,
             },
             effect: match effect {
-                0 => Effect::Nothing,
+                0 => Effect::GoOn,
                 // What the kernel takes for an error.
                 1 => Effect::Errno(i32::try_from(value).ok().filter(|errno| (1..4096).contains(errno))?),
                 2 => Effect::Returns(value as i64),
@@ -216,7 +216,7 @@ pub(super) mod tests {
     #[test]
     fn definitions_survive_the_way() {
         let whens = [When::Always, When::Nth(1), When::First(2), When::Every(3), When::After(4)];
-        let effects = [Effect::Nothing, Effect::Returns(-1), Effect::Short(3), Effect::Signal(9), Effect::Keep];
+        let effects = [Effect::GoOn, Effect::Returns(-1), Effect::Short(3), Effect::Signal(9), Effect::Keep];
         for when in whens {
             for effect in effects {
                 let address = Some("10.0.0.1".parse().expect("an address"));

@@ -302,7 +302,7 @@ impl Fault {
         }
         let effect = match (self.effect, self.delay) {
             (None, None) => return Err(Trouble::NothingHappens(self.name.clone())),
-            (effect, _) => effect.unwrap_or(Effect::Nothing),
+            (effect, _) => effect.unwrap_or(Effect::GoOn),
         };
         let address = self.address.as_ref().map(|text| text.parse().map_err(|_| Trouble::BadAddress(text.clone())));
         Ok(Definition {
@@ -323,7 +323,7 @@ impl Display for Fault {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "Fault::{}", self.written)?;
         match self.effect {
-            None | Some(Effect::Nothing | Effect::Keep) => {}
+            None | Some(Effect::GoOn | Effect::Keep) => {}
             Some(Effect::Errno(errno)) => match nix::errno::Errno::from_raw(errno) {
                 nix::errno::Errno::UnknownErrno => write!(f, ".errno({errno})")?,
                 name => write!(f, ".errno(libc::{name:?})")?,

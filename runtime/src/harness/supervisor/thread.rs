@@ -221,7 +221,7 @@ impl Thread {
     fn happen(&self, caller: Caller, hit: Hit) {
         let shared = &self.shared;
         let reply = match hit.effect {
-            Effect::Nothing => Reply::GoOn,
+            Effect::GoOn => Reply::GoOn,
             Effect::Errno(errno) => Reply::Fails(errno),
             Effect::Returns(value) => Reply::Returns(value),
             Effect::Short(_) => return beside(shared, caller, hit, short::perform),

@@ -19,7 +19,7 @@ const LISTED: usize = 20;
 pub(in crate::harness) fn met(met: &Met) -> String {
     let subject = met.subject.as_ref().map(|subject| plain(subject.to_string_lossy())).unwrap_or_default();
     let effect = match met.effect {
-        Effect::Nothing | Effect::Keep => None,
+        Effect::GoOn | Effect::Keep => None,
         Effect::Errno(errno) => Some(match Errno::from_raw(errno) {
             Errno::UnknownErrno => format!("errno {errno}"),
             errno => format!("{errno:?}"),
@@ -129,10 +129,10 @@ mod tests {
             one(Effect::Short(3), 0, 11),
             one(Effect::Signal(libc::SIGKILL), 0, 112),
             one(Effect::Signal(40), 0, 21),
-            one(Effect::Nothing, 1_500_000, 4),
+            one(Effect::GoOn, 1_500_000, 4),
             one(Effect::Errno(libc::ETIMEDOUT), 2_000_000_000, 4),
-            one(Effect::Nothing, 0, 4),
-            Met { subject: None, pid: None, ..one(Effect::Nothing, 0, 4) },
+            one(Effect::GoOn, 0, 4),
+            Met { subject: None, pid: None, ..one(Effect::GoOn, 0, 4) },
         ];
         assert_snapshot!(all.iter().map(met).collect::<Vec<_>>().join("\n"), @r"
         fsync(/data/wal\n) → EIO, 2nd call of `server`, pid 7
