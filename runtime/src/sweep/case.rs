@@ -81,15 +81,17 @@ struct Notes(SharedWords);
 /// The places of notes.
 const BODY: usize = 0;
 const CHECK: usize = 1;
+/// How many calls the fault happened to.
 const HITS: usize = 2;
-const CALLS: usize = 8;
-/// Whether the faults are there.
-const BEGUN: usize = 9;
 const IS_OVER: usize = 3;
 const ENDED: usize = 4;
+/// Whose end is bad, how, and with which status or signal.
 const WHOSE: usize = 5;
 const BAD: usize = 6;
 const STATUS: usize = 7;
+const CALLS: usize = 8;
+/// Whether the faults are there.
+const BEGUN: usize = 9;
 const COUNT: usize = 10;
 
 /// What is noted of how a process has ended.
@@ -128,7 +130,7 @@ pub(super) fn run(setting: &Setting<'_>, fault: Fault) -> io::Result<Case> {
     let run = Run { setting, notes: &notes, output: &output, name: get_name()? };
     let case = fork_one_of_two(|| {
         let _ = set_name(c"belljar-sweep");
-        if let Err(error) = run.here(fault) {
+        if let Err(error) = run.run_case(fault) {
             let _ = (&output).write_all(error.to_string().as_bytes());
         }
     });
@@ -160,7 +162,7 @@ struct Run<'r> {
 
 impl Run<'_> {
     /// What the process does that has the state.
-    fn here(&self, fault: Fault) -> io::Result<()> {
+    fn run_case(&self, fault: Fault) -> io::Result<()> {
         let Self { setting, notes, .. } = *self;
         // What the body leaves becomes a child of this process.
         set_child_subreaper(true)?;

@@ -54,7 +54,7 @@ impl State {
         let meta = original.metadata()?;
         let mut links = HashMap::new();
         self.fill(&from, directory, &mut links)?;
-        dress(directory, &meta)?;
+        copy_metadata(directory, &meta)?;
         self.copies.push(directory.to_path_buf());
         self._hidden.push(original);
         Ok(())
@@ -92,7 +92,7 @@ impl State {
                 };
                 mknod(&copy, kind, Mode::from_bits_truncate(0o600), meta.rdev())?;
             }
-            dress(&copy, &meta)?;
+            copy_metadata(&copy, &meta)?;
         }
         Ok(())
     }
@@ -155,7 +155,7 @@ fn id(meta: &fs::Metadata) -> Id {
 }
 
 /// Gives a copy the owner, mode and times of its original.
-fn dress(copy: &Path, meta: &fs::Metadata) -> io::Result<()> {
+fn copy_metadata(copy: &Path, meta: &fs::Metadata) -> io::Result<()> {
     lchown(copy, Some(meta.uid()), Some(meta.gid()))?;
     fs::set_permissions(copy, meta.permissions())?;
     if meta.is_file() || meta.is_dir() {
