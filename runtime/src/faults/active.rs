@@ -39,12 +39,12 @@ static WATCH: OnceLock<Watch> = OnceLock::new();
 /// Starts watching, unless that is so already.
 fn watch(calls: Calls) -> Result<&'static Watch, Trouble> {
     static BEGINS: Mutex<()> = Mutex::new(());
-    let way = WAY.get().ok_or(Trouble::Outside)?;
+    let way = WAY.get().ok_or(Trouble::NoSandbox)?;
     let _one = BEGINS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(watch) = WATCH.get() {
         return Ok(watch);
     }
-    let (socket, inode) = way().ok_or(Trouble::Outside)?;
+    let (socket, inode) = way().ok_or(Trouble::NoSandbox)?;
     let (board, memory) =
         Board::new([wide(inode), pipe(&io::stdout()), pipe(&io::stderr())]).map_err(Trouble::Board)?;
     let random = u128::from_ne_bytes(sys::random().map_err(Trouble::Board)?);

@@ -24,10 +24,10 @@ pub struct FaultError(pub(super) Trouble);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    Outside,
-    Machine,
+    NoSandbox,
+    UnknownArch,
     Unknown { call: String, near: Option<&'static str> },
-    Elsewhere { call: String, advice: Option<&'static str> },
+    NotOnThisArch { call: String, advice: Option<&'static str> },
     NothingHappens(String),
     BadErrno(i32),
     BadSignal(i32),
@@ -52,11 +52,11 @@ impl Display for FaultError {
         use Trouble as T;
         f.write_str("belljar: ")?;
         match &self.0 {
-            T::Outside => f.write_str(
+            T::NoSandbox => f.write_str(
                 "no fault can be started here: this is no sandbox, or it has closed the descriptor that leads to the test binary. Write \
                  `#[isolated]` above the test.",
             ),
-            T::Machine => f.write_str("faults are for x86_64 and aarch64, and this is another machine."),
+            T::UnknownArch => f.write_str("faults are for x86_64 and aarch64, and this is another machine."),
             T::Unknown { call, near } => {
                 write!(f, "there is no system call `{}`", plain(call))?;
                 match near {
@@ -64,7 +64,7 @@ impl Display for FaultError {
                     None => f.write_str(". See syscalls(2)."),
                 }
             }
-            T::Elsewhere { call, advice } => {
+            T::NotOnThisArch { call, advice } => {
                 write!(f, "other machines have the system call `{call}`, this one has not.")?;
                 advice.map_or(Ok(()), |advice| write!(f, " {advice}"))
             }
@@ -118,7 +118,7 @@ impl From<FaultError> for io::Error {
     fn from(error: FaultError) -> Self {
         let kind = match &error.0 {
             Trouble::Board(errno) | Trouble::Filter(errno) | Trouble::HandOver(errno) => Self::from(*errno).kind(),
-            Trouble::Outside | Trouble::Machine | Trouble::NotWatched(_) => io::ErrorKind::Unsupported,
+            Trouble::NoSandbox | Trouble::UnknownArch | Trouble::NotWatched(_) => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)

@@ -69,7 +69,7 @@ impl Fault {
         let mut fault = Self::of(format!("new({call:?})"), format!("`{call}`"), "", Side::Any);
         match table::number(call) {
             Some(Some(number)) => fault.calls.add(number),
-            Some(None) => fault.fail(Trouble::Elsewhere { call: call.to_owned(), advice: calls::advice(call) }),
+            Some(None) => fault.fail(Trouble::NotOnThisArch { call: call.to_owned(), advice: calls::advice(call) }),
             None => fault.fail(Trouble::Unknown { call: call.to_owned(), near: table::near(call) }),
         }
         fault
@@ -284,7 +284,7 @@ impl Fault {
             return Err(trouble.clone());
         }
         if !table::ARE_KNOWN {
-            return Err(Trouble::Machine);
+            return Err(Trouble::UnknownArch);
         }
         let has =
             |is_wanted: fn(&Place) -> bool| self.calls.names().any(|name| calls::places(name).iter().any(is_wanted));
