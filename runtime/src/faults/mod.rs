@@ -9,6 +9,8 @@
 //!    supervisor, decides about each call: `harness/supervisor`.
 //! 3. Further faults are written to that memory. Neither they nor the end of a fault take a system call.
 
+use std::ffi::CStr;
+
 mod active;
 pub(crate) mod board;
 pub(crate) mod calls;
@@ -27,10 +29,23 @@ pub use fault::Fault;
 /// Where a sweep keeps the contents of files that were synced: each case mounts a tmpfs of its own over `/proc/driver`.
 pub(crate) const KEPT: [&str; 2] = ["proc", "driver"];
 
-/// The name of the memory to which a case of a sweep prints, as `/proc/PID/fd` tells it. No fault meets that.
+/// The name of the memory to which a case of a sweep prints. No fault meets that.
+pub(crate) const PRINTED_NAME: &CStr = c"belljar-sweep";
+
+/// The same, as `/proc/PID/fd` tells it.
 pub(crate) const PRINTED: &str = "/memfd:belljar-sweep (deleted)";
 
 /// By what name the content of a file is kept there: of its device and its inode.
 pub(crate) fn kept_name(device: u64, inode: u64) -> String {
     format!("{device:x}-{inode:x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PRINTED, PRINTED_NAME};
+
+    #[test]
+    fn what_is_printed_has_one_name() {
+        assert_eq!(PRINTED, format!("/memfd:{} (deleted)", PRINTED_NAME.to_string_lossy()));
+    }
 }

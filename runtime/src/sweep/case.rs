@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 
 use super::state::{State, Synced};
 use super::swept::Ended;
-use crate::faults::Fault;
+use crate::faults::{Fault, PRINTED_NAME};
 use crate::proc;
 use crate::sys::shared::SharedWords;
 use crate::sys::threads::fork_one_of_two;
@@ -126,7 +126,7 @@ impl Notes {
 pub(super) fn run(setting: &Setting<'_>, fault: Fault) -> io::Result<Case> {
     io::stdout().flush()?;
     let notes = Notes(SharedWords::new(COUNT)?);
-    let output = File::from(memfd_create(c"belljar-sweep", MFdFlags::MFD_CLOEXEC)?);
+    let output = File::from(memfd_create(PRINTED_NAME, MFdFlags::MFD_CLOEXEC)?);
     let run = Run { setting, notes: &notes, output: &output, name: get_name()? };
     let case = fork_one_of_two(|| {
         let _ = set_name(c"belljar-sweep");
