@@ -103,7 +103,7 @@ mod tests {
     use crate::frame::examples;
     use crate::frame::{Buffer, Frame, Outcome, REPORTED};
     use crate::harness::fuzzed::{BY_INIT, HAS_TRACE, IS_BORN};
-    use crate::sys::{End, Fault};
+    use crate::sys::{Crash, End};
 
     /// What is a seed: its name, and what it holds.
     type Seeds = BTreeMap<String, Vec<u8>>;
@@ -144,7 +144,7 @@ mod tests {
             ("passes", &[(0, returned), (BY_INIT, ended(REPORTED))]),
             ("panics", &[(0, Frame::PanicText(b"on purpose")), (0, panicked), (BY_INIT, ended(REPORTED))]),
             ("exits", &[(0, Frame::Exiting), (BY_INIT, ended(0))]),
-            ("dies", &[(0, Frame::Fault(Fault::StackOverflow)), (BY_INIT, killed)]),
+            ("dies", &[(0, Frame::Crash(Crash::StackOverflow)), (BY_INIT, killed)]),
             ("is-refused", &[(0, refused)]),
             ("ends-itself", &[(0, returned), (0, ended(REPORTED))]),
             ("finishes-twice", &[(0, panicked), (0, returned), (BY_INIT, ended(REPORTED))]),

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::refusal::{Refusal, RefusalRef};
 use super::step::{Moment, Step};
-use crate::sys::{End, Fault};
+use crate::sys::{Crash, End};
 
 /// Begins every frame. A message without it was not written by us.
 pub(crate) const MAGIC: [u8; 4] = *b"\xbeJar";
@@ -42,7 +42,7 @@ mod tag {
     pub(super) const PANIC_TEXT: u8 = 2;
     pub(super) const FINISHED: u8 = 3;
     pub(super) const EXITING: u8 = 4;
-    pub(super) const FAULT: u8 = 5;
+    pub(super) const CRASH: u8 = 5;
     pub(super) const ENDED: u8 = 6;
     pub(super) const ASK_USAGE: u8 = 7;
     pub(super) const ASK_GROUP: u8 = 8;
@@ -96,7 +96,7 @@ pub(crate) enum Frame<'a> {
     /// From the test: `exit` was called and the body is not over.
     Exiting,
     /// From the test: it got SIGSEGV or SIGBUS.
-    Fault(Fault),
+    Crash(Crash),
     /// From init: the test's process has ended. `execed`: another program ran in it. `stays`: init waits, as processes are left, or
     /// what is left is wanted. `cpu`: the CPU time of init and of all that it has reaped, in microseconds.
     Ended { end: End, execed: bool, stays: bool, cpu: u64 },
@@ -171,11 +171,11 @@ impl<'a> Frame<'a> {
             Self::Finished(Outcome::Panicked { text }) => writer.put(&[tag::FINISHED, PANICKED, u8::from(text)]),
             Self::Finished(Outcome::Vanished) => writer.put(&[tag::FINISHED, VANISHED, 0]),
             Self::Exiting => writer.put(&[tag::EXITING]),
-            Self::Fault(Fault::Sent) => writer.put(&[tag::FAULT, SENT]),
-            Self::Fault(Fault::StackOverflow) => writer.put(&[tag::FAULT, STACK_OVERFLOW]),
-            Self::Fault(Fault::Access { address: None }) => writer.put(&[tag::FAULT, SOMEWHERE]),
-            Self::Fault(Fault::Access { address: Some(address) }) => {
-                writer.put(&[tag::FAULT, AT_ADDRESS]);
+            Self::Crash(Crash::Sent) => writer.put(&[tag::CRASH, SENT]),
+            Self::Crash(Crash::StackOverflow) => writer.put(&[tag::CRASH, STACK_OVERFLOW]),
+            Self::Crash(Crash::Access { address: None }) => writer.put(&[tag::CRASH, SOMEWHERE]),
+            Self::Crash(Crash::Access { address: Some(address) }) => {
+                writer.put(&[tag::CRASH, AT_ADDRESS]);
                 writer.put(&address.to_ne_bytes());
             }
             Self::Ended { end, execed, stays, cpu } => {
@@ -233,12 +233,12 @@ impl<'a> Frame<'a> {
             (tag::FINISHED, [PANICKED, text]) => Some(Self::Finished(Outcome::Panicked { text: flag(*text)? })),
             (tag::FINISHED, [VANISHED, 0]) => Some(Self::Finished(Outcome::Vanished)),
             (tag::EXITING, []) => Some(Self::Exiting),
-            (tag::FAULT, [SENT]) => Some(Self::Fault(Fault::Sent)),
-            (tag::FAULT, [STACK_OVERFLOW]) => Some(Self::Fault(Fault::StackOverflow)),
-            (tag::FAULT, [SOMEWHERE]) => Some(Self::Fault(Fault::Access { address: None })),
-            (tag::FAULT, [AT_ADDRESS, address @ ..]) => {
+            (tag::CRASH, [SENT]) => Some(Self::Crash(Crash::Sent)),
+            (tag::CRASH, [STACK_OVERFLOW]) => Some(Self::Crash(Crash::StackOverflow)),
+            (tag::CRASH, [SOMEWHERE]) => Some(Self::Crash(Crash::Access { address: None })),
+            (tag::CRASH, [AT_ADDRESS, address @ ..]) => {
                 let address = Some(u64::from_ne_bytes(address.try_into().ok()?));
-                Some(Self::Fault(Fault::Access { address }))
+                Some(Self::Crash(Crash::Access { address }))
             }
             (tag::ENDED, [kind, core, execed, stays, n0, n1, n2, n3, cpu @ ..]) => {
                 let number = i32::from_ne_bytes([*n0, *n1, *n2, *n3]);
@@ -293,10 +293,10 @@ pub(crate) mod tests {
             Frame::Finished(Outcome::Panicked { text: true }),
             Frame::Finished(Outcome::Vanished),
             Frame::Exiting,
-            Frame::Fault(Fault::Sent),
-            Frame::Fault(Fault::StackOverflow),
-            Frame::Fault(Fault::Access { address: None }),
-            Frame::Fault(Fault::Access { address: Some(0xdead_beef) }),
+            Frame::Crash(Crash::Sent),
+            Frame::Crash(Crash::StackOverflow),
+            Frame::Crash(Crash::Access { address: None }),
+            Frame::Crash(Crash::Access { address: Some(0xdead_beef) }),
             Frame::Ended { end: End::Exited(REPORTED), execed: false, stays: true, cpu: 7 },
             Frame::Ended { end: End::Killed { signal: 11, core: true }, execed: true, stays: false, cpu: u64::MAX },
             Frame::AskUsage,

@@ -11,7 +11,7 @@ use super::supervisor::Report;
 use crate::cgroup::Events;
 use crate::frame::usage::Usage;
 use crate::frame::{Outcome, Refusal};
-use crate::sys::{End, Fault};
+use crate::sys::{Crash, End};
 
 /// The most bytes of a panic's text that are kept: many times what anybody reads.
 pub(super) const PANIC_TEXT_MAX: usize = 64 << 20;
@@ -36,7 +36,7 @@ pub(crate) struct Evidence {
     /// Whether `exit` was called before the body was over.
     pub(crate) exiting: bool,
     /// Why the test's process got SIGSEGV or SIGBUS.
-    pub(crate) fault: Option<Fault>,
+    pub(crate) crash: Option<Crash>,
     /// How the test's process ended.
     pub(crate) ended: Option<Ended>,
     /// What was still running when it had ended.

@@ -16,7 +16,7 @@ use crate::diagnosis::{Cause, Page, death, explain, no_more_memory};
 use crate::frame::{Outcome, REPORTED, Refusal, Step, UNREPORTED};
 use crate::settings::settings;
 use crate::spec::{Root, Spec, Test};
-use crate::sys::{self, End, Fault};
+use crate::sys::{self, Crash, End};
 
 /// What the harness is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,15 +144,15 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
 
 /// The message about a process that ended with the body not over.
 fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed, .. }: Ended) -> String {
-    match (end, evidence.fault) {
+    match (end, evidence.crash) {
         _ if execed => words::execed(name, end),
         (End::Exited(UNREPORTED), _) if !evidence.exiting => words::unreported(name),
         (End::Exited(_), _) => words::ended_before_return(name, end, evidence.exiting),
         // A fault may have been put right, so that what ended the process is another one.
-        (End::Killed { signal: libc::SIGSEGV | libc::SIGBUS, .. }, Some(Fault::StackOverflow)) => {
+        (End::Killed { signal: libc::SIGSEGV | libc::SIGBUS, .. }, Some(Crash::StackOverflow)) => {
             words::stack_overflow(name)
         }
-        (End::Killed { signal: libc::SIGSEGV | libc::SIGBUS, .. }, Some(Fault::Access { address: Some(address) })) => {
+        (End::Killed { signal: libc::SIGSEGV | libc::SIGBUS, .. }, Some(Crash::Access { address: Some(address) })) => {
             words::fault(name, end, address)
         }
         (End::Killed { signal: libc::SIGSEGV, .. }, None) => words::fault_unheard(name, end),

@@ -34,7 +34,7 @@ use crate::frame::{
 use crate::net::{self, Left};
 use crate::settings::settings;
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
-use crate::sys::{self, Disposition, Fault, Message, SingleThreaded};
+use crate::sys::{self, Crash, Disposition, Message, SingleThreaded};
 use crate::whereabouts::Whereabouts;
 
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
@@ -81,7 +81,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     };
     record(Moment::Told, c"");
     let socket = SOCKET.get_or_init(|| socket);
-    let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_fault(on_fault));
+    let ready = sys::mark_process().and_then(|()| sys::at_exit(at_exit)).and_then(|()| sys::on_crash(on_crash));
     match ready.and_then(|()| fstat(&socket.0)) {
         Ok(stat) => drop(INODE.set(stat.st_ino)),
         Err(errno) => give_up(socket, RefusalRef::of_call(Step::Process, c"", errno)),
@@ -392,9 +392,9 @@ extern "C" fn at_exit() {
     }
 }
 
-fn on_fault(fault: Fault) {
+fn on_crash(crash: Crash) {
     if sys::is_marked_process() {
-        send(&Frame::Fault(fault));
+        send(&Frame::Crash(crash));
     }
 }
 

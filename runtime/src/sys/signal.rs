@@ -1,4 +1,4 @@
-//! Signals: what becomes of them, and what a fault was.
+//! Signals: what becomes of them, and what a crash was.
 
 use std::ffi::{c_int, c_void};
 use std::mem;
@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// Why the test's process got SIGSEGV or SIGBUS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Crash {
     /// Somebody sent the signal.
     Sent,
     /// An instruction used a bad address. The kernel doesn't know each of them.
@@ -67,9 +67,9 @@ pub(crate) fn without_size_signal<T>(write: impl FnOnce() -> T) -> T {
 }
 
 /// Told why the process gets SIGSEGV or SIGBUS, before it dies of it. It must be async-signal-safe.
-pub(crate) type FaultHook = fn(Fault);
+pub(crate) type CrashHook = fn(Crash);
 
-static FAULT_HOOK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+static CRASH_HOOK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static GUARD: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 /// Has `hook` called on SIGSEGV and SIGBUS. The process still dies of the signal, and of nothing else.
@@ -77,15 +77,15 @@ static GUARD: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 /// Where a thread without a signal stack has overflowed its stack, the kernel can't call anything, and the process dies
 /// with the hook unheard. Rust's own handler, which gives each thread such a stack, is installed by the `main` of the
 /// test binary, which never runs here.
-pub(crate) fn on_fault(hook: FaultHook) -> nix::Result<()> {
-    FAULT_HOOK.store(hook as *mut c_void, Ordering::Release);
+pub(crate) fn on_crash(hook: CrashHook) -> nix::Result<()> {
+    CRASH_HOOK.store(hook as *mut c_void, Ordering::Release);
     // SAFETY: `sigaction` is integers and pointers, for which zero is a value.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
-    action.sa_sigaction = handle_fault as *const () as usize;
+    action.sa_sigaction = handle_crash as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
         let mut before = action;
-        // SAFETY: `handle_fault` has the signature that SA_SIGINFO asks for, and is async-signal-safe.
+        // SAFETY: `handle_crash` has the signature that SA_SIGINFO asks for, and is async-signal-safe.
         Errno::result(unsafe { libc::sigaction(signal, &raw const action, &raw mut before) })?;
         if before.sa_sigaction != libc::SIG_DFL {
             // A constructor has set it, such as AddressSanitizer's, and it stays, as the standard library leaves it in `main`.
@@ -95,22 +95,22 @@ pub(crate) fn on_fault(hook: FaultHook) -> nix::Result<()> {
     Ok(())
 }
 
-extern "C" fn handle_fault(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+extern "C" fn handle_crash(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let errno = Errno::last_raw();
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo, whose address is set for these signals.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
     let [start, end] = [0, 1].map(|index| GUARD[index].load(Ordering::Acquire));
-    let fault = match code {
-        ..=0 => Fault::Sent,
-        libc::SI_KERNEL => Fault::Access { address: None },
-        _ if (start..end).contains(&address) => Fault::StackOverflow,
-        _ => Fault::Access { address: Some(address as u64) },
+    let crash = match code {
+        ..=0 => Crash::Sent,
+        libc::SI_KERNEL => Crash::Access { address: None },
+        _ if (start..end).contains(&address) => Crash::StackOverflow,
+        _ => Crash::Access { address: Some(address as u64) },
     };
-    let hook = FAULT_HOOK.load(Ordering::Acquire);
-    // SAFETY: only `on_fault` stores here, and before it installs this handler.
-    let hook = unsafe { mem::transmute::<*mut c_void, FaultHook>(hook) };
-    hook(fault);
-    if fault == Fault::Sent {
+    let hook = CRASH_HOOK.load(Ordering::Acquire);
+    // SAFETY: only `on_crash` stores here, and before it installs this handler.
+    let hook = unsafe { mem::transmute::<*mut c_void, CrashHook>(hook) };
+    hook(crash);
+    if crash == Crash::Sent {
         // No instruction will fault again. SA_RESETHAND has put the default back, and the signal stays blocked until
         // this handler returns.
         // SAFETY: raise has no preconditions.
@@ -119,7 +119,7 @@ extern "C" fn handle_fault(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_
     Errno::set_raw(errno);
 }
 
-/// Gives this thread a signal stack, and tells [`on_fault`] where its stack ends.
+/// Gives this thread a signal stack, and tells [`on_crash`] where its stack ends.
 pub(crate) fn install_signal_stack() -> nix::Result<()> {
     let guard = stack_guard()?;
     GUARD[0].store(guard.start, Ordering::Release);

@@ -74,7 +74,7 @@ impl Sandbox {
             }
             Some(Frame::Finished(outcome)) if self.may_have_finished(outcome) => self.evidence.outcome = Some(outcome),
             Some(Frame::Exiting) => self.evidence.exiting = true,
-            Some(Frame::Fault(fault)) => self.evidence.fault = Some(fault),
+            Some(Frame::Crash(crash)) => self.evidence.crash = Some(crash),
             Some(Frame::Largest { bytes, had_children, name }) if is_of_init => {
                 let name = (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned());
                 self.evidence.largest = Some(Largest { bytes, name, had_children });
