@@ -1,4 +1,5 @@
-//! What only version 1 of cgroups has, see cgroups(7). Without version 1, this file could go, and with it all that names it.
+//! Most of what only version 1 of cgroups has, see cgroups(7). Without version 1, this file could go, and with it all that names it. Other files
+//! that ask which version there is would get shorter: the end of ARCHITECTURE.md lists them.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
