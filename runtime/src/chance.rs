@@ -18,6 +18,7 @@ pub(crate) fn hash(numbers: &[u64]) -> u64 {
 }
 
 /// One number for some bytes.
+#[cfg(feature = "net")]
 pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hash = bytes.len() as u64;
     for chunk in bytes.chunks(8) {

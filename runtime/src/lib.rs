@@ -116,6 +116,10 @@
 //!
 //! # Features
 //!
+//! `net`, on by default: [`net`], a network laboratory.
+//!
+//! `faults`, on by default: [`Fault`], system calls that fail, and [`Sweep`]. Without these two, belljar builds faster.
+//!
 //! `systemd`: a test with a limit may be impossible where the tests run. The user may not divide that cgroup, as after any login, or systemd
 //! would end the unit together with the test. Then the test binary asks systemd for a new scope, by busctl(1), and moves there. Without the
 //! feature, the test fails and says what to type.
@@ -128,11 +132,11 @@
 
 #[cfg(target_os = "linux")]
 mod cgroup;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(feature = "net", feature = "faults")))]
 mod chance;
 #[cfg(target_os = "linux")]
 mod diagnosis;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "faults"))]
 mod faults;
 #[cfg(target_os = "linux")]
 mod frame;
@@ -144,7 +148,8 @@ mod harness;
 mod images;
 #[cfg(target_os = "linux")]
 mod json;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "net"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "net")))]
 pub mod net;
 #[cfg(target_os = "linux")]
 pub mod ns;
@@ -162,7 +167,7 @@ mod sorted;
 mod spec;
 #[cfg(target_os = "linux")]
 mod start;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "faults"))]
 mod sweep;
 #[cfg(target_os = "linux")]
 mod sys;
@@ -175,7 +180,8 @@ mod whereabouts;
 #[cfg(target_os = "linux")]
 mod zygote;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "faults"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "faults")))]
 pub use faults::{ActiveFault, Fault, FaultError};
 #[cfg(target_os = "linux")]
 pub use frame::changes::Change;
@@ -187,7 +193,8 @@ pub use harness::bytes::{Failure, Spec, run};
 pub use harness::doctor::{Diagnosis, doctor};
 #[cfg(target_os = "linux")]
 pub use sandbox::Group;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "faults"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "faults")))]
 pub use sweep::{Ended, Sweep, Swept};
 #[cfg(target_os = "linux")]
 pub use whereabouts::Whereabouts;

@@ -1,7 +1,7 @@
 //! What proc(5) tells: of a process, from wherever it is asked, and of what is mounted.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -15,6 +15,9 @@ use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys;
+
+/// The name of the process that a laboratory has between its hosts. It is none of the test's.
+pub(crate) const WIRE: &CStr = c"belljar-wire";
 
 /// A line of proc_pid_stat(5).
 pub(crate) struct Stat<'t> {

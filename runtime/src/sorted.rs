@@ -96,10 +96,6 @@ impl<K: Ord> Set<K> {
         self.0.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, K> {
         self.0.iter()
     }

@@ -1,5 +1,6 @@
 //! How messages show an error, a size, and text that a test has chosen.
 
+use std::any::Any;
 use std::fmt::{self, Display, Formatter};
 
 use nix::errno::Errno;
@@ -13,6 +14,11 @@ pub(crate) fn error(errno: Errno) -> String {
 pub(crate) fn plain(text: impl Display) -> String {
     let escape = |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
     text.to_string().chars().map(escape).collect()
+}
+
+/// The text that a panic has, if it has one.
+pub(crate) fn of_panic(payload: &(dyn Any + Send)) -> Option<&str> {
+    payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str))
 }
 
 /// How many letters must be added, removed or replaced to come from one word to the other (Levenshtein's distance). Capital letters

@@ -21,14 +21,20 @@ use crate::spec::Test;
 const CAPTURES: &str = "belljar-captures";
 
 /// Of how many laboratories a test's packets are kept.
-pub(super) const CAPTURES_MAX: usize = 8;
+const CAPTURES_MAX: usize = 8;
 
 /// The most that one takes: the packets, and what is kept about them.
 const LENGTH_MAX: u64 = net::MOST_CAPTURE as u64 + (1 << 20);
 
+/// Takes what came from a body, unless there is enough.
+pub(super) fn take(memory: Option<OwnedFd>, captures: &mut Vec<File>) {
+    let memory = memory.filter(|_| captures.len() < CAPTURES_MAX);
+    captures.extend(memory.and_then(taken));
+}
+
 /// What came from a body, if it is memory, which answers at once, and of a length that is no larger than that of a laboratory's and will stay
 /// so.
-pub(super) fn taken(memory: OwnedFd) -> Option<File> {
+fn taken(memory: OwnedFd) -> Option<File> {
     let sealed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     let is_sealed =
         fcntl(&memory, FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_retain(seals).contains(sealed));

@@ -3,6 +3,7 @@
 mod bad_settings;
 pub(crate) mod bytes;
 mod caller;
+#[cfg_attr(not(feature = "net"), path = "absent/captures.rs")]
 mod captures;
 pub(crate) mod doctor;
 mod evidence;
@@ -27,6 +28,7 @@ mod sandbox;
 mod shared;
 pub(crate) mod skip;
 mod slots;
+#[cfg_attr(not(feature = "faults"), path = "absent/supervisor.rs")]
 mod supervisor;
 mod time;
 pub(crate) mod trace;

@@ -10,8 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use crate::net::WIRE;
-use crate::proc::{self, Stat, parent_of, pid_of, text_of};
+use crate::proc::{self, Stat, WIRE, parent_of, pid_of, text_of};
 use crate::sorted::{Map, Set};
 use crate::sys::{self, End};
 

@@ -50,4 +50,4 @@ pub(crate) use network::{notes, trouble};
 pub use port::{Port, Stats};
 pub(crate) use threads::{Left, finish};
 pub use wire::Packets;
-pub(crate) use wire::{NAME as WIRE, write_capture};
+pub(crate) use wire::write_capture;

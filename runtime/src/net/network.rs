@@ -193,7 +193,7 @@ impl Net {
     pub fn heal(&self) {
         let mut blocked = self.blocked();
         self.wire.heal();
-        blocked.clear();
+        *blocked = Set::new();
     }
 
     /// Writes the packets that have passed, and those that were lost, to a file that Wireshark and tcpdump read. Each port is an interface in it.

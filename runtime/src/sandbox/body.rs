@@ -4,7 +4,7 @@ use std::any::Any;
 use std::env;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process;
@@ -20,38 +20,26 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Pid, Uid, chown, setgroups, setpgid, setresgid, setresuid};
 
 use super::call::Call;
-use super::channel::{self, FrameSocket, InitArgs};
-use super::ids::map_ids;
+use super::channel::{self, FrameSocket, INODE, InitArgs, SOCKET, check, frame_socket};
+use super::ids::{ROOT, map_ids};
+#[cfg(feature = "net")]
+use super::lab;
 use super::words;
+#[cfg(feature = "faults")]
 use crate::faults;
 use crate::frame::address::{ADDRESS_SIZE, FUNCTION_SIZE, Function, decode_test};
 use crate::frame::changes::{self, Change};
 use crate::frame::moments::{self, record};
 use crate::frame::usage::{USAGE_SIZE, Usage};
-use crate::frame::{
-    Buffer, Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED,
-};
-use crate::net::{self, Left};
-use crate::settings::settings;
+use crate::frame::{Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED};
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Crash, Disposition, Message, SingleThreaded};
+use crate::text;
 use crate::whereabouts::Whereabouts;
 
 /// With this status a process ends that the body forked and that returned from it, if it panicked: what Rust programs
 /// end with.
 const PANICKED: i32 = 101;
-
-/// What a body is taken to have returned that has left a busy thread, if its test expects a panic.
-const BUSY: u8 = 1;
-
-/// Who the test is if it asks for nobody else.
-const ROOT: (u32, u32) = (0, 0);
-
-/// The frame socket, for handlers. It is set before the body can run, and only then.
-static SOCKET: OnceLock<FrameSocket> = OnceLock::new();
-
-/// The inode of the frame socket. If the body closes that, its descriptor's number may come to belong to a file of the body's.
-static INODE: OnceLock<libc::ino_t> = OnceLock::new();
 
 /// The test that runs here.
 static TEST: OnceLock<&'static Test> = OnceLock::new();
@@ -91,10 +79,9 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
             give_up(socket, refusal)
         }
     }
-    let user = args.spec.user.filter(|user| *user != ROOT).map(|(uid, _)| uid);
-    let Spec { net, mount, memory, .. } = *args.spec;
-    let hand_over_host = settings().on_fail.map(|_| hand_over_host as _);
-    net::set_inside(net::Inside { net, mount, user, memory, hand_over: hand_over_capture, hand_over_host });
+    #[cfg(feature = "net")]
+    lab::prepare(args.spec);
+    #[cfg(feature = "faults")]
     faults::set_inside(|| frame_socket().map(|socket| socket.0.as_fd()).zip(INODE.get().copied()));
     sys::change_environment(proof, args.spec.env, args.spec.clear_env);
     let run_body = || {
@@ -112,70 +99,15 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
     // thread that was ended by exit(2) or by a filter.
     let _ = sys::join(body);
     let result = result().take();
-    // What is left on the hosts of a laboratory has its say before the verdict.
-    let left = net::finish();
+    #[cfg(feature = "net")]
+    let result = lab::finish(test, result);
     let Some(result) = result else {
         let reported = check(socket).and_then(|()| socket.send(&Frame::Finished(Outcome::Vanished)));
         // The thread may have held any lock.
         sys::exit_now(if reported.is_ok() { REPORTED } else { UNREPORTED })
     };
     let _ = OVER.set(());
-    end(finish(socket, with_lab(test, result, left)))
-}
-
-/// Gives the test binary, outside, the memory in which the packets of a laboratory are kept. If that fails, there is no capture.
-fn hand_over_capture(memory: BorrowedFd<'_>) {
-    hand_over(&Frame::Captures, &[memory]);
-}
-
-/// Gives the test binary, outside, the namespaces of a host. If that fails, a kept sandbox does not tell of the host.
-fn hand_over_host(name: &str, namespaces: &[BorrowedFd<'_>]) {
-    hand_over(&Frame::Host(name.as_bytes()), namespaces);
-}
-
-fn hand_over(frame: &Frame<'_>, fds: &[BorrowedFd<'_>]) {
-    if let Some(socket) = frame_socket() {
-        let fds: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-        let _ = sys::send_with_fds(socket.0.as_fd(), frame.encode(&mut Buffer::new()), &fds);
-    }
-}
-
-/// The result of the body, with what became of its laboratory: a panic on a host is one of the test. Whichever of two panics is not expected
-/// decides. Tells the notes on a failure.
-fn with_lab(test: &Test, result: thread::Result<u8>, left: Option<Left>) -> thread::Result<u8> {
-    let name = test.short_name();
-    let tell = |text: String| drop(io::stderr().write_all(text.as_bytes()));
-    let as_payload = |text: String| Box::new(text) as Box<dyn Any + Send>;
-    let result = match (result, left) {
-        (result, None) => result,
-        (Err(payload), Some(Left::Panic(text))) if is_expected(test, &*payload) && is_expected(test, &text) => {
-            Err(payload)
-        }
-        (result, Some(Left::Panic(text))) => {
-            tell(words::panicked_on_host(name, &text));
-            match result {
-                Err(payload) if !is_expected(test, &*payload) => Err(payload),
-                _ => Err(as_payload(text)),
-            }
-        }
-        (result, Some(Left::Busy(text))) => {
-            tell(words::panicked_on_host(name, &text));
-            match result {
-                // It is no panic, so that no test may expect it.
-                _ if test.should_panic.is_some() => Ok(BUSY),
-                Err(payload) => Err(payload),
-                Ok(_) => Err(as_payload(text)),
-            }
-        }
-    };
-    let is_failure = match &result {
-        Ok(status) => *status != 0 || test.should_panic.is_some(),
-        Err(payload) => !is_expected(test, &**payload),
-    };
-    if is_failure {
-        net::notes().iter().for_each(|note| tell(words::note_on_lab(name, note)));
-    }
-    result
+    end(finish(socket, result))
 }
 
 /// How the body ended.
@@ -307,17 +239,6 @@ pub(crate) fn outer() -> Option<&'static Test> {
     TEST.get().copied()
 }
 
-/// Fails if the body has closed the socket.
-fn check(socket: &FrameSocket) -> nix::Result<()> {
-    let inode = fstat(&socket.0)?.st_ino;
-    if INODE.get() == Some(&inode) { Ok(()) } else { Err(Errno::EBADF) }
-}
-
-/// The frame socket, if this is a sandbox, and the body has not closed it.
-pub(super) fn frame_socket() -> Option<&'static FrameSocket> {
-    SOCKET.get().filter(|socket| check(socket).is_ok())
-}
-
 /// Asks the test binary, outside, what has changed in the copy that is the root.
 pub(crate) fn changes() -> io::Result<Vec<Change>> {
     let unsupported = |text| io::Error::new(io::ErrorKind::Unsupported, text);
@@ -367,19 +288,9 @@ fn finish(socket: &FrameSocket, result: thread::Result<u8>) -> nix::Result<()> {
     socket.send(&Frame::Finished(outcome))
 }
 
-/// The text that a panic has, if it has one.
-fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
-    payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str))
-}
-
-/// Whether a panic is the one that the test should have.
-fn is_expected(test: &Test, payload: &(dyn Any + Send)) -> bool {
-    test.should_panic.is_some_and(|expected| text_of(payload).unwrap_or_default().contains(expected))
-}
-
 /// Sends the text that a panic has, if it has one.
 fn send_text(socket: &FrameSocket, payload: &(dyn Any + Send)) -> nix::Result<Outcome> {
-    let text = text_of(payload);
+    let text = text::of_panic(payload);
     for piece in text.unwrap_or_default().as_bytes().chunks(PAYLOAD_MAX) {
         socket.send(&Frame::PanicText(piece))?;
     }

@@ -2,8 +2,11 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
+use nix::sys::stat::fstat;
 
 use crate::cgroup::Joining;
 use crate::frame::{Buffer, Frame, RefusalRef};
@@ -55,6 +58,23 @@ impl FrameSocket {
         drop(theirs);
         sys::receive(ours.as_fd(), answer, MsgFlags::empty())
     }
+}
+
+/// The frame socket, for handlers. It is set before the body can run, and only then.
+pub(super) static SOCKET: OnceLock<FrameSocket> = OnceLock::new();
+
+/// The inode of the frame socket. If the body closes that, its descriptor's number may come to belong to a file of the body's.
+pub(super) static INODE: OnceLock<libc::ino_t> = OnceLock::new();
+
+/// Fails if the body has closed the socket.
+pub(super) fn check(socket: &FrameSocket) -> nix::Result<()> {
+    let inode = fstat(&socket.0)?.st_ino;
+    if INODE.get() == Some(&inode) { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+/// The frame socket, if this is a sandbox, and the body has not closed it.
+pub(super) fn frame_socket() -> Option<&'static FrameSocket> {
+    SOCKET.get().filter(|socket| check(socket).is_ok())
 }
 
 /// Sends `frame` over a frame socket.

@@ -13,7 +13,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{body, words};
+use super::channel::frame_socket;
+use super::words;
 use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, refused, usage_of};
 use crate::frame::usage::Usage;
 use crate::frame::{Frame, PAYLOAD_MAX};
@@ -85,7 +86,7 @@ impl Group {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, words::bad_name(name)));
         }
         let outside = || io::Error::new(io::ErrorKind::Unsupported, words::no_group(name));
-        let socket = body::frame_socket().ok_or_else(outside)?;
+        let socket = frame_socket().ok_or_else(outside)?;
         let mut buffer = [0; PAYLOAD_MAX];
         let received = socket.ask(&Frame::AskGroup(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
         match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {

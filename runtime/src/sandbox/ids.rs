@@ -9,6 +9,9 @@ use nix::unistd::write;
 
 use crate::frame::{OrRefuse as _, RefusalRef, Step};
 
+/// Who the test is if it asks for nobody else.
+pub(super) const ROOT: (u32, u32) = (0, 0);
+
 /// Maps one user and one group, by these lines. `proc` is the directory of a procfs that shows this process. See user_namespaces(7).
 ///
 /// An ordinary user may map a group only in a namespace in which nobody may call setgroups(2). The template has given that up for all

@@ -6,6 +6,8 @@ mod channel;
 mod group;
 mod ids;
 mod init;
+#[cfg(feature = "net")]
+mod lab;
 mod reaper;
 mod words;
 

@@ -12,8 +12,7 @@ use nix::unistd::{Pid, read};
 
 use super::channel::{FrameSocket, give_up};
 use crate::frame::{Buffer, Frame, REPORTED, RefusalRef, Step};
-use crate::net::WIRE;
-use crate::proc::Stat;
+use crate::proc::{Stat, WIRE};
 use crate::settings::settings;
 use crate::sys::{self, End, Waited};
 

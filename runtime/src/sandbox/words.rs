@@ -77,11 +77,13 @@ pub(super) fn called_inside(test: &str, outer: &str) -> String {
     )
 }
 
+#[cfg(any(feature = "net", test))]
 /// The body has returned, and a thread on a host of its laboratory has panicked before, as `how` says.
 pub(super) fn panicked_on_host(test: &str, how: &str) -> String {
     format!("belljar: `{test}` failed: {how}\n")
 }
 
+#[cfg(any(feature = "net", test))]
 /// What is to be said of a laboratory of `test`, which has failed.
 pub(super) fn note_on_lab(test: &str, note: &str) -> String {
     format!("belljar: `{test}`: {note}\n")

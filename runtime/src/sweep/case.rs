@@ -24,8 +24,8 @@ use super::state::{State, Synced};
 use super::swept::Ended;
 use crate::faults::{Fault, PRINTED_NAME};
 use crate::proc;
+use crate::sys::fork_one_of_two;
 use crate::sys::shared::SharedWords;
-use crate::sys::threads::fork_one_of_two;
 use crate::sys::{self, End};
 
 /// At most so many bytes of what a case has printed are shown, the last ones.

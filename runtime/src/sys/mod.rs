@@ -3,15 +3,22 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 mod errno;
+#[cfg(feature = "net")]
 mod ethernet;
 mod fd;
+#[cfg(feature = "faults")]
+mod fork;
 mod look;
 mod mount;
 pub(crate) mod namespaces;
+#[cfg(feature = "net")]
 pub(crate) mod packet;
 pub(crate) mod probe;
 mod process;
+#[cfg(feature = "faults")]
 pub(crate) mod seccomp;
+#[cfg(any(feature = "net", feature = "faults"))]
+#[cfg_attr(not(all(feature = "net", feature = "faults")), expect(dead_code, reason = "each uses its part"))]
 pub(crate) mod shared;
 mod signal;
 mod thread_id;
@@ -30,8 +37,11 @@ use libc::{SYS_getegid as GETEGID, SYS_geteuid as GETEUID};
 use libc::{SYS_getegid32 as GETEGID, SYS_geteuid32 as GETEUID};
 
 pub(crate) use errno::*;
+#[cfg(feature = "net")]
 pub(crate) use ethernet::*;
 pub(crate) use fd::*;
+#[cfg(feature = "faults")]
+pub(crate) use fork::*;
 pub(crate) use look::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;

@@ -355,6 +355,7 @@ pub(crate) fn join_before_exec(command: &mut Command, procs: Vec<OwnedFd>) {
 
 /// Has `command` enter these namespaces before it becomes the program that it is to run, in its working directory, if that is there too. See
 /// setns(2).
+#[cfg(feature = "net")]
 pub(crate) fn enter_before_exec(command: &mut Command, namespaces: Vec<OwnedFd>) {
     let enter = move || {
         let mut directory = [0_u8; libc::PATH_MAX as usize];
@@ -391,6 +392,7 @@ impl End {
     }
 
     /// The reverse.
+    #[cfg(feature = "faults")]
     pub(crate) fn wait_status(self) -> i32 {
         match self {
             Self::Exited(status) => libc::W_EXITCODE(status, 0),

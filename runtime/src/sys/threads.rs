@@ -8,15 +8,14 @@
 use std::ffi::c_int;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
-use std::{env, fs, io, mem, panic, ptr, thread};
+use std::{env, io, mem, panic, ptr, thread};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
-use nix::unistd::{ForkResult, Pid, getpid, gettid};
+use nix::unistd::ForkResult;
 
-use super::errno::errno_of;
 use super::fd::{receive, send, time_left};
 use super::process::{Cloned, End, SingleThreaded, clone, exit_now, kill, pidfd_of, wait_any, wait_pid};
 
@@ -25,35 +24,6 @@ const FORKS: u32 = 200;
 
 /// How long forks are tried while others run. One that has a lock may have to wait for a processor.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a thread that has ended may still be listed.
-const LINGERS: Duration = Duration::from_secs(1);
-
-/// Forks this process, if it has no thread but this one and the main one, which waits for this one's end. The fork runs `work`, and ends. Fails
-/// with EDEADLK if there are others.
-pub(crate) fn fork_one_of_two(work: impl FnOnce()) -> nix::Result<Pid> {
-    let begun = Instant::now();
-    let own = [getpid(), gettid()].map(|id| id.to_string());
-    loop {
-        let mut tasks = fs::read_dir("/proc/self/task").map_err(|error| errno_of(&error))?.flatten();
-        if tasks.all(|task| own.iter().any(|id| task.file_name() == id.as_str())) {
-            break;
-        }
-        // To join a thread is to know that it does nothing any more, and not that it is gone.
-        if begun.elapsed() > LINGERS {
-            return Err(Errno::EDEADLK);
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    // SAFETY: the other thread is the main one, if there is one: it waits for the end of this one, and holds no lock.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let panicked = panic::catch_unwind(panic::AssertUnwindSafe(work));
-            exit_now(i32::from(panicked.is_err()))
-        }
-    }
-}
 
 /// Forks the zygote from a process that may have other threads. Unlike one that [`clone_zygote`](super::clone_zygote) makes, `wait` finds
 /// it. `others_run` says whether another thread of this process does not sleep. Fails with EDEADLK if a lock is taken in each fork.

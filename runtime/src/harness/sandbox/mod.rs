@@ -190,7 +190,7 @@ impl Sandbox {
         }
         self.evidence.faults = self.supervisors.iter().map(Supervisor::report).fold(Report::default(), Report::with);
         if let Some(life) = &mut self.life {
-            self.evidence.faults.met.iter().for_each(|met| life.meet(met.at, words::met(met)));
+            words::met_when(&self.evidence.faults).into_iter().for_each(|(at, text)| life.meet(at, text));
             life.end();
         }
         let mut evidence = mem::take(&mut self.evidence);

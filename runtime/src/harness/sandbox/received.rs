@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
 use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
-use crate::harness::captures::{self, CAPTURES_MAX};
+use crate::harness::captures;
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
 use crate::harness::kept_host::{HOSTS_MAX, KeptHost};
 use crate::harness::prepared;
@@ -85,10 +85,7 @@ impl Sandbox {
                 self.evidence.ended = Some(Ended { end, execed, cpu });
                 next = self.progress.ended(stays);
             }
-            Some(Frame::Captures) => {
-                let memory = fds.next().filter(|_| self.evidence.captures.len() < CAPTURES_MAX);
-                self.evidence.captures.extend(memory.and_then(captures::taken));
-            }
+            Some(Frame::Captures) => captures::take(fds.next(), &mut self.evidence.captures),
             Some(Frame::Host(name)) => {
                 let is_room = self.evidence.hosts.len() < HOSTS_MAX;
                 self.evidence.hosts.extend(is_room.then(|| KeptHost::taken(name, &mut fds)).flatten());

@@ -15,7 +15,7 @@ use crate::faults::calls::{Calls, Place, places};
 use crate::faults::definition::{Definition, Peer};
 use crate::faults::pattern::absolute;
 use crate::faults::table;
-use crate::net::WIRE;
+use crate::proc::WIRE;
 use crate::sys::seccomp::read_memory;
 
 /// The longest path that calls take, with its end. See path_resolution(7).

@@ -1,8 +1,10 @@
 //! All messages about how a test ended.
 
 mod bytes;
+#[cfg(any(feature = "net", test))]
 mod captures;
 mod failed;
+#[cfg_attr(not(feature = "faults"), path = "../absent/faults.rs")]
 mod faults;
 #[cfg(feature = "images")]
 mod images;
@@ -19,9 +21,11 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
+#[cfg(any(feature = "net", test))]
 pub(super) use captures::{captured, not_captured, trouble};
+pub(super) use failed::calls_unanswered;
 use failed::failed;
-pub(super) use faults::{calls_unanswered, faults, met};
+pub(super) use faults::{faults, met_when};
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};
 pub(super) use preparations::{

@@ -26,8 +26,9 @@ use crate::net::error::Error;
 use crate::net::netlink::{End, Messages, Netlink, Refused};
 use crate::net::node::Role;
 use crate::net::place::Place;
-use crate::net::wire::{NAME, PortPlan, Wire};
+use crate::net::wire::{PortPlan, Wire};
 use crate::ns::{Kind, Namespace};
+use crate::proc::WIRE;
 use crate::sys::{Ethernet, errno_of};
 
 /// What errors call the network between the hosts.
@@ -143,7 +144,7 @@ fn weave(
     });
     let ports: Vec<_> = ports.collect();
     // The process is to bear its name from the beginning, by which init knows it.
-    let _ = set_name(NAME);
+    let _ = set_name(WIRE);
     let wire = Wire::start(ring, &ports, seed, capture).map_err(of_io("a wire", FABRIC))?;
     Ok(Some(wire))
 }

@@ -9,7 +9,7 @@ use crate::net::netfilter::PlannedGate;
 use crate::net::netlink::Mac;
 use crate::net::node::{Choice, MTUS, RESERVED, Role};
 use crate::net::subnet::Subnet;
-use crate::net::wire::NAME;
+use crate::proc::WIRE;
 use crate::sorted::{Map, Set};
 
 /// How large packets are if nobody chooses.
@@ -267,7 +267,7 @@ pub(super) fn outer_mac(port: usize, end: u8) -> Mac {
 
 /// Whether a name means something else. Init knows the wire by its name.
 fn is_taken(name: &str) -> bool {
-    RESERVED.contains(&name) || name.as_bytes() == NAME.to_bytes()
+    RESERVED.contains(&name) || name.as_bytes() == WIRE.to_bytes()
 }
 
 /// Whether getaddrinfo(3) takes a name for an address: `10` is 0.0.0.10, and so is `0xa`.

@@ -48,13 +48,11 @@ pub use matcher::Packets;
 pub(in crate::net) use pcapng::trouble as trouble_of;
 pub(crate) use trouble::Trouble;
 
+use crate::proc::WIRE;
 use crate::sorted::sort;
 use crate::sys;
 use crate::sys::packet::PacketRing;
 use crate::sys::shared::{clone_beside, has_ended};
-
-/// The name of the process, by which init knows it.
-pub(crate) const NAME: &std::ffi::CStr = c"belljar-wire";
 
 /// How many frames may wait for the wire to run: at 2 Gbit/s of large frames, 50 ms.
 const SLOTS: usize = 1 << 13;
@@ -150,7 +148,7 @@ impl Wire {
             let _ = setsid();
             // What the body is in, it may want to unmount.
             let _ = chdir(c"/");
-            let _ = set_name(NAME);
+            let _ = set_name(WIRE);
             // Timers are to be exact.
             let _ = set_timerslack(1);
             process.run(&mut ring, slots, wake.as_fd(), body.as_fd());

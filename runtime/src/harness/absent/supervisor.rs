@@ -1,0 +1,36 @@
+//! In the place of the supervisor, without the feature `faults`: no test has its calls watched.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+
+use super::replies::discard;
+
+pub(super) const SUPERVISORS_MAX: usize = 1;
+
+/// There is none.
+pub(super) enum Supervisor {}
+
+impl Supervisor {
+    pub(super) fn start(listener: OwnedFd, memory: OwnedFd, _: bool) -> nix::Result<Self> {
+        discard(listener);
+        discard(memory);
+        Err(Errno::ENOSYS)
+    }
+
+    pub(super) fn report(&self) -> Report {
+        match *self {}
+    }
+}
+
+/// What has become known: nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) hits: u64,
+}
+
+impl Report {
+    pub(crate) fn with(self, _: Self) -> Self {
+        self
+    }
+}
