@@ -1,0 +1,31 @@
+# To be sourced, in the directory of the repository. Programs for checks, from PyPI: in target/lint, with links to them in target/tools. Only
+# the links are in PATH: beside the programs there is a Python.
+export PATH=$PWD/target/tools:$PATH
+
+has_python() { # makes target/lint, if it is not there. Fails where Python lacks the module for that, and nobody may install it.
+  [ -x target/lint/bin/pip ] || python3 -m venv --clear target/lint > /dev/null 2>&1 || {
+    # Debian has the module in a package of its own.
+    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null &&
+      apt-get -qq update &&
+      DEBIAN_FRONTEND=noninteractive apt-get -qq --yes --no-install-recommends install python3-venv > /dev/null &&
+      python3 -m venv --clear target/lint
+  }
+}
+
+python_packages() { # ARGUMENT...: of pip, what to install
+  target/lint/bin/pip --quiet --disable-pip-version-check install "$@"
+}
+
+prebuilt() { # PROGRAM: has it in PATH. If it is not there, it is one of those in `.ci/tools.txt`, which are for x86_64 and glibc.
+  if type -P "$1" > /dev/null; then return; fi
+  has_python && python_packages --no-deps --requirement <(grep -E "(^|-)$1==" .ci/tools.txt) || return
+  mkdir -p target/tools
+  ln -sf "../lint/bin/$1" "target/tools/$1"
+}
+
+needs() { # PROGRAM COMMAND: the same, for a check. Ends it where there is no such program, and says by what command to have it.
+  prebuilt "$1" || {
+    echo "There is no $1 here: $2" >&2
+    exit 1
+  }
+}
