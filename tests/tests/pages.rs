@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The folders whose files the pages name by paths that begin at the repository.
 const FOLDERS: [&str; 6] = [".ci/", "docs/", "examples/", "macros/", "runtime/", "tests/"];
@@ -111,4 +112,14 @@ fn the_rust_of_pages_is_compiled() {
     // The twin.
     assert_eq!(pieces_that_are_elsewhere("```rust\nlet a = 1;\n```", &code), ["let a = 1;\n"]);
     assert_eq!(pieces_that_are_elsewhere("```rust,ignore\nlet a = 1;\n```", &code), ["let a = 1;\n"]);
+}
+
+/// The page that crates.io shows is README.md, with other links.
+#[test]
+fn the_page_of_the_package_is_up_to_date() {
+    let checked = Command::new(repository().join(".ci/readme")).arg("--check").output().expect("bash");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()));
+    let text = fs::read_to_string(repository().join("runtime/README.md")).expect("the page");
+    let links = between(&text, "](", ")").filter(|link| !link.contains("://"));
+    assert_eq!(links.collect::<Vec<_>>(), [""; 0]);
 }
