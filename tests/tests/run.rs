@@ -144,6 +144,23 @@ fn a_body_that_closes_what_is_not_its_own_is_told() {
     assert!(text.contains("the 20 bytes that this body has returned could not be handed over: EBADF"), "{text}");
 }
 
+/// The library is the C library's own, and no test binary has it. With musl, programs load no libraries.
+#[cfg(target_env = "gnu")]
+#[test]
+#[expect(unsafe_code, reason = "a library that is loaded")]
+fn a_function_that_was_loaded_after_main_began_is_not_called() {
+    const LIBRARY: &std::ffi::CStr = c"libresolv.so.2";
+    // SAFETY: this library has no constructors that do harm. The function is not called, here or in the sandbox.
+    let function = unsafe {
+        assert!(libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD).is_null(), "it was there before");
+        let library = libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW);
+        let symbol = libc::dlsym(library, c"ns_initparse".as_ptr());
+        assert!(!symbol.is_null());
+        std::mem::transmute::<*mut std::ffi::c_void, fn(&[u8]) -> Answer>(symbol)
+    };
+    assert_snapshot!(failed(&PLAIN, function), @"belljar: SPEC failed: its body panicked: belljar: the sandbox does not have the code of this body. It is a fork of the process as it was before `main`, and the library with this function was loaded later. Give `belljar::run` a function of the program, and load the library in that.");
+}
+
 #[body]
 fn starts_a_daemon() {
     let answer = run(&PLAIN, b"", |_| -> io::Result<Vec<u8>> {

@@ -1,13 +1,14 @@
 //! The address of a constant, or of a function, as a message to another process.
 //!
 //! The test binary, the zygote and the sandboxes are forks of one process, so that its constants and functions have one address in all of
-//! them. (A library that is loaded after `main` began is not there; tests are never in one.)
+//! them. Not so those of a library that is loaded after `main` began: tests are never in one, and a function may be.
 #![expect(unsafe_code, reason = "an address becomes a reference again")]
 
 use std::fmt::Display;
 use std::{mem, ptr};
 
 use crate::spec::{Spec, Test};
+use crate::sys;
 
 /// How many bytes stand for a constant.
 pub(crate) const ADDRESS_SIZE: usize = size_of::<usize>();
@@ -61,6 +62,11 @@ impl Function {
         (self.call)(self.address, input)
     }
 
+    /// Whether this process has the code of it.
+    pub(crate) fn is_here(self) -> bool {
+        [(self.call as *const ()).addr(), self.address].into_iter().all(sys::is_code)
+    }
+
     pub(crate) fn encode(self) -> [u8; FUNCTION_SIZE] {
         let mut bytes = [0; FUNCTION_SIZE];
         bytes[..ADDRESS_SIZE].copy_from_slice(&(self.call as *const ()).expose_provenance().to_ne_bytes());
@@ -97,6 +103,9 @@ mod tests {
             Ok(String::from_utf8_lossy(input).parse::<u8>()?.to_string().into_bytes())
         }
         let function = Function::decode(&Function::new(reverse).encode()).expect("a function");
+        assert!(function.is_here());
+        let data = Function { address: ptr::from_ref(&FUNCTION_SIZE).addr(), ..function };
+        assert!(!data.is_here());
         assert_eq!(function.call(b"7"), Ok(b"7".to_vec()));
         assert_eq!(function.call(b"x"), Err("invalid digit found in string".to_owned()));
         for message in [&[][..], &[1; 3], &[0; FUNCTION_SIZE], &[1; FUNCTION_SIZE + 1]] {

@@ -105,7 +105,8 @@ impl Error for Failure {}
 /// # Errors
 ///
 /// What fails a test fails this: a panic of the body, an error that it returns, `exit`, a signal, a limit, a timeout, a host that can't make
-/// the sandbox, and a call in a sandbox, as there is none inside of one. The text names the place of the [`spec!`](crate::spec!).
+/// the sandbox, a call in a sandbox, as there is none inside of one, and a function of a library that was loaded after `main` began. The
+/// text names the place of the [`spec!`](crate::spec!).
 ///
 /// ```
 /// static SPEC: belljar::Spec = belljar::spec!();

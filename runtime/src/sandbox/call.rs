@@ -35,6 +35,7 @@ impl Call {
     /// Calls the body, and hands over what it returns. Panics if that can't be had.
     pub(super) fn run(self) -> u8 {
         let Self { function, input, output } = self;
+        assert!(function.is_here(), "{}", words::no_function());
         let bytes = read(&input).unwrap_or_else(|error| panic!("{}", words::no_input(&error)));
         drop(input);
         let place = id(&output);

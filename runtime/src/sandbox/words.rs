@@ -56,6 +56,13 @@ pub(super) fn outside(test: &str) -> String {
     )
 }
 
+/// What `belljar::run` was given to call is not in the sandbox.
+pub(super) fn no_function() -> String {
+    "belljar: the sandbox does not have the code of this body. It is a fork of the process as it was before `main`, and the library with \
+     this function was loaded later. Give `belljar::run` a function of the program, and load the library in that."
+        .to_owned()
+}
+
 /// What `belljar::run` was given did not arrive.
 pub(super) fn no_input(error: &io::Error) -> String {
     format!("belljar: the input of this body could not be read: {}", text::error(errno_of(error)))
@@ -109,6 +116,7 @@ mod tests {
             no_changes(),
             no_copy(),
             outside("tests::a"),
+            no_function(),
             no_input(&Errno::EIO.into()),
             no_output(7, &Errno::ENOSPC.into()),
             called_inside("tests::a", "tests::b"),
@@ -136,6 +144,8 @@ mod tests {
         belljar: nothing is known of changes here: the root of this sandbox is no copy of another tree. Write `root = "overlay"`, or the path of a directory.
         # outside
         belljar: `tests::a` failed: it would have run outside of its sandbox, because an attribute below `#[isolated]` has dropped that. Write `#[isolated]` last. All other tests of this binary end with it.
+        # no_function
+        belljar: the sandbox does not have the code of this body. It is a fork of the process as it was before `main`, and the library with this function was loaded later. Give `belljar::run` a function of the program, and load the library in that.
         # no_input
         belljar: the input of this body could not be read: EIO (I/O error)
         # no_output

@@ -2,6 +2,7 @@
 //! fork of the zygote, the constructor that calls it, and the addresses that become references again.
 #![expect(unsafe_code, reason = "raw system calls")]
 
+mod code;
 mod errno;
 #[cfg(feature = "net")]
 mod ethernet;
@@ -36,6 +37,7 @@ use libc::{SYS_getegid as GETEGID, SYS_geteuid as GETEUID};
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
 use libc::{SYS_getegid32 as GETEGID, SYS_geteuid32 as GETEUID};
 
+pub(crate) use code::*;
 pub(crate) use errno::*;
 #[cfg(feature = "net")]
 pub(crate) use ethernet::*;
