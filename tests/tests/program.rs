@@ -79,6 +79,26 @@ fn its_output_is_as_it_writes_it() {
     assert!(bytes.ends_with(b"199\n\xff\0\n"));
 }
 
+/// The example that runs any command: the command is on a machine of its own, and has its words as they are.
+#[test]
+fn a_command_runs_in_a_sandbox() {
+    let sandboxed = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sandboxed"));
+        run(command.args(words).env("RUST_BACKTRACE", "0").stdin(Stdio::null()))
+    };
+    let script = "echo $PPID \"$1\" \"$2\"; hostname jar && hostname; echo 10.0.0.5 db > /etc/hosts; cat /etc/hosts";
+    let ran = sandboxed(&["sh", "-c", script, "sh", "--list", "two words"]);
+    assert!(ran.status.success() && ran.left.is_empty(), "{}", ran.output);
+    assert_eq!(ran.output, "2 --list two words\njar\n10.0.0.5 db\n");
+    // The status is the command's own.
+    let ran = sandboxed(&["sh", "-c", "exit 7"]);
+    assert_eq!(ran.status.code(), Some(7), "{}", ran.output);
+    let ran = sandboxed(&["no-such-command"]);
+    assert_eq!(ran.status.code(), Some(127), "{}", ran.output);
+    assert!(ran.output.starts_with("sandboxed: no-such-command: "), "{}", ran.output);
+    assert_eq!(sandboxed(&[]).status.code(), Some(2));
+}
+
 #[test]
 fn a_bad_environment_fails_it() {
     let mut command = program("plain");
