@@ -158,7 +158,7 @@ mod all {
 }
 
 /// Words of a module are for those of its tests too that have options of their own.
-#[isolated(uts)]
+#[isolated(uts, hostname = "words")]
 mod words {
     use super::*;
 
@@ -177,6 +177,24 @@ mod words {
     #[isolated(mount)]
     fn more() {
         assert!(has_own_root());
+    }
+
+    /// Alone, the attribute has no less than elsewhere. The module's options stay.
+    #[isolated]
+    fn all_that_there_is() {
+        assert!(has_own_root());
+        assert_eq!(hostname(), "words");
+    }
+
+    #[isolated]
+    mod wider {
+        use super::*;
+
+        #[test]
+        fn than_the_module_around_it() {
+            assert!(has_own_root());
+            assert_eq!(hostname(), "words");
+        }
     }
 }
 

@@ -22,10 +22,12 @@ impl Written {
     }
 }
 
-/// The arguments of a test that has some of its own, in a module that has some. Words are added: a module without any has all that
-/// `#[isolated]` has. Of options, the test's own hold; in lists, this is so for each path and each variable. What is wrong in them stays so.
+/// The arguments of a test with an attribute of its own, in a module that has some. Words are added: a module without any has all that
+/// `#[isolated]` has, and so has a test that has none of its own. Of options, the test's own hold; in lists, this is so for each path and
+/// each variable. What is wrong in them stays so.
 pub(crate) fn merge(of_module: TokenStream, own: TokenStream) -> TokenStream {
-    let (module, own) = (written(of_module), written(own));
+    let module = written(of_module);
+    let own = written(if own.is_empty() && module.iter().any(Written::is_word) { quote!(net, mount) } else { own });
     let starts_from = module.iter().chain(&own).any(|argument| argument.name == "from" && argument.value.is_some());
     let has_words = |arguments: &[Written]| arguments.iter().any(Written::is_word);
     let mut merged: Vec<TokenStream> = Vec::new();
@@ -54,6 +56,13 @@ pub(crate) fn merge(of_module: TokenStream, own: TokenStream) -> TokenStream {
         merged.push(list.unwrap_or_else(|| argument.tokens.clone()));
     }
     quote!(#(#merged),*)
+}
+
+/// The attribute of a test that is to have the words of its module, and no more.
+pub(crate) fn with_words(of_module: &TokenStream) -> String {
+    let words = written(of_module.clone()).into_iter().filter(Written::is_word).map(|word| word.name);
+    let words: Vec<_> = words.collect();
+    if words.is_empty() { "#[isolated]".to_owned() } else { format!("#[isolated({})]", words.join(", ")) }
 }
 
 fn written(arguments: TokenStream) -> Vec<Written> {

@@ -18,7 +18,7 @@ use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::{Error, Expr, ExprArray, ExprLit, Lit, LitStr, Path, Token};
 
-pub(crate) use merge::merge;
+pub(crate) use merge::{merge, with_words};
 use near::nearest;
 use values::{
     User, bind, cpu, expected, hostname, integer, literal, memory, offset, pids, root, string, timeout, uids,

@@ -223,7 +223,13 @@ fn arguments_of_a_module_and_of_its_test_are_put_together() {
     assert_eq!(merged(quote!(), quote!()), "");
     assert_eq!(merged(quote!(), quote!(net)), "net , mount");
     assert_eq!(merged(quote!(timeout = "1s"), quote!(uts, time)), "net , mount , timeout = \"1s\" , uts , time");
-    assert_eq!(merged(quote!(net), quote!()), "net");
+    // Alone, the attribute asks for all.
+    assert_eq!(merged(quote!(net), quote!()), "net , mount");
+    assert_eq!(merged(quote!(uts, pids = 8), quote!()), "uts , pids = 8 , net , mount");
+    assert_eq!(merged(quote!(net, mount), quote!()), "net , mount");
+    assert_eq!(merged(quote!(pids = 8), quote!()), "pids = 8");
+    assert_eq!(merged(quote!(uts, from = a), quote!()), "uts , from = a , net");
+    assert_eq!(merged(quote!(net), quote!(timeout = "1s")), "net , timeout = \"1s\"");
     assert_eq!(merged(quote!(net), quote!(mount)), "net , mount");
     assert_eq!(merged(quote!(net), quote!(net, timeout = "1s")), "net , timeout = \"1s\"");
     // Of options, the own ones hold.
@@ -240,4 +246,6 @@ fn arguments_of_a_module_and_of_its_test_are_put_together() {
     // What is wrong is said by who reads it.
     assert_eq!(merge(quote!("a"), quote!(b =, c)).to_string(), "\"a\" , b = , c");
     assert_eq!(merge(quote!(env = 1), quote!(env = ["A=1"])).to_string(), "env = [\"A=1\"]");
+    assert_eq!(with_words(&quote!(env = ["A=1"])), "#[isolated]");
+    assert_eq!(with_words(&quote!(net, user = 7, uts)), "#[isolated(net, uts)]");
 }

@@ -22,7 +22,7 @@ use syn::{Attribute, Error, Ident, Meta, MetaList, Path, Token, Visibility};
 
 use super::{Above, Function, expand_function, is_standard_test, last_name, makes_tests, names};
 use crate::above::is_maker;
-use crate::args::{Args, merge};
+use crate::args::{Args, merge, with_words};
 use crate::function::in_braces;
 use crate::items::{Item, Kind, items};
 
@@ -232,8 +232,9 @@ pub(crate) fn isolated_in_module(arguments: TokenStream, item: TokenStream) -> T
     let unknown = function.attrs.iter().find(|attribute| !is_harmless(&attribute.meta));
     let error = unknown.map(|attribute| {
         let name = path_of(attribute.path());
+        let ours = with_words(&arguments);
         let text = format!(
-            "`#[{name}]` may make a test of this function, which `#[isolated]` can't see: if it does, write `#[isolated]` on the function \
+            "`#[{name}]` may make a test of this function, which `#[isolated]` can't see: if it does, write `{ours}` on the function \
              too; if not, move the function out of this module"
         );
         Error::new_spanned(attribute, text).into_compile_error()

@@ -143,6 +143,12 @@ fn functions_in_modules_become_tests() {
         ::belljar::__private::must_be_inside("a");
     }
     "#);
+    let unknown = quote!(
+        #[other::case]
+        fn a() {}
+    );
+    let text = isolated_in_module(quote!(net, pids = 8), unknown).to_string();
+    assert!(text.contains("write `#[isolated(net)]` on the function too"), "{text}");
     let module = quote!(
         #[isolated(mount)]
         mod a {
