@@ -41,6 +41,7 @@ pub(crate) use program::spec;
 use crate::above::{Above, above, is_file_lock, is_lock, is_maker};
 use crate::args::Args;
 use crate::function::Function;
+use crate::items::{Item, Kind, items};
 
 /// Why a test is ignored, and fails if it is run nevertheless.
 const ELSEWHERE: &str =
@@ -82,13 +83,24 @@ fn expand_other(arguments: &TokenStream, item: &TokenStream, unread: &Error) -> 
     if let Ok(module) = syn::parse2(item.clone()) {
         return module::isolated_module(arguments, &args, error, module);
     }
+    let (_, items) = items(item.clone());
     let is_function = item.clone().into_iter().any(|token| matches!(token, TokenTree::Ident(word) if word == "fn"));
-    let new = if is_function {
-        Error::new(unread.span(), format!("`#[isolated]` can't read this function: {unread}"))
-    } else {
-        let hint = "`#[isolated]` goes on a test function, `#[isolated] fn name() { .. }`, or on a module of tests, \
-                    `#[isolated] mod tests { .. }`";
-        Error::new_spanned(item, hint)
+    let new = match items.as_slice() {
+        [_, _, ..] => {
+            let hint = "stable Rust has no attributes of whole files: write `#[isolated] mod tests { .. }` around the tests of this file";
+            return Error::new(Span::call_site(), hint).into_compile_error();
+        }
+        [Item { kind: Kind::ModuleElsewhere, .. }] => {
+            let hint = "the tests of this module are in another file, where `#[isolated]` can't see them: write `#[isolated] mod tests { .. }` \
+                        in that file, around them";
+            Error::new_spanned(item, hint)
+        }
+        _ if is_function => Error::new(unread.span(), format!("`#[isolated]` can't read this function: {unread}")),
+        _ => {
+            let hint = "`#[isolated]` goes on a test function, `#[isolated] fn name() { .. }`, or on a module of tests, \
+                        `#[isolated] mod tests { .. }`";
+            Error::new_spanned(item, hint)
+        }
     };
     match &mut error {
         Some(error) => error.combine(new),

@@ -182,6 +182,28 @@ fn functions_in_modules_become_tests() {
     "#);
 }
 
+/// What the compiler has errors for too, which say less.
+#[test]
+fn what_is_in_other_files_is_told() {
+    let elsewhere = isolated(
+        quote!(net),
+        quote!(
+            #[path = "b.rs"]
+            mod a;
+        ),
+    )
+    .to_string();
+    assert!(elsewhere.contains("in another file") && elsewhere.contains("in that file, around them"), "{elsewhere}");
+    let file = quote!(
+        #![allow(unused)]
+        use std::fs;
+        #[test]
+        fn a() {}
+    );
+    let file = isolated(quote!(), file).to_string();
+    assert!(file.contains("stable Rust has no attributes of whole files") && !file.contains("fn a"), "{file}");
+}
+
 #[test]
 fn a_program_returns_its_verdict() {
     let main = quote!(
