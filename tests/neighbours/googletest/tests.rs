@@ -28,3 +28,13 @@ fn below_and_not_met() {
 fn above_and_not_met() {
     expect_that!(std::os::unix::process::parent_id(), eq(2));
 }
+
+#[isolated]
+mod of_a_module {
+    use super::*;
+
+    #[gtest]
+    fn plain() {
+        expect_that!(std::os::unix::process::parent_id(), eq(1));
+    }
+}

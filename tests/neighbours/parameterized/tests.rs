@@ -38,3 +38,13 @@ async fn async_below(number: u32) {
     tokio::task::yield_now().await;
     claim(number);
 }
+
+#[isolated]
+mod of_a_module {
+    use super::{claim, parameterized};
+
+    #[parameterized(number = { 1, 2 })]
+    fn plain(number: u32) {
+        claim(number);
+    }
+}

@@ -31,3 +31,13 @@ fn that_does_not_hold(number: u8) -> bool {
 fn without_the_attribute() {
     quickcheck::quickcheck(is_isolated as fn() -> bool);
 }
+
+#[isolated]
+mod of_a_module {
+    use super::{is_isolated, quickcheck};
+
+    #[quickcheck]
+    fn holds(numbers: Vec<u8>) -> bool {
+        is_isolated() && numbers.len() < 1000
+    }
+}

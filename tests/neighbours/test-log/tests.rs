@@ -48,3 +48,11 @@ mod by_a_short_name {
         super::log_it();
     }
 }
+
+#[isolated]
+mod of_a_module {
+    #[test_log::test]
+    fn plain() {
+        super::log_it();
+    }
+}

@@ -60,3 +60,12 @@ const _: Option<&str> = option_env!("TMPDIR");
 fn below_a_lock() {
     assert_isolated();
 }
+
+#[isolated]
+mod of_a_module {
+    #[test_with::env(PATH)]
+    #[test]
+    fn plain() {
+        super::assert_isolated();
+    }
+}
