@@ -111,11 +111,24 @@ fn each_option_of_libtest_does_what_it_does_without() {
 /// What nextest tells of a test.
 type Outcome = (String, String);
 
+/// Has nextest write its report where no other run does. Returns the path of that.
+fn report_of(nextest: &mut Command, name: &str) -> PathBuf {
+    let store = target("reports").join(name);
+    fs::create_dir_all(&store).expect("mkdir");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/bodies/.config/nextest.toml");
+    let config = fs::read_to_string(config).expect("the configuration");
+    let own = store.join("nextest.toml");
+    fs::write(&own, format!("store.dir = {store:?}\n{config}")).expect("write");
+    nextest.arg("--config-file").arg(own);
+    store.join("default/junit.xml")
+}
+
 /// What nextest tells of each test, the run itself, and the report in JUnit's format.
 fn outcomes(is_isolated: bool, runner: Option<&str>) -> (BTreeSet<Outcome>, Run, String) {
     let target = target(if is_isolated { "runners" } else { "runners-without" });
     let arguments = ["nextest", "run", "--test=outcomes", "--no-fail-fast", "--status-level=all"];
     let mut cargo = cargo(&arguments, &target, is_isolated, runner);
+    let junit = report_of(&mut cargo, &format!("outcomes-{is_isolated}"));
     let run = run(cargo.arg("--final-status-level=none").env("RUST_BACKTRACE", "0"));
     let outcome = |line: &str| {
         let (outcome, rest) = line.trim().split_once(" [")?;
@@ -124,7 +137,6 @@ fn outcomes(is_isolated: bool, runner: Option<&str>) -> (BTreeSet<Outcome>, Run,
         (!outcome.ends_with("SLOW")).then(|| (test.to_owned(), outcome.to_owned()))
     };
     let outcomes = run.output.lines().filter_map(outcome).collect();
-    let junit = concat!(env!("CARGO_MANIFEST_DIR"), "/bodies/target/nextest/default/junit.xml");
     (outcomes, run, fs::read_to_string(junit).expect("a report"))
 }
 
@@ -246,6 +258,23 @@ fn under_nextest_a_timeout_of_the_environment_comes_first() {
         assert!(output.contains("it still ran after 300ms, the timeout that BELLJAR_TIMEOUT gives"), "{output}");
         let Run { status, output, .. } = run(nextest("passes", *runner).env("BELLJAR_TIMEOUT", "300"));
         assert!(!status.success() && output.contains("`passes` did not run: BELLJAR_TIMEOUT is `300`."), "{output}");
+    }
+}
+
+/// The first line of a failure is the reason that nextest and its report give. The table of costs is in the output of the test, as both have it.
+#[test]
+fn under_nextest_a_failure_is_told_where_people_look() {
+    for runner in runners() {
+        let mut command = nextest("hangs", *runner);
+        let junit = report_of(&mut command, "told");
+        let Run { status, output, .. } = run(command.env("BELLJAR_TIMEOUT", "300ms").env("BELLJAR_REPORT", "-"));
+        assert!(!status.success(), "{output}");
+        let junit = fs::read_to_string(junit).expect("a report");
+        let reason = junit.split_once("<failure message=\"").expect(&junit).1.lines().next().unwrap_or_default();
+        assert!(reason.starts_with("Error: belljar: `hangs` failed: it still ran after 300ms"), "{junit}");
+        for told in [&output, &junit] {
+            assert!(told.contains("peak memory"), "{told}");
+        }
     }
 }
 
