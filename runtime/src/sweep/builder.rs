@@ -7,7 +7,7 @@ use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
 use super::case::{self, Setting};
-use super::report::{self, Finding, Findings};
+use super::report::{Finding, Findings};
 use super::swept::{Ended, Swept};
 use crate::chance::hash;
 use crate::faults::Fault;
@@ -168,15 +168,13 @@ impl Sweep<'_> {
         // All forks have the filter of this one.
         drop(self.fault.counting().start().map_err(io::Error::other)?);
         let counted = case::run(setting, self.fault.counting())?;
-        if let Some(found) = counted.found {
-            let what = report::Words(found, counted.ended);
+        let what = match counted.end {
+            Ok(Ended::Returned) => None,
+            Ok(Ended::Failed | Ended::Killed) => Some("the body returned an error".to_owned()),
+            Err(found) => Some(found.to_string()),
+        };
+        if let Some(what) = what {
             return Err(io::Error::other(format!("with no call failing, {what}\n{}", counted.output)));
-        }
-        if counted.ended != Some(Ended::Returned) {
-            return Err(io::Error::other(format!(
-                "with no call failing, the body returned an error\n{}",
-                counted.output
-            )));
         }
         let calls = counted.calls;
         if calls == 0 {
@@ -188,8 +186,8 @@ impl Sweep<'_> {
         for fault in faults {
             let case = case::run(setting, fault.clone())?;
             swept.missed += usize::from(case.hits == 0);
-            if let Some(found) = case.found {
-                findings.push(Finding { fault, found, case });
+            if let Err(found) = case.end {
+                findings.push(Finding { fault, found, output: case.output });
             }
         }
         if swept.missed == swept.cases {

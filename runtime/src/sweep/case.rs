@@ -48,9 +48,8 @@ pub(super) struct Case {
     pub(super) calls: u64,
     /// How many of them it happened to.
     pub(super) hits: u64,
-    /// How the body ended, unless that is what is wrong.
-    pub(super) ended: Option<Ended>,
-    pub(super) found: Option<Found>,
+    /// How the body ended, or what is wrong.
+    pub(super) end: Result<Ended, Found>,
     /// The end of what was printed.
     pub(super) output: String,
 }
@@ -59,7 +58,8 @@ pub(super) struct Case {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Found {
     Body(Bad),
-    Check(Bad),
+    /// After the body had ended in this way.
+    Check(Ended, Bad),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,10 +136,11 @@ pub(super) fn run(setting: &Setting<'_>, fault: Fault) -> io::Result<Case> {
     });
     sys::wait_pid(case.map_err(in_words)?)?;
     let output = end_of(output)?;
-    if notes.get(IS_OVER) == 0 {
+    let end = Some(()).filter(|()| notes.get(IS_OVER) != 0).and_then(|()| notes.end());
+    let Some(end) = end else {
         return Err(io::Error::other(if output.is_empty() { "a process of it was killed".to_owned() } else { output }));
-    }
-    Ok(Case { calls: notes.get(CALLS), hits: notes.get(HITS), ended: notes.ended(), found: notes.found(), output })
+    };
+    Ok(Case { calls: notes.get(CALLS), hits: notes.get(HITS), end, output })
 }
 
 /// Why there is no fork.
@@ -198,7 +199,7 @@ impl Run<'_> {
             Outcome::Returned(false) => Ended::Failed,
             Outcome::Bad(Bad::Died(End::Killed { signal: libc::SIGKILL, .. })) if kills && hits > 0 => Ended::Killed,
             Outcome::Bad(bad) => {
-                notes.note(Found::Body(bad));
+                notes.note_bad(OF_BODY, bad);
                 return Ok(());
             }
         };
@@ -215,7 +216,7 @@ impl Run<'_> {
         };
         let end = self.begin(CHECK, &check)?.wait(setting.timeout)?;
         if let Outcome::Bad(bad) = self.outcome(CHECK, end) {
-            notes.note(Found::Check(bad));
+            notes.note_bad(OF_CHECK, bad);
         }
         end_children()?;
         notes.set(IS_OVER, 1);
@@ -253,11 +254,7 @@ impl Run<'_> {
 }
 
 impl Notes {
-    fn note(&self, found: Found) {
-        let (whose, bad) = match found {
-            Found::Body(bad) => (OF_BODY, bad),
-            Found::Check(bad) => (OF_CHECK, bad),
-        };
+    fn note_bad(&self, whose: u64, bad: Bad) {
         let (kind, status) = match bad {
             Bad::Panicked => (PANICKED, 0),
             Bad::Hung => (HUNG, 0),
@@ -269,16 +266,17 @@ impl Notes {
         self.set(IS_OVER, 1);
     }
 
-    fn found(&self) -> Option<Found> {
+    /// How the body ended, or what is wrong. `None` if that was not noted.
+    fn end(&self) -> Option<Result<Ended, Found>> {
         let bad = match self.get(BAD) {
             PANICKED => Bad::Panicked,
             HUNG => Bad::Hung,
             _ => Bad::Died(End::of_wait_status(self.get(STATUS) as i32)),
         };
         match self.get(WHOSE) {
-            OF_BODY => Some(Found::Body(bad)),
-            OF_CHECK => Some(Found::Check(bad)),
-            _ => None,
+            OF_BODY => Some(Err(Found::Body(bad))),
+            OF_CHECK => Some(Err(Found::Check(self.ended()?, bad))),
+            _ => self.ended().map(Ok),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::case::{Bad, Case, Found};
+use super::case::{Bad, Found};
 use super::swept::{Ended, Swept};
 use crate::faults::Fault;
 use crate::sys::End;
@@ -15,7 +15,8 @@ pub(super) struct Finding {
     /// What the sweep had fail.
     pub(super) fault: Fault,
     pub(super) found: Found,
-    pub(super) case: Case,
+    /// The end of what was printed.
+    pub(super) output: String,
 }
 
 /// All bad cases, in the order of the calls.
@@ -29,35 +30,32 @@ impl Display for Findings<'_> {
         let Self { swept: Swept { calls, cases, .. }, findings } = self;
         let s = if *calls == 1 { "" } else { "s" };
         writeln!(f, "bad cases: {} of {cases} (the body makes {calls} such call{s})", findings.len())?;
-        for Finding { fault, case, found } in findings.iter().take(LISTED) {
-            writeln!(f, "  {fault}: {}", Words(*found, case.ended))?;
+        for Finding { fault, found, .. } in findings.iter().take(LISTED) {
+            writeln!(f, "  {fault}: {found}")?;
         }
         if findings.len() > LISTED {
             writeln!(f, "  and {} more", findings.len() - LISTED)?;
         }
-        if let Some(Finding { case, .. }) = findings.first() {
-            if case.output.trim().is_empty() {
+        if let Some(Finding { output, .. }) = findings.first() {
+            if output.trim().is_empty() {
                 write!(f, "in the first of them, nothing was printed")?;
             } else {
-                write!(f, "in the first of them, this was printed at the end:\n{}", case.output.trim_end())?;
+                write!(f, "in the first of them, this was printed at the end:\n{}", output.trim_end())?;
             }
         }
         Ok(())
     }
 }
 
-/// What is wrong with a case.
-pub(super) struct Words(pub(super) Found, pub(super) Option<Ended>);
-
-impl Display for Words {
+impl Display for Found {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (whose, bad) = match self.0 {
-            Found::Body(bad) => ("the body", bad),
-            Found::Check(bad) => {
-                f.write_str(match self.1 {
-                    Some(Ended::Failed) => "the body returned an error, and ",
-                    Some(Ended::Killed) => "the body was killed, and ",
-                    _ => "the body returned no error, and ",
+        let (whose, bad) = match self {
+            Self::Body(bad) => ("the body", bad),
+            Self::Check(ended, bad) => {
+                f.write_str(match ended {
+                    Ended::Returned => "the body returned no error, and ",
+                    Ended::Failed => "the body returned an error, and ",
+                    Ended::Killed => "the body was killed, and ",
                 })?;
                 ("the check", bad)
             }
@@ -75,28 +73,24 @@ impl Display for Words {
 mod tests {
     use super::*;
 
-    fn finding(call: u64, found: Found, ended: Option<Ended>, output: &str) -> Finding {
+    fn finding(call: u64, found: Found, output: &str) -> Finding {
         let fault = Fault::syncing().errno(libc::EIO).path("/data/*").nth(call);
-        Finding {
-            fault,
-            found,
-            case: Case { calls: 12, hits: 1, ended, found: Some(found), output: output.to_owned() },
-        }
+        Finding { fault, found, output: output.to_owned() }
     }
 
     #[test]
     fn bad_cases_are_told() {
         let killed = End::Killed { signal: libc::SIGABRT, core: false };
         let mut findings = vec![
-            finding(1, Found::Body(Bad::Panicked), None, "thread 'it' panicked\n"),
-            finding(2, Found::Body(Bad::Hung), None, ""),
-            finding(3, Found::Body(Bad::Died(End::Exited(3))), None, ""),
-            finding(4, Found::Body(Bad::Died(killed)), None, ""),
-            finding(5, Found::Check(Bad::Panicked), Some(Ended::Returned), ""),
-            finding(6, Found::Check(Bad::Panicked), Some(Ended::Failed), ""),
-            finding(7, Found::Check(Bad::Hung), Some(Ended::Killed), ""),
+            finding(1, Found::Body(Bad::Panicked), "thread 'it' panicked\n"),
+            finding(2, Found::Body(Bad::Hung), ""),
+            finding(3, Found::Body(Bad::Died(End::Exited(3))), ""),
+            finding(4, Found::Body(Bad::Died(killed)), ""),
+            finding(5, Found::Check(Ended::Returned, Bad::Panicked), ""),
+            finding(6, Found::Check(Ended::Failed, Bad::Panicked), ""),
+            finding(7, Found::Check(Ended::Killed, Bad::Hung), ""),
         ];
-        findings.extend((8..=12).map(|call| finding(call, Found::Body(Bad::Panicked), None, "")));
+        findings.extend((8..=12).map(|call| finding(call, Found::Body(Bad::Panicked), "")));
         let swept = Swept { calls: 12, cases: 24, missed: 0 };
         insta::assert_snapshot!(Findings { swept, findings: &findings }, @r#"
         bad cases: 12 of 24 (the body makes 12 such calls)
