@@ -85,8 +85,26 @@ fn fails_at_a_fault() {
 fn a_failure_lists_them() {
     let run = run_body("told::fails_at_a_fault");
     assert!(run.failed(), "{}", run.output);
-    let told = "fsync(/data/wal) → EIO, 2nd call of `told::fails_at_`, pid 2";
+    let told = "fsync(/data/wal) → EIO, the fault's 2nd call, by `told::fails_at_`, pid 2";
     assert!(run.output.contains(told), "{}", run.output);
+}
+
+#[body]
+#[isolated]
+fn fails_at_the_call_of_another() {
+    let wal = data("wal");
+    let fault = no_fsync().after(1).start().expect("start");
+    wal.sync_all().expect("the first");
+    std::process::Command::new("sync").arg("/data/wal").status().expect("sync");
+    assert_eq!(fault.hits(), 0);
+}
+
+/// The number is that of the fault, whose calls two processes make here.
+#[test]
+fn a_failure_counts_the_calls_of_all() {
+    let run = run_body("told::fails_at_the_call_of_another");
+    let told = "fsync(/data/wal) → EIO, the fault's 2nd call, by `sync`, pid 4";
+    assert!(run.failed() && run.output.contains(told), "{}", run.output);
 }
 
 #[body]

@@ -37,8 +37,12 @@ fn met(met: &Met) -> String {
     let delay = (met.delay > 0).then(|| format!("delayed by {:?}", Duration::from_nanos(met.delay)));
     let effect: Vec<_> = delay.into_iter().chain(effect).collect();
     let effect = if effect.is_empty() { "seen".to_owned() } else { effect.join(", ") };
-    let mut text =
-        format!("{}({subject}) → {effect}, {} call of `{}`", met.call, ordinal(met.number), plain(&met.name));
+    let mut text = format!(
+        "{}({subject}) → {effect}, the fault's {} call, by `{}`",
+        met.call,
+        ordinal(met.number),
+        plain(&met.name)
+    );
     if let Some(pid) = met.pid {
         let _ = write!(text, ", pid {pid}");
     }
@@ -128,16 +132,16 @@ mod tests {
             Met { subject: None, pid: None, ..one(Effect::GoOn, 0, 4) },
         ];
         assert_snapshot!(all.iter().map(met).collect::<Vec<_>>().join("\n"), @r"
-        fsync(/data/wal\n) → EIO, 2nd call of `server`, pid 7
-        fsync(/data/wal\n) → errno 4000, 1st call of `server`, pid 7
-        fsync(/data/wal\n) → returns -3, 3rd call of `server`, pid 7
-        fsync(/data/wal\n) → short, 3 B, 11th call of `server`, pid 7
-        fsync(/data/wal\n) → SIGKILL, 112th call of `server`, pid 7
-        fsync(/data/wal\n) → signal 40, 21st call of `server`, pid 7
-        fsync(/data/wal\n) → delayed by 1.5ms, 4th call of `server`, pid 7
-        fsync(/data/wal\n) → delayed by 2s, ETIMEDOUT, 4th call of `server`, pid 7
-        fsync(/data/wal\n) → seen, 4th call of `server`, pid 7
-        fsync() → seen, 4th call of `server`
+        fsync(/data/wal\n) → EIO, the fault's 2nd call, by `server`, pid 7
+        fsync(/data/wal\n) → errno 4000, the fault's 1st call, by `server`, pid 7
+        fsync(/data/wal\n) → returns -3, the fault's 3rd call, by `server`, pid 7
+        fsync(/data/wal\n) → short, 3 B, the fault's 11th call, by `server`, pid 7
+        fsync(/data/wal\n) → SIGKILL, the fault's 112th call, by `server`, pid 7
+        fsync(/data/wal\n) → signal 40, the fault's 21st call, by `server`, pid 7
+        fsync(/data/wal\n) → delayed by 1.5ms, the fault's 4th call, by `server`, pid 7
+        fsync(/data/wal\n) → delayed by 2s, ETIMEDOUT, the fault's 4th call, by `server`, pid 7
+        fsync(/data/wal\n) → seen, the fault's 4th call, by `server`, pid 7
+        fsync() → seen, the fault's 4th call, by `server`
         ");
     }
 
