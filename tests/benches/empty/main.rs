@@ -9,8 +9,10 @@
 //! - `statics`: what it costs in a test binary with 500 MiB of statics that are used;
 //! - `prepared`: what it costs to start from what a preparation has left, a file or a gigabyte of files;
 //! - `lab`: how long it takes until a network laboratory is up, beside the same by `ip` commands;
+//! - `faults`: what a system call costs that is watched for faults, or fails;
 //! - `many`: what it costs in a test binary of 10,000 tests, run by libtest.
 
+mod faults;
 mod floor;
 mod lab;
 
@@ -55,6 +57,7 @@ fn main() {
         Some("statics") => return compare_statics(),
         Some("prepared") => return compare_preparations(),
         Some("lab") => return lab::compare(),
+        Some("faults") => return faults::compare(),
         Some("many") => return compare_filters(),
         _ => {}
     }

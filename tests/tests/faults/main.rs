@@ -1,6 +1,5 @@
 //! System calls that fail on demand.
 
-mod cost;
 mod effects;
 mod hostile;
 mod told;
