@@ -63,7 +63,16 @@ impl Entry {
     fn state(self) -> u64 {
         self.number << 2 | ACTIVE
     }
+
+    /// A number of calls is marked with the fault's: who counts late, when another fault has the slot, counts nothing.
+    fn mark(self) -> u64 {
+        self.number << COUNT_BITS
+    }
 }
+
+/// The bits of a number of calls. The others have the number of the fault.
+const COUNT_BITS: u32 = 40;
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
 static NONE: AtomicU64 = AtomicU64::new(0);
 
@@ -121,12 +130,15 @@ impl Board {
         };
         let slot = (0..SLOTS).find(claim)?;
         for (to, from) in self.definition_words(slot).iter().zip(definition.encode()) {
-            to.store(from, Ordering::Relaxed);
+            // Whoever reads one of these as the fault that had the slot before, sees that it is over.
+            to.store(from, Ordering::Release);
         }
-        [Field::Calls, Field::Hits].into_iter().for_each(|field| self.field(slot, field).store(0, Ordering::Relaxed));
         self.word(Whole::Used as usize).fetch_max(slot as u64 + 1, Ordering::AcqRel);
         let number = self.word(Whole::Started as usize).fetch_add(1, Ordering::AcqRel) + 1;
         let entry = Entry { number, slot };
+        for field in [Field::Calls, Field::Hits] {
+            self.field(slot, field).store(entry.mark(), Ordering::Release);
+        }
         self.field(slot, Field::State).store(entry.state(), Ordering::Release);
         Some(entry)
     }
@@ -137,23 +149,36 @@ impl Board {
         let _ = state.compare_exchange(entry.state(), FREE, Ordering::AcqRel, Ordering::Relaxed);
     }
 
+    fn count(&self, entry: Entry, field: Field) -> u64 {
+        let marked = self.field(entry.slot, field).load(Ordering::Acquire);
+        if marked & !COUNT == entry.mark() { marked & COUNT } else { 0 }
+    }
+
+    /// Counts one more. `None` if another fault has the slot.
+    fn add(&self, entry: Entry, field: Field) -> Option<u64> {
+        let more =
+            |marked: u64| (marked & !COUNT == entry.mark()).then(|| entry.mark() | marked.wrapping_add(1) & COUNT);
+        let before = self.field(entry.slot, field).fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        Some((before.ok()? & COUNT) + 1)
+    }
+
     /// How many calls a fault has met.
     pub(crate) fn calls(&self, entry: Entry) -> u64 {
-        self.field(entry.slot, Field::Calls).load(Ordering::Acquire)
+        self.count(entry, Field::Calls)
     }
 
     /// How many of them were hit.
     pub(crate) fn hits(&self, entry: Entry) -> u64 {
-        self.field(entry.slot, Field::Hits).load(Ordering::Acquire)
+        self.count(entry, Field::Hits)
     }
 
-    /// Counts one more call, and returns how many there are now.
-    pub(crate) fn add_call(&self, entry: Entry) -> u64 {
-        self.field(entry.slot, Field::Calls).fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+    /// Counts one more call, and returns how many there are now. `None` if the fault is over.
+    pub(crate) fn add_call(&self, entry: Entry) -> Option<u64> {
+        self.add(entry, Field::Calls)
     }
 
     pub(crate) fn add_hit(&self, entry: Entry) {
-        self.field(entry.slot, Field::Hits).fetch_add(1, Ordering::AcqRel);
+        let _ = self.add(entry, Field::Hits);
     }
 
     /// Ends all faults that were started later than this one: who started them may have been killed.
@@ -202,7 +227,7 @@ mod tests {
         let second = body.start(&some()).expect("a slot");
         assert_eq!(supervisor.active().collect::<Vec<_>>(), [first, second]);
         assert_eq!(supervisor.definition(first), Some(some()));
-        assert_eq!((supervisor.add_call(first), supervisor.add_call(first)), (1, 2));
+        assert_eq!((supervisor.add_call(first), supervisor.add_call(first)), (Some(1), Some(2)));
         supervisor.add_hit(first);
         assert_eq!((body.calls(first), body.hits(first), body.calls(second)), (2, 1, 0));
         body.end(first);
@@ -210,6 +235,12 @@ mod tests {
         assert_eq!(supervisor.definition(first), None);
         let third = body.start(&some()).expect("a slot");
         assert!(third.slot == first.slot && third > second && body.calls(third) == 0);
+        // What comes late for the fault that had the slot before, is not counted for this one.
+        supervisor.add_hit(first);
+        assert_eq!(
+            (supervisor.add_call(first), body.calls(third), body.hits(third), body.hits(first)),
+            (None, 0, 0, 0)
+        );
         // One that is over ends no other.
         body.end(first);
         assert_eq!(supervisor.active().count(), 2);

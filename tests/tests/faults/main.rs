@@ -1,5 +1,6 @@
 //! System calls that fail on demand.
 
+mod attacked;
 mod effects;
 mod hostile;
 mod told;

@@ -205,11 +205,16 @@ impl Thread {
         let mut found = None;
         for (entry, definition) in matching {
             if self.positions.len() >= THREADS_MAX {
+                // Of those that have ended, none is asked for again.
+                self.positions.retain(|(_, thread), _| fs::exists(format!("/proc/{thread}")).unwrap_or(true));
+            }
+            if self.positions.len() >= THREADS_MAX {
                 self.positions.clear();
             }
             let of_thread = self.positions.entry((entry.number, caller.thread)).or_default();
             *of_thread += 1;
-            let position = Position { of_all: self.shared.board.add_call(entry), of_thread: *of_thread };
+            let Some(of_all) = self.shared.board.add_call(entry) else { continue };
+            let position = Position { of_all, of_thread: *of_thread };
             if found.is_none() && definition.when.happens(position) {
                 found = Some(Hit { entry, effect: definition.effect, delay: definition.delay, position });
             }
