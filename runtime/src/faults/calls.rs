@@ -64,7 +64,7 @@ pub(super) const SYNCING: &str = "fsync fdatasync sync_file_range syncfs sync ms
 
 /// Those that a short count can be had of.
 pub(super) const SHORT: &str =
-    "write pwrite64 writev pwritev pwritev2 sendto read pread64 readv preadv preadv2 recvfrom";
+    "write pwrite64 writev pwritev pwritev2 sendto sendfile copy_file_range read pread64 readv preadv preadv2 recvfrom";
 
 /// Those that are watched in any case once there is a fault: what tests want to fail, and what is not so frequent that it would slow all down.
 const WATCHED: &[&str] = &[

@@ -80,7 +80,7 @@ impl Display for FaultError {
             T::ShortOfNothing => f.write_str("`.short(0)` would do nothing: write `.returns(0)`."),
             T::NoShort(call) => write!(
                 f,
-                "{call} can't be short: expected read, write, or one of their kind, such as pread64, writev, recvfrom and sendto."
+                "{call} can't be short: expected read, write, or one of their kind, such as pread64, writev, recvfrom, sendto, sendfile and copy_file_range."
             ),
             T::NoPath(call) => write!(f, "{call} has no path, so that the fault can't have one."),
             T::NoAddress(call) => {

@@ -144,7 +144,8 @@ impl Fault {
         self.with(Effect::Returns(value))
     }
 
-    /// So many bytes are read or written, and no more, if the call is for more: on files, pipes and sockets.
+    /// So many bytes are read, written or copied, and no more, if the call is for more: on files, pipes and stream sockets. Datagrams are whole, and so is
+    /// what splice(2), sendmsg(2), sendmmsg(2), recvmsg(2) and recvmmsg(2) move.
     pub fn short(mut self, bytes: usize) -> Self {
         if bytes == 0 {
             self.fail(Trouble::ShortOfNothing);

@@ -241,6 +241,16 @@ pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// One for a thread. EINVAL before Linux 6.9.
+pub(crate) fn pidfd_of_thread(thread: u32) -> nix::Result<OwnedFd> {
+    // PIDFD_THREAD.
+    let flags = libc::O_EXCL;
+    // SAFETY: pidfd_open takes two integers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, thread, flags) })?;
+    // SAFETY: the kernel has just made the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Kills the process that `pidfd` refers to, however little it likes that.
 pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
     signal(pidfd, libc::SIGKILL)

@@ -1,8 +1,10 @@
 //! Filters of system calls that ask another process, and what that process does. See seccomp(2) and seccomp_unotify(2).
 
 use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::fs::File;
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt as _;
 use std::ptr;
 
 use libc::{seccomp_notif, seccomp_notif_resp, sock_filter, sock_fprog};
@@ -20,7 +22,7 @@ const SYNC_WAKE_UP: u64 = 1;
 pub(crate) type Cookie = u64;
 
 /// Has each watched call of this process wait for an answer, of all of its threads and of what they start, for good. Returns the descriptor by
-/// which the calls come, and /// whether no signal but SIGKILL interrupts one that waits for an answer.
+/// which the calls come, and whether no signal but SIGKILL interrupts one that waits for an answer.
 pub(crate) fn install_filter(filter: &mut [sock_filter]) -> nix::Result<(OwnedFd, bool)> {
     match install(filter) {
         // Without CAP_SYS_ADMIN, a process must first give up what programs with the set-user-ID bit have.
@@ -147,6 +149,42 @@ pub(crate) fn write_memory(pid: u32, address: u64, bytes: &[u8]) -> nix::Result<
     // SAFETY: `local` is the bytes, which are only read. What `remote` refers to is not of this process.
     let written = unsafe { libc::process_vm_writev(pid as libc::pid_t, &raw const local, 1, &raw const remote, 1, 0) };
     Errno::result(written).map(|count| count as usize)
+}
+
+/// Whether the pages that have these bytes are in another process's memory, so that to read them waits for nothing. See proc_pid_pagemap(5). If
+/// that can't be known, it is taken for so. `length` is a page's at most.
+pub(crate) fn is_present(pid: u32, address: u64, length: usize) -> bool {
+    const PRESENT: u64 = 1 << 63;
+    let (first, last) = (address / PAGE, address.saturating_add(length as u64).saturating_sub(1) / PAGE);
+    let mut entries = [0; 16];
+    let pages = if first == last { &mut entries[..8] } else { &mut entries[..] };
+    let read = File::open(format!("/proc/{pid}/pagemap")).and_then(|pagemap| pagemap.read_exact_at(pages, first * 8));
+    let is_present = |entry: &[u8]| entry.try_into().is_ok_and(|entry| u64::from_ne_bytes(entry) & PRESENT != 0);
+    read.is_err() || pages.chunks_exact(8).all(is_present)
+}
+
+/// Copies bytes within the kernel, from and to the files' own positions where there is no offset. See copy_file_range(2).
+pub(crate) fn copy_file_range(
+    from: &OwnedFd,
+    from_offset: Option<&mut u64>,
+    to: &OwnedFd,
+    to_offset: Option<&mut u64>,
+    length: usize,
+) -> nix::Result<usize> {
+    let [from_offset, to_offset] = [from_offset, to_offset].map(|offset| offset.map_or(ptr::null_mut(), ptr::from_mut));
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: each offset is one of this process's, of 64 bits, or null.
+    let copied =
+        unsafe { libc::syscall(libc::SYS_copy_file_range, from, from_offset, to, to_offset, length, 0 as c_uint) };
+    Errno::result(copied).map(|count| count as usize)
+}
+
+/// Copies bytes from a file to another one, a pipe or a socket. See sendfile(2).
+pub(crate) fn send_file(to: &OwnedFd, from: &OwnedFd, offset: Option<&mut u64>, length: usize) -> nix::Result<usize> {
+    let offset = offset.map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: the offset is one of this process's, or null, and has no fewer bits than any kernel writes.
+    let copied = unsafe { libc::syscall(libc::SYS_sendfile, to.as_raw_fd(), from.as_raw_fd(), offset, length) };
+    Errno::result(copied).map(|count| count as usize)
 }
 
 /// A descriptor of another process, for this one too. See pidfd_getfd(2).

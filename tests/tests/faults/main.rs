@@ -3,6 +3,8 @@
 mod attacked;
 mod effects;
 mod hostile;
+mod memory;
+mod short;
 mod told;
 mod when;
 mod whose;

@@ -22,6 +22,8 @@ fn what_cannot_be() {
         Fault::new("fsync").errno(5).seeded(7, 1.5),
         Fault::new("read").short(0),
         Fault::new("fsync").short(3),
+        Fault::new("sendmsg").short(3),
+        Fault::new("splice").short(3),
         Fault::new("getpid").returns(1).path("/data"),
         Fault::new("fsync").errno(5).port(80),
         Fault::new("connect").errno(5).address("localhost"),
@@ -38,7 +40,9 @@ fn what_cannot_be() {
     belljar: `.nth(0)` means no call: calls are counted from 1.
     belljar: 1.5 is no probability: expected 0.0 to 1.0.
     belljar: `.short(0)` would do nothing: write `.returns(0)`.
-    belljar: `fsync` can't be short: expected read, write, or one of their kind, such as pread64, writev, recvfrom and sendto.
+    belljar: `fsync` can't be short: expected read, write, or one of their kind, such as pread64, writev, recvfrom, sendto, sendfile and copy_file_range.
+    belljar: `sendmsg` can't be short: expected read, write, or one of their kind, such as pread64, writev, recvfrom, sendto, sendfile and copy_file_range.
+    belljar: `splice` can't be short: expected read, write, or one of their kind, such as pread64, writev, recvfrom, sendto, sendfile and copy_file_range.
     belljar: `getpid` has no path, so that the fault can't have one.
     belljar: `fsync` has no address, so that the fault can't have a port or an address: expected connect, bind, sendto or sendmsg.
     belljar: `localhost` is no address: expected one such as `10.0.0.1` or `fd00::1`.

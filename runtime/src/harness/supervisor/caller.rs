@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use libc::seccomp_notif;
+use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use crate::faults::PRINTED;
 use crate::faults::calls::{Calls, Place, places};
@@ -16,7 +19,8 @@ use crate::faults::definition::{Definition, Peer};
 use crate::faults::pattern::absolute;
 use crate::faults::table;
 use crate::proc::WIRE;
-use crate::sys::seccomp::read_memory;
+use crate::sys;
+use crate::sys::seccomp::{self, read_memory};
 
 /// The longest path that calls take, with its end. See path_resolution(7).
 const PATH_MAX: usize = 4096;
@@ -26,6 +30,9 @@ const SHORT: usize = 128;
 
 /// The longest address: sockaddr_storage(3type).
 const ADDRESS_MAX: usize = 128;
+
+/// How much of a `msghdr` says what its address is.
+const HEADER: usize = 16;
 
 /// A call that waits.
 pub(super) struct Caller {
@@ -59,6 +66,8 @@ pub(super) struct Status {
     pub(super) process: Option<u32>,
     /// The number that the process has in its own pid namespace.
     pub(super) inner: Option<u32>,
+    /// Whether there is a signal that the thread would have if its call didn't wait for an answer.
+    pub(super) is_interrupted: bool,
 }
 
 /// What a call is called, and which of its arguments name something.
@@ -174,15 +183,15 @@ impl Caller {
         Ok(thing_of_address(&bytes, || self.link("cwd")))
     }
 
-    /// The address of a `msghdr`, of which it is the beginning.
-    fn message(&self, at: usize) -> Named {
-        let mut header = [0; 16];
-        if read_memory(self.thread, self.argument(at), &mut header)? < header.len() {
-            return Ok(Thing::Nothing);
+    /// The address of a `msghdr`, of which it is the beginning, and its length.
+    fn name_of_message(&self, address: u64) -> io::Result<(u64, u64)> {
+        let mut header = [0; HEADER];
+        if read_memory(self.thread, address, &mut header)? < header.len() {
+            return Ok((0, 0));
         }
         let word = |at: usize| header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
         // The length has four bytes, and four that mean nothing follow.
-        self.address(word(0).unwrap_or_default(), word(8).unwrap_or_default() & 0xffff_ffff)
+        Ok((word(0).unwrap_or_default(), word(8).unwrap_or_default() & 0xffff_ffff))
     }
 
     fn thing(&self, place: Place) -> Named {
@@ -193,8 +202,43 @@ impl Caller {
             Place::File(at) if self.argument(at) as i32 == -1 => Ok(Thing::Nothing),
             Place::File(at) | Place::Source(at) | Place::Target(at) => self.file(at).map(Thing::Path),
             Place::Address(at, length) => self.address(self.argument(at), self.argument(length)),
-            Place::Message(at) => self.message(at),
+            Place::Message(at) => {
+                let (address, length) = self.name_of_message(self.argument(at))?;
+                self.address(address, length)
+            }
         }
+    }
+
+    /// Whether what the call names can be read without waiting for anybody: the memory that it is in is there. What is not may be served by a process
+    /// of the sandbox, see userfaultfd(2) and fuse(4), whose calls may be watched too.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.named.get().is_some() || self.places.iter().all(|place| self.has_at_hand(*place))
+    }
+
+    fn has_at_hand(&self, place: Place) -> bool {
+        let has = |address, length| address == 0 || seccomp::is_present(self.thread, address, length);
+        match place {
+            Place::Path(at) | Place::PathAt(_, at) => {
+                let (address, mut bytes) = (self.argument(at), [0; SHORT]);
+                let mut is_short = || {
+                    let length = read_memory(self.thread, address, &mut bytes).unwrap_or_default();
+                    length < SHORT || bytes.contains(&0)
+                };
+                has(address, SHORT) && (address == 0 || is_short() || has(address, PATH_MAX))
+            }
+            Place::Address(at, _) => has(self.argument(at), ADDRESS_MAX),
+            Place::Message(at) => {
+                let address = self.argument(at);
+                has(address, HEADER)
+                    && self.name_of_message(address).is_ok_and(|(address, _)| has(address, ADDRESS_MAX))
+            }
+            Place::File(_) | Place::Source(_) | Place::Target(_) => true,
+        }
+    }
+
+    /// Finds out what the call names, however long that takes.
+    pub(super) fn look(&self) {
+        let _ = self.named();
     }
 
     /// What the call names.
@@ -262,6 +306,22 @@ impl Caller {
         is_ours || is_of_wire && is_wire()
     }
 
+    /// The caller's descriptor, for this process too.
+    pub(super) fn descriptor(&self, at: usize) -> nix::Result<OwnedFd> {
+        let number = self.argument(at) as i32;
+        match sys::pidfd_of_thread(self.thread) {
+            Ok(thread) => return seccomp::descriptor_of(thread.as_fd(), number),
+            Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(errno),
+        }
+        // Before Linux 6.9, processes alone have such descriptors: one whose first thread has ended has no files, it seems.
+        let process = self.process().and_then(|process| i32::try_from(process).ok()).ok_or(Errno::ESRCH)?;
+        match seccomp::descriptor_of(sys::pidfd_of(Pid::from_raw(process))?.as_fd(), number) {
+            Err(Errno::EBADF) if self.file(at).is_ok() => Err(Errno::ESRCH),
+            result => result,
+        }
+    }
+
     pub(super) fn status(&self) -> Status {
         let status = fs::read(format!("/proc/{}/status", self.thread)).unwrap_or_default();
         parse_status(&String::from_utf8_lossy(&status))
@@ -275,6 +335,8 @@ impl Caller {
 
 fn parse_status(text: &str) -> Status {
     let mut status = Status::default();
+    let (mut pending, mut held) = (0, 0);
+    let signals = |mask: &str| u64::from_str_radix(mask.trim(), 16).unwrap_or_default();
     for line in text.lines() {
         match line.split_once(":\t") {
             Some(("Name", name)) => name.clone_into(&mut status.name),
@@ -282,9 +344,12 @@ fn parse_status(text: &str) -> Status {
             Some(("NStgid", numbers)) => {
                 status.inner = numbers.split_ascii_whitespace().last().and_then(|number| number.parse().ok());
             }
+            Some(("SigPnd" | "ShdPnd", mask)) => pending |= signals(mask),
+            Some(("SigBlk" | "SigIgn", mask)) => held |= signals(mask),
             _ => {}
         }
     }
+    status.is_interrupted = pending & !held != 0;
     status
 }
 
@@ -334,7 +399,14 @@ mod tests {
     #[test]
     fn status_is_read() {
         let text = "Name:\ta: b\nTgid:\t812\nNStgid:\t812\t7\nSpare:\tx\n";
-        assert_eq!(parse_status(text), Status { name: "a: b".into(), process: Some(812), inner: Some(7) });
+        let expected = Status { name: "a: b".into(), process: Some(812), inner: Some(7), is_interrupted: false };
+        assert_eq!(parse_status(text), expected);
         assert_eq!(parse_status("Tgid:\n\0"), Status::default());
+        let is_interrupted = |pending, of_process, blocked, ignored| {
+            let text = format!("SigPnd:\t{pending}\nShdPnd:\t{of_process}\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\n");
+            parse_status(&text).is_interrupted
+        };
+        assert!(is_interrupted("0000000000004000", "0", "0", "0") && is_interrupted("0", "4000", "2", "0"));
+        assert!(!is_interrupted("4000", "0", "4000", "0") && !is_interrupted("4000", "4000", "0", "4000"));
     }
 }

@@ -3,21 +3,20 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::PoisonError;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::Pid;
 
 use super::caller::Caller;
 use super::shared::Shared;
 use super::told::Hit;
 use crate::faults::{KEPT, kept_name};
-use crate::sys::seccomp::{self, Reply};
-use crate::sys::{self, errno_of};
+use crate::sys::errno_of;
+use crate::sys::seccomp::Reply;
 
 /// Larger files are not kept. In bytes.
 const SIZE_MAX: u64 = 1 << 30;
@@ -36,8 +35,7 @@ pub(super) fn perform(shared: &Shared, caller: &Caller, _: Hit) -> Option<Reply>
 }
 
 fn keep(shared: &Shared, caller: &Caller) -> nix::Result<()> {
-    let process = caller.process().and_then(|process| i32::try_from(process).ok()).ok_or(Errno::ESRCH)?;
-    let file = seccomp::descriptor_of(sys::pidfd_of(Pid::from_raw(process))?.as_fd(), caller.argument(0) as i32)?;
+    let file = caller.descriptor(0)?;
     let root = File::open(format!("/proc/{}/root", caller.thread)).map_err(|error| errno_of(&error))?;
     if !shared.still_waits(caller) {
         return Err(Errno::ESRCH);

@@ -3,24 +3,24 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::socket::sockopt::{ReceiveTimeout, SendTimeout};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::uio::{readv, writev};
-use nix::unistd::Pid;
 
 use super::caller::Caller;
+use super::copy::Copy;
 use super::shared::Shared;
 use super::told::Hit;
 use crate::faults::definition::Effect;
+use crate::sys::errno_of;
 use crate::sys::seccomp::{self, Reply};
-use crate::sys::{self, errno_of};
 
 /// The most bytes that such a call reads or writes.
 const BYTES_MAX: usize = 1 << 20;
@@ -28,14 +28,30 @@ const BYTES_MAX: usize = 1 << 20;
 /// The most parts that a call has: see readv(2).
 const PARTS_MAX: u64 = 1024;
 
-/// How often it is looked whether the caller still waits.
-const LOOK: u16 = 50;
+/// What a call may ask for besides. Other flags change what it reads or writes, and are left to the kernel.
+const FLAGS: MsgFlags = MsgFlags::MSG_PEEK
+    .union(MsgFlags::MSG_DONTWAIT)
+    .union(MsgFlags::MSG_WAITALL)
+    .union(MsgFlags::MSG_NOSIGNAL)
+    .union(MsgFlags::MSG_CMSG_CLOEXEC)
+    .union(MsgFlags::MSG_EOR)
+    .union(MsgFlags::from_bits_retain(libc::MSG_MORE));
 
 /// What a call does to a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Read,
     Write,
+}
+
+impl Way {
+    /// What poll(2) calls a file that is ready for it.
+    fn ready(self) -> PollFlags {
+        match self {
+            Self::Read => PollFlags::POLLIN,
+            Self::Write => PollFlags::POLLOUT,
+        }
+    }
 }
 
 /// What is left of a call when it is short.
@@ -52,9 +68,20 @@ struct Work {
 pub(super) fn perform(shared: &Shared, caller: &Caller, hit: Hit) -> Option<Reply> {
     let Effect::Short(most) = hit.effect else { return None };
     let most = usize::try_from(most).unwrap_or(BYTES_MAX).min(BYTES_MAX);
+    let reply = match Copy::of(caller, most) {
+        Some(copy) => copy?.perform(shared, caller, most),
+        None => make_short(shared, caller, most),
+    };
+    if reply.is_some() {
+        shared.hit(caller, &hit);
+    }
+    reply
+}
+
+/// Has a read or a write be short.
+fn make_short(shared: &Shared, caller: &Caller, most: usize) -> Option<Reply> {
     let work = work(caller, most)?;
-    let process = sys::pidfd_of(Pid::from_raw(i32::try_from(caller.process()?).ok()?)).ok()?;
-    let file = seccomp::descriptor_of(process.as_fd(), caller.argument(0) as i32).ok()?;
+    let file = caller.descriptor(0).ok()?;
     if !shared.still_waits(caller) {
         return None;
     }
@@ -80,7 +107,6 @@ pub(super) fn perform(shared: &Shared, caller: &Caller, hit: Hit) -> Option<Repl
             rest = after;
         }
     }
-    shared.hit(caller, &hit);
     Some(Reply::Returns(count as i64))
 }
 
@@ -89,7 +115,7 @@ fn work(caller: &Caller, most: usize) -> Option<Work> {
     use Way::{Read, Write};
     let [_, address, length, fourth, _, sixth] = caller.arguments;
     let at = Some(fourth);
-    // Flags, and addresses of datagrams, are left to the kernel.
+    // Some flags, and addresses, are left to the kernel.
     let (way, is_vector, offset, flags) = match caller.call? {
         "read" => (Read, false, None, 0),
         "write" => (Write, false, None, 0),
@@ -99,12 +125,16 @@ fn work(caller: &Caller, most: usize) -> Option<Work> {
         "writev" => (Write, true, None, 0),
         "preadv" => (Read, true, at, 0),
         "pwritev" => (Write, true, at, 0),
-        "preadv2" if sixth == 0 => (Read, true, at.filter(|at| *at != u64::MAX), 0),
-        "pwritev2" if sixth == 0 => (Write, true, at.filter(|at| *at != u64::MAX), 0),
+        "preadv2" if sixth as u32 == 0 => (Read, true, at.filter(|at| *at != u64::MAX), 0),
+        "pwritev2" if sixth as u32 == 0 => (Write, true, at.filter(|at| *at != u64::MAX), 0),
         "recvfrom" if caller.argument(4) == 0 => (Read, false, None, fourth as i32),
         "sendto" if caller.argument(4) == 0 => (Write, false, None, fourth as i32),
         _ => return None,
     };
+    let flags = MsgFlags::from_bits_retain(flags);
+    if !FLAGS.contains(flags) {
+        return None;
+    }
     let all = if is_vector { vector(caller, address, length)? } else { vec![(address, length)] };
     let total = all.iter().fold(0_u64, |sum, (_, length)| sum.saturating_add(*length));
     if total <= most as u64 {
@@ -116,7 +146,7 @@ fn work(caller: &Caller, most: usize) -> Option<Work> {
         left -= length;
         (address, length)
     });
-    Some(Work { way, parts: parts.collect(), offset, flags: MsgFlags::from_bits_retain(flags) })
+    Some(Work { way, parts: parts.collect(), offset, flags })
 }
 
 /// Reads an array of `iovec`.
@@ -137,6 +167,8 @@ fn transfer(shared: &Shared, caller: &Caller, work: &Work, file: OwnedFd, bytes:
             moved.ok()
         }
         (SFlag::S_IFREG, None) => move_now(&file, work, bytes).ok(),
+        // A datagram that is read or written in part is one that loses the rest: no kernel has it so.
+        (SFlag::S_IFSOCK, None) if !shared.is_stream(&file) => None,
         (SFlag::S_IFIFO | SFlag::S_IFSOCK, None) => {
             let never_waits = work.flags.contains(MsgFlags::MSG_DONTWAIT)
                 || fcntl(&file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).ok()?.contains(OFlag::O_NONBLOCK);
@@ -149,7 +181,7 @@ fn transfer(shared: &Shared, caller: &Caller, work: &Work, file: OwnedFd, bytes:
                 match moved {
                     // The kernel knows for how long.
                     Err(Errno::EAGAIN) if has_timeout => return None,
-                    Err(Errno::EAGAIN) if !never_waits => wait(shared, caller, &own, work.way)?,
+                    Err(Errno::EAGAIN) if !never_waits => drop(shared.wait(caller, &own, work.way.ready())?),
                     moved => return moved.ok(),
                 }
             }
@@ -188,13 +220,4 @@ fn reopen(pipe: &OwnedFd, way: Way) -> nix::Result<OwnedFd> {
     let mut options = File::options();
     options.read(way == Way::Read).write(way == Way::Write).custom_flags(libc::O_NONBLOCK);
     options.open(path).map(OwnedFd::from).map_err(|error: io::Error| errno_of(&error))
-}
-
-/// Waits until the file can be read or written. `None` if the caller, or the sandbox, is gone meanwhile.
-fn wait(shared: &Shared, caller: &Caller, file: &OwnedFd, way: Way) -> Option<()> {
-    let flags = if way == Way::Read { PollFlags::POLLIN } else { PollFlags::POLLOUT };
-    let mut fds = [PollFd::new(file.as_fd(), flags), PollFd::new(shared.over.as_fd(), PollFlags::POLLIN)];
-    let polled = poll(&mut fds, PollTimeout::from(LOOK));
-    let is_over = fds[1].any().unwrap_or(true);
-    (polled.is_ok() && !is_over && shared.still_waits(caller)).then_some(())
 }

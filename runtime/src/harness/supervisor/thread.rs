@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libc::seccomp_notif;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::caller::{Caller, Known};
 use super::shared::Shared;
@@ -44,9 +43,7 @@ impl Supervisor {
             discard(listener);
             return Err(Errno::EINVAL);
         }
-        let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let shared =
-            Arc::new(Shared { listener, board: board?, told: Told::new(has_trace), keeps: Mutex::new(()), over });
+        let shared = Arc::new(Shared::new(listener, board?, Told::new(has_trace))?);
         let theirs = Arc::clone(&shared);
         let run = move || Thread::new(theirs).run();
         let started = thread::Builder::new().name("belljar-faults".to_owned()).spawn(run);
@@ -93,17 +90,20 @@ impl Thread {
         let shared = Arc::clone(&self.shared);
         seccomp::wake_in_turn(shared.listener.as_fd());
         loop {
-            let mut fds =
-                [&shared.listener.as_fd(), &shared.over.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+            let mut fds = [shared.listener.as_fd(), shared.looked.as_fd(), shared.over.as_fd()]
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             if let Err(errno) = poll(&mut fds, self.patience()) {
                 Self::rest(errno);
                 continue;
             }
-            let [calls, over] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+            let [calls, looked, over] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
             if !over.is_empty() {
                 return;
             }
             self.answer_delayed();
+            if !looked.is_empty() {
+                shared.take_looked_at().into_iter().for_each(|(caller, arch)| self.answer(caller, arch));
+            }
             if calls.contains(PollFlags::POLLIN) {
                 match seccomp::next_call(shared.listener.as_fd()) {
                     Ok(call) => self.decide(&call),
@@ -157,11 +157,24 @@ impl Thread {
         }
     }
 
+    /// Answers a call, now or later.
     fn decide(&mut self, call: &seccomp_notif) {
-        let shared = Arc::clone(&self.shared);
         let caller = Caller::new(call, &mut self.known);
         self.look_at_faults();
-        let Some(hit) = self.find_hit(&caller, call.data.arch) else {
+        let is_of_fault =
+            |(_, one): &(_, Option<Definition>)| one.as_ref().is_some_and(|one| one.calls.has(caller.number));
+        if self.faults.iter().any(is_of_fault) && !caller.is_at_hand() {
+            look_beside(&self.shared, caller, call.data.arch);
+        } else {
+            self.answer(caller, call.data.arch);
+        }
+    }
+
+    /// Answers a call of which it can be told at once what it names.
+    fn answer(&mut self, caller: Caller, arch: u32) {
+        let shared = Arc::clone(&self.shared);
+        self.look_at_faults();
+        let Some(hit) = self.find_hit(&caller, arch) else {
             shared.reply(&caller, Reply::GoOn);
             return;
         };
@@ -261,6 +274,21 @@ impl Thread {
     }
 }
 
+/// Has a thread of its own find out what a call names, and then hand it back.
+fn look_beside(shared: &Arc<Shared>, caller: Caller, arch: u32) {
+    let theirs = Arc::clone(shared);
+    let id = caller.id;
+    let work = move || {
+        seccomp::block_signals();
+        caller.look();
+        theirs.hand_back(caller, arch);
+    };
+    if thread::Builder::new().name("belljar-faults".to_owned()).spawn(work).is_err() {
+        shared.told.blind(Blind::NotReadable);
+        let _ = seccomp::reply(shared.listener.as_fd(), id, Reply::GoOn);
+    }
+}
+
 /// Has a call answered by a thread of its own, since files of the sandbox may take as long as they like. `perform` returns `None` if the call goes on.
 fn beside(shared: &Arc<Shared>, caller: Caller, hit: Hit, perform: fn(&Shared, &Caller, Hit) -> Option<Reply>) {
     let theirs = Arc::clone(shared);
@@ -271,6 +299,9 @@ fn beside(shared: &Arc<Shared>, caller: Caller, hit: Hit, perform: fn(&Shared, &
         theirs.reply(&caller, reply);
     };
     if thread::Builder::new().name("belljar-faults".to_owned()).spawn(work).is_err() {
+        if hit.effect == Effect::Keep {
+            shared.board.add_not_kept();
+        }
         let _ = seccomp::reply(shared.listener.as_fd(), id, Reply::GoOn);
     }
 }
