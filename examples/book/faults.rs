@@ -40,3 +40,18 @@ fn mv_tells_that_it_has_failed() -> std::io::Result<()> {
     assert!(!Command::new("mv").args(["-T", "/backup/new", "/backup/current"]).status()?.success());
     Ok(())
 }
+
+#[ignore = "takes git"]
+#[isolated]
+fn a_commit_of_git_is_whole_or_none() -> std::io::Result<()> {
+    let git = |words: &str| Command::new("git").args(["-C", "/project"]).args(words.split(' ')).status();
+    let commit = || git("-c user.name=me -c user.email=me commit --quiet --allow-empty --message text");
+    std::fs::create_dir("/project")?;
+    assert!(git("init --quiet")?.success() && commit()?.success());
+    let renaming = ["rename", "renameat", "renameat2"];
+    let faults = renaming.map(|call| Fault::new(call).errno(libc::EIO).path("/project/.git/**").start().unwrap());
+    assert!(!commit()?.success());
+    drop(faults);
+    assert!(git("fsck --strict")?.success() && commit()?.success());
+    Ok(())
+}

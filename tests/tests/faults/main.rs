@@ -4,6 +4,7 @@ mod attacked;
 mod effects;
 mod hostile;
 mod memory;
+mod programs;
 mod short;
 mod told;
 mod when;
