@@ -11,7 +11,8 @@ impl Router {
     /// The outside is what its *last* link leads to, or what [`outside`](Self::outside) says. All its other links are inside. Hosts on the
     /// outside have no route to the inside, so that they reach it only by answers and by [`forward`](Self::forward).
     ///
-    /// TCP and UDP from the outside that are for the router itself are dropped, as home routers do.
+    /// TCP and UDP from the outside that are for the router itself are dropped, as home routers do. So is what the inside sends that belongs to
+    /// no connection, such as an answer that nobody has asked for: the kernel does not translate it.
     ///
     /// It takes nf_tables in the kernel, with the modules `nft_chain_nat`, `nft_masq` and `nft_ct`. Where they are missing, [`Lab::up`](super::Lab::up)
     /// fails and names the module. No program such as `nft` is needed.
@@ -41,8 +42,8 @@ impl Router {
         self
     }
 
-    /// Has TCP connections and UDP packets that come from the outside to this port of the router go to a port of a host inside. It takes
-    /// [`nat`](Self::nat).
+    /// Has TCP connections and UDP packets that come from the outside to this port of the router go to a port of a host inside, also of one
+    /// behind another router. It takes [`nat`](Self::nat).
     ///
     /// ```test_harness
     /// # use belljar::isolated;

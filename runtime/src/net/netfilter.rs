@@ -10,7 +10,9 @@
 //!         iif 65537 meta nfproto ipv4 meta l4proto tcp th dport 8080 dnat to 10.0.0.1:80 }
 //!     chain input { type filter hook input priority 0
 //!         iif 65537 meta l4proto tcp ct state & (established | related) == 0 drop }
-//!     chain firewall { type filter hook forward priority 0
+//!     chain forward { type filter hook forward priority 0
+//!         oif 65537 ct state & (new | established | related) == 0 drop
+//!         iif 65537 ct state & (new | established | related) == 0 drop
 //!         iif 65537 ct state & (established | related) == 0 ct status & dnat == 0 drop }
 //! }
 //! ```
@@ -18,7 +20,11 @@
 //! The chain `input` is what makes hole punching work: without it, the kernel remembers a packet that has come too early, and gives the way that the
 //! inside opens then another port.
 //!
-//! All of it is one transaction: the kernel does everything or nothing. A rule is a list of expressions, which load values into registers,
+//! What belongs to no connection, such as an answer that nobody has asked for, has no state and no status. The kernel translates nothing of it, so that it
+//! would show the outside an address of the inside. And a rule that asks for its status does not hold for it, whatever the rule says then. So the first
+//! rules of `forward`, one for NAT and one for the firewall, drop it.
+//!
+//! A transaction is done as a whole, or not at all. A rule is a list of expressions, which load values into registers,
 //! compare them, and decide. The numbers are in `linux/netfilter/nf_tables.h`.
 
 #[cfg(test)]
@@ -73,7 +79,7 @@ const NAME: &[u8] = b"belljar\0";
 const OUT: &[u8] = b"nat-out\0";
 const IN: &[u8] = b"nat-in\0";
 const INPUT: &[u8] = b"input\0";
-const FIREWALL: &[u8] = b"firewall\0";
+const FORWARDED: &[u8] = b"forward\0";
 
 /// Messages that begin and end a transaction, in `linux/netfilter/nfnetlink.h`.
 const BATCH_BEGIN: u16 = 16;
@@ -117,8 +123,9 @@ const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 
-/// Connections that are established, or related to one; and those whose destination was changed.
+/// Connections that are established, or related to one; these and new ones; and those whose destination was changed.
 const ANSWERS: u32 = 1 << 1 | 1 << 2;
+const KNOWN: u32 = ANSWERS | 1 << 3;
 const DNAT: u32 = 1 << 5;
 
 const EQUAL: u32 = 0;
@@ -128,6 +135,9 @@ const DROP: u32 = 0;
 /// Flags of `masq`: a port is chosen at random, for each connection anew.
 const RANDOM_FULLY: u32 = 1 << 4;
 
+/// How many forwarded ports are told the kernel in one transaction. It takes some 100 KiB at once, and a rule has half of one.
+const AT_ONCE: usize = 64;
+
 /// The protocols that have ports.
 const PROTOCOLS: [u8; 2] = [libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8];
 
@@ -136,7 +146,8 @@ pub(super) fn set_up(router: &str, gate: &PlannedGate) -> Result<(), Error> {
     let refused = |Refused { what, errno }| Error(trouble(router, what, errno));
     let socket = Netlink::with(SockProtocol::NetlinkNetFilter);
     let mut netlink = socket.map_err(|errno| refused(Refused { what: TABLE, errno }))?;
-    netlink.transact(messages(gate)).map_err(refused)
+    netlink.transact(messages(gate)).map_err(refused)?;
+    gate.forwards.chunks(AT_ONCE).try_for_each(|some| netlink.transact(forwards(gate, some)).map_err(refused))
 }
 
 /// Which modules are missing is told by what the kernel does not know.
@@ -173,22 +184,47 @@ fn messages(gate: &PlannedGate) -> Messages {
             });
         }
     }
-    for forward in &gate.forwards {
+    forward_known(&mut messages, gate);
+    batch(&mut messages, BATCH_END);
+    messages
+}
+
+/// What has these ports be forwarded, when the chains are there.
+fn forwards(gate: &PlannedGate, forwards: &[PlannedForward]) -> Messages {
+    let mut messages = Messages::default();
+    batch(&mut messages, BATCH_BEGIN);
+    for forward in forwards {
         for protocol in PROTOCOLS {
             rule(&mut messages, FORWARD, IN, |rule| forward_port(rule, gate.index, protocol, forward));
         }
     }
+    batch(&mut messages, BATCH_END);
+    messages
+}
+
+/// Has only packets pass that belong to a connection: of those from the outside, where there is a firewall, one that the inside has begun.
+fn forward_known(messages: &mut Messages, gate: &PlannedGate) {
+    if gate.nat.is_none() && !gate.has_firewall {
+        return;
+    }
+    chain(messages, FILTER_CHAIN, FORWARDED, b"filter\0", (FORWARDING, FILTER));
+    let directions = [(gate.nat.is_some(), META_OIF), (gate.has_firewall, META_IIF)];
+    for (_, direction) in directions.into_iter().filter(|(is_asked_for, _)| *is_asked_for) {
+        rule(messages, ESTABLISHED, FORWARDED, |rule| {
+            rule.is_interface(direction, gate.index);
+            rule.has_none_of(CT_STATE, KNOWN);
+            rule.drop_it();
+        });
+    }
     if gate.has_firewall {
-        chain(&mut messages, FILTER_CHAIN, FIREWALL, b"filter\0", (FORWARDING, FILTER));
-        rule(&mut messages, ESTABLISHED, FIREWALL, |rule| {
+        rule(messages, ESTABLISHED, FORWARDED, |rule| {
             rule.is_interface(META_IIF, gate.index);
             rule.has_none_of(CT_STATE, ANSWERS);
+            // Those without a connection, for which this never holds, are gone by now.
             rule.has_none_of(CT_STATUS, DNAT);
             rule.drop_it();
         });
     }
-    batch(&mut messages, BATCH_END);
-    messages
 }
 
 fn forward_port(rule: &mut Messages, index: i32, protocol: u8, forward: &PlannedForward) {

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use belljar::isolated;
 use belljar::net::{Host, Lab, Nat, Net, Router};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket as new_socket};
 
 use crate::{PATIENCE, SHORT, greets, next, socket};
 
@@ -102,6 +103,27 @@ fn a_forwarded_port_leads_inside() {
     }
 }
 
+/// More than fit into one message to the kernel, and to a host behind another router.
+#[isolated]
+fn hundreds_of_ports_lead_to_a_host_far_inside() {
+    const PORTS: u16 = 300;
+    let mut lab = Lab::new();
+    let (web, near, far, visitor) = (lab.host("web"), lab.router("near"), lab.router("far"), lab.host("visitor"));
+    lab.link(&web, &near);
+    lab.link(&near, &far); // far is 10.0.1.2 there, and 10.0.2.1 outside
+    lab.link(&far, &visitor);
+    let _far = (1..=PORTS).fold(far.nat(Nat::Masquerade), |far, port| far.forward(port, &web, 1000 + port));
+    let _net = lab.up().expect("up");
+    for port in [1, PORTS / 2, PORTS] {
+        let here = socket(&web, &format!("[::]:{}", 1000 + port), PATIENCE);
+        for router in ["10.0.2.1", "[fd00:0:0:2::1]"] {
+            let any = if router.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+            socket(&visitor, any, PATIENCE).send_to(b"hello", format!("{router}:{port}")).expect("send");
+            assert_eq!(next(&here).expect("it comes"), b"hello");
+        }
+    }
+}
+
 #[isolated]
 fn a_firewall_lets_answers_in_and_nothing_else() {
     for has_firewall in [false, true] {
@@ -120,6 +142,89 @@ fn a_firewall_lets_answers_in_and_nothing_else() {
             assert_eq!(next(&here).expect("it comes"), *expected);
         }
         greets(&outside, &inside, "outside:80").expect("from inside");
+    }
+}
+
+/// A socket on a host that sends and receives ICMP, of version 4 or 6.
+fn icmp(host: &Host, is_v4: bool) -> UdpSocket {
+    let (family, protocol) = match is_v4 {
+        true => (AddressFamily::Inet, SockProtocol::Icmp),
+        false => (AddressFamily::Inet6, SockProtocol::IcmpV6),
+    };
+    let socket = host.run(|| new_socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)).expect("a socket");
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    socket
+}
+
+const ASKED: u16 = 0x4321;
+const UNASKED: u16 = 0x1234;
+
+/// A question of ping(8) or an answer, with this id.
+fn echo(is_v4: bool, is_answer: bool, id: u16) -> [u8; 8] {
+    let kind = match (is_v4, is_answer) {
+        (true, false) => 8,
+        (true, true) => 0,
+        (false, _) => 128 + u8::from(is_answer),
+    };
+    // That of version 6 is the kernel's to write.
+    let checksum = if is_v4 { !((u16::from(kind) << 8) + id) } else { 0 };
+    let [[check, sum], [high, low]] = [checksum, id].map(u16::to_be_bytes);
+    [kind, 0, check, sum, high, low, 0, 0]
+}
+
+/// What came at such a socket, up to the question or answer that was asked for: whom from, and with which id.
+fn echoes(socket: &UdpSocket, is_v4: bool, is_answer: bool) -> Vec<(String, u16)> {
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|(_, id)| *id == UNASKED) {
+        let mut packet = [0; 256];
+        let (length, from) = socket.recv_from(&mut packet).expect("an echo");
+        // Of version 4, the head comes too.
+        let message = &packet[if is_v4 { 20 } else { 0 }..length];
+        let id = u16::from_be_bytes([message[4], message[5]]);
+        let is_echo = [echo(is_v4, false, id), echo(is_v4, true, id)].iter().any(|echo| echo[0] == message[0]);
+        if is_echo && (id == UNASKED || message[0] == echo(is_v4, is_answer, id)[0]) {
+            seen.push((from.ip().to_string(), id));
+        }
+    }
+    seen
+}
+
+/// An answer of ping(8) that nobody has asked for belongs to no connection.
+#[isolated]
+fn a_firewall_lets_in_nothing_that_belongs_to_no_connection() {
+    for (has_firewall, is_v4) in [(false, true), (true, true), (false, false), (true, false)] {
+        let (_net, inside, outside) = three(|router, _| if has_firewall { router.firewall() } else { router });
+        let [here, there] = [&inside, &outside].map(|host| icmp(host, is_v4));
+        let [to, from] = if is_v4 { ["10.0.0.1", "10.0.1.2"] } else { ["fd00::1", "fd00:0:0:1::2"] };
+        let at = |address: &str| SocketAddr::new(address.parse().expect(address), 0);
+        there.send_to(&echo(is_v4, true, UNASKED), at(to)).expect("send");
+        here.send_to(&echo(is_v4, false, ASKED), at(from)).expect("send");
+        let expected: &[_] = if has_firewall { &[ASKED] } else { &[UNASKED, ASKED] };
+        let ids: Vec<_> = echoes(&here, is_v4, true).into_iter().map(|(_, id)| id).collect();
+        assert_eq!(ids, expected, "{has_firewall} {is_v4}");
+    }
+}
+
+/// The kernel translates nothing that belongs to no connection.
+#[isolated]
+fn no_address_of_the_inside_gets_out() {
+    for (nat, is_v4) in [(None, true), (Some(Nat::Masquerade), true), (None, false), (Some(Nat::Masquerade), false)] {
+        let (_net, inside, outside) = three(|router, _| match nat {
+            Some(nat) => router.nat(nat),
+            None => router,
+        });
+        let [here, there] = [&inside, &outside].map(|host| icmp(host, is_v4));
+        let [own, router, to] = match is_v4 {
+            true => ["10.0.0.1", "10.0.1.1", "10.0.1.2"],
+            false => ["fd00::1", "fd00:0:0:1::1", "fd00:0:0:1::2"],
+        };
+        let to = SocketAddr::new(to.parse().expect(to), 0);
+        here.send_to(&echo(is_v4, true, UNASKED), to).expect("send");
+        here.send_to(&echo(is_v4, false, ASKED), to).expect("send");
+        let expected: &[_] = if nat.is_some() { &[(router, ASKED)] } else { &[(own, UNASKED), (own, ASKED)] };
+        let seen = echoes(&there, is_v4, false);
+        assert_eq!(seen.iter().map(|(from, id)| (&**from, *id)).collect::<Vec<_>>(), expected, "{nat:?}");
     }
 }
 

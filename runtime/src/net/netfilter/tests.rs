@@ -41,16 +41,16 @@ fn all_messages_are_whole() {
         forwards: forwards.into(),
         has_firewall: true,
     };
-    let messages = messages(&gate);
+    let bytes = [messages(&gate).bytes, super::forwards(&gate, &gate.forwards).bytes].concat();
     let mut kinds = Vec::new();
-    let mut rest = &messages.bytes[..];
+    let mut rest = &bytes[..];
     while !rest.is_empty() {
         let length = u32::from_ne_bytes(rest[..4].try_into().expect("four")) as usize;
         kinds.push(u16::from_ne_bytes([rest[4], rest[5]]) & 0xff);
         assert!(list(&rest[20..length], 0, &mut String::new()), "{:?}", &rest[..length]);
         rest = &rest[length..];
     }
-    assert_eq!(kinds, [16, 0, 3, 6, 3, 3, 6, 6, 6, 6, 6, 6, 3, 6, 17]);
+    assert_eq!(kinds, [16, 0, 3, 6, 3, 3, 6, 6, 3, 6, 6, 6, 17, 16, 6, 6, 6, 6, 17]);
 }
 
 #[test]
