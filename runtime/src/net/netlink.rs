@@ -12,6 +12,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
+use super::error::PAIR;
 use super::subnet::Subnet;
 
 /// The most messages that are sent at once. The answers of all of them fit into a socket, should the kernel refuse all.
@@ -76,7 +77,7 @@ impl Messages {
     /// Makes a pair. The outer end is raised. The inner one is for whoever is in its network: the kernel would refuse it here, because the
     /// other end is not there yet.
     pub(super) fn pair(&mut self, outer: &End<'_>, inner: &End<'_>, mtu: u32) {
-        self.message("a veth pair", libc::RTM_NEWLINK, MAKE, |message| {
+        self.message(PAIR, libc::RTM_NEWLINK, MAKE, |message| {
             message.link_head(outer.index, true);
             message.end(outer, mtu);
             message.nested(libc::IFLA_LINKINFO, |message| {

@@ -40,11 +40,16 @@ fn what_is_wrong_with_a_node_is_told() {
         (refused(|lab| drop(lab.switch("ONE"))), "two are called `ONE`"),
         (refused(|lab| drop(lab.host("a_b"))), "`a_b` is no name"),
         (refused(|lab| drop(lab.host(""))), "`` is no name"),
+        (refused(|lab| drop(lab.host("-a"))), "`-a` is no name"),
+        (refused(|lab| drop(lab.host("a-"))), "`a-` is no name"),
         (refused(|lab| drop(lab.host("localhost"))), "`localhost` is no name"),
         (refused(|lab| drop(lab.host("two").address("10.0.0.2"))), "`10.0.0.2`, chosen for `two`, is no address"),
         (refused(|lab| drop(lab.host("two").address("10.0.0.255/24"))), "`two` can't have 10.0.0.255"),
         (refused(|lab| drop(lab.host("two").mac("01:00:00:00:00:01"))), "`01:00:00:00:00:01`, chosen for `two`"),
-        (refused(|lab| drop(lab.host("two").mac("02:00:00:00:00:01"))), "`one` and `two` were both given"),
+        (
+            refused(|lab| drop([lab.host("two"), lab.host("three")].map(|host| host.mac("02:00:00:00:00:07")))),
+            "`two` and `three` were both given",
+        ),
         (refused(|lab| drop(lab.host("two").mtu(67))), "can't have packets of 67 bytes"),
         (refused(|lab| drop(lab.host("two").interface("a b"))), "`a b`, chosen for `two`"),
         (refused(|lab| drop(lab.host("10"))), "`10` is no name"),
@@ -52,6 +57,8 @@ fn what_is_wrong_with_a_node_is_told() {
         (refused(|lab| drop(lab.host("ip6-Localhost"))), "`ip6-Localhost` is no name"),
         (refused(|lab| drop(lab.host("belljar-wire"))), "`belljar-wire` is no name"),
         (refused(|lab| drop(lab.host("two").interface("eth%d"))), "`eth%d`, chosen for `two`"),
+        (refused(|lab| drop(lab.host("two").interface("à"))), "`à`, chosen for `two`"),
+        (refused(|lab| drop(lab.host("two").interface("sixteen-letters-"))), "`sixteen-letters-`, chosen for `two`"),
         (refused(|lab| drop(lab.host("two").mtu(1279).address("fd00::7/64"))), "and IPv6 takes 1280"),
         (refused(|lab| drop(lab.host("two").address("10.0.0.9/24").address("10.0.0.9/24"))), "10.0.0.9 twice"),
         (text(&Lab::new().up().expect_err("no host")), "it has no host"),
@@ -76,6 +83,10 @@ fn addresses_that_no_host_can_have_are_told() {
     ] {
         let text = refused(|lab| drop(lab.host("two").address(address)));
         assert!(text.contains("`two` can't have ") && text.contains(what), "{address}: {text}");
+    }
+    for (address, subnet) in [("10.0.0.9/4", "0.0.0.0/4"), ("192.0.2.7/0", "0.0.0.0/0"), ("1.2.3.4/7", "0.0.0.0/7")] {
+        let text = refused(|lab| drop(lab.host("two").address(address)));
+        assert!(text.contains(&format!("can't have the subnet {subnet}: the kernel makes no route")), "{text}");
     }
     let text = refused_link(|lab, host, gateway| {
         let lan = lab.switch("loop").subnet("127.0.0.0/24");
@@ -280,13 +291,35 @@ fn what_a_router_can_not_do_is_told() {
     told(&|_, gw, inside| drop(nat(gw).forward(0, inside, 80)), "`gw` can't forward the port 0");
     told(
         &|_, gw, inside| drop(nat(gw).outside(inside).forward(80, inside, 80)),
-        "`inside`, which has no address on the inside",
+        "`inside`: no way leads there but over the outside",
     );
     told(
         &|lab, gw, _| drop(gw.firewall().outside(&lab.switch("other"))),
         "`other` is not the outside of `gw`: no link",
     );
     told(&|_, gw, _| drop(gw.firewall().outside(&elsewhere)), "`elsewhere` belongs to another `Lab`");
+    // What is wrong is told also where nothing takes it.
+    told(&|_, gw, _| drop(gw.outside(&elsewhere)), "`elsewhere` belongs to another `Lab`");
+    told(&|_, gw, _| drop(nat(gw.clone()).forward(80, &gw, 81)), "`gw` can't forward the port 80 to itself");
+    told(
+        &|lab, gw, _| {
+            let (isp, server) = (lab.router("isp"), lab.host("server"));
+            lab.link(&isp, &server);
+            lab.link(&gw, &isp);
+            drop(nat(gw).forward(80, &server, 80));
+        },
+        "`gw` can't forward a port to `server`: no way leads there but over the outside",
+    );
+    told(
+        &|lab, gw, inside| {
+            let (hidden, home) = (lab.host("hidden"), lab.router("home"));
+            lab.link(&hidden, &home);
+            lab.link(&home, &gw);
+            drop(nat(home));
+            drop(nat(gw).outside(inside).forward(80, &hidden, 80));
+        },
+        "`gw` can't forward a port to `hidden`: no way leads there but over the outside, or over another router with NAT",
+    );
     told(
         &|lab, gw, _| {
             let alone = lab.router("alone").firewall();

@@ -90,6 +90,16 @@ fn what_is_chosen_is_so() {
 }
 
 #[isolated]
+fn addresses_of_interfaces_that_are_chosen_make_room() {
+    let mut lab = Lab::new();
+    let (a, b, c) = (lab.host("a").mac("02:00:00:00:00:02"), lab.host("b"), lab.host("c"));
+    let _net = lab.up().expect("up");
+    let mac = |host: &Host| host.run(|| fs::read_to_string("/sys/class/net/eth0/address")).expect("read");
+    assert_eq!([mac(&a), mac(&b), mac(&c)], ["02:00:00:00:00:02\n", "02:00:00:00:00:04\n", "02:00:00:00:00:03\n"]);
+    greets(&a, &b, "a:80").expect("a way");
+}
+
+#[isolated]
 fn subnets_that_are_chosen_make_room() {
     let mut lab = Lab::new();
     let (left, right) = (lab.switch("left"), lab.switch("right").subnet("10.0.0.0/16"));

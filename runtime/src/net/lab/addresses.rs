@@ -32,7 +32,8 @@ pub(super) fn assign(plan: &mut Plan, has_v6: bool) -> Result<(), Trouble> {
             }
         }
     }
-    take_chosen(plan)?;
+    take_chosen(plan, has_v6)?;
+    check_routes(plan)?;
     check_overlaps(plan)?;
     for kind in 0..if has_v6 { 2 } else { 1 } {
         choose_subnets(plan, kind)?;
@@ -66,7 +67,7 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
 }
 
 /// Gives ports the addresses that were chosen for them. The first one decides on the subnet of a segment that has none.
-fn take_chosen(plan: &mut Plan) -> Result<(), Trouble> {
+fn take_chosen(plan: &mut Plan, has_v6: bool) -> Result<(), Trouble> {
     let mut owners: Map<IpAddr, usize> = Map::new();
     for index in 0..plan.ports.len() {
         let node = plan.ports[index].node;
@@ -76,7 +77,8 @@ fn take_chosen(plan: &mut Plan) -> Result<(), Trouble> {
             let (address, written) = Subnet::parse(&text).ok_or_else(bad)?;
             let segment = &mut plan.segments[plan.ports[index].segment];
             let subnet = *segment.subnets[kind(&written)].get_or_insert(written);
-            if let Some(what) = unusable(address) {
+            let no_v6 = (address.is_ipv6() && !has_v6).then_some("one of IPv6, which the kernel lacks");
+            if let Some(what) = unusable(address).or(no_v6) {
                 return Err(Trouble::Unusable { of, address, what });
             }
             if subnet.contains(address) && written.prefix() != subnet.prefix() {
@@ -108,6 +110,18 @@ fn taken(plan: &Plan) -> Vec<(usize, Subnet)> {
     let of =
         |(index, subnets): (usize, [Option<Subnet>; 2])| subnets.into_iter().flatten().map(move |one| (index, one));
     plan.segments.iter().map(|segment| segment.subnets).enumerate().flat_map(of).collect()
+}
+
+/// Fails if there is a subnet of IPv4 to which the kernel makes no route when an interface gets an address of it.
+fn check_routes(plan: &Plan) -> Result<(), Trouble> {
+    let begins_with_zero =
+        |subnet: &Subnet| matches!(subnet.network(), IpAddr::V4(network) if network.octets()[0] == 0);
+    match taken(plan).into_iter().find(|(_, subnet)| begins_with_zero(subnet)) {
+        Some((segment, subnet)) => {
+            Err(Trouble::BeginsWithZero { segment: plan.segments[segment].name.clone(), subnet })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_overlaps(plan: &Plan) -> Result<(), Trouble> {
@@ -197,6 +211,14 @@ mod tests {
         let mut plan = Plan::of(draft)?;
         assign(&mut plan, false)?;
         Ok(plan.ports.iter().map(|port| port.addresses[0].0.to_string()).collect())
+    }
+
+    #[test]
+    fn no_address_is_chosen_that_the_kernel_lacks() {
+        let what = "one of IPv6, which the kernel lacks";
+        let refused = addresses("192.0.2.0/24", &[Some("fd00::7/64")]).expect_err("there is no IPv6");
+        let (of, address) = ("host0".to_owned(), "fd00::7".parse().expect("an address"));
+        assert_eq!(refused, Trouble::Unusable { of, address, what });
     }
 
     #[test]

@@ -16,7 +16,7 @@ use nix::unistd::sethostname;
 use super::plan::Plan;
 use super::routes::routes;
 use super::settings;
-use crate::net::error::Error;
+use crate::net::error::{Error, NAMESPACES};
 use crate::net::netfilter;
 use crate::net::netlink::{Messages, Netlink, Refused};
 use crate::net::node::{RESERVED, Role};
@@ -49,13 +49,13 @@ pub(super) fn begin(plan: &Plan, node: usize) -> Result<Place, Error> {
     let planned = &plan.nodes[node];
     let step = |what| move |errno| Error::step(what, &planned.name, errno);
     let file = hosts_file(plan, node);
-    Place::enter_new().map_err(step("namespaces"))?;
+    Place::enter_new().map_err(step(NAMESPACES))?;
     sethostname(&planned.name).map_err(step("a name"))?;
     mount_files(&file).map_err(|(what, errno)| Error::step(what, &planned.name, errno))?;
     let set = settings::prepare(planned.role == Role::Router);
     set.map_err(|error| Error::step("its settings in /proc/sys/net", &planned.name, errno_of(&error)))?;
     sys::bring_up_loopback().map_err(step("a loopback"))?;
-    Place::current().map_err(|error| Error::step("namespaces", &planned.name, Errno::from_raw(error.errno())))
+    Place::current().map_err(|error| Error::step(NAMESPACES, &planned.name, Errno::from_raw(error.errno())))
 }
 
 /// Mounts an `/etc/hosts` and a `/sys` of the host's own.

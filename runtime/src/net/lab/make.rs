@@ -22,7 +22,7 @@ use nix::sys::prctl::set_name;
 
 use super::plan::{FIRST_INDEX, Plan, PlannedNode, outer_mac};
 use super::{host, settings};
-use crate::net::error::Error;
+use crate::net::error::{Error, NETWORK, RING};
 use crate::net::netlink::{End, Messages, Netlink, Refused};
 use crate::net::node::Role;
 use crate::net::place::Place;
@@ -125,14 +125,14 @@ fn weave(
     gone: &Receiver<()>,
 ) -> Result<Option<Wire>, Error> {
     let step = |what| move |errno| Error::step(what, FABRIC, errno);
-    unshare(CloneFlags::CLONE_NEWNET).map_err(step("a network namespace"))?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(step(NETWORK))?;
     settings::silence().map_err(of_io("its settings", FABRIC))?;
-    let namespace = Namespace::current(Kind::Net)
-        .map_err(|error| Error::step("a network namespace", FABRIC, Errno::from_raw(error.errno())))?;
+    let namespace =
+        Namespace::current(Kind::Net).map_err(|error| Error::step(NETWORK, FABRIC, Errno::from_raw(error.errno())))?;
     let netlink = Netlink::new().map_err(step("a socket for rtnetlink"))?;
     let ethernet = Ethernet::new().map_err(step("a socket"))?;
     let _ = told.send(Fabric { namespace, netlink, ethernet });
-    let ring = Wire::prepare(plan.mtu()).map_err(of_io("a ring for packets", FABRIC))?;
+    let ring = Wire::prepare(plan.mtu()).map_err(of_io(RING, FABRIC))?;
     if gone.recv().is_err() {
         return Ok(None);
     }

@@ -274,7 +274,7 @@ impl Lab {
         Self { number, nodes: Vec::new(), links: Vec::new(), seed: 0, capture: None, was_up: false }
     }
 
-    /// A host. Its name has 1 to 63 letters, digits and `-`, is no number, and no other node has it.
+    /// A host. Its name has 1 to 63 letters, digits and `-`, with no `-` at its ends. It is no number, and no other node has it.
     ///
     /// ```
     /// let mut lab = belljar::net::Lab::new();

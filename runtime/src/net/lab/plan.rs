@@ -190,8 +190,10 @@ impl Plan {
             if let Some(name) = port.choice.interface.take() {
                 let is_wrong =
                     |char: char| char.is_whitespace() || char.is_control() || matches!(char, '%' | '/' | ':');
+                // To the kernel, this byte is a space, also where it is part of a letter, such as `à`.
+                let is_wrong_byte = name.bytes().any(|byte| byte == 0xa0);
                 let is_taken = [".", "..", "lo", "all", "default"].contains(&name.as_str());
-                if is_taken || name.contains(is_wrong) || !(1..16).contains(&name.len()) {
+                if is_taken || is_wrong_byte || name.contains(is_wrong) || !(1..16).contains(&name.len()) {
                     return Err(Trouble::BadInterface { of: of.clone(), name });
                 }
                 port.interface = name;
@@ -204,15 +206,22 @@ impl Plan {
     }
 
     fn choose_macs(&mut self) -> Result<(), Trouble> {
-        let mut seen: Map<Mac, usize> = Map::new();
+        let mut chosen: Map<Mac, usize> = Map::new();
         for port in &mut self.ports {
-            if let Some(text) = port.choice.mac.take() {
-                let bad = || Trouble::BadMac { of: self.nodes[port.node].name.clone(), text: text.clone() };
-                port.mac = parse_mac(&text).ok_or_else(bad)?;
-            }
-            if let Some(other) = seen.insert(port.mac, port.node) {
+            let Some(text) = &port.choice.mac else { continue };
+            let bad = || Trouble::BadMac { of: self.nodes[port.node].name.clone(), text: text.clone() };
+            port.mac = parse_mac(text).ok_or_else(bad)?;
+            if let Some(other) = chosen.insert(port.mac, port.node) {
                 let [first, second] = [other, port.node].map(|node| self.nodes[node].name.clone());
                 return Err(Trouble::MacTwice { text: show_mac(port.mac), first, second });
+            }
+        }
+        // Whoever has not chosen makes room: there is one more number for each that was chosen.
+        let count = self.ports.len();
+        let mut free = (count..).map(|number| outer_mac(number, 0)).filter(|mac| chosen.get(mac).is_none());
+        for port in self.ports.iter_mut().filter(|port| port.choice.mac.is_none()) {
+            if chosen.get(&port.mac).is_some() {
+                port.mac = free.next().unwrap_or(port.mac);
             }
         }
         Ok(())
@@ -280,7 +289,8 @@ fn check_names(nodes: &[DraftNode]) -> Result<(), Trouble> {
     let mut seen = Set::new();
     for DraftNode { name, .. } in nodes {
         let lower = name.to_ascii_lowercase();
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !name.starts_with('-');
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !(name.starts_with('-') || name.ends_with('-'));
         if !is_plain || !(1..=HOST_NAME_MAX).contains(&name.len()) || is_number(&lower) || is_taken(&lower) {
             return Err(Trouble::BadName(name.clone()));
         }

@@ -62,7 +62,7 @@ fn hides_inside(plan: &Plan, port: usize) -> bool {
 }
 
 /// For each segment that `node` is not on and that routers lead to: the port by which the way begins, and the port of the first router on it.
-fn first_hops(plan: &Plan, node: usize) -> Vec<Option<(usize, usize)>> {
+pub(super) fn first_hops(plan: &Plan, node: usize) -> Vec<Option<(usize, usize)>> {
     let mut hops: Vec<Option<(usize, usize)>> = vec![None; plan.segments.len()];
     let own = |port: &usize| plan.ports[*port].segment;
     let mut seen = vec![false; plan.segments.len()];
