@@ -66,7 +66,7 @@ pub struct Stats {
     pub lost_as_told: u64,
     /// The ones that came while the port was cut, or the two hosts were kept apart.
     pub lost_by_cut: u64,
-    /// The ones that were longer than the [MTU](Port::mtu).
+    /// The ones that were longer than the [MTU](Port::mtu) of the port, or of the [host](super::Host::mtu) that they were for.
     pub lost_by_length: u64,
     /// The ones that found a full [queue](Port::queue).
     pub lost_by_queue: u64,

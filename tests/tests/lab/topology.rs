@@ -141,6 +141,22 @@ fn an_interface_that_is_too_small_has_no_ipv6() {
     greets(&small, &large, "small:80").expect("by IPv4");
 }
 
+/// Other hosts may send what is too long for it.
+#[isolated]
+fn what_is_longer_than_the_mtu_of_a_host_is_lost_and_counted() {
+    let mut lab = Lab::new();
+    let (small, large) = (lab.host("small").mtu(1400), lab.host("large"));
+    let net = lab.up().expect("up");
+    let [here, there] = [&small, &large].map(|host| socket(host, "0.0.0.0:7000", PATIENCE));
+    // A packet has 28 bytes beside what is sent.
+    for length in [1373, 1372] {
+        there.send_to(&vec![7; length], "10.0.0.1:7000").expect("send");
+    }
+    assert_eq!(next(&here).expect("it comes").len(), 1372);
+    let stats = net.port(&small).to_host().stats();
+    assert_eq!((stats.sent, stats.delivered, stats.lost_by_length, stats.lost_by_overload), (2, 1, 1, 0));
+}
+
 /// Three routers in a row, with a network behind each.
 #[isolated]
 fn ways_lead_over_several_routers() {

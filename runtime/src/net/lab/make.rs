@@ -140,6 +140,7 @@ fn weave(
         ifindex: outer_index(number),
         segment: port.segment as u32,
         mac: port.mac,
+        mtu: port.mtu,
         name: format!("{}.{}", plan.nodes[port.node].name, port.interface),
     });
     let ports: Vec<_> = ports.collect();

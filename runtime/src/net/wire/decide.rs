@@ -123,7 +123,7 @@ impl Lane {
 }
 
 /// How long the packet in a frame is, without the heads of the frame.
-fn packet_length(frame: &[u8]) -> u64 {
+pub(super) fn packet_length(frame: &[u8]) -> u64 {
     let is_tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
     let tags = [12, 16].into_iter().take_while(|at| is_tag(*at)).count();
     (frame.len() as u64).saturating_sub(14 + 4 * tags as u64)

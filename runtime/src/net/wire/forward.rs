@@ -14,7 +14,7 @@ use nix::unistd::read;
 use super::board::{Board, Cause, Count, Direction, Setting, Way, Whole};
 use super::capture::{Seen, Tape, marks};
 use super::chance::{Lot, hash, hash_bytes};
-use super::decide::{Lane, Passes};
+use super::decide::{Lane, Passes, packet_length};
 use super::flows::Flows;
 use super::packet::{Packet, complete_checksum, corruptible};
 use super::queue::{Next, Queue, Traveller};
@@ -42,6 +42,8 @@ const ADDRESSES: usize = 1 << 12;
 pub(super) struct Outlet {
     pub(super) ifindex: i32,
     pub(super) segment: usize,
+    /// The longest packet that the host's interface takes.
+    pub(super) mtu: u64,
     /// That of frames from the host, and of frames to it.
     pub(super) lanes: [Lane; 2],
     /// Whether the last frame was refused. The other end may be down, which looks the same as no room: nobody waits for it again.
@@ -365,6 +367,10 @@ impl<'b> Process<'b> {
             return self.lose(frame, traveller, Cause::Blocked, now);
         }
         let Some(outlet) = self.outlets.get_mut(port) else { return };
+        // The kernel would not take it. That is no trouble: the test has chosen so.
+        if packet_length(frame) > outlet.mtu {
+            return self.lose(frame, traveller, Cause::TooLong, now);
+        }
         if !outlet.send(frame, sender) {
             self.board.add(Whole::Refused, 1);
             return self.lose(frame, traveller, Cause::NoRoom, now);

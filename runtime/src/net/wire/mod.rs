@@ -77,6 +77,8 @@ pub(crate) struct PortPlan {
     pub(crate) segment: u32,
     /// The address of the interface at the other end, the host's. Frames to it go to no other port from the beginning.
     pub(crate) mac: [u8; 6],
+    /// The longest packet that the interface takes, in bytes.
+    pub(crate) mtu: u32,
     /// For the capture, and for its seed: `client.eth0`.
     pub(crate) name: String,
 }
@@ -123,6 +125,7 @@ impl Wire {
         let outlet = |port: &PortPlan| Outlet {
             ifindex: port.ifindex,
             segment: port.segment as usize,
+            mtu: port.mtu.into(),
             lanes: [Way::FromHost, Way::ToHost].map(|way| lane(port, way)),
             is_refused: false,
         };
