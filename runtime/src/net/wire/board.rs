@@ -56,7 +56,7 @@ pub(crate) enum Setting {
     Cut,
     /// When it was cut last, in nanoseconds.
     CutAt,
-    /// How many of the frames that are numbered have yet to be lost.
+    /// The largest number of a frame that is to be lost.
     Numbered,
     /// How many matchers there are.
     Matchers,
@@ -241,14 +241,15 @@ impl<'b> Direction<'b> {
     pub(crate) fn lose(self, number: u64) -> bool {
         let free = |word: &AtomicU64| word.compare_exchange(0, number, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.numbered().iter().any(free) && {
-            self.word(Setting::Numbered as usize).fetch_add(1, Ordering::AcqRel);
+            self.word(Setting::Numbered as usize).fetch_max(number, Ordering::AcqRel);
             true
         }
     }
 
     /// Whether the frame with this number is to be lost. Afterwards neither it is, nor any before it.
     pub(super) fn takes(self, number: u64) -> bool {
-        if self.get(Setting::Numbered) == 0 {
+        // The body's process alone changes it: what the wire has yet to take back can't make it wrong.
+        if self.get(Setting::Numbered) < number {
             return false;
         }
         let mut is_numbered = false;
@@ -256,7 +257,6 @@ impl<'b> Direction<'b> {
             let taken = word.load(Ordering::Acquire);
             let is_over = (1..=number).contains(&taken);
             if is_over && word.compare_exchange(taken, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                self.word(Setting::Numbered as usize).fetch_sub(1, Ordering::AcqRel);
                 is_numbered |= taken == number;
             }
         }
