@@ -48,8 +48,8 @@ const TROUBLE: [(Whole, Head); 7] = [
 pub(super) const WORDS: usize = 16;
 pub(super) const NAMES: usize = WORDS * 8;
 
-/// The longest name of a port that is kept.
-pub(super) const NAME_MAX: usize = 62;
+/// The longest name of a port that is kept: a host's, a point, and an interface's.
+pub(super) const NAME_MAX: usize = 63 + 1 + 15;
 
 /// What is before the bytes of a frame.
 pub(super) const RECORD: usize = 40;

@@ -110,6 +110,13 @@ fn each_port_is_an_interface_and_what_was_lost_has_a_comment() {
 }
 
 #[test]
+fn the_longest_name_of_a_port_is_whole() {
+    let name = format!("{}.{}", "h".repeat(63), "i".repeat(15));
+    let (_tape, file) = Tape::new(1 << 12, 1, &[&name], 0).expect("memory");
+    assert_eq!(written(&file).interfaces, [name]);
+}
+
+#[test]
 fn the_oldest_go_and_that_is_said() {
     let (mut tape, file) = Tape::new(1 << 16, 1, &["a"], 0).expect("memory");
     let mut random = Rng::with_seed(1);
