@@ -12,7 +12,8 @@ use crate::frame::{Buffer, Frame};
 use crate::net::{self, Inside, Left};
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
-use crate::{sys, text};
+use crate::sys;
+use crate::text;
 
 /// What a body is taken to have returned that has left a busy thread, if its test expects a panic.
 const BUSY: u8 = 1;
