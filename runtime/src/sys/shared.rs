@@ -85,7 +85,8 @@ impl SharedBytes {
     pub(crate) fn new(name: &CStr, length: usize) -> nix::Result<(Self, File)> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create(name, flags)?);
-        file.set_len(length as u64).map_err(|error| super::errno::errno_of(&error))?;
+        // Where files may not become so large, it fails, and is no one's end.
+        super::without_size_signal(|| file.set_len(length as u64)).map_err(|error| super::errno::errno_of(&error))?;
         // Whoever touches a mapping that has lost its file, is killed.
         fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
         Ok((Self(Mapping::new(length, Some(&file))?), file))
