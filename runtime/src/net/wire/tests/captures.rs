@@ -7,6 +7,7 @@ use etherparse::SlicedPacket;
 use fastrand::Rng;
 
 use super::frames::{Version, flow};
+use super::rounds;
 use crate::net::wire::board::{Cause, Way};
 use crate::net::wire::capture::{Seen, Tape, marks};
 use crate::net::wire::pcapng;
@@ -161,10 +162,11 @@ fn a_reader_beside_the_writer_finds_whole_frames() {
 }
 
 /// The body has the memory too, and may write what it likes.
+/// More rounds, if the environment asks for them.
 #[test]
 fn the_memory_may_be_anything() {
     let mut random = Rng::with_seed(5);
-    for _ in 0..300 {
+    for _ in 0..300 * rounds() {
         let (mut tape, file) = Tape::new(1 << 12, 1, &["a", "b"], 0).expect("memory");
         let frame = flow(Version::Six, 1, 2).udp(&[7; 100]);
         for number in 0..random.u64(..60) {
