@@ -54,6 +54,8 @@ mod tag {
     pub(super) const CAPTURES: u8 = 14;
     pub(super) const FAULTS: u8 = 15;
     pub(super) const HOST: u8 = 16;
+    pub(super) const WIRE_KILLED: u8 = 17;
+    pub(super) const CHANGE: u8 = 18;
 }
 
 // How a body ended.
@@ -110,8 +112,12 @@ pub(crate) enum Frame<'a> {
     AskChanges,
     /// From the test: it asks for the number that init has outside. With it comes a socket for the answer.
     AskInitPid,
-    /// From the test: a laboratory is up. With it comes the memory in which its packets are kept.
+    /// From the test: a laboratory is up. With it come the memory in which its packets are kept, and that which says what went wrong in all of them.
     Captures,
+    /// From init: the wire of a laboratory has ended, and not because that was over.
+    WireKilled,
+    /// From the test, where a trace is wanted: when a fault of a laboratory was changed, as `at` of `Mark`, and how.
+    Change { at: u64, what: &'a [u8] },
     /// From the test, if sandboxes are kept: a host of a laboratory has this name. With it come its namespaces, and that of the network in which
     /// the other ends of its interfaces are.
     Host(&'a [u8]),
@@ -201,6 +207,12 @@ impl<'a> Frame<'a> {
             Self::AskChanges => writer.put(&[tag::ASK_CHANGES]),
             Self::AskInitPid => writer.put(&[tag::ASK_INIT_PID]),
             Self::Captures => writer.put(&[tag::CAPTURES]),
+            Self::WireKilled => writer.put(&[tag::WIRE_KILLED]),
+            Self::Change { at, what } => {
+                writer.put(&[tag::CHANGE]);
+                writer.put(&at.to_ne_bytes());
+                writer.put(what);
+            }
             Self::Faults => writer.put(&[tag::FAULTS]),
             Self::Host(name) => {
                 writer.put(&[tag::HOST]);
@@ -264,6 +276,11 @@ impl<'a> Frame<'a> {
             (tag::ASK_CHANGES, []) => Some(Self::AskChanges),
             (tag::ASK_INIT_PID, []) => Some(Self::AskInitPid),
             (tag::CAPTURES, []) => Some(Self::Captures),
+            (tag::WIRE_KILLED, []) => Some(Self::WireKilled),
+            (tag::CHANGE, payload) => {
+                let (at, what) = payload.split_first_chunk()?;
+                Some(Self::Change { at: u64::from_ne_bytes(*at), what })
+            }
             (tag::FAULTS, []) => Some(Self::Faults),
             (tag::HOST, name) => Some(Self::Host(name)),
             _ => None,
@@ -304,6 +321,8 @@ pub(crate) mod tests {
             Frame::AskChanges,
             Frame::AskInitPid,
             Frame::Captures,
+            Frame::WireKilled,
+            Frame::Change { at: 7, what: b"client.eth0: loss 0.1" },
             Frame::Faults,
             Frame::Host(b"server"),
             Frame::AskGroup(b"db"),
@@ -340,6 +359,7 @@ pub(crate) mod tests {
                             | Frame::Refused(_)
                             | Frame::AskGroup(_)
                             | Frame::Host(_)
+                            | Frame::Change { .. }
                             | Frame::Largest { .. }
                             | Frame::Mark { .. }
                     )
@@ -350,7 +370,7 @@ pub(crate) mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 17..=255 {
+        for kind in 19..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

@@ -37,12 +37,21 @@ pub(crate) fn set_clock_offset(offset: Duration) {
     AHEAD.store(u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
+/// Whether a trace is wanted.
+pub(crate) fn is_wanted() -> bool {
+    WANTED.load(Ordering::Relaxed)
+}
+
+/// What the clock shows outside, in nanoseconds.
+pub(crate) fn clock() -> u64 {
+    sys::now().saturating_sub(AHEAD.load(Ordering::Relaxed))
+}
+
 /// Records that `moment` is reached now.
 pub(crate) fn record(moment: Moment, path: &CStr) {
-    if WANTED.load(Ordering::Relaxed) {
+    if is_wanted() {
         let mut buffer = Buffer::new();
-        let frame =
-            Frame::Mark { moment, at: sys::now().saturating_sub(AHEAD.load(Ordering::Relaxed)), path: path.to_bytes() };
+        let frame = Frame::Mark { moment, at: clock(), path: path.to_bytes() };
         // What gets lost is missing in the trace.
         let _ = send(SOCKET.load(Ordering::Relaxed), frame.encode(&mut buffer), MsgFlags::MSG_NOSIGNAL);
     }

@@ -26,10 +26,18 @@ const CAPTURES_MAX: usize = 8;
 /// The most that one takes: the packets, and what is kept about them.
 const LENGTH_MAX: u64 = net::MOST_CAPTURE as u64 + (1 << 20);
 
-/// Takes what came from a body, unless there is enough.
-pub(super) fn take(memory: Option<OwnedFd>, captures: &mut Vec<File>) {
-    let memory = memory.filter(|_| captures.len() < CAPTURES_MAX);
-    captures.extend(memory.and_then(taken));
+/// Takes what came from a body with a laboratory: the memory of its packets, unless there is enough, and that which says what went wrong in all
+/// laboratories of the test.
+pub(super) fn take(packets: Option<OwnedFd>, trouble: Option<OwnedFd>, evidence: &mut Evidence) {
+    if evidence.captures.len() < CAPTURES_MAX {
+        evidence.captures.extend(packets.and_then(taken));
+    } else {
+        packets.into_iter().for_each(super::replies::discard);
+    }
+    match trouble {
+        Some(memory) if evidence.trouble.is_none() => evidence.trouble = taken(memory),
+        more => more.into_iter().for_each(super::replies::discard),
+    }
 }
 
 /// What came from a body, if it is memory, which answers at once, and of a length that is no larger than that of a laboratory's and will stay
@@ -57,9 +65,12 @@ pub(super) fn write(test: &Test, evidence: &Evidence) -> Vec<String> {
             Err(error) => words::not_captured(test.short_name(), &path, &error),
         }
     };
-    let trouble = evidence.captures.iter().flat_map(net::trouble);
-    let mut told: Vec<_> = trouble.map(|trouble| words::trouble(test.short_name(), &trouble)).collect();
+    let (trouble, laboratories) = net::trouble(evidence.trouble.as_ref(), evidence.wires_killed);
+    let mut told: Vec<_> = trouble.iter().map(|trouble| words::trouble(test.short_name(), trouble)).collect();
     told.extend(evidence.captures.iter().enumerate().map(write));
+    if laboratories > CAPTURES_MAX as u64 {
+        told.push(words::captures_left_out(test.short_name(), laboratories, CAPTURES_MAX));
+    }
     if !told.is_empty() {
         // What an earlier run has left that had more of them.
         let others = (evidence.captures.len()..CAPTURES_MAX).filter_map(|number| path_of(test, number));

@@ -49,6 +49,11 @@ pub(crate) struct Evidence {
     pub(crate) usage: Usage,
     /// The memory in which the packets of its laboratories are kept.
     pub(crate) captures: Vec<File>,
+    /// The memory that says what went wrong in all of them.
+    #[cfg(feature = "net")]
+    pub(crate) trouble: Option<File>,
+    /// How many of their wires were killed.
+    pub(crate) wires_killed: u32,
     /// The hosts of its laboratories, if its sandbox is kept when it fails.
     pub(crate) hosts: Vec<KeptHost>,
     /// What its calls have met that were to fail.

@@ -330,11 +330,17 @@ pub(super) struct Life {
     moments: Vec<(Moment, u64, String)>,
     /// The faults that its calls have met.
     met: Vec<(u64, String)>,
+    /// How faults of its laboratories were changed.
+    changes: Vec<(u64, String)>,
+    /// How many of these changes there was no room for, and when the first was.
+    left_out: Option<(u64, u64)>,
+    /// How many bytes of these there are.
+    changed_bytes: usize,
     /// How many bytes it has told.
     told_bytes: usize,
 }
 
-/// The most that one sandbox tells: many times what its set-up does.
+/// The most that one sandbox tells, of its set-up and of faults: many times what that takes.
 const TOLD_MAX: usize = 1 << 20;
 
 /// A sandbox is asked for, and that on this thread.
@@ -351,6 +357,9 @@ impl Life {
             test: None,
             moments: Vec::new(),
             met: Vec::new(),
+            changes: Vec::new(),
+            left_out: None,
+            changed_bytes: 0,
             told_bytes: 0,
         }
     }
@@ -372,6 +381,17 @@ impl Life {
     /// A call has met a fault.
     pub(super) fn meet(&mut self, at: u64, what: String) {
         self.met.push((at, what));
+    }
+
+    /// A fault of a laboratory was changed.
+    pub(super) fn change(&mut self, at: u64, what: &[u8]) {
+        self.changed_bytes = self.changed_bytes.saturating_add(size_of::<(u64, String)>() + what.len());
+        if self.changed_bytes <= TOLD_MAX {
+            self.changes.push((at, String::from_utf8_lossy(what).into_owned()));
+        } else {
+            let (count, _) = self.left_out.get_or_insert((0, at));
+            *count += 1;
+        }
     }
 
     /// The test has ended.
@@ -406,7 +426,9 @@ impl Drop for Life {
             };
             events.push(event(row, name, path, *begin, *end));
         }
-        events.extend(self.met.iter().map(|(at, what)| instant(row, what, *at)));
+        let left_out = self.left_out.map(|(count, at)| (at, format!("{count} more changes of faults are not shown")));
+        let instants = self.met.iter().chain(&self.changes).chain(&left_out);
+        events.extend(instants.map(|(at, what)| instant(row, what, *at)));
         write(&events);
     }
 }

@@ -20,10 +20,12 @@ pub(crate) struct Inside {
     pub(crate) user: Option<u32>,
     /// How much memory it may use, if that is limited, in bytes.
     pub(crate) memory: Option<u64>,
-    /// Hands the memory in which packets are kept to whoever writes it to a file if the test fails.
-    pub(crate) hand_over: fn(BorrowedFd<'_>),
+    /// Hands over what tells of a laboratory if the test fails: the memory in which its packets are kept, and that which says what went wrong.
+    pub(crate) hand_over: fn(&[BorrowedFd<'_>; 2]),
     /// Hands a host over by its name, with its namespaces, to whoever keeps the sandbox if the test fails. `None` if nobody does.
     pub(crate) hand_over_host: Option<fn(&str, &[BorrowedFd<'_>])>,
+    /// Tells the trace how a fault was changed. `None` if none is wanted.
+    pub(crate) tell_change: Option<fn(&str)>,
 }
 
 impl Inside {
@@ -39,6 +41,13 @@ static INSIDE: OnceLock<Inside> = OnceLock::new();
 /// Tells what sandbox this is, before the body runs.
 pub(crate) fn set(inside: Inside) {
     let _ = INSIDE.set(inside);
+}
+
+/// Tells the trace how a fault was changed just now, if one is wanted.
+pub(super) fn tell_change(words: impl FnOnce() -> String) {
+    if let Some(tell) = get().and_then(|inside| inside.tell_change) {
+        tell(&words());
+    }
 }
 
 /// `None` outside of sandboxes.

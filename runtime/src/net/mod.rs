@@ -38,6 +38,7 @@ mod place;
 mod port;
 mod subnet;
 mod threads;
+mod trouble;
 mod wire;
 
 pub use error::Error;
@@ -46,8 +47,9 @@ pub use host::{Entered, Host, Router};
 pub(crate) use inside::{Inside, MOST_CAPTURE, set as set_inside};
 pub use lab::{End, Lab, Link, Switch};
 pub use network::Net;
-pub(crate) use network::{notes, trouble};
+pub(crate) use network::notes;
 pub use port::{Port, Stats};
 pub(crate) use threads::{Left, finish};
+pub(crate) use trouble::trouble;
 pub use wire::Packets;
 pub(crate) use wire::write_capture;

@@ -1,17 +1,17 @@
 //! A laboratory that is up, as a test has it.
 
 use std::fmt::{self, Debug, Formatter};
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
 
 use super::host::Host;
+use super::inside;
 use super::lab::Plan;
 use super::node::{Node, Role};
 use super::picture::picture;
 use super::port::Port;
-use super::wire::{Trouble, Wire, trouble_of};
+use super::wire::Wire;
 use crate::ns::Namespace;
 use crate::sorted::Set;
 use crate::sys::is_marked_process;
@@ -83,7 +83,12 @@ impl Net {
     pub fn port(&self, host: &Host) -> Port<'_> {
         // A plan has a port for each host.
         let index = self.ports(host).first().copied().unwrap_or_default();
-        Port::new(&self.wire, index)
+        self.port_at(index)
+    }
+
+    fn port_at(&self, index: usize) -> Port<'_> {
+        let port = &self.plan.ports[index];
+        Port::new(&self.wire, index, [&self.plan.nodes[port.node].name, &port.interface])
     }
 
     /// Where the interface of a host is connected by which it is linked with another host, or on one switch with it.
@@ -108,7 +113,7 @@ impl Net {
     #[track_caller]
     pub fn port_to(&self, host: &Host, other: &Host) -> Port<'_> {
         match self.shared(host, other).first() {
-            Some((index, _)) => Port::new(&self.wire, *index),
+            Some((index, _)) => self.port_at(*index),
             None => panic!("belljar: `{}` and `{}` are neither linked nor on one switch.", host.name(), other.name()),
         }
     }
@@ -149,6 +154,7 @@ impl Net {
             blocked.extend(self.shared(one, other).into_iter().flat_map(|(from, to)| [(from, to), (to, from)]));
         }
         self.block(&blocked, &left, &right);
+        inside::tell_change(|| format!("partition: {} | {}", names(&left), names(&right)));
     }
 
     /// Makes a way a one-way street: from now on, packets get from the first host to the second, and none gets back, until [`heal`](Self::heal).
@@ -173,6 +179,7 @@ impl Net {
         let (from, to) = (from.as_ref(), to.as_ref());
         let blocked = self.shared(to, from).into_iter().collect();
         self.block(&blocked, &[to], &[from]);
+        inside::tell_change(|| format!("oneway: {} → {}", from.name(), to.name()));
     }
 
     /// Has everything pass again that a [`partition`](Self::partition), a [`oneway`](Self::oneway) or a [`cut`](Port::cut) keeps back. Other faults
@@ -194,6 +201,7 @@ impl Net {
         let mut blocked = self.blocked();
         self.wire.heal();
         *blocked = Set::new();
+        inside::tell_change(|| "heal".to_owned());
     }
 
     /// Writes the packets that have passed, and those that were lost, to a file that Wireshark and tcpdump read. Each port is an interface in it.
@@ -282,26 +290,22 @@ impl Net {
     }
 }
 
+fn names(hosts: &[&Host]) -> String {
+    hosts.iter().map(|host| host.name()).collect::<Vec<_>>().join(", ")
+}
+
 impl Drop for Net {
     fn drop(&mut self) {
         // In a process that the body has forked, it is not this one's.
         if is_marked_process() {
-            // The others are read from the capture, however the test ends.
-            let Trouble { unanswered, has_died, .. } = self.wire.trouble();
-            all_notes().extend(words(&Trouble { unanswered, has_died, ..Trouble::default() }));
             all_notes().extend(picture(&self.plan));
         }
     }
 }
 
-/// What a failure is to say of the laboratories that there were: what went wrong with their wires, and a picture of each that is not small.
+/// What a failure is to show of the laboratories that there were: a picture of each that is not small.
 pub(crate) fn notes() -> Vec<String> {
     mem::take(&mut *all_notes())
-}
-
-/// What a failure is to say of the wire whose capture this is. What the body has written there instead may be anything.
-pub(crate) fn trouble(capture: &File) -> Vec<String> {
-    trouble_of(capture).map_or_else(|_| Vec::new(), |trouble| words(&trouble))
 }
 
 fn all_notes() -> MutexGuard<'static, Vec<String>> {
@@ -309,68 +313,9 @@ fn all_notes() -> MutexGuard<'static, Vec<String>> {
     NOTES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What there is to be said of a wire.
-fn words(trouble: &Trouble) -> Vec<String> {
-    let Trouble { overruns, too_large, late, latest, no_room, refused, forgotten, unanswered, has_died } = *trouble;
-    let mut words = Vec::new();
-    if has_died {
-        words.push(
-            "the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too."
-                .to_owned(),
-        );
-    }
-    let lost = [overruns, too_large, no_room, refused].into_iter().fold(0, u64::saturating_add);
-    if lost > 0 {
-        words.push(format!(
-            "{lost} packets of its laboratory were lost that the seed has nothing to do with: {overruns} came faster than the wire could \
-             take them, {too_large} were too large, {no_room} found no room to wait, {refused} were refused by the kernel."
-        ));
-    }
-    if unanswered > 0 {
-        words.push(format!(
-            "the wire of its laboratory did not run for some seconds, {unanswered} times: what was set or counted then may be for other packets. \
-             Something stopped it, or the machine was too busy."
-        ));
-    }
-    if late > 0 {
-        let latest = latest / 1_000_000;
-        words.push(format!(
-            "{late} packets of its laboratory left too late, by up to {latest} ms: the machine was too busy."
-        ));
-    }
-    if forgotten > 0 {
-        words.push(format!(
-            "its laboratory had too many flows at a time: {forgotten} were forgotten, and count from the beginning."
-        ));
-    }
-    words
-}
-
 impl Debug for Net {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.plan.nodes.iter().map(|node| &node.name).collect();
         f.debug_struct("Net").field("nodes", &nodes).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use insta::assert_snapshot;
-
-    use super::*;
-
-    #[test]
-    fn trouble_has_words() {
-        assert_eq!(words(&Trouble::default()), [""; 0]);
-        let [overruns, too_large, no_room, refused, forgotten] = [1, 2, 3, 4, 5];
-        let (late, latest, unanswered, has_died) = (6, 7_654_321, 8, true);
-        let trouble = Trouble { overruns, too_large, late, latest, no_room, refused, forgotten, unanswered, has_died };
-        assert_snapshot!(words(&trouble).join("\n"), @r#"
-        the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too.
-        10 packets of its laboratory were lost that the seed has nothing to do with: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
-        the wire of its laboratory did not run for some seconds, 8 times: what was set or counted then may be for other packets. Something stopped it, or the machine was too busy.
-        6 packets of its laboratory left too late, by up to 7 ms: the machine was too busy.
-        its laboratory had too many flows at a time: 5 were forgotten, and count from the beginning.
-        "#);
     }
 }

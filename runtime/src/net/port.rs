@@ -3,6 +3,7 @@
 use std::fmt::{self, Debug, Formatter};
 use std::time::Duration;
 
+use super::inside;
 use super::wire::board::{CAUSES, Cause, Count, Direction, MATCHERS_MAX, NUMBERED_MAX, Setting, Way};
 use super::wire::{Packets, Wire, odds};
 use crate::sys::now;
@@ -38,6 +39,8 @@ use crate::sys::now;
 pub struct Port<'n> {
     wire: &'n Wire,
     index: usize,
+    /// The host, and its interface.
+    name: [&'n str; 2],
     ways: &'static [Way],
 }
 
@@ -86,8 +89,8 @@ pub struct Stats {
 
 impl<'n> Port<'n> {
     /// The port with this place in the wire's list.
-    pub(super) fn new(wire: &'n Wire, index: usize) -> Self {
-        Self { wire, index, ways: BOTH }
+    pub(super) fn new(wire: &'n Wire, index: usize, name: [&'n str; 2]) -> Self {
+        Self { wire, index, name, ways: BOTH }
     }
 
     /// The direction to the host, alone.
@@ -129,12 +132,12 @@ impl<'n> Port<'n> {
     /// # }
     /// ```
     pub fn delay(self, delay: Duration) -> Self {
-        self.set(Setting::Delay, nanoseconds(delay))
+        self.set(Setting::Delay, nanoseconds(delay), || format!("delay {delay:?}"))
     }
 
     /// How much longer a frame may be on its way: by chance, from nothing to so much. Frames keep their order.
     pub fn jitter(self, jitter: Duration) -> Self {
-        self.set(Setting::Jitter, nanoseconds(jitter))
+        self.set(Setting::Jitter, nanoseconds(jitter), || format!("jitter {jitter:?}"))
     }
 
     /// How probable it is that a frame is lost.
@@ -157,7 +160,7 @@ impl<'n> Port<'n> {
     /// ```
     #[track_caller]
     pub fn loss(self, probability: f64) -> Self {
-        self.set_odds(Setting::Loss, probability)
+        self.set_odds(Setting::Loss, "loss", probability)
     }
 
     /// How probable it is that a frame comes twice.
@@ -167,7 +170,7 @@ impl<'n> Port<'n> {
     /// If that is no probability, from 0 to 1.
     #[track_caller]
     pub fn duplicate(self, probability: f64) -> Self {
-        self.set_odds(Setting::Duplicate, probability)
+        self.set_odds(Setting::Duplicate, "duplicate", probability)
     }
 
     /// How probable it is that a frame is held back until another one of its flow has overtaken it, or 50 ms have passed.
@@ -177,7 +180,7 @@ impl<'n> Port<'n> {
     /// If that is no probability, from 0 to 1.
     #[track_caller]
     pub fn reorder(self, probability: f64) -> Self {
-        self.set_odds(Setting::Reorder, probability)
+        self.set_odds(Setting::Reorder, "reorder", probability)
     }
 
     /// How probable it is that one bit of a packet is changed, behind the head of IP. So checksums find it, and the host throws the packet away. Frames
@@ -188,7 +191,7 @@ impl<'n> Port<'n> {
     /// If that is no probability, from 0 to 1.
     #[track_caller]
     pub fn corrupt(self, probability: f64) -> Self {
-        self.set_odds(Setting::Corrupt, probability)
+        self.set_odds(Setting::Corrupt, "corrupt", probability)
     }
 
     /// How many bits pass in a second. All of a frame counts, with the 14 bytes of its own head. Zero lifts the limit.
@@ -206,17 +209,23 @@ impl<'n> Port<'n> {
     /// # }
     /// ```
     pub fn rate(self, bits_per_second: u64) -> Self {
-        self.set(Setting::Rate, bits_per_second)
+        self.set(Setting::Rate, bits_per_second, || match bits_per_second {
+            0 => "no limit of the rate".to_owned(),
+            _ => format!("rate {bits_per_second} bit/s"),
+        })
     }
 
     /// How many bytes may wait for the [rate](Self::rate): what comes while there are more is lost. By default, that is 256 KiB.
     pub fn queue(self, bytes: u64) -> Self {
-        self.set(Setting::Queue, bytes.max(1))
+        self.set(Setting::Queue, bytes.max(1), || format!("queue {bytes} bytes"))
     }
 
     /// The longest packet that passes, in bytes, the head of IP included. Longer ones are lost, and nobody is told. Zero lifts the limit.
     pub fn mtu(self, bytes: u32) -> Self {
-        self.set(Setting::Mtu, bytes.into())
+        self.set(Setting::Mtu, bytes.into(), || match bytes {
+            0 => "no limit of the MTU".to_owned(),
+            _ => format!("MTU {bytes}"),
+        })
     }
 
     /// Has the `n`th frame from now on be lost, the first being 1. Frames that hosts send by themselves don't count, see
@@ -249,7 +258,7 @@ impl<'n> Port<'n> {
                 "{NUMBERED_MAX} frames of this port have yet to come and be lost, and more can't be told"
             );
         }
-        self
+        self.told(|| format!("lose frame {n} from now on"))
     }
 
     /// Has all frames like these be lost, from now on and until [`lose_no_more`](Self::lose_no_more).
@@ -281,14 +290,14 @@ impl<'n> Port<'n> {
             let has_room = direction.lose_when(&packets);
             assert!(has_room, "this port loses {MATCHERS_MAX} kinds of packets, and can't know more");
         }
-        self
+        self.told(|| format!("lose {}", packets.text()))
     }
 
     /// Forgets what [`lose_nth`](Self::lose_nth) and [`lose_when`](Self::lose_when) have said.
     pub fn lose_no_more(self) -> Self {
         self.wire.settle();
         self.directions().for_each(Direction::lose_no_more);
-        self
+        self.told(|| "lose no more".to_owned())
     }
 
     /// Has nothing pass, as if the cable were cut: what is on its way is lost too, also if it is due only after a [`heal`](Self::heal).
@@ -311,12 +320,12 @@ impl<'n> Port<'n> {
         self.wire.settle();
         self.directions().for_each(|direction| direction.cut(now()));
         self.wire.settle();
-        self
+        self.told(|| "cut".to_owned())
     }
 
     /// Joins what was [cut](Self::cut). The next frame passes.
     pub fn heal(self) -> Self {
-        self.set(Setting::Cut, 0)
+        self.set(Setting::Cut, 0, || "healed".to_owned())
     }
 
     /// What was counted until now.
@@ -344,21 +353,35 @@ impl<'n> Port<'n> {
     }
 
     fn directions(&self) -> impl Iterator<Item = Direction<'n>> + use<'n> {
-        let Self { wire, index, ways } = *self;
+        let Self { wire, index, ways, .. } = *self;
         ways.iter().map(move |way| wire.direction(index, *way))
     }
 
     /// Sets a number, for frames that are sent from now on.
-    fn set(self, setting: Setting, value: u64) -> Self {
+    fn set(self, setting: Setting, value: u64, words: impl FnOnce() -> String) -> Self {
         self.wire.settle();
         self.directions().for_each(|direction| direction.set(setting, value));
+        self.told(words)
+    }
+
+    /// The same, which is told to a trace.
+    fn told(self, words: impl FnOnce() -> String) -> Self {
+        inside::tell_change(|| {
+            let [host, interface] = self.name;
+            let way = match self.ways {
+                [Way::FromHost] => ", from the host",
+                [Way::ToHost] => ", to the host",
+                _ => "",
+            };
+            format!("{host}.{interface}{way}: {}", words())
+        });
         self
     }
 
     #[track_caller]
-    fn set_odds(self, setting: Setting, probability: f64) -> Self {
+    fn set_odds(self, setting: Setting, name: &str, probability: f64) -> Self {
         assert!((0.0..=1.0).contains(&probability), "{probability} is no probability: those are from 0 to 1");
-        self.set(setting, odds(probability))
+        self.set(setting, odds(probability), || format!("{name} {probability}"))
     }
 }
 

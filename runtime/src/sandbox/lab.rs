@@ -8,6 +8,7 @@ use std::thread;
 use super::channel::frame_socket;
 use super::ids::ROOT;
 use super::words;
+use crate::frame::moments;
 use crate::frame::{Buffer, Frame};
 use crate::net::{self, Inside, Left};
 use crate::settings::settings;
@@ -23,17 +24,24 @@ pub(super) fn prepare(spec: &Spec) {
     let Spec { net, mount, memory, .. } = *spec;
     let user = spec.user.filter(|user| *user != ROOT).map(|(uid, _)| uid);
     let hand_over_host = settings().on_fail.map(|_| hand_over_host as _);
-    net::set_inside(Inside { net, mount, user, memory, hand_over: hand_over_capture, hand_over_host });
+    let tell_change = moments::is_wanted().then_some(tell_change as _);
+    let hand_over = hand_over_capture;
+    net::set_inside(Inside { net, mount, user, memory, hand_over, hand_over_host, tell_change });
 }
 
-/// Gives the test binary, outside, the memory in which the packets of a laboratory are kept. If that fails, there is no capture.
-fn hand_over_capture(memory: BorrowedFd<'_>) {
-    hand_over(&Frame::Captures, &[memory]);
+/// Gives the test binary, outside, the memory that tells of a laboratory. If that fails, there is no capture.
+fn hand_over_capture(memory: &[BorrowedFd<'_>; 2]) {
+    hand_over(&Frame::Captures, memory);
 }
 
 /// Gives the test binary, outside, the namespaces of a host. If that fails, a kept sandbox does not tell of the host.
 fn hand_over_host(name: &str, namespaces: &[BorrowedFd<'_>]) {
     hand_over(&Frame::Host(name.as_bytes()), namespaces);
+}
+
+/// Tells the test binary, outside, that a fault of a laboratory was changed just now.
+fn tell_change(what: &str) {
+    hand_over(&Frame::Change { at: moments::clock(), what: what.as_bytes() }, &[]);
 }
 
 fn hand_over(frame: &Frame<'_>, fds: &[BorrowedFd<'_>]) {

@@ -1,6 +1,8 @@
 //! Init while the test runs: it reaps whatever ends, tells how the test's process ended, and is the last to go.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -19,6 +21,10 @@ use crate::sys::{self, End, Waited};
 /// The kernel's mark of a process that was forked and has run no other program since: PF_FORKNOEXEC.
 const FORKED_WITHOUT_EXEC: u64 = 0x40;
 
+/// How often it is looked whether the wires of laboratories have ended by themselves, and how long it is until the next time.
+const LOOKS: u32 = 10_000;
+const PULSE: Duration = Duration::from_micros(200);
+
 /// Waits for `test`, reports how it ended, and ends. Where memory is limited, `finds_largest`, it also tells who had most.
 pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_largest: bool) -> ! {
     let mut largest = Largest::default();
@@ -26,7 +32,10 @@ pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_large
     let ended = loop {
         match sys::wait_any(libc::WNOWAIT) {
             Ok(Some(waited)) if waited.pid == test => break waited,
-            Ok(Some(waited)) => largest.reap(&waited, test, procfs, finds_largest),
+            Ok(Some(waited)) => {
+                tell_of_wire(socket, procfs, &waited);
+                largest.reap(&waited, test, procfs, finds_largest);
+            }
             // Not without WNOHANG.
             Ok(None) => {}
             // The test is a child that only this process waits for: it can't be gone.
@@ -37,10 +46,18 @@ pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_large
     let execed = end != End::Exited(REPORTED) && has_execed(procfs, test);
     largest.reap(&ended, test, procfs, finds_largest);
     // With the test gone, whatever is alive in here is a child of init.
+    let mut looks = 0;
     let survivors = loop {
         match sys::wait_any(libc::WNOWAIT | libc::WNOHANG) {
-            Ok(Some(waited)) => largest.reap(&waited, test, procfs, finds_largest),
-            Ok(None) if end_wires(procfs) => {}
+            Ok(Some(waited)) => {
+                tell_of_wire(socket, procfs, &waited);
+                largest.reap(&waited, test, procfs, finds_largest);
+            }
+            Ok(None) if looks < LOOKS && signal_wires(procfs, Signal::SIGCONT) => {
+                looks += 1;
+                thread::sleep(PULSE);
+            }
+            Ok(None) if signal_wires(procfs, Signal::SIGKILL) => {}
             Ok(None) => break true,
             Err(_) => break false,
         }
@@ -66,9 +83,20 @@ pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_large
     sys::exit_now(0)
 }
 
-/// Ends the wires of laboratories, which are no processes of the test's: there is none, or they are about to end by themselves. Returns whether
-/// there was one.
-fn end_wires(procfs: &OwnedFd) -> bool {
+/// Tells of a wire that somebody has killed. When its laboratory is over, or the test's process, it ends by itself.
+fn tell_of_wire(socket: &FrameSocket, procfs: &OwnedFd, waited: &Waited) {
+    if waited.end == End::Exited(0) {
+        return;
+    }
+    let mut text = [0; STAT_MAX];
+    if stat(procfs, waited.pid, &mut text).is_some_and(|stat| stat.name == WIRE.to_bytes()) {
+        let _ = socket.send(&Frame::WireKilled);
+    }
+}
+
+/// Resumes the wires of laboratories, or ends them. They are no processes of the test's, and end by themselves soon after it, if nobody has stopped
+/// them. Returns whether there was one.
+fn signal_wires(procfs: &OwnedFd, signal: Signal) -> bool {
     let Ok(directory) = openat(procfs, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
     else {
         return false;
@@ -80,8 +108,8 @@ fn end_wires(procfs: &OwnedFd) -> bool {
             let mut text = [0; STAT_MAX];
             let is_wire = stat(procfs, process, &mut text).is_some_and(|stat| stat.name == WIRE.to_bytes());
             // What only bears the name may be no child of this process, and then it is not waited for.
-            if is_wire && kill(process, Signal::SIGKILL).is_ok() {
-                found |= sys::wait_pid(process).is_ok();
+            if is_wire && kill(process, signal).is_ok() {
+                found |= signal != Signal::SIGKILL || sys::wait_pid(process).is_ok();
             }
         }
         Ok(())

@@ -70,6 +70,19 @@ endings! {
         let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
         panic!("the body");
     }
+    kills_all_and_aborts() |_net| {
+        let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+        std::process::abort()
+    }
+    kills_all_and_hangs(timeout = "1s") |_net| {
+        let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+        belljar_tests::hang()
+    }
+    drops_and_aborts() |net| {
+        drop(net);
+        belljar_tests::wait_until(|| called("belljar-wire").is_empty());
+        std::process::abort()
+    }
     becomes_another() |_net| {
         let arguments = [c"true"];
         let Err(errno) = nix::unistd::execvp(arguments[0], &arguments);
@@ -130,9 +143,15 @@ fn what_returns_passes() {
 #[test]
 fn a_wire_that_was_killed_is_told() {
     const NOTE: &str = "the wire of its laboratory was killed";
-    assert!(run_body("ends::kills_all").output.contains(NOTE));
-    // The twin.
-    assert!(!run_body("ends::panics").output.contains(NOTE));
+    for test in ["kills_all", "kills_all_and_aborts", "kills_all_and_hangs"] {
+        let output = run_body(&format!("ends::{test}")).output;
+        assert_eq!(output.matches(NOTE).count(), 1, "{test}: {output}");
+    }
+    // The twins.
+    for test in ["panics", "aborts", "hangs", "is_killed", "becomes_another", "drops_and_aborts"] {
+        let output = run_body(&format!("ends::{test}")).output;
+        assert!(!output.contains(NOTE), "{test}: {output}");
+    }
 }
 
 /// Whoever kills the test binary leaves nothing: no wire either.

@@ -8,6 +8,7 @@ mod gates;
 mod hosts;
 mod threads;
 mod topology;
+mod traced;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};

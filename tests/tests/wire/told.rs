@@ -11,19 +11,24 @@ use belljar_tests::{body, refuse, run_body, wait_until};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid};
 
 use crate::{receiver, sender, two};
 
-/// The process of the one laboratory that is up.
-fn wire() -> Pid {
+/// The processes of all laboratories that are up.
+fn wires() -> Vec<Pid> {
     let processes = fs::read_dir("/proc").expect("read").flatten();
-    let mut wires = processes.filter_map(|entry| {
+    let wires = processes.filter_map(|entry| {
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
         entry.file_name().to_str()?.parse().ok().filter(|_| name == "belljar-wire\n")
     });
-    Pid::from_raw(wires.next().expect("a wire"))
+    wires.map(Pid::from_raw).collect()
+}
+
+/// The process of the one laboratory that is up.
+fn wire() -> Pid {
+    *wires().first().expect("a wire")
 }
 
 /// Does something while the wire is stopped.
@@ -102,6 +107,57 @@ fn the_time_is_up() {
     loop {
         thread::park();
     }
+}
+
+/// More laboratories than captures are kept of.
+#[body]
+#[isolated]
+fn the_body_aborts_with_its_tenth_laboratory() {
+    (0..9).for_each(|_| drop(two(7)));
+    wait_until(|| wires().is_empty());
+    let _lab = overrun();
+    eprintln!("the body");
+    process::abort();
+}
+
+#[test]
+fn the_trouble_of_each_laboratory_is_told() {
+    const LEFT_OUT: &str = "laboratories: what passed is kept of the first 8 only";
+    let output = run_body("told::the_body_aborts_with_its_tenth_laboratory").output;
+    assert!(output.contains("packets of its 10 laboratories were lost"), "{output}");
+    assert!(output.contains(LEFT_OUT) && output.contains("-8.pcapng") && !output.contains("-9.pcapng"), "{output}");
+    // The twin.
+    assert!(!run_body("told::the_body_aborts").output.contains(LEFT_OUT));
+}
+
+/// Stops a process so that SIGCONT does not resume it, as a debugger does.
+#[expect(unsafe_code, reason = "ptrace(2) has no wrapper here")]
+fn hold(process: Pid) {
+    for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
+        // SAFETY: these requests take no memory.
+        let held = unsafe { libc::ptrace(request, process.as_raw(), 0, 0) };
+        Errno::result(held).expect("ptrace");
+    }
+    waitpid(process, Some(WaitPidFlag::__WALL)).expect("waitpid");
+}
+
+#[body]
+#[isolated]
+fn the_wire_does_not_answer() {
+    let (net, client, _server) = two(7);
+    hold(wire());
+    net.port(&client).loss(0.1);
+    eprintln!("the body");
+    process::abort();
+}
+
+#[test]
+fn a_wire_that_does_not_answer_is_told() {
+    const UNANSWERED: &str = "the wire of its laboratory did not run for some seconds, once";
+    let output = run_body("told::the_wire_does_not_answer").output;
+    assert!(output.contains("the body") && output.contains(UNANSWERED), "{output}");
+    // The twin.
+    assert!(!run_body("told::the_body_aborts").output.contains("did not run for some seconds"));
 }
 
 /// Nobody drops the laboratory then.

@@ -85,7 +85,13 @@ impl Sandbox {
                 self.evidence.ended = Some(Ended { end, execed, cpu });
                 next = self.progress.ended(stays);
             }
-            Some(Frame::Captures) => captures::take(fds.next(), &mut self.evidence.captures),
+            Some(Frame::Captures) => {
+                let [packets, trouble] = [fds.next(), fds.next()];
+                captures::take(packets, trouble, &mut self.evidence);
+            }
+            Some(Frame::WireKilled) if is_of_init => {
+                self.evidence.wires_killed = self.evidence.wires_killed.saturating_add(1);
+            }
             Some(Frame::Host(name)) => {
                 let is_room = self.evidence.hosts.len() < HOSTS_MAX;
                 self.evidence.hosts.extend(is_room.then(|| KeptHost::taken(name, &mut fds)).flatten());
@@ -105,11 +111,16 @@ impl Sandbox {
                     self.evidence.throw_away(message.length);
                 }
             }
+            Some(Frame::Change { at, what }) => match &mut self.life {
+                Some(life) => life.change(at, what),
+                None => self.evidence.throw_away(message.length),
+            },
             Some(
                 Frame::Born
                 | Frame::Copied
                 | Frame::Refused(_)
                 | Frame::Finished(_)
+                | Frame::WireKilled
                 | Frame::Largest { .. }
                 | Frame::Ended { .. },
             )

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::text::plain;
 
-/// Of what went wrong with the wire of a laboratory.
+/// Of what went wrong with the wires of laboratories.
 pub(in crate::harness) fn trouble(test: &str, trouble: &str) -> String {
     format!("belljar: `{test}`: {trouble}")
 }
@@ -22,4 +22,9 @@ pub(in crate::harness) fn not_captured(test: &str, path: &Path, why: &io::Error)
         "belljar: what passed in the laboratory of `{test}` could not be written to `{}`: {why}.",
         plain(path.display())
     )
+}
+
+/// Of a test that had more laboratories than captures are kept of.
+pub(in crate::harness) fn captures_left_out(test: &str, laboratories: u64, most: usize) -> String {
+    format!("belljar: `{test}` had {laboratories} laboratories: what passed is kept of the first {most} only.")
 }

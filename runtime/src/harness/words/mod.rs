@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
 #[cfg(any(feature = "net", test))]
-pub(super) use captures::{captured, not_captured, trouble};
+pub(super) use captures::{captured, captures_left_out, not_captured, trouble};
 pub(super) use failed::calls_unanswered;
 use failed::failed;
 pub(super) use faults::{faults, met_when};

@@ -117,6 +117,7 @@ fn each_message_has_its_words() {
         preparation_not_shared("p", std::path::Path::new("/target/a\n"), &Errno::EROFS.into()),
         trouble(TEST, "the machine was too busy."),
         captured(TEST, std::path::Path::new("/target/a\n")),
+        captures_left_out(TEST, 12, 8),
         not_captured(TEST, std::path::Path::new("/target/a\n"), &Errno::EROFS.into()),
     ]);
     let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
@@ -346,6 +347,8 @@ fn each_message_has_its_words() {
     belljar: `tests::a`: the machine was too busy.
     # captured
     belljar: what passed in the laboratory of `tests::a` is in `/target/a\n`, for tcpdump or Wireshark.
+    # captures_left_out
+    belljar: `tests::a` had 12 laboratories: what passed is kept of the first 8 only.
     # not_captured
     belljar: what passed in the laboratory of `tests::a` could not be written to `/target/a\n`: Read-only file system (os error 30).
     "#);

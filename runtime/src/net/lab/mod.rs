@@ -387,7 +387,7 @@ impl Lab {
         }
         let made = make::make(&plan, self.seed, self.capture.unwrap_or_else(|| inside.capture()))?;
         self.was_up = true;
-        (inside.hand_over)(made.wire.capture_file());
+        (inside.hand_over)(&[made.wire.capture_file(), made.wire.trouble_file()]);
         for (node, place) in made.places {
             if let Some(hand_over) = inside.hand_over_host {
                 let namespaces = place.namespaces().iter().chain([&made.fabric]).map(AsFd::as_fd);

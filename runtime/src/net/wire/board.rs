@@ -19,21 +19,8 @@ pub(crate) enum Whole {
     Asked,
     /// The number of the last request that the wire has done.
     Answered,
-    /// Frames that found no slot in the ring.
-    Overruns,
-    /// Frames that were larger than a slot.
-    TooLarge,
-    /// Frames that left later than they should have, by how many nanoseconds at most, and ...
-    Late,
-    Latest,
-    /// Frames that found no room among those that wait.
-    NoRoom,
-    /// Frames that the kernel did not take.
-    Refused,
-    /// Flows that were forgotten.
-    Forgotten,
-    /// How often no answer came in time. The body's process counts it.
-    Unanswered,
+    /// Whether the laboratory is over.
+    Over,
 }
 
 /// Numbers of a direction that are set.
@@ -175,11 +162,6 @@ impl Board {
     pub(super) fn is_blocked(&self, from: usize, to: usize, sent: u64) -> bool {
         let word = self.block(from, to).map_or(0, |word| word.load(Ordering::Acquire));
         word & 1 != 0 || word >> 1 > sent
-    }
-
-    /// Counts one more. Only the wire does.
-    pub(super) fn add(&self, number: Whole, count: u64) {
-        add(self.whole(number), count);
     }
 }
 

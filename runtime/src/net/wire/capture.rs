@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::board::{Board, Cause, Way, Whole};
+use super::board::{Cause, Way};
 use crate::sys::shared::SharedBytes;
 
 /// The numbers at the beginning.
@@ -23,26 +23,7 @@ pub(super) enum Head {
     Seed,
     /// What to add to times for those of the clock on the wall.
     ClockOffset,
-    /// What the numbers of the whole wire are that tell of trouble: who reads a capture has no other way to them.
-    Overruns,
-    TooLarge,
-    Late,
-    Latest,
-    NoRoom,
-    Refused,
-    Forgotten,
 }
-
-/// The numbers of the board that a capture has too.
-const TROUBLE: [(Whole, Head); 7] = [
-    (Whole::Overruns, Head::Overruns),
-    (Whole::TooLarge, Head::TooLarge),
-    (Whole::Late, Head::Late),
-    (Whole::Latest, Head::Latest),
-    (Whole::NoRoom, Head::NoRoom),
-    (Whole::Refused, Head::Refused),
-    (Whole::Forgotten, Head::Forgotten),
-];
 
 /// How many of these numbers there are, and where the names of the ports are.
 pub(super) const WORDS: usize = 16;
@@ -136,13 +117,6 @@ impl Tape {
     fn head(&self, head: Head) -> &AtomicU64 {
         static NONE: AtomicU64 = AtomicU64::new(0);
         self.memory.words(WORDS).get(head as usize).unwrap_or(&NONE)
-    }
-
-    /// Tells what trouble there was until now.
-    pub(super) fn tell(&self, board: &Board) {
-        for (whole, head) in TROUBLE {
-            self.head(head).store(board.whole(whole).load(Ordering::Relaxed), Ordering::Relaxed);
-        }
     }
 
     /// Writes at this place of the endless ring.

@@ -19,6 +19,7 @@ use super::flows::Flows;
 use super::packet::{Packet, complete_checksum, corruptible};
 use super::queue::{Next, Queue, Traveller};
 use super::table::Table;
+use super::trouble::{Number, Troubles};
 use crate::sys;
 use crate::sys::packet::{PacketRing, PacketSender, Received};
 
@@ -118,10 +119,11 @@ pub(super) struct Process<'b> {
     pub(super) by_ifindex: Vec<(i32, usize)>,
     pub(super) arena: Arena,
     pub(super) tape: Tape,
+    pub(super) troubles: &'static Troubles,
 }
 
 impl<'b> Process<'b> {
-    /// Goes on until the test's process, which `body` refers to, has ended. `wake` is readable when somebody asks something.
+    /// Goes on until the laboratory is over, or the test's process, which `body` refers to, has ended. `wake` is readable when somebody asks something.
     pub(super) fn run(&mut self, ring: &mut PacketRing, slots: usize, wake: BorrowedFd<'_>, body: BorrowedFd<'_>) {
         let mut answered = 0;
         loop {
@@ -131,6 +133,9 @@ impl<'b> Process<'b> {
                 self.look_for_trouble(ring);
                 self.board.whole(Whole::Answered).store(asked, Ordering::Release);
                 answered = asked;
+            }
+            if self.board.whole(Whole::Over).load(Ordering::Acquire) != 0 {
+                return;
             }
             if !is_empty {
                 continue;
@@ -175,9 +180,8 @@ impl<'b> Process<'b> {
     }
 
     fn look_for_trouble(&mut self, ring: &PacketRing) {
-        self.board.add(Whole::Overruns, ring.overruns().unwrap_or_default().into());
-        self.board.add(Whole::Forgotten, self.arena.flows.take_forgotten());
-        self.tape.tell(self.board);
+        self.troubles.add(Number::Overruns, ring.overruns().unwrap_or_default().into());
+        self.troubles.add(Number::Forgotten, self.arena.flows.take_forgotten());
     }
 
     /// Sends on what is due.
@@ -191,8 +195,8 @@ impl<'b> Process<'b> {
             // Many may be due at once, and each of them takes its time.
             let late = sys::now().saturating_sub(due);
             if late > LATE {
-                self.board.add(Whole::Late, 1);
-                self.board.whole(Whole::Latest).fetch_max(late, Ordering::Relaxed);
+                self.troubles.add(Number::Late, 1);
+                self.troubles.raise(Number::Latest, late);
             }
             self.direction(&traveller).add(Count::Queued, u64::MAX);
             if let Some(frame) = scratch.get_mut(..length) {
@@ -209,7 +213,7 @@ impl<'b> Process<'b> {
         let port = found.ok().and_then(|at| self.by_ifindex.get(at)).map(|(_, port)| *port);
         let Some(port) = port.filter(|_| !received.is_outgoing) else { return };
         if received.length > received.bytes.len() {
-            self.board.add(Whole::TooLarge, 1);
+            self.troubles.add(Number::TooLarge, 1);
             return;
         }
         if received.lacks_checksum {
@@ -225,7 +229,7 @@ impl<'b> Process<'b> {
             frame.iter_mut().zip(tagged.chain(rest.iter().copied())).for_each(|(to, from)| *to = from);
             self.enter(frame, port, sender, now);
         } else {
-            self.board.add(Whole::TooLarge, 1);
+            self.troubles.add(Number::TooLarge, 1);
         }
         self.arena.scratch = scratch;
     }
@@ -305,7 +309,7 @@ impl<'b> Process<'b> {
         if is_there {
             self.direction(traveller).add(Count::Queued, 1);
         } else {
-            self.board.add(Whole::NoRoom, 1);
+            self.troubles.add(Number::NoRoom, 1);
             self.lose(frame, traveller, Cause::NoRoom, now);
         }
     }
@@ -372,7 +376,7 @@ impl<'b> Process<'b> {
             return self.lose(frame, traveller, Cause::TooLong, now);
         }
         if !outlet.send(frame, sender) {
-            self.board.add(Whole::Refused, 1);
+            self.troubles.add(Number::Refused, 1);
             return self.lose(frame, traveller, Cause::NoRoom, now);
         }
         let direction = self.direction(traveller);

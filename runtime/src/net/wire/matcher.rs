@@ -53,6 +53,41 @@ impl Packets {
     /// The flag of TCP that acknowledges what has come.
     pub const ACK: u8 = 16;
 
+    /// What is said of them, for a trace.
+    pub(crate) fn text(&self) -> String {
+        const FLAGS: [(u8, &str); 5] = [
+            (Packets::SYN, "SYN"),
+            (Packets::ACK, "ACK"),
+            (Packets::FIN, "FIN"),
+            (Packets::RST, "RST"),
+            (Packets::PSH, "PSH"),
+        ];
+        let Self { protocol, from, to, flags, without_flags, longer_than, beginning, beginning_length } = *self;
+        let names =
+            |flags: u8| FLAGS.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect::<Vec<_>>();
+        let mut words = match protocol {
+            Protocol::Any => "all".to_owned(),
+            Protocol::Udp => "UDP".to_owned(),
+            Protocol::Tcp => "TCP".to_owned(),
+            Protocol::Icmp => "ICMP".to_owned(),
+            Protocol::Arp => "ARP".to_owned(),
+            Protocol::Neighbours => "neighbour discovery".to_owned(),
+        };
+        let parts = [
+            from.map(|port| format!(" from port {port}")),
+            to.map(|port| format!(" to port {port}")),
+            (flags != 0).then(|| format!(" with {}", names(flags).join(" and "))),
+            (without_flags != 0).then(|| format!(" without {}", names(without_flags).join(" and "))),
+            (longer_than != 0).then(|| format!(" longer than {longer_than} bytes")),
+            beginning
+                .get(..beginning_length.into())
+                .filter(|bytes| !bytes.is_empty())
+                .map(|bytes| format!(" beginning with {bytes:02x?}")),
+        ];
+        words.extend(parts.into_iter().flatten());
+        words
+    }
+
     /// All packets, and all frames that are none.
     pub fn any() -> Self {
         Self::default()

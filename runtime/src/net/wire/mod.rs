@@ -45,8 +45,8 @@ use chance::{hash, hash_bytes};
 use decide::Lane;
 use forward::{Arena, Outlet, Process};
 pub use matcher::Packets;
-pub(in crate::net) use pcapng::trouble as trouble_of;
 pub(crate) use trouble::Trouble;
+use trouble::{Number, Troubles};
 
 use crate::proc::WIRE;
 use crate::sorted::sort;
@@ -97,6 +97,7 @@ pub(crate) struct Wire {
     process: OwnedFd,
     wake: EventFd,
     capture: File,
+    troubles: &'static Troubles,
 }
 
 impl Wire {
@@ -117,6 +118,7 @@ impl Wire {
         let Ring { mut ring, slots, mut arena } = ring;
         ports.iter().enumerate().for_each(|(at, port)| arena.learn(port.segment as usize, &port.mac, at));
         let board = Board::new(ports.len())?;
+        let troubles = Troubles::get()?;
         let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
         let wall = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
         let wall = u64::try_from(wall.as_nanos()).unwrap_or_default();
@@ -141,6 +143,7 @@ impl Wire {
             by_ifindex,
             arena,
             tape,
+            troubles,
         };
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let body = sys::pidfd_of(getpid())?;
@@ -157,12 +160,13 @@ impl Wire {
             process.run(&mut ring, slots, wake.as_fd(), body.as_fd());
         })?;
         drop(process);
-        let wire = Self { board, process: child, wake, capture };
+        let wire = Self { board, process: child, wake, capture, troubles };
         wire.settle();
         // It may have been killed, or have been refused what it does first.
         if has_ended(wire.process.as_fd()) {
             return Err(Errno::ESRCH.into());
         }
+        troubles.add(Number::Laboratories, 1);
         Ok(wire)
     }
 
@@ -187,7 +191,7 @@ impl Wire {
             self.wait_for(asked)
         };
         if !is_over {
-            self.board.whole(Whole::Unanswered).fetch_add(1, Ordering::AcqRel);
+            self.troubles.add(Number::Unanswered, 1);
         }
     }
 
@@ -249,20 +253,9 @@ impl Wire {
         self.capture.as_fd()
     }
 
-    pub(crate) fn trouble(&self) -> Trouble {
-        self.settle();
-        let whole = |number| self.board.whole(number).load(Ordering::Acquire);
-        Trouble {
-            overruns: whole(Whole::Overruns),
-            too_large: whole(Whole::TooLarge),
-            late: whole(Whole::Late),
-            latest: whole(Whole::Latest),
-            no_room: whole(Whole::NoRoom),
-            refused: whole(Whole::Refused),
-            forgotten: whole(Whole::Forgotten),
-            unanswered: whole(Whole::Unanswered),
-            has_died: has_ended(self.process.as_fd()),
-        }
+    /// The memory of what went wrong with this wire, and with those of all laboratories of the test.
+    pub(crate) fn trouble_file(&self) -> BorrowedFd<'_> {
+        self.troubles.file()
     }
 }
 
@@ -273,8 +266,10 @@ impl Drop for Wire {
             return;
         }
         self.settle();
-        // Nobody waits for its end here: the kernel takes some ten milliseconds to close the ring.
-        let _ = sys::kill(self.process.as_fd());
+        // It ends by itself, so that init knows of each that does not. Nobody waits for it here: the kernel takes some ten milliseconds to close
+        // the ring. One that somebody has stopped is ended by init.
+        self.board.whole(Whole::Over).store(1, Ordering::Release);
+        let _ = self.wake.write(1);
     }
 }
 

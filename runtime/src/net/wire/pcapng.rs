@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt as _;
 
 use super::board::{CAUSES, Cause, Way};
 use super::capture::{Head, NAMES, RECORD, Seen, WORDS, marks};
-use super::trouble::Trouble;
 
 /// What is read from the file of a capture. It may be anything: the body has it too.
 struct Captured {
@@ -97,23 +96,6 @@ fn next_record(records: &[u8]) -> Option<(Seen, &[u8], &[u8])> {
         length,
     };
     Some((seen, frame, rest))
-}
-
-/// What trouble its wire had, as far as that has told.
-pub(crate) fn trouble(capture: &File) -> io::Result<Trouble> {
-    let mut words = [0; WORDS * 8];
-    capture.read_exact_at(&mut words, 0)?;
-    let head = |head| head_of(&words, head);
-    Ok(Trouble {
-        overruns: head(Head::Overruns),
-        too_large: head(Head::TooLarge),
-        late: head(Head::Late),
-        latest: head(Head::Latest),
-        no_room: head(Head::NoRoom),
-        refused: head(Head::Refused),
-        forgotten: head(Head::Forgotten),
-        ..Trouble::default()
-    })
 }
 
 /// Writes all that is in the file of a capture.
