@@ -8,6 +8,7 @@ mod tests {
     use std::fs;
     use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
     use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Stdio;
     use std::time::{Duration, Instant};
 
@@ -186,6 +187,38 @@ mod tests {
         net.port(&client).to_host().lose_nth(1);
         let addresses = client.run(|| "www.example.test:80".to_socket_addrs().unwrap());
         assert_eq!(addresses.map(|address| address.to_string()).collect::<Vec<_>>(), ["192.0.2.7:80"]);
+        assert_eq!(net.port(&client).stats().lost, 1);
+        dnsmasq.kill().and_then(|()| dnsmasq.wait()).unwrap();
+    }
+
+    /// What udhcpc runs, to have done what it has agreed on.
+    const LEASE: &str = "#!/bin/sh
+ip -4 address flush dev $interface
+[ $1 != bound ] || ip address add $ip/$mask dev $interface
+";
+
+    #[isolated]
+    #[ignore = "takes dnsmasq, busybox and ip"]
+    fn addresses_are_leased() {
+        let mut lab = Lab::new();
+        let (server, client) = (lab.host("server"), lab.host("client"));
+        let net = lab.up().unwrap();
+        client.command("ip").args(["-4", "address", "flush", "dev", "eth0"]).status().unwrap();
+        let lease = ["--dhcp-range=10.0.0.100,10.0.0.100,255.255.255.0", "--dhcp-leasefile=/tmp/leases", "--no-ping"];
+        let mut dnsmasq = server.command("dnsmasq");
+        dnsmasq.args(["--no-daemon", "--conf-file=/dev/null", "--port=0"]).args(lease).stderr(Stdio::piped());
+        let mut dnsmasq = dnsmasq.spawn().unwrap();
+        let mut log = BufReader::new(dnsmasq.stderr.take().unwrap()).lines();
+        assert!(log.any(|line| line.unwrap().contains("DHCP, IP range")));
+
+        // The first offer is lost, and the client asks again.
+        net.port(&client).to_host().lose_nth(1);
+        fs::write("/tmp/lease", LEASE)
+            .and_then(|()| fs::set_permissions("/tmp/lease", PermissionsExt::from_mode(0o755)))
+            .unwrap();
+        let udhcpc = ["udhcpc", "-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-s", "/tmp/lease"];
+        assert!(client.command("busybox").args(udhcpc).status().unwrap().success());
+        client.run(|| UdpSocket::bind("10.0.0.100:0").unwrap());
         assert_eq!(net.port(&client).stats().lost, 1);
         dnsmasq.kill().and_then(|()| dnsmasq.wait()).unwrap();
     }
