@@ -6,6 +6,7 @@ mod errors;
 mod faults;
 mod gates;
 mod hosts;
+mod many;
 mod threads;
 mod topology;
 mod traced;
