@@ -8,13 +8,15 @@
 //! - `neighbour`: what a test costs beside one that holds 500 MiB;
 //! - `statics`: what it costs in a test binary with 500 MiB of statics that are used;
 //! - `prepared`: what it costs to start from what a preparation has left, a file or a gigabyte of files;
-//! - `lab`: how long it takes until a network laboratory is up, beside the same by `ip` commands;
+//! - `lab`: how long it takes until a network laboratory is up, beside the same by `ip` commands; and what it does to traffic: first connections
+//!   on a busy machine, a delay, rates, and as much as passes;
 //! - `faults`: what a system call costs that is watched for faults, or fails;
 //! - `many`: what it costs in a test binary of 10,000 tests, run by libtest.
 
 mod faults;
 mod floor;
 mod lab;
+mod traffic;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -56,7 +58,10 @@ fn main() {
         Some("neighbour") => return compare_neighbours(),
         Some("statics") => return compare_statics(),
         Some("prepared") => return compare_preparations(),
-        Some("lab") => return lab::compare(),
+        Some("lab") => {
+            lab::compare();
+            return traffic::measure();
+        }
         Some("faults") => return faults::compare(),
         Some("many") => return compare_filters(),
         _ => {}
