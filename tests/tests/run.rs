@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{env, fs, io, thread};
 
 use belljar::{Failure, Spec, run, spec};
-use belljar_tests::{MIB, body, fork, run_body};
+use belljar_tests::{MIB, body, fork, run_body, this_binary};
 use insta::assert_snapshot;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -86,6 +86,17 @@ fn many_threads_run_at_once() {
             });
         }
     });
+}
+
+/// Those that wait for their turn have no descriptors.
+#[test]
+fn with_few_descriptors_fewer_run_at_once() {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 40 && exec \"$0\" --exact many_threads_run_at_once"])
+        .arg(this_binary().get_program());
+    let run = belljar_tests::run(&mut command);
+    assert!(run.passed(), "{}", run.output);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::cause::Cause;
@@ -68,6 +69,21 @@ pub(crate) fn no_more_memory() -> Option<Cause> {
 fn memory_used_up() -> Option<Cause> {
     let (file, limit) = cgroup::memory_used_up()?;
     Some(Cause::memory_used_up(&file, limit, &HostState::look()))
+}
+
+/// The limit that may be why a call of this process has failed for want of something.
+pub(crate) fn lack(errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::EMFILE | Errno::ETOOMANYREFS => limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors),
+        // pthread_create(3) tells by it of memory too.
+        Errno::EAGAIN => {
+            let around = HostState::look();
+            reached_limit_on_processes(&around).or_else(no_more_memory).or_else(|| too_many_processes(&around))
+        }
+        Errno::ENOMEM | Errno::ENOBUFS => no_more_memory(),
+        Errno::EFBIG => limit_on(Resource::RLIMIT_FSIZE).map(Cause::file_too_large),
+        _ => None,
+    }
 }
 
 /// The limit that may have ended a process of the sandbox, or of those that make sandboxes. `end` is how it ended, if that is known.

@@ -12,5 +12,5 @@ pub(crate) use explain::holds;
 pub(crate) use explain::{device, explain, explain_cgroup, unknown};
 #[cfg(any(test, fuzzing))]
 pub(crate) use host_state::barrier_of;
-pub(crate) use limits::{death, no_more_memory};
+pub(crate) use limits::{death, lack, no_more_memory};
 pub(crate) use page::{Page, did_not_run, table};

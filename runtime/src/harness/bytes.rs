@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Debug, Display, Formatter};
+use std::io;
 use std::sync::Arc;
 
 use super::caller::{Call, Caller};
@@ -9,10 +10,12 @@ use super::evidence::Evidence;
 use super::judge::Verdict;
 use super::run::{find, with_usual_stack};
 use super::words;
+use crate::diagnosis::lack;
 use crate::frame::Outcome;
 use crate::frame::address::Function;
 use crate::sandbox;
 use crate::spec::Test;
+use crate::sys::errno_of;
 
 /// A sandbox, as [`spec!`](crate::spec!) describes it.
 ///
@@ -125,7 +128,9 @@ fn call(test: &'static Test, input: &[u8], function: Function) -> Result<Vec<u8>
     if let Some(outer) = sandbox::outer() {
         return Err(Failure::new(words::run_inside(name, outer.short_name())));
     }
-    let call = Call::new(function, input).map_err(|error| Failure::new(words::input_not_kept(name, &error)))?;
+    let no_memory =
+        |error: io::Error| Failure::new(words::input_not_kept(name, errno_of(&error), lack(errno_of(&error)).as_ref()));
+    let call = Call::new(function, input).map_err(no_memory)?;
     let call = Arc::new(call);
     let caller = Caller::Run(Arc::clone(&call));
     let (verdict, evidence) = with_usual_stack(move || find(test, &caller));

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -40,19 +40,48 @@ impl Caller {
     }
 }
 
-/// What a body is called with, and the place for what it returns. Both are memory, so that nobody waits for a reader.
+/// What a body is called with, and the place for what it returns.
 pub(super) struct Call {
     function: Function,
+    input: Vec<u8>,
+    memory: Mutex<Option<Memory>>,
+}
+
+/// Both are memory, so that nobody waits for a reader.
+struct Memory {
     input: File,
     output: File,
 }
 
 impl Call {
+    /// Fails if there is no memory for a copy of the input.
     pub(super) fn new(function: Function, input: &[u8]) -> io::Result<Self> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(input.len())?;
+        copy.extend_from_slice(input);
+        Ok(Self { function, input: copy, memory: Mutex::new(None) })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Option<Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the memory, unless it is there.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        let mut own = self.memory();
+        if own.is_some() {
+            return Ok(());
+        }
         let memory = |name| memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from);
-        let (mut file, output) = (memory(c"belljar-input")?, memory(c"belljar-output")?);
-        sys::without_size_signal(|| file.write_all(input))?;
-        Ok(Self { function, input: file, output })
+        let (mut input, output) = (memory(c"belljar-input")?, memory(c"belljar-output")?);
+        sys::without_size_signal(|| input.write_all(&self.input))?;
+        *own = Some(Memory { input, output });
+        Ok(())
+    }
+
+    /// Closes the memory, so that it takes no descriptors while the body waits for its turn.
+    pub(super) fn release(&self) {
+        *self.memory() = None;
     }
 
     /// The bytes that stand for the function.
@@ -60,17 +89,19 @@ impl Call {
         self.function.encode()
     }
 
-    /// What is sent with them.
-    pub(super) fn descriptors(&self) -> [RawFd; 2] {
-        [&self.input, &self.output].map(|file| file.as_raw_fd())
+    /// What is sent with them, once it is prepared.
+    pub(super) fn descriptors(&self) -> Option<[RawFd; 2]> {
+        self.memory().as_ref().map(|Memory { input, output }| [input, output].map(|file| file.as_raw_fd()))
     }
 
     /// What the body has returned.
     pub(super) fn output(&self) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.output.metadata()?.len()).unwrap_or(usize::MAX);
+        let own = self.memory();
+        let Some(Memory { output, .. }) = &*own else { return Ok(Vec::new()) };
+        let length = usize::try_from(output.metadata()?.len()).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(length)?;
         bytes.resize(length, 0);
-        self.output.read_exact_at(&mut bytes, 0).map(|()| bytes)
+        output.read_exact_at(&mut bytes, 0).map(|()| bytes)
     }
 }

@@ -8,11 +8,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{env, thread};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::stat::fstat;
 
 use super::evidence::Evidence;
 use super::words;
+use crate::diagnosis::lack;
 use crate::net;
 use crate::rootfs::context::target_of;
 use crate::spec::Test;
@@ -70,6 +72,9 @@ pub(super) fn write(test: &Test, evidence: &Evidence) -> Vec<String> {
     told.extend(evidence.captures.iter().enumerate().map(write));
     if laboratories > CAPTURES_MAX as u64 {
         told.push(words::captures_left_out(test.short_name(), laboratories, CAPTURES_MAX));
+    }
+    if evidence.has_lost_captures {
+        told.push(words::captures_lost(test.short_name(), lack(Errno::EMFILE).as_ref()));
     }
     if !told.is_empty() {
         // What an earlier run has left that had more of them.

@@ -16,6 +16,15 @@ use crate::sys::{Crash, End};
 /// The most bytes of a panic's text that are kept: many times what anybody reads.
 pub(super) const PANIC_TEXT_MAX: usize = 64 << 20;
 
+/// Why nobody answers calls that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// Too many processes of the test have asked for somebody.
+    TooMany,
+    /// This process could not: it lacked something.
+    Failed(Errno),
+}
+
 /// What became known while a sandbox ran.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
@@ -54,12 +63,14 @@ pub(crate) struct Evidence {
     pub(crate) trouble: Option<File>,
     /// How many of their wires were killed.
     pub(crate) wires_killed: u32,
+    /// Whether some of it did not come, for want of descriptors.
+    pub(crate) has_lost_captures: bool,
     /// The hosts of its laboratories, if its sandbox is kept when it fails.
     pub(crate) hosts: Vec<KeptHost>,
     /// What its calls have met that were to fail.
     pub(crate) faults: Report,
     /// Why nobody answers its calls that are watched.
-    pub(crate) unanswered_calls: Option<Errno>,
+    pub(crate) unanswered_calls: Option<Unanswered>,
     /// How many bytes came over the frame socket that were no frame. `Some(0)`: an empty message.
     pub(crate) rubbish: Option<usize>,
     /// What was running when the time was up.

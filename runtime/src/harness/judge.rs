@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::evidence::{Ended, Evidence};
 use super::words;
 use crate::cgroup::Events;
-use crate::diagnosis::{Cause, Page, death, explain, no_more_memory};
+use crate::diagnosis::{Cause, Page, death, explain, lack, no_more_memory};
 use crate::frame::{Outcome, REPORTED, Refusal, Step, UNREPORTED};
 use crate::settings::settings;
 use crate::spec::{Root, Spec, Test};
@@ -62,7 +62,10 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
         (Some(_), Some(bytes)) => Ok(Verdict::Failed(words::rubbish(name, bytes))),
         (None, _) => Ok(match judge_run(name, evidence) {
             // A watched call had no answer and failed with ENOSYS, so that no fault could happen to it.
-            Verdict::Passed if evidence.unanswered_calls.is_some() => Verdict::Failed(words::calls_unanswered(name)),
+            Verdict::Passed if evidence.unanswered_calls.is_some() => {
+                Verdict::Failed(words::calls_unanswered(name, "its body returned"))
+            }
+            Verdict::Passed if evidence.faults.unmet.is_some() => Verdict::Failed(words::fault_unmet(name)),
             verdict => verdict,
         }),
     }
@@ -99,7 +102,7 @@ pub(crate) fn lack_of_memory(errno: Errno) -> Option<Cause> {
 
 fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
     if let Some(errno) = evidence.watching_failed {
-        return Verdict::Failed(words::watching_failed(name, errno, lack_of_memory(errno).as_ref()));
+        return Verdict::Failed(words::watching_failed(name, errno, lack(errno).as_ref()));
     }
     let Some(ended) = evidence.ended else {
         return Verdict::Failed(match evidence {
@@ -146,7 +149,10 @@ fn judge_run(name: &str, evidence: &Evidence) -> Verdict {
 fn ended_early(name: &str, evidence: &Evidence, Ended { end, execed, .. }: Ended) -> String {
     match (end, evidence.crash) {
         _ if execed => words::execed(name, end),
-        (End::Exited(UNREPORTED), _) if !evidence.exiting => words::unreported(name),
+        (End::Exited(UNREPORTED), _) if !evidence.exiting => match evidence.unanswered_calls {
+            Some(_) => words::calls_unanswered(name, "its process could not report how the body ended"),
+            None => words::unreported(name),
+        },
         (End::Exited(_), _) => words::ended_before_return(name, end, evidence.exiting),
         // A fault may have been put right, so that what ended the process is another one.
         (End::Killed { signal: libc::SIGSEGV | libc::SIGBUS, .. }, Some(Crash::StackOverflow)) => {

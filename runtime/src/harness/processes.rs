@@ -1,12 +1,14 @@
 //! Lists the processes of a sandbox, from outside, as proc(5) shows them to the test binary.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
@@ -33,27 +35,51 @@ pub(crate) struct Process {
     pub(crate) waits_in: Option<String>,
 }
 
-/// A descriptor whose place is free while `/proc` is read, so that other files can't keep this process from that.
-static RESERVE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// Spare descriptors. They are closed while `/proc` or a frame is read, so that there is room though other files take all that is left.
+static RESERVE: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
-fn lock() -> MutexGuard<'static, Option<OwnedFd>> {
+/// How many there are: two come with `Frame::Faults`, and one is opened then.
+const RESERVED: usize = 3;
+
+/// Descriptors are scarce where no more than these are left.
+const FREE: u64 = 16;
+
+/// Whether descriptors were scarce when a sandbox was asked for.
+static ARE_SCARCE: AtomicBool = AtomicBool::new(false);
+
+fn lock() -> MutexGuard<'static, Vec<OwnedFd>> {
     RESERVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has a descriptor to spare, or fails.
+/// Has descriptors to spare, or fails.
 pub(crate) fn reserve() -> nix::Result<()> {
-    // Whoever holds the lock puts the descriptor back.
+    // Whoever holds the lock puts the descriptors back.
     let Ok(mut reserve) = RESERVE.try_lock() else { return Ok(()) };
-    if reserve.is_none() {
-        *reserve = Some(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
+    while reserve.len() < RESERVED {
+        reserve.push(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
     }
     Ok(())
 }
 
-/// Runs `look` with room for one descriptor.
+/// Notes the number of a descriptor that was just made. It is the lowest that was free: if it is near the limit, descriptors are scarce.
+#[expect(clippy::useless_conversion, reason = "on other targets, a limit has another type")]
+pub(crate) fn note_number(fd: &OwnedFd) {
+    let number = u64::try_from(fd.as_raw_fd()).unwrap_or_default();
+    let are_scarce = getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| number + FREE >= u64::from(limit));
+    if are_scarce {
+        ARE_SCARCE.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Receives what may come with descriptors. Where there is no room for them, they are lost: so where they are scarce, it is received with room for some.
+pub(crate) fn take<T>(take: impl FnOnce() -> T) -> T {
+    if ARE_SCARCE.load(Ordering::Relaxed) { look(take) } else { take() }
+}
+
+/// Runs `look` with room for some descriptors.
 pub(crate) fn look<T>(look: impl FnOnce() -> T) -> T {
     let mut reserve = lock();
-    *reserve = None;
+    reserve.clear();
     let seen = look();
     drop(reserve);
     // Where there is none any more, the next sandbox is not asked for.

@@ -23,13 +23,13 @@ use super::shared::{self, Place, Told};
 use super::slots::{self, Slot};
 use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
-use crate::diagnosis::{Page, death, explain_cgroup, unknown};
+use crate::diagnosis::{Page, death, explain_cgroup, lack, unknown};
 use crate::frame::{Refusal, Step};
 use crate::rootfs::left::Left;
 use crate::sandbox::must_be_outside;
 use crate::settings::{BadSetting, settings};
 use crate::spec::{Preparation, Test};
-use crate::sys;
+use crate::sys::{self, errno_of};
 use crate::zygote::{Zygote, is_ending, zygote};
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
@@ -243,7 +243,7 @@ fn run_and_tell(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence,
     };
     let is_failure = verdict != Verdict::Passed && !hints::is_expected(test, &verdict);
     let captures = if is_failure { captures::write(test, &evidence) } else { Vec::new() };
-    let faults = if is_failure { words::faults(name, &evidence) } else { Vec::new() };
+    let faults = if is_failure { words::faults(name, &evidence, lack) } else { Vec::new() };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
     let note = hints::note(test, &verdict, &evidence);
@@ -295,7 +295,7 @@ pub(super) fn run_and_judge(test: &'static Test, caller: &Caller) -> Result<(Ove
         None => return Err(Obstacle::Other(words::not_a_test_run(name))),
     };
     let (over, evidence) = run_in_sandbox(test, zygote, caller).map_err(|why| match why {
-        NoSandbox::Channel(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
+        NoSandbox::Channel(_) | NoSandbox::Input(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
         // The zygote's end of the request socket is closed.
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => {
             let end = processes::end_of(zygote.as_fd());
@@ -308,6 +308,7 @@ pub(super) fn run_and_judge(test: &'static Test, caller: &Caller) -> Result<(Ove
         NoSandbox::Channel(errno) => {
             Obstacle::Other(words::no_channel(name, errno, judge::lack_of_memory(errno).as_ref()))
         }
+        NoSandbox::Input(errno) => Obstacle::Other(words::input_not_kept(name, errno, lack(errno).as_ref())),
         NoSandbox::Cgroup(trouble) if trouble.errno().is_some_and(sys::is_of_descriptors) => {
             Obstacle::Other(words::no_channel(name, trouble.errno().unwrap_or(Errno::EMFILE), None))
         }
@@ -330,7 +331,10 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &Caller) -> Resu
     let mut slot = Slot::take(zygote);
     let mut has_retried = false;
     loop {
-        let ran = run_in_one(test, zygote, caller);
+        let prepared = caller.call().map_or(Ok(()), |call| call.prepare());
+        let ran = prepared
+            .map_err(|error| NoSandbox::Input(errno_of(&error)))
+            .and_then(|()| run_in_one(test, zygote, caller));
         let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
         if zygote.is_own() && !mem::replace(&mut has_retried, true) && ran.as_ref().is_ok_and(is_outdated) {
             plan_anew();
@@ -339,7 +343,7 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &Caller) -> Resu
         }
         let (step, errno) = match &ran {
             Ok((_, evidence)) => evidence.refused.as_ref().map(|refusal| (refusal.step, refusal.errno)).unzip(),
-            Err(NoSandbox::Channel(errno)) => (None, Some(*errno)),
+            Err(NoSandbox::Channel(errno) | NoSandbox::Input(errno)) => (None, Some(*errno)),
             Err(NoSandbox::Cgroup(trouble)) => (None, trouble.errno()),
         };
         let is_of_processes = errno == Some(Errno::EAGAIN) && step.is_some_and(starts_one);
@@ -347,6 +351,9 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &Caller) -> Resu
         // A process that was forked by the test binary has not the threads that would give a slot back.
         if is_short && zygote.is_own() && !slot.is_alone() {
             drop(ran);
+            if let Some(call) = caller.call() {
+                call.release();
+            }
             slot = slot.take_another(zygote);
             continue;
         }

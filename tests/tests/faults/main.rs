@@ -5,6 +5,7 @@ mod effects;
 mod hostile;
 mod memory;
 mod programs;
+mod scarce;
 mod short;
 mod told;
 mod when;

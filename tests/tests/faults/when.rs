@@ -1,8 +1,11 @@
 //! To which calls it happens.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::thread;
 
 use belljar::{Fault, isolated};
@@ -86,6 +89,20 @@ fn by_path_of_a_descriptor() {
     let _fault = no_fsync().path("/data/wal").start().expect("start");
     let new = data("wal");
     assert_eq!(errno(new.sync_all()), Some(libc::EIO));
+}
+
+/// Paths are bytes.
+#[isolated]
+fn by_path_that_is_no_text() {
+    fs::create_dir("/data").expect("a directory");
+    let path = |name: &[u8]| Path::new("/data").join(OsStr::from_bytes(name));
+    let [one, other] = [&b"w\xffl"[..], b"w\xfel"].map(|name| File::create(path(name)).expect("a file"));
+    let fault = no_fsync().path(path(b"w\xff*")).start().expect("start");
+    assert_eq!(errno(one.sync_all()), Some(libc::EIO));
+    other.sync_all().expect("another file");
+    drop(fault);
+    let _fault = Fault::opening().errno(libc::EIO).path(path(b"w?l")).start().expect("start");
+    assert_eq!(errno(File::open(path(b"w\xfel"))), Some(libc::EIO));
 }
 
 /// What is deleted has no name any more.

@@ -8,6 +8,7 @@ mod limited;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::net::UdpSocket;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
@@ -16,7 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use belljar::isolated;
+use belljar::net::Lab;
+use belljar::{Fault, isolated};
 use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
 use belljar_tests::{MARK, Run, allocate, as_runner, must_limit, rounds, run, runners, this_binary, wait_until};
 use nix::errno::Errno;
@@ -27,7 +29,8 @@ use limited::{Groups, Limited, Scarce, WORKERS};
 macro_rules! crowd {
     ($($name:ident)*) => {
         const CROWD: &[&str] =
-            &[$(stringify!($name),)* "crowd_copies", "crowd_is_another", "crowd_leaves", "crowd_panics", "crowd_talks"];
+            &[$(stringify!($name),)* "crowd_copies", "crowd_has_hosts", "crowd_is_another", "crowd_leaves", "crowd_meets_faults", "crowd_panics",
+                "crowd_takes_bytes", "crowd_talks"];
 
         $(
             #[isolated]
@@ -52,7 +55,7 @@ macro_rules! crowd {
 
 crowd! {
     crowd_00 crowd_01 crowd_02 crowd_03 crowd_04 crowd_05 crowd_06 crowd_07 crowd_08 crowd_09 crowd_10 crowd_11 crowd_12 crowd_13 crowd_14 crowd_15
-    crowd_16 crowd_17 crowd_18
+    crowd_16
 }
 
 #[isolated(root = "overlay")]
@@ -67,6 +70,44 @@ fn crowd_copies() {
 #[ignore = "run by the others"]
 fn crowd_is_another() {
     println!("crowd_is_another ran");
+}
+
+/// What can't be had is no matter. A call that meets no fault is one.
+#[isolated]
+#[ignore = "run by the others"]
+fn crowd_meets_faults() {
+    let fault = Fault::new("fsync").errno(libc::EIO).start();
+    if let Some((file, fault)) = File::create("/tmp/scarce").ok().zip(fault.ok()) {
+        let errno = file.sync_all().err().and_then(|error| error.raw_os_error());
+        // Where nobody answers, that is told.
+        assert!(errno == Some(libc::ENOSYS) || (errno, fault.hits()) == (Some(libc::EIO), 1), "{errno:?}");
+    }
+    println!("crowd_meets_faults ran");
+}
+
+/// The same goes for hosts.
+#[isolated]
+#[ignore = "run by the others"]
+fn crowd_has_hosts() {
+    let mut lab = Lab::new();
+    let (one, other) = (lab.host("one"), lab.host("other"));
+    if let Ok(_net) = lab.up() {
+        let bound = other.run(|| UdpSocket::bind("[::]:80"));
+        let sent = one.run(|| UdpSocket::bind("[::]:0")?.send_to(b"x", "other:80"));
+        if let (Ok(socket), Ok(_)) = (bound, sent) {
+            let _ = socket.set_read_timeout(Some(Duration::from_secs(5))).and_then(|()| socket.recv(&mut [0; 8]));
+        }
+    }
+    println!("crowd_has_hosts ran");
+}
+
+#[test]
+#[ignore = "run by the others"]
+fn crowd_takes_bytes() {
+    static SPEC: belljar::Spec = belljar::spec!();
+    let output = belljar::run(&SPEC, b"input", |input| Ok::<_, String>(input.repeat(2)));
+    assert_eq!(output.unwrap_or_else(|failure| panic!("{failure}")), b"inputinput");
+    println!("crowd_takes_bytes ran");
 }
 
 #[isolated]

@@ -27,6 +27,7 @@ impl Supervisor {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) hits: u64,
+    pub(crate) unmet: Option<Errno>,
 }
 
 impl Report {

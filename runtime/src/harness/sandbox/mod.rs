@@ -106,6 +106,7 @@ impl Sandbox {
         setsockopt(&socket, PassCred, &true)?;
         let (stdout, their_stdout) = caller.stdout()?;
         let (stderr, their_stderr) = caller.stderr()?;
+        processes::note_number(&their_stderr);
         let has_process_limit = joining.process_limit;
         let channel = Channel { socket: their_socket, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
@@ -274,7 +275,10 @@ impl Sandbox {
         let (socket, test) = (self.socket.as_fd(), address::encode(test));
         match &self.call {
             None => sys::send(socket, &test),
-            Some(call) => sys::send_with_fds(socket, &[&test[..], &call.function()].concat(), &call.descriptors()),
+            Some(call) => {
+                let memory = call.descriptors().ok_or(Errno::EBADF)?;
+                sys::send_with_fds(socket, &[&test[..], &call.function()].concat(), &memory)
+            }
         }
     }
 
@@ -391,6 +395,8 @@ pub(in crate::harness) enum NoSandbox {
     Cgroup(Trouble),
     /// The way to the zygote.
     Channel(Errno),
+    /// What its body is to be called with.
+    Input(Errno),
 }
 
 impl From<Trouble> for NoSandbox {

@@ -11,9 +11,10 @@ use nix::sys::socket::MsgFlags;
 
 use crate::frame::{FRAME_MAX, Frame, Outcome, RefusalRef};
 use crate::harness::captures;
-use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX};
+use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX, Unanswered};
 use crate::harness::kept_host::{HOSTS_MAX, KeptHost};
 use crate::harness::prepared;
+use crate::harness::processes;
 use crate::harness::replies::{self, discard};
 use crate::harness::supervisor::{SUPERVISORS_MAX, Supervisor};
 use crate::rootfs::build::COPY;
@@ -27,7 +28,7 @@ impl Sandbox {
     /// Takes one frame, if there is one.
     pub(super) fn receive(&mut self) -> nix::Result<Next> {
         let mut buffer = [0; FRAME_MAX];
-        match sys::receive(self.socket.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+        match processes::take(|| sys::receive(self.socket.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)) {
             Ok(Some(message)) => self.take(&buffer, message),
             Ok(None) => Ok(self.progress.closed()),
             Err(Errno::EAGAIN) => Ok(self.progress.nothing_more()),
@@ -87,6 +88,7 @@ impl Sandbox {
             }
             Some(Frame::Captures) => {
                 let [packets, trouble] = [fds.next(), fds.next()];
+                self.evidence.has_lost_captures |= packets.is_none();
                 captures::take(packets, trouble, &mut self.evidence);
             }
             Some(Frame::WireKilled) if is_of_init => {
@@ -97,13 +99,18 @@ impl Sandbox {
                 self.evidence.hosts.extend(is_room.then(|| KeptHost::taken(name, &mut fds)).flatten());
             }
             Some(Frame::Faults) => {
-                let fds = fds.next().zip(fds.next()).filter(|_| self.supervisors.len() < SUPERVISORS_MAX);
                 let has_trace = self.life.is_some();
                 // If there is none, the descriptor is closed, and the calls fail.
-                match fds.map(|(listener, memory)| Supervisor::start(listener, memory, has_trace)) {
-                    Some(Ok(supervisor)) => self.supervisors.push(supervisor),
-                    Some(Err(errno)) => self.evidence.unanswered_calls = Some(errno),
-                    None => self.evidence.unanswered_calls = Some(Errno::EMFILE),
+                let started = match fds.next().zip(fds.next()) {
+                    Some(_) if self.supervisors.len() >= SUPERVISORS_MAX => Err(Unanswered::TooMany),
+                    Some((listener, memory)) => {
+                        Supervisor::start(listener, memory, has_trace).map_err(Unanswered::Failed)
+                    }
+                    None => Err(Unanswered::Failed(Errno::EMFILE)),
+                };
+                match started {
+                    Ok(supervisor) => self.supervisors.push(supervisor),
+                    Err(why) => self.evidence.unanswered_calls = Some(why),
                 }
             }
             Some(Frame::Mark { moment, at, path }) => {

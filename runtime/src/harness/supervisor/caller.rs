@@ -18,9 +18,10 @@ use crate::faults::calls::{Calls, Place, places};
 use crate::faults::definition::{Definition, Peer};
 use crate::faults::pattern::absolute;
 use crate::faults::table;
+use crate::harness::processes;
 use crate::proc::WIRE;
-use crate::sys;
 use crate::sys::seccomp::{self, read_memory};
+use crate::sys::{self, errno_of, is_of_descriptors};
 
 /// The longest path that calls take, with its end. See path_resolution(7).
 const PATH_MAX: usize = 4096;
@@ -282,8 +283,9 @@ impl Caller {
         })
     }
 
-    /// Whether no fault is for the call: it is on the socket or on a pipe that leads to the test binary, or of the wire of a laboratory.
-    pub(super) fn is_ours(&self, [socket, output, errors]: [u64; 3]) -> bool {
+    /// Whether no fault is for the call: it is on the socket or on a pipe that leads to the test binary, or of the wire of a laboratory. Fails if that
+    /// can't be known.
+    pub(super) fn is_ours(&self, [socket, output, errors]: [u64; 3]) -> nix::Result<bool> {
         let is_of_file = matches!(self.places, [Place::File(0) | Place::Target(0) | Place::Source(0), ..]);
         let link = match self.named.get().map(Vec::as_slice) {
             _ if !is_of_file => None,
@@ -299,11 +301,11 @@ impl Caller {
             });
         // A wire makes few calls, of which these are watched, or may be.
         let is_of_wire = matches!(self.call, Some("sendto" | "read" | "poll" | "ppoll"));
-        let is_wire = || {
-            let name = fs::read(format!("/proc/{}/comm", self.thread)).unwrap_or_default();
-            name.strip_suffix(b"\n") == Some(WIRE.to_bytes())
-        };
-        is_ours || is_of_wire && is_wire()
+        if is_ours || !is_of_wire {
+            return Ok(is_ours);
+        }
+        let name = self.read("comm").map_err(|error| errno_of(&error))?;
+        Ok(name.strip_suffix(b"\n") == Some(WIRE.to_bytes()))
     }
 
     /// The caller's descriptor, for this process too.
@@ -315,21 +317,27 @@ impl Caller {
             Err(errno) => return Err(errno),
         }
         // Before Linux 6.9, processes alone have such descriptors: one whose first thread has ended has no files, it seems.
-        let process = self.process().and_then(|process| i32::try_from(process).ok()).ok_or(Errno::ESRCH)?;
+        let process = self.process()? as i32;
         match seccomp::descriptor_of(sys::pidfd_of(Pid::from_raw(process))?.as_fd(), number) {
             Err(Errno::EBADF) if self.file(at).is_ok() => Err(Errno::ESRCH),
             result => result,
         }
     }
 
-    pub(super) fn status(&self) -> Status {
-        let status = fs::read(format!("/proc/{}/status", self.thread)).unwrap_or_default();
-        parse_status(&String::from_utf8_lossy(&status))
+    /// What a file in `/proc` says of the thread. It is read with the descriptor that is kept for such things, if there is no other.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let read = || fs::read(format!("/proc/{}/{name}", self.thread));
+        read().or_else(|error| if is_of_descriptors(errno_of(&error)) { processes::look(read) } else { Err(error) })
+    }
+
+    pub(super) fn status(&self) -> nix::Result<Status> {
+        let status = self.read("status").map_err(|error| errno_of(&error))?;
+        Ok(parse_status(&String::from_utf8_lossy(&status)))
     }
 
     /// The process, as this process's pid namespace numbers it.
-    pub(super) fn process(&self) -> Option<u32> {
-        self.status().process
+    pub(super) fn process(&self) -> nix::Result<u32> {
+        self.status()?.process.ok_or(Errno::ESRCH)
     }
 }
 

@@ -41,28 +41,31 @@ impl Copy {
         Some((is_known && caller.argument(length) > most as u64).then_some(Self { call, from, to }))
     }
 
-    /// Copies so many bytes. `None` stands for any error: the call itself will have the same.
-    pub(super) fn perform(&self, shared: &Shared, caller: &Caller, most: usize) -> Option<Reply> {
+    /// Copies so many bytes. `None` if that can't be done here.
+    pub(super) fn perform(&self, shared: &Shared, caller: &Caller, most: usize) -> nix::Result<Option<Reply>> {
         let [from, to] = [self.from.0, self.to.0].map(|at| caller.descriptor(at));
-        let (from, to) = (from.ok()?, to.ok()?);
+        let (from, to) = (from?, to?);
         let [mut from_offset, mut to_offset] = [self.from, self.to].map(|end| offset(caller, end));
         if !shared.still_waits(caller) {
-            return None;
+            return Ok(None);
         }
-        self.wait(shared, caller, &to)?;
-        let (from_at, to_at) = (from_offset.as_mut().ok()?.as_mut(), to_offset.as_mut().ok()?.as_mut());
+        if self.wait(shared, caller, &to).is_none() {
+            return Ok(None);
+        }
+        let (Ok(from_at), Ok(to_at)) = (from_offset.as_mut(), to_offset.as_mut()) else { return Ok(None) };
+        let (from_at, to_at) = (from_at.as_mut(), to_at.as_mut());
         let copied = match self.call {
             Call::CopyFileRange => seccomp::copy_file_range(&from, from_at, &to, to_at, most),
             Call::SendFile => seccomp::send_file(&to, &from, from_at, most),
         };
-        let copied = copied.ok()?;
+        let copied = copied?;
         for (End(_, place), offset) in [(self.from, from_offset), (self.to, to_offset)] {
             let (Some(place), Ok(Some(offset))) = (place, offset) else { continue };
             if seccomp::write_memory(caller.thread, caller.argument(place), &offset.to_ne_bytes()).is_err() {
-                return Some(Reply::Fails(libc::EFAULT));
+                return Ok(Some(Reply::Fails(libc::EFAULT)));
             }
         }
-        Some(Reply::Returns(copied as i64))
+        Ok(Some(Reply::Returns(copied as i64)))
     }
 
     /// Waits until something can be written, if the caller would: a call that waits here would not end when the caller does.

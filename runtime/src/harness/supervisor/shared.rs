@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
@@ -62,6 +63,13 @@ impl Shared {
         seccomp::still_waits(self.listener.as_fd(), caller.id)
     }
 
+    /// A call that still waits does not meet a fault that is for it.
+    pub(super) fn miss(&self, caller: &Caller, errno: Errno) {
+        if self.still_waits(caller) {
+            self.told.miss(errno);
+        }
+    }
+
     /// Something happens to a call.
     pub(super) fn hit(&self, caller: &Caller, hit: &Hit) {
         self.board.add_hit(hit.entry);
@@ -74,7 +82,7 @@ impl Shared {
         let mut fds = [PollFd::new(file.as_fd(), flags), PollFd::new(self.over.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::from(LOOK)).ok()?;
         let [is_ready, is_over] = fds.map(|fd| fd.any().unwrap_or(true));
-        (!is_over && self.still_waits(caller) && !caller.status().is_interrupted).then_some(is_ready)
+        (!is_over && self.still_waits(caller) && !caller.status().is_ok_and(|status| status.is_interrupted)).then_some(is_ready)
     }
 
     /// Whether what is written to a socket is bytes, and no messages.

@@ -19,7 +19,7 @@ use super::copy::Copy;
 use super::shared::Shared;
 use super::told::Hit;
 use crate::faults::definition::Effect;
-use crate::sys::errno_of;
+use crate::sys::{errno_of, is_of_descriptors};
 use crate::sys::seccomp::{self, Reply};
 
 /// The most bytes that such a call reads or writes.
@@ -66,48 +66,58 @@ struct Work {
 
 /// Has a call be short, if it can be. `None` if it goes on as it is.
 pub(super) fn perform(shared: &Shared, caller: &Caller, hit: Hit) -> Option<Reply> {
-    let Effect::Short(most) = hit.effect else { return None };
-    let most = usize::try_from(most).unwrap_or(BYTES_MAX).min(BYTES_MAX);
-    let reply = match Copy::of(caller, most) {
-        Some(copy) => copy?.perform(shared, caller, most),
-        None => make_short(shared, caller, most),
-    };
+    let reply = make_short(shared, caller, &hit).unwrap_or_else(|errno| {
+        // Of any other error, the call itself will have the same.
+        if is_of_descriptors(errno) || errno == Errno::ENOMEM {
+            shared.miss(caller, errno);
+        }
+        None
+    });
     if reply.is_some() {
         shared.hit(caller, &hit);
     }
     reply
 }
 
+fn make_short(shared: &Shared, caller: &Caller, hit: &Hit) -> nix::Result<Option<Reply>> {
+    let Effect::Short(most) = hit.effect else { return Ok(None) };
+    let most = usize::try_from(most).unwrap_or(BYTES_MAX).min(BYTES_MAX);
+    match Copy::of(caller, most) {
+        Some(copy) => copy.map_or(Ok(None), |copy| copy.perform(shared, caller, most)),
+        None => shorten(shared, caller, most),
+    }
+}
+
 /// Has a read or a write be short.
-fn make_short(shared: &Shared, caller: &Caller, most: usize) -> Option<Reply> {
-    let work = work(caller, most)?;
-    let file = caller.descriptor(0).ok()?;
+fn shorten(shared: &Shared, caller: &Caller, most: usize) -> nix::Result<Option<Reply>> {
+    let Some(work) = work(caller, most) else { return Ok(None) };
+    let file = caller.descriptor(0)?;
     if !shared.still_waits(caller) {
-        return None;
+        return Ok(None);
     }
     let mut bytes = vec![0; work.parts.iter().map(|(_, length)| length).sum()];
     if work.way == Way::Write {
         let mut rest = &mut bytes[..];
         for (address, length) in &work.parts {
             let (part, after) = rest.split_at_mut(*length);
-            if seccomp::read_memory(caller.thread, *address, part).ok()? < *length {
-                return None;
+            if seccomp::read_memory(caller.thread, *address, part)? < *length {
+                return Ok(None);
             }
             rest = after;
         }
     }
-    let count = transfer(shared, caller, &work, file, &mut bytes)?;
+    let Some(count) = transfer(shared, caller, &work, file, &mut bytes)? else { return Ok(None) };
     if work.way == Way::Read {
-        let mut rest = bytes.get(..count)?;
+        let mut rest = &bytes[..bytes.len().min(count)];
         for (address, length) in &work.parts {
             let (part, after) = rest.split_at(rest.len().min(*length));
             if !part.is_empty() && seccomp::write_memory(caller.thread, *address, part).is_err() {
-                return Some(Reply::Fails(libc::EFAULT));
+                return Ok(Some(Reply::Fails(libc::EFAULT)));
             }
             rest = after;
         }
     }
-    Some(Reply::Returns(count as i64))
+    Ok(Some(Reply::Returns(count as i64)))
 }
 
 /// What the call is to do. `None` if it is for no more bytes than it may have, or for what can't be done here.
@@ -157,36 +167,46 @@ fn vector(caller: &Caller, address: u64, count: u64) -> Option<Vec<(u64, u64)>> 
     is_whole.then(|| bytes.chunks_exact(16).map(|part| (word(&part[..8]), word(&part[8..]))).collect())
 }
 
-/// Moves bytes from or to the file. `None` stands for any error: the call itself will have the same.
-fn transfer(shared: &Shared, caller: &Caller, work: &Work, file: OwnedFd, bytes: &mut [u8]) -> Option<usize> {
-    let kind = SFlag::from_bits_truncate(fstat(&file).ok()?.st_mode) & SFlag::S_IFMT;
+/// Moves bytes from or to the file. `None` if that can't be done here.
+fn transfer(
+    shared: &Shared,
+    caller: &Caller,
+    work: &Work,
+    file: OwnedFd,
+    bytes: &mut [u8],
+) -> nix::Result<Option<usize>> {
+    let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
     match (kind, work.offset) {
         (SFlag::S_IFREG, Some(offset)) => {
             let file = File::from(file);
             let moved = if work.way == Way::Read { file.read_at(bytes, offset) } else { file.write_at(bytes, offset) };
-            moved.ok()
+            moved.map(Some).map_err(|error| errno_of(&error))
         }
-        (SFlag::S_IFREG, None) => move_now(&file, work, bytes).ok(),
+        (SFlag::S_IFREG, None) => move_now(&file, work, bytes).map(Some),
         // A datagram that is read or written in part is one that loses the rest: no kernel has it so.
-        (SFlag::S_IFSOCK, None) if !shared.is_stream(&file) => None,
+        (SFlag::S_IFSOCK, None) if !shared.is_stream(&file) => Ok(None),
         (SFlag::S_IFIFO | SFlag::S_IFSOCK, None) => {
             let never_waits = work.flags.contains(MsgFlags::MSG_DONTWAIT)
-                || fcntl(&file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).ok()?.contains(OFlag::O_NONBLOCK);
+                || fcntl(&file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain)?.contains(OFlag::O_NONBLOCK);
             // The caller's file may be one that waits: so a pipe is opened anew, and a socket told not to.
-            let own = if kind == SFlag::S_IFIFO { reopen(&file, work.way).ok()? } else { file.try_clone().ok()? };
+            let own = if kind == SFlag::S_IFIFO { reopen(&file, work.way)? } else { file };
             let has_timeout = kind == SFlag::S_IFSOCK && has_timeout(&own, work.way);
             loop {
                 let moved =
                     if kind == SFlag::S_IFIFO { move_now(&own, work, bytes) } else { exchange(&own, work, bytes) };
                 match moved {
                     // The kernel knows for how long.
-                    Err(Errno::EAGAIN) if has_timeout => return None,
-                    Err(Errno::EAGAIN) if !never_waits => drop(shared.wait(caller, &own, work.way.ready())?),
-                    moved => return moved.ok(),
+                    Err(Errno::EAGAIN) if has_timeout => return Ok(None),
+                    Err(Errno::EAGAIN) if !never_waits => {
+                        if shared.wait(caller, &own, work.way.ready()).is_none() {
+                            return Ok(None);
+                        }
+                    }
+                    moved => return moved.map(Some),
                 }
             }
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 

@@ -38,7 +38,12 @@ impl Supervisor {
         let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd()));
         let memory = File::from(memory);
         let board = Board::of(&memory);
-        discard(memory.into());
+        // Memory is closed at once, and leaves its place to what is made next.
+        if board.is_ok() {
+            drop(memory)
+        } else {
+            discard(memory.into())
+        }
         if link.is_ok_and(|link| link.as_os_str() != "anon_inode:seccomp notify") {
             discard(listener);
             return Err(Errno::EINVAL);
@@ -212,8 +217,16 @@ impl Thread {
                 Err(_) => told.blind(Blind::NotReadable),
             }
         }
-        if matching.is_empty() || caller.is_ours(self.shared.board.ours()) || !self.shared.still_waits(caller) {
+        if matching.is_empty() {
             return None;
+        }
+        match caller.is_ours(self.shared.board.ours()) {
+            Ok(false) if self.shared.still_waits(caller) => {}
+            Ok(_) => return None,
+            Err(errno) => {
+                self.shared.miss(caller, errno);
+                return None;
+            }
         }
         let mut found = None;
         for (entry, definition) in matching {
@@ -251,12 +264,15 @@ impl Thread {
 
     /// Sends a signal to the caller, and has it go on.
     fn signal(&self, caller: &Caller, signal: i32) {
+        let process = caller.process();
+        if let Err(errno) = process {
+            self.shared.miss(caller, errno);
+        }
+        // That is the caller's, if it still waits.
+        let process = process.ok().filter(|_| self.shared.still_waits(caller));
         let send = || {
-            if let Some(process) = caller.process() {
-                // That is the caller's, since it still waits.
-                if self.shared.still_waits(caller) {
-                    let _ = seccomp::signal_thread(process, caller.thread, signal);
-                }
+            if let Some(process) = process {
+                let _ = seccomp::signal_thread(process, caller.thread, signal);
             }
         };
         if signal == libc::SIGKILL {
@@ -267,9 +283,8 @@ impl Thread {
             self.shared.reply(caller, Reply::GoOn);
         } else {
             // A signal would have the call come again.
-            let process = caller.process().filter(|_| self.shared.still_waits(caller));
             self.shared.reply(caller, Reply::GoOn);
-            let _ = process.map(|process| seccomp::signal_thread(process, caller.thread, signal));
+            send();
         }
     }
 }
@@ -292,15 +307,17 @@ fn look_beside(shared: &Arc<Shared>, caller: Caller, arch: u32) {
 /// Has a call answered by a thread of its own, since files of the sandbox may take as long as they like. `perform` returns `None` if the call goes on.
 fn beside(shared: &Arc<Shared>, caller: Caller, hit: Hit, perform: fn(&Shared, &Caller, Hit) -> Option<Reply>) {
     let theirs = Arc::clone(shared);
-    let id = caller.id;
+    let (id, is_kept) = (caller.id, matches!(hit.effect, Effect::Keep));
     let work = move || {
         seccomp::block_signals();
         let reply = perform(&theirs, &caller, hit).unwrap_or(Reply::GoOn);
         theirs.reply(&caller, reply);
     };
-    if thread::Builder::new().name("belljar-faults".to_owned()).spawn(work).is_err() {
-        if hit.effect == Effect::Keep {
+    if let Err(error) = thread::Builder::new().name("belljar-faults".to_owned()).spawn(work) {
+        if is_kept {
             shared.board.add_not_kept();
+        } else {
+            shared.told.miss(sys::errno_of(&error));
         }
         let _ = seccomp::reply(shared.listener.as_fd(), id, Reply::GoOn);
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
+
 use super::caller::Caller;
 use crate::faults::board::Entry;
 use crate::faults::definition::{Effect, Position};
@@ -56,6 +58,8 @@ pub(crate) struct Report {
     /// How many there were.
     pub(crate) hits: u64,
     pub(crate) blind: BTreeSet<Blind>,
+    /// Why a call did not meet a fault that was for it: this process lacked something.
+    pub(crate) unmet: Option<Errno>,
 }
 
 impl Report {
@@ -65,6 +69,7 @@ impl Report {
         self.met.sort_by_key(|met| met.at);
         self.hits = self.hits.saturating_add(other.hits);
         self.blind.extend(other.blind);
+        self.unmet = self.unmet.or(other.unmet);
         self
     }
 }
@@ -91,6 +96,11 @@ impl Told {
         self.lock().blind.insert(blind);
     }
 
+    /// A call does not meet a fault that is for it.
+    pub(super) fn miss(&self, errno: Errno) {
+        self.lock().unmet.get_or_insert(errno);
+    }
+
     /// A call meets a fault.
     pub(super) fn meet(&self, caller: &Caller, hit: &Hit) {
         let is_kept = {
@@ -101,7 +111,7 @@ impl Told {
         if !is_kept {
             return;
         }
-        let status = caller.status();
+        let status = caller.status().unwrap_or_default();
         let met = Met {
             call: caller.call.unwrap_or("?"),
             subject: caller.subject(),

@@ -2,7 +2,11 @@
 
 use std::io;
 
+use nix::errno::Errno;
+
 use super::failed::failed;
+use super::may_be::MayBe;
+use crate::diagnosis::Cause;
 use crate::sys::errno_of;
 use crate::text;
 
@@ -10,8 +14,10 @@ pub(in crate::harness) fn returned_error(test: &str, text: &str) -> String {
     format!("{}: its body returned an error: {text}", failed(test))
 }
 
-pub(in crate::harness) fn input_not_kept(test: &str, error: &io::Error) -> String {
-    format!("{}: its input could not be kept: {}.", failed(test), text::error(errno_of(error)))
+/// `cause` is why, if something shows.
+pub(in crate::harness) fn input_not_kept(test: &str, errno: Errno, cause: Option<&Cause>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
+    format!("{}: its input could not be kept: {}.{cause}", failed(test), text::error(errno))
 }
 
 pub(in crate::harness) fn output_lost(test: &str, error: &io::Error) -> String {
@@ -38,7 +44,7 @@ mod tests {
     fn each_message_has_its_words() {
         let told: Vec<(&str, String)> = told!(words::[
             returned_error("spec! at a.rs:7", "no such luck"),
-            input_not_kept("spec! at a.rs:7", &Errno::ENFILE.into()),
+            input_not_kept("spec! at a.rs:7", Errno::ENFILE, None),
             output_lost("spec! at a.rs:7", &Errno::ENOMEM.into()),
             run_inside("spec! at a.rs:7", "tests::a"),
         ]);

@@ -3,7 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use crate::text::plain;
+use nix::errno::Errno;
+
+use super::may_be::MayBe;
+use crate::diagnosis::Cause;
+use crate::text::{error, plain};
 
 /// Of what went wrong with the wires of laboratories.
 pub(in crate::harness) fn trouble(test: &str, trouble: &str) -> String {
@@ -14,6 +18,15 @@ pub(in crate::harness) fn captured(test: &str, path: &Path) -> String {
     format!(
         "belljar: what passed in the laboratory of `{test}` is in `{}`, for tcpdump or Wireshark.",
         plain(path.display())
+    )
+}
+
+/// `cause` is why, if something shows.
+pub(in crate::harness) fn captures_lost(test: &str, cause: Option<&Cause>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
+    format!(
+        "belljar: what passed in a laboratory of `{test}` did not reach the test binary: {}.{cause}",
+        error(Errno::EMFILE)
     )
 }
 

@@ -4,9 +4,14 @@ pub(super) fn failed(test: &str) -> String {
     format!("belljar: `{test}` failed")
 }
 
-/// The body returned, and did not meet what it was to meet.
-pub(in crate::harness) fn calls_unanswered(test: &str) -> String {
-    format!("{}: its body returned, but calls that are watched for faults had no answer", failed(test))
+/// The body returned, and one of its calls did what it was not to do.
+pub(in crate::harness) fn fault_unmet(test: &str) -> String {
+    format!("{}: its body returned, but a call did not meet a fault that is for it", failed(test))
+}
+
+/// `what` the body or its process did, which did not meet what it was to meet.
+pub(in crate::harness) fn calls_unanswered(test: &str, what: &str) -> String {
+    format!("{}: {what}, but calls that are watched for faults had no answer", failed(test))
 }
 
 #[cfg(test)]
@@ -16,7 +21,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_body_that_did_not_meet_its_fault_is_told() {
+        assert_snapshot!(fault_unmet("commits"), @"belljar: `commits` failed: its body returned, but a call did not meet a fault that is for it");
+    }
+
+    #[test]
     fn a_body_that_had_no_answers_is_told() {
-        assert_snapshot!(calls_unanswered("commits"), @"belljar: `commits` failed: its body returned, but calls that are watched for faults had no answer");
+        assert_snapshot!(calls_unanswered("commits", "its body returned"), @"belljar: `commits` failed: its body returned, but calls that are watched for faults had no answer");
     }
 }

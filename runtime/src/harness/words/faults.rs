@@ -6,9 +6,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use super::may_be::MayBe;
+use crate::diagnosis::Cause;
 use crate::faults::definition::Effect;
-use crate::harness::evidence::Evidence;
-use crate::harness::supervisor::{Blind, Met, Report};
+use crate::harness::evidence::{Evidence, Unanswered};
+use crate::harness::supervisor::{Blind, Met, Report, SUPERVISORS_MAX};
 use crate::text::{error, plain};
 
 /// How many a message lists.
@@ -60,8 +62,12 @@ fn ordinal(number: u64) -> String {
     format!("{number}{ending}")
 }
 
-/// What is to be said of faults when a test has failed.
-pub(in crate::harness) fn faults(test: &str, evidence: &Evidence) -> Vec<String> {
+/// What is to be said of faults when a test has failed. `cause` looks for why there was such an error.
+pub(in crate::harness) fn faults(
+    test: &str,
+    evidence: &Evidence,
+    cause: impl Fn(Errno) -> Option<Cause>,
+) -> Vec<String> {
     let report = &evidence.faults;
     let mut told = Vec::new();
     if report.hits > 0 {
@@ -91,13 +97,30 @@ pub(in crate::harness) fn faults(test: &str, evidence: &Evidence) -> Vec<String>
         };
         told.push(format!("belljar: `{test}` {what}."));
     }
-    if let Some(errno) = evidence.unanswered_calls {
+    if let Some(why) = evidence.unanswered_calls {
+        let why = match why {
+            Unanswered::Failed(errno) => lacking(errno, cause(errno).as_ref()),
+            Unanswered::TooMany => {
+                format!("more than {SUPERVISORS_MAX} processes have each started a first fault of their own.")
+            }
+        };
         told.push(format!(
-            "belljar: nobody could answer the calls of `{test}` that are watched for faults, so that they failed with ENOSYS: {}.",
-            error(errno)
+            "belljar: nobody could answer the calls of `{test}` that are watched for faults, so that they failed with ENOSYS: {why}"
+        ));
+    }
+    if let Some(errno) = report.unmet {
+        told.push(format!(
+            "belljar: a call of `{test}` did not meet a fault that is for it, because the test binary could not see to it: {}",
+            lacking(errno, cause(errno).as_ref())
         ));
     }
     told
+}
+
+/// What the test binary has met, and what may be why.
+fn lacking(errno: Errno, cause: Option<&Cause>) -> String {
+    let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
+    format!("{}.{cause}", error(errno))
 }
 
 fn count(hits: u64) -> String {
@@ -148,9 +171,11 @@ mod tests {
     #[test]
     fn a_failure_tells_all_of_it() {
         let blind = BTreeSet::from([Blind::IoUring, Blind::OtherPrograms, Blind::NotReadable]);
-        let faults = Report { met: vec![one(Effect::Errno(libc::EIO), 0, 1); 22], hits: 30, blind };
-        let evidence = Evidence { faults, unanswered_calls: Some(Errno::EAGAIN), ..Evidence::default() };
-        let told = super::faults("tests::a", &evidence).join("\n");
+        let met = vec![one(Effect::Errno(libc::EIO), 0, 1); 22];
+        let faults = Report { met, hits: 30, blind, unmet: Some(Errno::EMFILE) };
+        let unanswered_calls = Some(Unanswered::Failed(Errno::EAGAIN));
+        let evidence = Evidence { faults, unanswered_calls, ..Evidence::default() };
+        let told = super::faults("tests::a", &evidence, |_| None).join("\n");
         assert_eq!(told.lines().filter(|line| line.contains("→")).count(), LISTED);
         let short: Vec<_> = told.lines().filter(|line| !line.contains("→")).collect();
         assert_snapshot!(short.join("\n"), @"
@@ -160,7 +185,24 @@ mod tests {
         belljar: `tests::a` has run a program for another architecture, such as one with 32 bits, while a fault was active. No fault meets the calls of that program.
         belljar: `tests::a` had calls whose path or address could not be read, as of a process that has changed its user: faults with a path, a port or an address did not meet them.
         belljar: nobody could answer the calls of `tests::a` that are watched for faults, so that they failed with ENOSYS: EAGAIN (Try again).
+        belljar: a call of `tests::a` did not meet a fault that is for it, because the test binary could not see to it: EMFILE (Too many open files).
         ");
-        assert!(super::faults("a", &Evidence::default()).is_empty());
+        assert!(super::faults("a", &Evidence::default(), |_| None).is_empty());
+    }
+
+    #[test]
+    fn why_is_told_if_it_shows() {
+        let report = Report { unmet: Some(Errno::ENOMEM), ..Report::default() };
+        let cause = |errno| {
+            (errno == Errno::ENOMEM).then(|| Cause { why: "WHY".into(), seen: "SEEN".into(), remedy: "REMEDY".into() })
+        };
+        let told = faults("tests::a", &Evidence { faults: report, ..Evidence::default() }, cause);
+        assert_snapshot!(told.join("\n"), @"belljar: a call of `tests::a` did not meet a fault that is for it, because the test binary could not see to it: ENOMEM (Out of memory). It may be that WHY: SEEN. The remedy: REMEDY.");
+    }
+
+    #[test]
+    fn too_many_processes_with_faults_are_told() {
+        let evidence = Evidence { unanswered_calls: Some(Unanswered::TooMany), ..Evidence::default() };
+        assert_snapshot!(faults("tests::a", &evidence, |_| None).join("\n"), @"belljar: nobody could answer the calls of `tests::a` that are watched for faults, so that they failed with ENOSYS: more than 8 processes have each started a first fault of their own.");
     }
 }

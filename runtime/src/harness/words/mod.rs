@@ -8,6 +8,7 @@ mod failed;
 mod faults;
 #[cfg(feature = "images")]
 mod images;
+mod may_be;
 mod preparations;
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,13 @@ use nix::sys::signal::Signal;
 
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
 #[cfg(any(feature = "net", test))]
-pub(super) use captures::{captured, captures_left_out, not_captured, trouble};
-pub(super) use failed::calls_unanswered;
+pub(super) use captures::{captured, captures_left_out, captures_lost, not_captured, trouble};
+pub(super) use failed::{calls_unanswered, fault_unmet};
 use failed::failed;
 pub(super) use faults::{faults, met_when};
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};
+use may_be::MayBe;
 pub(super) use preparations::{
     preparation_failed, preparation_lost, preparation_not_shared, preparation_panicked, preparation_skipped,
 };
@@ -127,16 +129,6 @@ const ENDED: &str = "It never should: please report this.";
 /// What may be why a process has ended, or else something else.
 fn may_be_or(cause: Option<&Cause>, other: &str) -> String {
     cause.map_or_else(|| other.to_owned(), |cause| MayBe(cause).to_string())
-}
-
-/// A cause, where it is not certain.
-struct MayBe<'c>(&'c Cause);
-
-impl Display for MayBe<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self(Cause { why, seen, remedy }) = self;
-        write!(f, "It may be that {why}: {seen}. The remedy: {remedy}.")
-    }
 }
 
 pub(super) fn binary_ends(test: &str) -> String {

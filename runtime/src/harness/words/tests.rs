@@ -119,6 +119,7 @@ fn each_message_has_its_words() {
         captured(TEST, std::path::Path::new("/target/a\n")),
         captures_left_out(TEST, 12, 8),
         not_captured(TEST, std::path::Path::new("/target/a\n"), &Errno::EROFS.into()),
+        captures_lost(TEST, None),
     ]);
     let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
     assert_eq!(
@@ -351,5 +352,7 @@ fn each_message_has_its_words() {
     belljar: `tests::a` had 12 laboratories: what passed is kept of the first 8 only.
     # not_captured
     belljar: what passed in the laboratory of `tests::a` could not be written to `/target/a\n`: Read-only file system (os error 30).
+    # captures_lost
+    belljar: what passed in a laboratory of `tests::a` did not reach the test binary: EMFILE (Too many open files).
     "#);
 }
