@@ -170,3 +170,46 @@ fn the_builds_of_users_have_few_costly_collections() {
     sources.get_mut(Path::new("proc.rs")).expect("proc.rs").insert_str(0, "use std::collections::BTreeSet;\n");
     assert!(costly(&sources).contains(&Path::new("proc.rs")));
 }
+
+/// Functions that fail where what they read is no UTF-8.
+const FOR_TEXT_ALONE: [&str; 8] = [
+    "read_to_string(",
+    "read_line(",
+    "env::var(",
+    "env::vars(",
+    "env::args(",
+    "into_string(",
+    "String::from_utf8(",
+    "BufRead::lines",
+];
+
+/// Uses of them, but for images, whose names are UTF-8 by their format.
+fn for_text_alone(sources: &BTreeMap<PathBuf, String>) -> Vec<(&Path, &'static str)> {
+    let mut found = Vec::new();
+    for (file, text) in sources {
+        let is_ours = file != Path::new("fuzzed.rs") && !file.starts_with("images");
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        if is_ours && !file.to_string_lossy().contains("tests") {
+            let used = FOR_TEXT_ALONE.into_iter().filter(|name| code.contains(name));
+            found.extend(used.map(|name| (file.as_path(), name)));
+        }
+    }
+    found
+}
+
+/// A name that is no UTF-8 has once made all limits vanish.
+#[test]
+fn what_comes_from_outside_is_bytes() {
+    let mut sources = sources();
+    // Names of functions, and what an image says.
+    let known = ["harness/listed_twice.rs", "rootfs/unpacked.rs"].map(|file| (Path::new(file), "String::from_utf8("));
+    assert_eq!(
+        for_text_alone(&sources),
+        known,
+        "read bytes: what the kernel, files and the environment say need not be UTF-8"
+    );
+    // The twin: one more is told.
+    let code = sources.get_mut(Path::new("settings.rs")).expect("settings.rs");
+    code.insert_str(0, "fn f() { std::env::var(\"HOME\"); }\n");
+    assert!(for_text_alone(&sources).contains(&(Path::new("settings.rs"), "env::var(")));
+}
