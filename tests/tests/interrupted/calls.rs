@@ -91,7 +91,10 @@ const ERRORS: &[(&[c_long], &[Errno])] = &[
     (&[libc::SYS_fcntl], &[EMFILE, EINVAL]),
     (&[libc::SYS_ioctl], &[ENOTTY]),
     (&[libc::SYS_clone, libc::SYS_clone3], &[EAGAIN, ENOMEM, EPERM, ENOSPC]),
-    (&[libc::SYS_waitid, libc::SYS_wait4, libc::SYS_clock_nanosleep, libc::SYS_nanosleep], &[EINTR]),
+    (
+        &[libc::SYS_waitid, libc::SYS_wait4, libc::SYS_clock_nanosleep, libc::SYS_nanosleep, libc::SYS_rt_sigtimedwait],
+        &[EINTR],
+    ),
     (&[libc::SYS_pidfd_send_signal, libc::SYS_kill, libc::SYS_tkill], &[EPERM]),
     (&[libc::SYS_mkdirat, libc::SYS_mknodat, libc::SYS_symlinkat], &[EACCES, ENOSPC, EROFS, ENOMEM]),
     (&[libc::SYS_unlinkat], &[EBUSY, EIO]),

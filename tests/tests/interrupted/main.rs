@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_long;
 use std::fs::{self, File};
 use std::mem;
+use std::net::UdpSocket;
 use std::panic::{catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::process::{self, Command};
@@ -18,7 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use belljar::isolated;
+use belljar::net::Lab;
+use belljar::{Spec, isolated, spec};
 use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
 use belljar_tests::{
     Run, as_runner, body, descendants, describe, must_limit, rounds, runners, this_binary, wait_until,
@@ -62,6 +64,8 @@ victims! {
     runs_limited: limited;
     runs_copy: copy;
     runs_range: range;
+    runs_bytes: bytes;
+    runs_hosts: hosts;
 }
 
 /// When the verdict is there, no body may run any more.
@@ -122,6 +126,28 @@ fn range() {
     println!("{RAN}");
 }
 
+/// A function that `run` calls.
+fn bytes() {
+    static SPEC: Spec = spec!();
+    let output = belljar::run(&SPEC, b"input", |input| Ok::<_, String>(input.repeat(2)));
+    assert_eq!(output.unwrap_or_else(|failure| panic!("{failure}")), b"inputinput");
+    println!("{RAN}");
+}
+
+/// Of their packets, the test binary has a record.
+#[body]
+#[isolated]
+fn hosts() {
+    let mut lab = Lab::new();
+    let (one, other) = (lab.host("one"), lab.host("other"));
+    let net = lab.up().expect("up");
+    let socket = other.run(|| UdpSocket::bind("[::]:80")).expect("bind");
+    one.run(|| UdpSocket::bind("[::]:0").and_then(|own| own.send_to(b"x", "other:80"))).expect("send");
+    assert_eq!(socket.recv(&mut [0; 8]).expect("recv"), 1);
+    drop(net);
+    println!("{RAN}");
+}
+
 struct Victim {
     name: &'static str,
     /// Whose calls fail.
@@ -143,6 +169,8 @@ const VICTIMS: &[Victim] = &[
     Victim { name: "runs_limited", roles: BINARY, bodies: 1, is_ordinary: false },
     Victim { name: "runs_copy", roles: BINARY, bodies: 1, is_ordinary: true },
     Victim { name: "runs_range", roles: MAKERS, bodies: 1, is_ordinary: false },
+    Victim { name: "runs_bytes", roles: BINARY, bodies: 1, is_ordinary: true },
+    Victim { name: "runs_hosts", roles: BINARY, bodies: 1, is_ordinary: true },
 ];
 
 // ---- A run in which one fails ----
