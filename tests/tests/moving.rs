@@ -3,7 +3,7 @@
 //! The host is a sandbox. In it, this binary runs again.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,6 +11,7 @@ use std::thread;
 use belljar::isolated;
 use belljar_tests::{body, is_real_root, refusal_of_copies, rounds, run, run_body, this_binary};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::chown;
 
 belljar_tests::bodies!();
 
@@ -223,6 +224,29 @@ fn others_work_on_the_host_meanwhile() {
             assert!(run.passed(), "{}", run.output);
         }
     }
+}
+
+/// As a desktop has it: `/run/user/1000` is closed even to the root of a sandbox, which knows no such user, and something is mounted below.
+#[body]
+#[isolated(user = "host")]
+fn is_a_host_with_a_closed_directory() {
+    make_host();
+    let closed = format!("{SPLIT}/closed");
+    fs::create_dir(&closed).expect("mkdir");
+    mount_below(&closed);
+    chown(closed.as_str(), Some(1000.into()), Some(1000.into())).expect("chown");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
+    let run = run(this_binary().args(["body", "copies::a", "with_the_hosts_tree::a", "--ignored", "--test-threads=1"]));
+    assert!(run.output.contains("test result: ok. 3 passed; 0 failed;"), "{}", run.output);
+}
+
+#[test]
+fn what_is_closed_to_the_root_of_sandboxes_is_let_be() {
+    if !is_real_root() || refusal_of_copies().is_some() {
+        return;
+    }
+    let run = run_body("is_a_host_with_a_closed_directory");
+    assert!(run.passed(), "{}", run.output);
 }
 
 // ---- What is new after a sandbox was planned ----
