@@ -16,8 +16,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use belljar::__private::{Spec, Test, run};
-
 /// How many tests a test binary has.
 const TESTS: u32 = 100;
 
@@ -47,27 +45,18 @@ enum Kind {
     Nextest(&'static str),
     /// This command, once for each.
     Command(Vec<String>),
-    /// What the kernel charges for a sandbox of belljar's.
+    /// What the kernel charges for the least that a test must have.
     Floor,
 }
-
-static SURVEY: Test = Test {
-    name: "compare::survey",
-    arguments: "",
-    spec: Spec { manifest_dir: option_env!("CARGO_MANIFEST_DIR"), ..Spec::PLAIN },
-    body: || {
-        floor::Survey::take().print();
-        0
-    },
-    ..Test::PLAIN
-};
 
 fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["survey"] => run(&SURVEY),
-        ["floor", count] => make_floors(count.parse().expect("a number")),
+        ["floor", count] => {
+            let count: u32 = count.parse().expect("a number");
+            (0..count).for_each(|_| floor::make_one());
+        }
         [binaries, bundle, rounds, docs] => {
             let rounds = rounds.parse().expect("a number of rounds");
             compare(ways(Path::new(binaries), bundle), rounds, Path::new(docs));
@@ -76,20 +65,13 @@ fn main() {
     }
 }
 
-fn make_floors(count: u32) {
-    let survey = this_program(&["survey"]).output().expect("the survey runs");
-    let calls = floor::Survey::parse(&String::from_utf8(survey.stdout).expect("UTF-8"));
-    assert!(!calls.is_empty(), "{}", String::from_utf8_lossy(&survey.stderr));
-    (0..count).for_each(|_| floor::make_one(&calls));
-}
-
 fn this_program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::current_exe().expect("the path of this program"));
     command.args(arguments);
     command
 }
 
-/// All ways, those with most isolation first: belljar, its floor, and the others.
+/// All ways, those with most isolation first: belljar, the floor, and the others.
 fn ways(binaries: &Path, bundle: &str) -> Vec<Way> {
     let version = |program: &str| env::var(program).unwrap_or_default();
     let harness = |name: &str, isolation, binary: &str| Way {
@@ -118,7 +100,7 @@ fn ways(binaries: &Path, bundle: &str) -> Vec<Way> {
     let process = "a process";
     vec![
         harness("belljar", all, "isolated"),
-        Way { name: "the floor of belljar".into(), isolation: all, kind: Kind::Floor, count: TESTS },
+        Way { name: "the floor".into(), isolation: all, kind: Kind::Floor, count: TESTS },
         nextest("belljar with ", all, "isolated"),
         command(
             "bubblewrap",

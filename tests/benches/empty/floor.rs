@@ -1,138 +1,69 @@
-//! The floor: what the kernel charges for a sandbox.
+//! The floor: what the kernel charges for what a test must have.
 //!
 //! A loop in the process model of belljar, on raw system calls and with nothing else: clone init into new namespaces, map
-//! the ids, make the file system and bring up the loopback one call after the other, fork the test, and wait for both.
-//! What is made is read off a real sandbox by [`Survey`], so that it is the same on every machine.
+//! the ids, make the file system and bring up the loopback one call after the other, fork the test, and wait for its word and for both.
+//!
+//! The lists are constants, and no copies of what belljar makes: then each file that belljar makes in vain would make the floor slower
+//! too. A sandbox of belljar has more: `/opt`, the toolchain and the target directory, certificates, time zones and services, `fuse` and `tun`,
+//! whole proc and sysfs for those who mount another, and, for root of the host, what keeps the kernel's files from it. And the floor's
+//! read-only mounts can be made writable again by root inside.
 #![expect(unsafe_code, reason = "raw system calls")]
 
-use std::ffi::{CString, OsStr};
-use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
-use std::ptr;
+use std::ffi::CStr;
+use std::{io, ptr};
 
 use libc::{c_char, c_int, c_long, c_ulong};
 
-/// What a sandbox consists of, a line for each thing, in the order in which it can be made.
-#[derive(Default)]
-pub(crate) struct Survey {
-    lines: Vec<String>,
-}
+const DIRECTORIES: [&CStr; 13] = [
+    c"proc",
+    c"dev",
+    c"tmp",
+    c"etc",
+    c"sys",
+    c"run",
+    c"var",
+    c"root",
+    c"usr",
+    c"work",
+    c"dev/pts",
+    c"dev/shm",
+    c"dev/mqueue",
+];
 
-impl Survey {
-    /// Looks around in the sandbox that this runs in.
-    pub(crate) fn take() -> Self {
-        let mut survey = Self::default();
-        let device = fs::metadata("/").expect("root").dev();
-        survey.walk(Path::new("/"), device);
-        let mut whole: Vec<(String, String)> = Vec::new();
-        // Mounts lie on directories and files of the root. Some have others below them, and come first.
-        for line in fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").lines().skip(1) {
-            let fields: Vec<_> = line.split(' ').collect();
-            let separator = fields.iter().position(|field| *field == "-").expect("separator");
-            let [device, root, point, options] = [2, 3, 4, 5].map(|field| fields[field]);
-            let kind = fields[separator + 1];
-            let read_only = if options.split(',').any(|option| option == "ro") { "ro" } else { "rw" };
-            match kind {
-                "proc" | "sysfs" if root == "/" && read_only == "rw" => {
-                    if point.starts_with("/sys/") {
-                        // What comes to lie on /sys covers it.
-                        survey.lines.push(format!("directory 365 {point}"));
-                    }
-                    // What is mounted already is shown a second time.
-                    if let Some((_, first)) = whole.iter().find(|(known, _)| known == device) {
-                        survey.lines.push(format!("again {first} {point}"));
-                    } else {
-                        survey.lines.push(format!("mount {kind} {point}"));
-                        whole.push((device.to_owned(), point.to_owned()));
-                    }
-                }
-                "devpts" | "mqueue" | "tmpfs" => survey.lines.push(format!("mount {kind} {point}")),
-                _ => survey.lines.push(format!("bind {read_only} {point}")),
-            }
-        }
-        survey
-    }
+const LINKS: [(&CStr, &CStr); 4] =
+    [(c"bin", c"usr/bin"), (c"sbin", c"usr/sbin"), (c"lib", c"usr/lib"), (c"lib64", c"usr/lib64")];
 
-    fn walk(&mut self, directory: &Path, device: u64) {
-        for entry in fs::read_dir(directory).expect("readable").flatten() {
-            let (path, metadata) = (entry.path(), entry.metadata().expect("stat"));
-            let shown = path.to_str().expect("UTF-8");
-            let mode = metadata.permissions().mode() & 0o7777;
-            if metadata.is_symlink() {
-                let target = fs::read_link(&path).expect("readlink");
-                self.lines.push(format!("symlink {} {shown}", target.display()));
-            } else if metadata.is_dir() {
-                self.lines.push(format!("directory {mode} {shown}"));
-                // What is mounted here is of another device.
-                if metadata.dev() == device {
-                    self.walk(&path, device);
-                }
-            } else if metadata.dev() == device {
-                self.lines.push(format!("file {} {shown}", metadata.len()));
-            } else {
-                self.lines.push(format!("file 0 {shown}"));
-            }
-        }
-    }
+/// What is shown of the host, read-only: the system, and the package.
+const SHOWN: [(&CStr, &CStr); 2] = [(c"/usr", c"usr"), (PACKAGE, c"work")];
 
-    /// The survey as text.
-    pub(crate) fn print(&self) {
-        for line in &self.lines {
-            println!("survey {line}");
-        }
-    }
+const PACKAGE: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_MANIFEST_DIR"), "\0").as_bytes()) {
+    Ok(path) => path,
+    Err(_) => panic!("a NUL in a path"),
+};
 
-    /// Reads what [`Survey::print`] wrote.
-    pub(crate) fn parse(text: &str) -> Vec<Call> {
-        text.lines().filter_map(|line| line.strip_prefix("survey ")).map(Call::parse).collect()
-    }
-}
+const DEVICES: [(&CStr, &CStr); 6] = [
+    (c"/dev/null", c"dev/null"),
+    (c"/dev/zero", c"dev/zero"),
+    (c"/dev/full", c"dev/full"),
+    (c"/dev/random", c"dev/random"),
+    (c"/dev/urandom", c"dev/urandom"),
+    (c"/dev/tty", c"dev/tty"),
+];
 
-/// One thing to make, with paths relative to the new root.
-pub(crate) enum Call {
-    Directory { path: CString, mode: c_int },
-    Symlink { target: CString, path: CString },
-    File { path: CString, content: Vec<u8> },
-    Mount { kind: CString, path: CString },
-    Bind { from: CString, path: CString, set: u64, clear: u64 },
-}
+const FILES: [&CStr; 6] =
+    [c"etc/passwd", c"etc/group", c"etc/hosts", c"etc/hostname", c"etc/resolv.conf", c"etc/nsswitch.conf"];
 
-impl Call {
-    fn parse(line: &str) -> Self {
-        let fields: Vec<_> = line.splitn(3, ' ').collect();
-        let string = |text: &str| CString::new(OsStr::new(text).as_bytes()).expect("no NUL");
-        let inside = |text: &str| string(&text[1..]);
-        match fields[..] {
-            ["directory", mode, path] => Self::Directory { path: inside(path), mode: mode.parse().expect("a mode") },
-            ["symlink", target, path] => Self::Symlink { target: string(target), path: inside(path) },
-            ["file", size, path] => {
-                Self::File { path: inside(path), content: vec![b'\n'; size.parse().expect("a size")] }
-            }
-            ["mount", kind, path] => Self::Mount { kind: string(kind), path: inside(path) },
-            ["again", first, path] => Self::Bind { from: inside(first), path: inside(path), set: 0, clear: 0 },
-            ["bind", access, path] => {
-                // What shields the kernel's files is bound to itself, and so is what shows parts of it in another place.
-                let path = path.split("/.own/").next().unwrap_or(path);
-                let own = path.starts_with("/proc") || path.starts_with("/sys");
-                // The host's `/etc` has a place in the sandbox's own.
-                let from = if own { inside(path) } else { string(path.strip_suffix("/.host").unwrap_or(path)) };
-                let [set, clear] = match access {
-                    "ro" => [libc::MOUNT_ATTR_RDONLY, 0],
-                    _ if own => [0, libc::MOUNT_ATTR_RDONLY],
-                    _ => [0, 0],
-                };
-                Self::Bind { from, path: inside(path), set, clear }
-            }
-            _ => panic!("no survey line: {line}"),
-        }
-    }
-}
+/// What the kernel makes, and where.
+const FILE_SYSTEMS: [(&CStr, &CStr, &CStr); 4] = [
+    (c"devpts", c"dev/pts", c"newinstance,ptmxmode=0666,mode=620"),
+    (c"mqueue", c"dev/mqueue", c""),
+    (c"proc", c"proc", c""),
+    (c"sysfs", c"sys", c""),
+];
 
 fn check(result: c_long, what: &str) {
     if result < 0 {
-        eprintln!("floor: {what}: {}", std::io::Error::last_os_error());
+        eprintln!("floor: {what}: {}", io::Error::last_os_error());
         // SAFETY: _exit has no preconditions.
         unsafe { libc::_exit(1) };
     }
@@ -141,9 +72,12 @@ fn check(result: c_long, what: &str) {
 /// Makes one sandbox with an empty test in it, and waits for its end.
 ///
 /// The calling process must have one thread.
-pub(crate) fn make_one(calls: &[Call]) {
+pub(crate) fn make_one() {
     // SAFETY: the calls have no preconditions.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let mut pipe = [0; 2];
+    // SAFETY: it has room for two descriptors.
+    check(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }.into(), "pipe2");
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
@@ -156,45 +90,36 @@ pub(crate) fn make_one(calls: &[Call]) {
     let init = unsafe { libc::syscall(libc::SYS_clone, c_long::from(flags), 0, 0, 0, 0) };
     check(init, "clone");
     if init == 0 {
-        run_init(calls, uid, gid);
+        run_init(uid, gid, pipe[1]);
     }
-    let mut status = 0;
-    // SAFETY: the status outlives the call.
-    check(unsafe { libc::waitpid(init as libc::pid_t, &raw mut status, 0) }.into(), "waitpid");
+    let (mut status, mut word) = (0, 0_u8);
+    // SAFETY: the word and the status outlive the calls, and the descriptors are this function's own.
+    unsafe {
+        libc::close(pipe[1]);
+        assert_eq!(libc::read(pipe[0], (&raw mut word).cast(), 1), 1, "the floor's test reported nothing");
+        libc::close(pipe[0]);
+        check(libc::waitpid(init as libc::pid_t, &raw mut status, 0).into(), "waitpid");
+    }
     assert_eq!(status, 0, "the floor's init failed");
 }
 
-fn run_init(calls: &[Call], uid: u32, gid: u32) -> ! {
-    // SAFETY: setsid and umask have no preconditions.
-    check(unsafe { libc::setsid() }.into(), "setsid");
+fn run_init(uid: u32, gid: u32, report: c_int) -> ! {
     write(c"/proc/self/setgroups", b"deny", libc::O_WRONLY);
     write(c"/proc/self/uid_map", format!("0 {uid} 1").as_bytes(), libc::O_WRONLY);
     write(c"/proc/self/gid_map", format!("0 {gid} 1").as_bytes(), libc::O_WRONLY);
+    make_root();
+    bring_up_loopback();
     // SAFETY: the name outlives the call.
     check(unsafe { libc::sethostname(c"localhost".as_ptr(), 9) }.into(), "sethostname");
-    bring_up_loopback();
-    // SAFETY: umask has no preconditions.
-    unsafe { libc::umask(0) };
-    mount(ptr::null(), c"/".as_ptr(), ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null());
-    mount(c"tmpfs".as_ptr(), c"/".as_ptr(), c"tmpfs".as_ptr(), 0, c"mode=755".as_ptr());
-    // SAFETY: the path outlives the call.
-    check(unsafe { libc::chdir(c"/..".as_ptr()) }.into(), "chdir");
-    for call in calls {
-        make(call);
-    }
-    // SAFETY: the paths outlive the calls.
-    unsafe {
-        check(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()), "pivot_root");
-        check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into(), "umount");
-        check(libc::chdir(c"/".as_ptr()).into(), "chdir");
-        libc::umask(0o022);
-    }
     // SAFETY: this process has one thread.
     let test = unsafe { libc::fork() };
     check(test.into(), "fork");
     if test == 0 {
-        // SAFETY: _exit has no preconditions.
-        unsafe { libc::_exit(0) };
+        // SAFETY: the word outlives the call, and _exit has no preconditions.
+        unsafe {
+            libc::write(report, c"x".as_ptr().cast(), 1);
+            libc::_exit(0)
+        };
     }
     let mut status = 0;
     // SAFETY: the status outlives the call.
@@ -203,46 +128,55 @@ fn run_init(calls: &[Call], uid: u32, gid: u32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-fn make(call: &Call) {
-    match call {
-        // SAFETY: the paths outlive the calls.
-        Call::Directory { path, mode } => check(unsafe { libc::mkdir(path.as_ptr(), *mode as _) }.into(), "mkdir"),
-        Call::Symlink { target, path } => {
-            // SAFETY: as above.
-            check(unsafe { libc::symlink(target.as_ptr(), path.as_ptr()) }.into(), "symlink");
-        }
-        Call::File { path, content } => write(path, content, libc::O_CREAT | libc::O_WRONLY),
-        Call::Mount { kind, path } => {
-            let flags = if kind.as_c_str() == c"tmpfs" { 0 } else { libc::MS_NOSUID | libc::MS_NOEXEC };
-            let devpts = kind.as_c_str() == c"devpts";
-            let options = if devpts { c"newinstance,ptmxmode=0666".as_ptr() } else { ptr::null() };
-            mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), flags, options);
-        }
-        Call::Bind { from, path, set, clear } => {
-            mount(from.as_ptr(), path.as_ptr(), ptr::null(), libc::MS_BIND | libc::MS_REC, ptr::null());
-            if *set != *clear {
-                // SAFETY: zero is a value of the struct; all arguments outlive the call.
-                unsafe {
-                    let mut attributes: libc::mount_attr = std::mem::zeroed();
-                    (attributes.attr_set, attributes.attr_clr) = (*set, *clear);
-                    let (at, flags, size) = (libc::AT_FDCWD, libc::AT_RECURSIVE, size_of::<libc::mount_attr>());
-                    let number = libc::SYS_mount_setattr;
-                    check(
-                        libc::syscall(number, at, path.as_ptr(), flags, &raw const attributes, size),
-                        "mount_setattr",
-                    );
-                }
-            }
-        }
+/// Makes the file system. Meanwhile, the host's tree is the root directory, and the new root the working directory.
+fn make_root() {
+    mount(None, c"/", None, libc::MS_REC | libc::MS_PRIVATE, None);
+    mount(Some(c"tmpfs"), c"/", Some(c"tmpfs"), 0, Some(c"mode=755"));
+    // SAFETY: the path outlives the call.
+    check(unsafe { libc::chdir(c"/..".as_ptr()) }.into(), "chdir");
+    // SAFETY: the paths outlive the calls.
+    DIRECTORIES.iter().for_each(|path| check(unsafe { libc::mkdir(path.as_ptr(), 0o755) }.into(), "mkdir"));
+    for (path, target) in LINKS {
+        // SAFETY: as above.
+        check(unsafe { libc::symlink(target.as_ptr(), path.as_ptr()) }.into(), "symlink");
+    }
+    for (from, path) in SHOWN {
+        mount(Some(from), path, None, libc::MS_BIND | libc::MS_REC, None);
+        set_read_only(path);
+    }
+    for (from, path) in DEVICES {
+        write(path, b"", libc::O_CREAT | libc::O_WRONLY);
+        mount(Some(from), path, None, libc::MS_BIND, None);
+    }
+    FILES.iter().for_each(|path| write(path, b"x\n", libc::O_CREAT | libc::O_WRONLY));
+    for (kind, path, options) in FILE_SYSTEMS {
+        mount(Some(kind), path, Some(kind), libc::MS_NOSUID | libc::MS_NOEXEC, Some(options));
+    }
+    // SAFETY: the paths outlive the calls.
+    unsafe {
+        check(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()), "pivot_root");
+        check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into(), "umount");
+        check(libc::chdir(c"/".as_ptr()).into(), "chdir");
     }
 }
 
-fn mount(from: *const c_char, to: *const c_char, kind: *const c_char, flags: c_ulong, options: *const c_char) {
-    // SAFETY: the callers' strings outlive the call.
-    check(unsafe { libc::mount(from, to, kind, flags, options.cast()) }.into(), "mount");
+fn set_read_only(path: &CStr) {
+    // SAFETY: zero is a value of the struct; all arguments outlive the call.
+    unsafe {
+        let mut attributes: libc::mount_attr = std::mem::zeroed();
+        attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
+        let (at, size) = (libc::AT_FDCWD, size_of::<libc::mount_attr>());
+        let number = libc::SYS_mount_setattr;
+        check(libc::syscall(number, at, path.as_ptr(), 0, &raw const attributes, size), "mount_setattr");
+    }
 }
 
-fn write(path: &std::ffi::CStr, content: &[u8], flags: c_int) {
+fn mount(from: Option<&CStr>, to: &CStr, kind: Option<&CStr>, flags: c_ulong, options: Option<&CStr>) {
+    let [from, kind, options] = [from, kind, options].map(|text| text.map_or(ptr::null::<c_char>(), CStr::as_ptr));
+    // SAFETY: the callers' strings outlive the call.
+    check(unsafe { libc::mount(from, to.as_ptr(), kind, flags, options.cast()) }.into(), "mount");
+}
+fn write(path: &CStr, content: &[u8], flags: c_int) {
     // SAFETY: the path and the content outlive the calls.
     unsafe {
         let file = libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o644);

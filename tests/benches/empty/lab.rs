@@ -42,9 +42,9 @@ fn measure<const HOSTS: usize>() -> u8 {
         }
     }
     println!("\n{:<12} {:>10} {:>8} {:>8}", format!("{HOSTS} hosts"), "min", "median", "p90");
-    print_row("up", up);
-    print_row("down", down);
-    print_row("by ip", by_ip);
+    print_row("up", up, &[]);
+    print_row("down", down, &[]);
+    print_row("by ip", by_ip, &[]);
     0
 }
 

@@ -1,9 +1,10 @@
-//! What an empty isolated test costs beside the floor: the kernel calls alone, made in a bare loop, in the same run.
+//! What an empty isolated test costs beside the floor: the least that a test must have, made in a bare loop, in the same run.
 //!
 //! `cargo bench --bench empty`. Both are measured in turn, and their ratio in each turn is what counts: machines are noisy,
-//! and both meet the same noise. With an argument, it measures something else in place of that:
+//! and both meet the same noise. CPU time is noisy least. With an argument, it measures something else in place of that:
 //!
 //! - `words`: what each word and each limit costs, at 1, 2, 4 and 16 threads;
+//! - `lone`: what a process costs that runs one test, as nextest starts it, beside one that runs none;
 //! - `growth`: what a test costs as the tenth and as the ten-thousandth, and what the processes then hold;
 //! - `neighbour`: what a test costs beside one that holds 500 MiB;
 //! - `statics`: what it costs in a test binary with 500 MiB of statics that are used;
@@ -13,6 +14,7 @@
 //! - `faults`: what a system call costs that is watched for faults, or fails;
 //! - `many`: what it costs in a test binary of 10,000 tests, run by libtest.
 
+mod cost;
 mod faults;
 mod floor;
 mod lab;
@@ -26,6 +28,8 @@ use std::{env, fs, io, process, thread};
 
 use belljar::__private::{Ids, Prepared, Root, Spec, Test, run};
 use belljar::prepared;
+
+use cost::{Cost, print_row};
 
 const ROUNDS: usize = 20;
 const PER_ROUND: u8 = 50;
@@ -41,18 +45,12 @@ static LIMITED: Test = Test {
     spec: Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC },
     ..Test::PLAIN
 };
-static SURVEY: Test = Test { name: "bench::survey", spec: SPEC, body: take_survey, ..Test::PLAIN };
-
-fn take_survey() -> u8 {
-    floor::Survey::take().print();
-    0
-}
-
 fn main() {
     match env::args().nth(1).as_deref() {
-        Some("survey") => return run(&SURVEY),
         Some("floor") => return serve_floor(),
         Some("words") => return compare_words(),
+        Some("lone") => return compare_processes(),
+        Some("once") => return run_one(),
         Some("growth") => return compare_counts(),
         Some("count") => return count(),
         Some("neighbour") => return compare_neighbours(),
@@ -67,6 +65,7 @@ fn main() {
         _ => {}
     }
     println!("an empty test with everything on, {ROUNDS} rounds of {PER_LONG_ROUND}; microseconds a test");
+    println!("CPU time is that of all processes in the mean, without the kernel's workers");
     let cores = thread::available_parallelism().map_or(1, usize::from);
     for threads in [1, cores] {
         compare(threads);
@@ -112,29 +111,57 @@ fn compare_words() {
     let measured: Vec<_> = WORDS.iter().filter(|(_, test)| can_run(test)).collect();
     for threads in [1, 2, 4, 16] {
         let mut floors: Vec<_> = (0..threads).map(|_| Floor::start()).collect();
-        let mut times = vec![Vec::new(); measured.len()];
-        let mut floor = Vec::new();
+        let (mut costs, mut floor) = (Vec::new(), Cost::default());
+        costs.resize_with(measured.len(), Cost::default);
+        let tests = f64::from(PER_ROUND) * threads as f64;
         for _ in 0..ROUNDS {
-            for ((_, test), times) in measured.iter().zip(&mut times) {
-                times.push(time(|| run_on(threads, PER_ROUND, test)));
+            for ((_, test), cost) in measured.iter().zip(&mut costs) {
+                cost.measure(tests, || run_on(threads, PER_ROUND, test));
             }
-            floor.push(run_floors(&mut floors, PER_ROUND));
+            floor.measure(tests, || run_floors(&mut floors, PER_ROUND));
         }
-        let per_test = |time: &Duration| time.as_secs_f64() * 1e6 / f64::from(PER_ROUND) / threads as f64;
-        println!("\n{:<12} {:>10} {:>8} {:>8}", format!("{threads} at once"), "min", "median", "p90");
-        print_row("floor", floor.iter().map(per_test).collect());
-        for ((name, _), times) in measured.iter().zip(&times) {
-            print_row(name, times.iter().map(per_test).collect());
+        Cost::print_head(&format!("{threads} at once"));
+        floor.print("floor");
+        for ((name, _), cost) in measured.iter().zip(&costs) {
+            cost.print(name);
         }
     }
 }
 
 /// Runs each of the floors so many times, all at once.
-fn run_floors(floors: &mut [Floor], times: u8) -> Duration {
-    time(|| {
-        floors.iter_mut().for_each(|floor| floor.begin(times));
-        floors.iter_mut().for_each(Floor::wait);
-    })
+fn run_floors(floors: &mut [Floor], times: u8) {
+    floors.iter_mut().for_each(|floor| floor.begin(times));
+    floors.iter_mut().for_each(Floor::wait);
+}
+
+/// Measures processes in turn that run no test, and one.
+fn compare_processes() {
+    const ROUNDS: usize = 40;
+    const NAMES: [&str; 6] = ["none", "#[isolated]", "net", "uts", "all limits", "overlay"];
+    let start = |name: &str| {
+        // As nextest does.
+        let output = this_program("once").args([name, "--exact"]).env("NEXTEST", "1").output().expect("it runs");
+        output.status.success()
+    };
+    let able: Vec<_> = NAMES.into_iter().filter(|name| start(name)).collect();
+    let mut costs = Vec::new();
+    costs.resize_with(able.len(), Cost::default);
+    for _ in 0..ROUNDS {
+        for (name, cost) in able.iter().zip(&mut costs) {
+            cost.measure(1, || {
+                start(name);
+            });
+        }
+    }
+    println!("processes of one test, {ROUNDS} rounds; microseconds a process");
+    Cost::print_head("");
+    able.iter().zip(&costs).for_each(|(name, cost)| cost.print(name));
+}
+
+/// Runs the test of this name, if there is one.
+fn run_one() {
+    let name = env::args().nth(2).expect("a name");
+    WORDS.iter().filter(|(known, _)| *known == name).for_each(|(_, test)| run(test));
 }
 
 /// Measures what a test costs in processes that run few and many.
@@ -169,21 +196,18 @@ fn count() {
 
 /// Measures tests in turn with and without memory that another test of the same binary holds meanwhile.
 fn compare_neighbours() {
-    let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut beside) = (Cost::default(), Cost::default());
     for _ in 0..ROUNDS {
-        let without = time(|| run_on(1, PER_ROUND, &EMPTY));
+        alone.measure(PER_ROUND, || run_on(1, PER_ROUND, &EMPTY));
         let memory = belljar_tests::allocate(500);
-        let with = time(|| run_on(1, PER_ROUND, &EMPTY));
+        beside.measure(PER_ROUND, || run_on(1, PER_ROUND, &EMPTY));
         drop(memory);
-        ratios.push(with.as_secs_f64() / without.as_secs_f64());
-        alone.push(without.as_secs_f64() * 1e6 / f64::from(PER_ROUND));
-        beside.push(with.as_secs_f64() * 1e6 / f64::from(PER_ROUND));
     }
     println!("empty tests, {ROUNDS} rounds of {PER_ROUND}; microseconds a test");
-    println!("{:<12} {:>10} {:>8} {:>8}", "", "min", "median", "p90");
-    print_row("alone", alone);
-    print_row("beside", beside);
-    print_row("ratio", ratios);
+    Cost::print_head("");
+    alone.print("alone");
+    beside.print("beside");
+    beside.print_ratio("ratio", &alone);
 }
 
 /// Bytes and no atomics, over each of which the compiler would take its time.
@@ -222,19 +246,19 @@ fn compare_preparations() {
     for threads in [1, thread::available_parallelism().map_or(1, usize::from)] {
         // The preparations run before.
         TESTS.iter().for_each(|(_, test)| run(test));
-        let mut times = TESTS.each_ref().map(|_| Vec::new());
+        let mut costs = TESTS.each_ref().map(|_| Cost::default());
+        let tests = f64::from(PER_ROUND) * threads as f64;
         for _ in 0..ROUNDS {
-            for ((_, test), times) in TESTS.iter().zip(&mut times) {
-                let elapsed = time(|| run_on(threads, PER_ROUND, test));
-                times.push(elapsed.as_secs_f64() * 1e6 / f64::from(PER_ROUND) / threads as f64);
+            for ((_, test), cost) in TESTS.iter().zip(&mut costs) {
+                cost.measure(tests, || run_on(threads, PER_ROUND, test));
             }
         }
-        println!("\n{:<12} {:>10} {:>8} {:>8}", format!("{threads} at once"), "min", "median", "p90");
-        for ((name, _), times) in TESTS.iter().zip(&times) {
-            print_row(name, times.clone());
+        Cost::print_head(&format!("{threads} at once"));
+        for ((name, _), cost) in TESTS.iter().zip(&costs) {
+            cost.print(name);
         }
-        for ((name, _), others) in TESTS.iter().zip(&times).skip(1) {
-            print_row(&format!("ratio {}", &name[5..]), others.iter().zip(&times[0]).map(|(a, b)| a / b).collect());
+        for ((name, _), cost) in TESTS.iter().zip(&costs).skip(1) {
+            cost.print_ratio(&format!("ratio {}", &name[5..]), &costs[0]);
         }
     }
 }
@@ -258,10 +282,10 @@ fn compare_filters() {
     }
     for ((filter, count), times) in FILTERS.iter().zip(times) {
         print!("{filter:<24} ");
-        print_row(&count.to_string(), times);
+        print_row(&count.to_string(), times, &[]);
     }
     print!("{:<24} ", "none, in a loop");
-    print_row("5000", loops);
+    print_row("5000", loops, &[]);
 }
 
 /// Runs `command` to its end. Returns how long it took, and what it wrote.
@@ -295,30 +319,24 @@ fn this_program(argument: &str) -> Command {
 
 /// Measures belljar on `threads` threads in turn with the floor in as many processes.
 fn compare(threads: usize) {
-    let (mut belljar, mut floor, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut limited, mut limited_ratios) = (Vec::new(), Vec::new());
+    let (mut belljar, mut limited, mut floor) = (Cost::default(), Cost::default(), Cost::default());
     let has_limits = std::panic::catch_unwind(|| run(&LIMITED)).is_ok();
     let mut floors: Vec<_> = (0..threads).map(|_| Floor::start()).collect();
+    let tests = f64::from(PER_LONG_ROUND) * threads as f64;
     for _ in 0..ROUNDS {
-        let ours = time(|| run_on(threads, PER_LONG_ROUND, &EMPTY));
+        belljar.measure(tests, || run_on(threads, PER_LONG_ROUND, &EMPTY));
         if has_limits {
-            let with_limits = time(|| run_on(threads, PER_LONG_ROUND, &LIMITED));
-            limited.push(with_limits);
-            limited_ratios.push(with_limits.as_secs_f64() / ours.as_secs_f64());
+            limited.measure(tests, || run_on(threads, PER_LONG_ROUND, &LIMITED));
         }
-        let theirs = run_floors(&mut floors, PER_LONG_ROUND);
-        belljar.push(ours);
-        floor.push(theirs);
-        ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
+        floor.measure(tests, || run_floors(&mut floors, PER_LONG_ROUND));
     }
-    let per_test = |time: &Duration| time.as_secs_f64() * 1e6 / f64::from(PER_LONG_ROUND) / threads as f64;
-    println!("\n{threads} at once          min   median      p90");
-    print_row("belljar", belljar.iter().map(per_test).collect());
-    print_row("floor", floor.iter().map(per_test).collect());
-    print_row("ratio", ratios);
+    Cost::print_head(&format!("{threads} at once"));
+    belljar.print("belljar");
+    floor.print("floor");
+    belljar.print_ratio("ratio", &floor);
     if has_limits {
-        print_row("limits", limited.iter().map(per_test).collect());
-        print_row("to belljar", limited_ratios);
+        limited.print("limits");
+        limited.print_ratio("to belljar", &belljar);
     }
 }
 
@@ -326,13 +344,6 @@ fn time(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
-}
-
-fn print_row(name: &str, mut values: Vec<f64>) {
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    let digits = if values[0] < 10.0 { 2 } else { 0 };
-    println!("{name:<12} {:>10.digits$} {:>8.digits$} {:>8.digits$}", at(0.0), at(0.5), at(0.9));
 }
 
 /// A process that runs the floor a round at a time: one of its own, because forking a process with threads costs more.
@@ -364,13 +375,10 @@ impl Drop for Floor {
 
 fn serve_floor() {
     use std::io::{Read as _, Write as _};
-    let survey = this_program("survey").output().expect("the survey runs");
-    let calls = floor::Survey::parse(&String::from_utf8(survey.stdout).expect("UTF-8"));
-    assert!(!calls.is_empty(), "{}", String::from_utf8_lossy(&survey.stderr));
-    floor::make_one(&calls);
+    floor::make_one();
     let mut times = [0];
     while io::stdin().read_exact(&mut times).is_ok() {
-        (0..times[0]).for_each(|_| floor::make_one(&calls));
+        (0..times[0]).for_each(|_| floor::make_one());
         io::stdout().write_all(&[1]).and_then(|()| io::stdout().flush()).expect("write");
     }
 }
