@@ -76,15 +76,24 @@ pub(crate) fn text_of(path: impl AsRef<Path>) -> io::Result<String> {
 }
 
 /// The same, of an open file.
-pub(crate) fn text_in(mut file: impl Read) -> io::Result<String> {
-    let mut bytes = Vec::new();
+pub(crate) fn text_in(file: impl Read) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&bytes_in(file)?).into_owned())
+}
+
+/// What a file of the kernel's holds. How long it is, nobody knows before: [`fs::read`] begins with 32 bytes, and doubles them.
+pub(crate) fn bytes_of(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    File::open(path).and_then(bytes_in)
+}
+
+fn bytes_in(mut file: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4096);
     file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 /// What `read` takes from the line of a process or thread whose `directory` this is. `None` if it has ended.
 pub(crate) fn stat<T>(directory: &Path, read: impl FnOnce(&Stat<'_>) -> Option<T>) -> Option<T> {
-    let line = fs::read(directory.join("stat")).ok()?;
+    let line = bytes_of(directory.join("stat")).ok()?;
     read(&Stat::parse(&line)?)
 }
 
@@ -96,7 +105,7 @@ pub(crate) fn directory(pid: u32) -> PathBuf {
 /// The arguments that this process was started with. Before `main`, the standard library knows them only where the C library is glibc; but it
 /// does without `/proc`.
 pub(crate) fn arguments() -> Vec<OsString> {
-    let Ok(mut line) = fs::read("/proc/self/cmdline") else { return env::args_os().collect() };
+    let Ok(mut line) = bytes_of("/proc/self/cmdline") else { return env::args_os().collect() };
     // A NUL stands behind each.
     line.pop();
     line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
@@ -193,7 +202,7 @@ pub(crate) fn own_cgroups_in(table: &[u8]) -> Vec<OwnCgroup> {
 
 /// The cgroup of version 2 that this process is in.
 pub(crate) fn own_cgroup_v2() -> Option<PathBuf> {
-    let own = own_cgroups_in(&fs::read(OWN_CGROUPS).ok()?);
+    let own = own_cgroups_in(&bytes_of(OWN_CGROUPS).ok()?);
     own.into_iter().find(|cgroup| cgroup.is_v2).map(|cgroup| cgroup.path)
 }
 
@@ -222,7 +231,7 @@ pub(crate) struct Mount {
 
 /// All mounts that this process sees, what lies on top last.
 pub(crate) fn mounts() -> Vec<Mount> {
-    mounts_in(&fs::read(MOUNTINFO).unwrap_or_default())
+    mounts_in(&bytes_of(MOUNTINFO).unwrap_or_default())
 }
 
 /// The mounts in a table of that kind.

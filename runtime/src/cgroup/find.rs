@@ -1,12 +1,11 @@
 //! Where this process stands in the cgroup hierarchies that are mounted, and so where it may make cgroups of its own.
 //! See cgroups(7), proc_pid_mountinfo(5) and proc_pid_cgroup(5).
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::controller::{Controller, Trouble};
 use super::leaf::LEAF;
-use crate::proc::{MOUNTINFO, Mount, OWN_CGROUPS, OwnCgroup, mounts_in, own_cgroups_in, text_of};
+use crate::proc::{MOUNTINFO, Mount, OWN_CGROUPS, OwnCgroup, bytes_of, mounts_in, own_cgroups_in, text_of};
 use crate::settings::settings;
 use crate::sys::{errno_of, is_of_descriptors};
 
@@ -25,7 +24,7 @@ pub(super) struct Hierarchy {
 
 /// All hierarchies that have one of our controllers.
 pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
-    let read = |path: &str| fs::read(path).map_err(|error| Trouble::new(Path::new(path), &error));
+    let read = |path: &str| bytes_of(path).map_err(|error| Trouble::new(Path::new(path), &error));
     let mut own = own_cgroups_in(&read(OWN_CGROUPS)?);
     if let Some(chosen) = chosen() {
         own.iter_mut().for_each(|own| own.path.clone_from(&chosen));

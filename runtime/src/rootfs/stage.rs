@@ -11,7 +11,6 @@
 //! `/proc` in it, because each sandbox mounts its own `/proc` there anyway.
 
 use std::ffi::{CStr, OsStr};
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +21,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{chdir, chroot, fchdir, mkdir, pivot_root};
 
 use crate::frame::{Refusal, Step};
-use crate::proc::{MOUNTINFO, Mount, mounts_in};
+use crate::proc::{MOUNTINFO, Mount, bytes_of, mounts_in};
 use crate::rootfs::build::{
     HOST, KERNEL_FLAGS, NEW, PREPARED, ROOT, SET_ASIDE, may_be_unknown, remount_read_only_with,
 };
@@ -320,7 +319,7 @@ pub(crate) fn make_mounts_private() -> Result<Vec<Mount>, Refusal> {
     let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
     private.map_err(|errno| Refusal::new(Step::Propagation, "/", errno))?;
     // From now on, nothing new is mounted here.
-    let table = fs::read(MOUNTINFO).map_err(|error| Refusal::new(Step::Zygote, MOUNTINFO, sys::errno_of(&error)))?;
+    let table = bytes_of(MOUNTINFO).map_err(|error| Refusal::new(Step::Zygote, MOUNTINFO, sys::errno_of(&error)))?;
     Ok(mounts_in(&table))
 }
 
