@@ -310,7 +310,8 @@ impl KnownHost {
     fn gather() -> Self {
         let (mut context, responding) = (RunContext::gather(), Responding::default());
         let profiles = context.profiles.take();
-        let files = HostFiles { mounts: &proc::mounts(), responding: &responding, target: context.target.as_deref() };
+        let mounts = proc::mounts();
+        let files = HostFiles::new(&mounts, &responding, context.target.as_deref());
         // The runtime of profiles makes what is missing itself, but could not inside a sandbox.
         let are_there = |path: &PathBuf| files.follow(path) && fs::create_dir_all(path).is_ok();
         context.profiles = profiles.filter(are_there);
@@ -326,7 +327,8 @@ impl KnownHost {
             return Vec::new();
         };
         let find = || {
-            let files = HostFiles { mounts: &proc::mounts(), responding, target: context.target.as_deref() };
+            let mounts = proc::mounts();
+            let files = HostFiles::new(&mounts, responding, context.target.as_deref());
             let tested = plan::tested(&files, context, spec).into_iter().map(|path| files.canonical(&path));
             let mut found: Vec<PathBuf> = Vec::new();
             for path in tested.filter(|path| closed_above(path, spec.ids).is_some()) {

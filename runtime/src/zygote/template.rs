@@ -251,7 +251,7 @@ impl<'i> Template<'i> {
         };
         let mounts = stage::make_mounts_private()?;
         let responding = Responding::default();
-        let files = HostFiles { mounts: &mounts, responding: &responding, target: context.target.as_deref() };
+        let files = HostFiles::new(&mounts, &responding, context.target.as_deref());
         // If a file system does not respond, the plan says so.
         let writable = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
         let writable = writable.filter(|path| files.follow(path)).collect();
@@ -337,7 +337,7 @@ impl<'i> Template<'i> {
             _ => asked,
         };
         let Self { context, mounts, stage, responding, image, .. } = &*self;
-        let files = HostFiles { mounts, responding, target: context.target.as_deref() };
+        let files = HostFiles::new(mounts, responding, context.target.as_deref());
         let host = Host { context, mounts, files, stage: stage.as_ref(), image: image.as_deref() };
         let planned = self.on_host(|| plan::plan(&host, spec))??;
         self.plans.push(KnownPlan { asked, spec, planned });

@@ -31,16 +31,26 @@ pub(crate) struct Responding(RefCell<Map<PathBuf, bool>>);
 
 /// The files of the host, looked at only where their file system responds.
 pub(crate) struct HostFiles<'t> {
-    pub(crate) mounts: &'t [Mount],
-    pub(crate) responding: &'t Responding,
+    mounts: &'t [Mount],
+    responding: &'t Responding,
     /// Where the test binary lies, which has been read.
-    pub(crate) target: Option<&'t Path>,
+    target: Option<&'t Path>,
+    /// Whether one of the mounts may keep whoever looks at it waiting.
+    some_are_served: bool,
+    /// Where paths lead: a plan asks for most of them several times.
+    canonical: RefCell<Vec<(PathBuf, PathBuf)>>,
 }
 
-impl HostFiles<'_> {
+impl<'t> HostFiles<'t> {
+    /// To be used for one plan: it remembers where paths lead.
+    pub(crate) fn new(mounts: &'t [Mount], responding: &'t Responding, target: Option<&'t Path>) -> Self {
+        let some_are_served = mounts.iter().any(|mount| is_served(&mount.kind));
+        Self { mounts, responding, target, some_are_served, canonical: RefCell::default() }
+    }
+
     /// Whether whoever follows `path` is told where it leads, or that it leads nowhere.
     pub(crate) fn follow(&self, path: &Path) -> bool {
-        if !self.mounts.iter().any(|mount| is_served(&mount.kind)) {
+        if !self.some_are_served {
             return true;
         }
         let (mut physical, mut rest, mut links) = (PathBuf::from("/"), names_reversed(path), 0);
@@ -66,6 +76,9 @@ impl HostFiles<'_> {
 
     /// Whether the file system that has `path` responds. No links may be in that.
     pub(crate) fn at(&self, path: &Path) -> bool {
+        if !self.some_are_served {
+            return true;
+        }
         let Some(mount) = self.mount_of(path).filter(|mount| is_served(&mount.kind)) else { return true };
         if mount.kind == "autofs" {
             return is_passed(mount, path);
@@ -90,8 +103,15 @@ impl HostFiles<'_> {
 
     /// The same as [`Path::canonicalize`], or the path as it stands, if that leads to nothing, or its file system does not respond.
     pub(crate) fn canonical(&self, path: &Path) -> PathBuf {
+        // Bytes are compared, which takes less time than to compare names.
+        let known = |(known, _): &&(PathBuf, PathBuf)| known.as_os_str() == path.as_os_str();
+        if let Some((_, canonical)) = self.canonical.borrow().iter().find(known) {
+            return canonical.clone();
+        }
         let canonical = self.follow(path).then(|| path.canonicalize().ok()).flatten();
-        canonical.unwrap_or_else(|| path.to_path_buf())
+        let canonical = canonical.unwrap_or_else(|| path.to_path_buf());
+        self.canonical.borrow_mut().push((path.to_path_buf(), canonical.clone()));
+        canonical
     }
 
     /// Whether a directory is there.
@@ -161,19 +181,40 @@ pub(crate) fn may_wait(kind: &OsStr) -> bool {
     is_served(kind) || OF_KERNEL.iter().any(|known| kind == *known)
 }
 
-/// The same, but for the kernel's own.
+/// The same, but for the kernel's own. Bytes are compared, which takes less time in debug builds.
 fn is_served(kind: &OsStr) -> bool {
-    const SERVED: &[&str] = &[
-        "9p", "afs", "autofs", "ceph", "cifs", "fuse", "fuseblk", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3",
-        "vboxsf", "virtiofs",
-    ];
-    SERVED.iter().any(|known| kind == *known) || kind.as_bytes().starts_with(b"fuse.")
+    let kind = kind.as_bytes();
+    matches!(
+        kind,
+        b"9p"
+            | b"afs"
+            | b"autofs"
+            | b"ceph"
+            | b"cifs"
+            | b"fuse"
+            | b"fuseblk"
+            | b"gfs2"
+            | b"lustre"
+            | b"nfs"
+            | b"nfs4"
+            | b"ocfs2"
+            | b"smb3"
+            | b"vboxsf"
+            | b"virtiofs"
+    ) || kind.starts_with(b"fuse.")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proc::mounts_in;
+
+    #[test]
+    fn what_others_serve_is_known() {
+        let served = |kind: &str| is_served(OsStr::new(kind));
+        assert!(served("nfs4") && served("fuse") && served("fuse.sshfs") && served("9p"));
+        assert!(!served("ext4") && !served("fusectl") && !served("nf") && !served("overlay"));
+    }
 
     #[test]
     fn the_directory_of_an_indirect_map_is_passed() {

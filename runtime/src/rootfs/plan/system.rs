@@ -1,9 +1,9 @@
 //! The small system in a root of its own: `/etc`, `/dev`, `/proc`, `/sys`, `/run`.
 
 use std::ffi::{CStr, OsStr};
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
@@ -97,8 +97,9 @@ impl Builder<'_> {
         // All addresses of a name, so that `localhost` is both.
         self.file("/etc/host.conf", b"multi on\n".into());
         self.operations.push(Operation::MachineId { path: self.inside(Path::new("/etc/machine-id")) });
+        let is_link = fs::read_link("/etc").is_ok();
         for name in ETC {
-            if let Some(target) = in_etc(name) {
+            if let Some(target) = in_etc(name, is_link) {
                 self.symlink(&Path::new("/etc").join(name), &target);
             }
         }
@@ -232,11 +233,17 @@ impl Builder<'_> {
     }
 }
 
-/// What a link in `/etc` of this name is to hold, so that it leads to what the host has there; nothing if the host has nothing.
-pub(super) fn in_etc(name: &str) -> Option<PathBuf> {
+/// What a link in `/etc` of this name is to hold, so that it leads to what the host has there; nothing if the host has nothing. `is_link`: the
+/// host's `/etc` is a link itself.
+pub(super) fn in_etc(name: &str, is_link: bool) -> Option<PathBuf> {
     let path = Path::new("/etc").join(name);
+    let target = fs::read_link(&path);
+    if !is_link && target.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput) {
+        // It is there, and no link.
+        return Some(Path::new(ETC_OF_HOST).join(name));
+    }
     let canonical = path.canonicalize().ok()?;
-    match (fs::read_link(&path), canonical.strip_prefix("/etc")) {
+    match (target, canonical.strip_prefix("/etc")) {
         // What lies elsewhere is shown in its place. Programs look at what the link of `localtime` holds.
         (Ok(target), Err(_)) => Some(target),
         (_, Ok(below)) => Some(Path::new(ETC_OF_HOST).join(below)),
