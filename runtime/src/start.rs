@@ -6,7 +6,7 @@
 //! This is the only file that knows both the harness and the zygote's fork.
 #![expect(unsafe_code, reason = "a constructor")]
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{OsString, c_char, c_int};
 use std::process::ExitCode;
 
 use crate::cgroup;
@@ -32,7 +32,7 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
         // So that the zygote has all that they make, and they run once, where `main` will.
         // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
         match unsafe { sys::run_constructors_behind(&raw const ENTRY, MainArguments(argc, argv, envp)) } {
-            Ok(()) if zygote::start(leave) => pool::watch_mounts(),
+            Ok(()) if zygote::start(leave, name_one_test(arguments())) => pool::watch_mounts(),
             Ok(()) => {}
             Err(errno) => zygote::fail(errno),
         }
@@ -46,7 +46,7 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
 /// zygote yet.
 pub fn main(test: &'static Test) -> ExitCode {
     if zygote::zygote().is_none() {
-        zygote::start(leave);
+        zygote::start(leave, false);
     }
     harness::main(test)
 }
@@ -54,6 +54,13 @@ pub fn main(test: &'static Test) -> ExitCode {
 /// Whether the arguments leave a libtest harness anything to run.
 fn runs_tests() -> bool {
     !arguments().iter().skip(1).any(|argument| argument == "--list" || argument == "--help" || argument == "-h")
+}
+
+/// Whether these arguments name one test, as those of nextest do: `--exact NAME --nocapture`. Its function may ask for more sandboxes than one.
+fn name_one_test(arguments: Vec<OsString>) -> bool {
+    let (options, names): (Vec<_>, Vec<_>) =
+        arguments.into_iter().skip(1).partition(|argument| argument.as_encoded_bytes().starts_with(b"-"));
+    names.len() == 1 && options.iter().any(|option| option == "--exact")
 }
 
 /// Ends the zygote, and tells what is told when no test runs any more. A fork of the test binary leaves both to that.
@@ -65,5 +72,20 @@ extern "C" fn leave() {
         trace::print();
         skip::print();
         listed_twice::print();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_test_is_named() {
+        let name_one = |arguments: &[&str]| name_one_test(arguments.iter().map(OsString::from).collect());
+        assert!(name_one(&["binary", "--exact", "a::test", "--nocapture"]));
+        assert!(name_one(&["binary", "a::test", "--exact"]));
+        assert!(!name_one(&["binary", "a::test"]), "others have it in their names");
+        assert!(!name_one(&["binary", "--exact", "a::test", "another"]));
+        assert!(!name_one(&["binary", "--exact"]), "all tests");
     }
 }

@@ -55,10 +55,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Set when this process begins to end.
 static ENDING: OnceLock<()> = OnceLock::new();
 
-/// Forks the zygote. `leave` is called when this process exits. Returns whether there is a zygote; if there is none, each test says why.
-pub(crate) fn start(leave: extern "C" fn()) -> bool {
+/// Forks the zygote. `leave` is called when this process exits. `for_one`: this process is likely to run one test, and no
+/// more. Returns whether there is a zygote; if there is none, each test says why.
+pub(crate) fn start(leave: extern "C" fn(), for_one: bool) -> bool {
     // Nobody else sets it: constructors run once.
-    let _ = ZYGOTE.set(fork(leave));
+    let _ = ZYGOTE.set(fork(leave, for_one));
     matches!(ZYGOTE.get(), Some(Ok(_)))
 }
 
@@ -67,7 +68,7 @@ pub(crate) fn fail(errno: Errno) {
     let _ = ZYGOTE.set(Err(errno));
 }
 
-fn fork(leave: extern "C" fn()) -> nix::Result<Zygote> {
+fn fork(leave: extern "C" fn(), for_one: bool) -> nix::Result<Zygote> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let (ours, theirs) = (sys::above_standard_streams(ours)?, sys::above_standard_streams(theirs)?);
     let owner = getpid();
@@ -88,7 +89,7 @@ fn fork(leave: extern "C" fn()) -> nix::Result<Zygote> {
         }
         Cloned::Child(proof) => {
             drop(ours);
-            server::serve(theirs, owner, &proof)
+            server::serve(theirs, owner, for_one, &proof)
         }
     }
 }

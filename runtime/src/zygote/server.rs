@@ -43,9 +43,9 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// The zygote's score, see proc_pid_oom_score_adj(5). The kernel kills it before the test binary, which has all verdicts.
 const OOM_SCORE_OF_ZYGOTE: i32 = 500;
 
-/// What the zygote does from its birth to its end. It never returns.
-pub(super) fn serve(requests: OwnedFd, owner: Pid, proof: &SingleThreaded) -> ! {
-    let mut server = match Server::settle(&requests, owner, proof) {
+/// What the zygote does from its birth to its end. It never returns. `for_one`: it is likely to be asked for one sandbox, and no more.
+pub(super) fn serve(requests: OwnedFd, owner: Pid, for_one: bool, proof: &SingleThreaded) -> ! {
+    let mut server = match Server::settle(&requests, owner, for_one, proof) {
         Ok(server) => server,
         Err(refusal) => refuse_all(&requests, &refusal),
     };
@@ -94,6 +94,8 @@ fn path_with_sbin() -> Option<OsString> {
 
 struct Server {
     inherited: Inherited,
+    /// Whether the first request is likely to be the only one. Nothing else depends on that.
+    for_one: bool,
     templates: Vec<Template>,
     /// The templates that have not been waited for, those among them that are out of date too.
     children: Vec<Pid>,
@@ -126,7 +128,7 @@ struct Template {
 
 impl Server {
     /// Cuts the zygote off from what it has inherited, and ties its life to that of the test binary.
-    fn settle(requests: &OwnedFd, owner: Pid, proof: &SingleThreaded) -> Result<Self, Refusal> {
+    fn settle(requests: &OwnedFd, owner: Pid, for_one: bool, proof: &SingleThreaded) -> Result<Self, Refusal> {
         let failed = |errno| Refusal::new(Step::Zygote, "", errno);
         set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
         if getppid() != owner {
@@ -165,7 +167,7 @@ impl Server {
         let sigchld = sys::set_disposition(libc::SIGCHLD, Disposition::Default);
         let inherited = Inherited { sigchld, command };
         let (templates, children, kept, images) = (Vec::new(), Vec::new(), Vec::new(), Map::new());
-        Ok(Self { inherited, templates, children, host: None, generation: 0, kept, images })
+        Ok(Self { inherited, for_one, templates, children, host: None, generation: 0, kept, images })
     }
 
     /// Hands a request to the template of its kind. If there is none that is up to date, it makes one.
@@ -208,6 +210,9 @@ impl Server {
                     }
                 }
                 Err(errno) => return template::tell(request, &Refusal::new(Step::Zygote, "", errno)),
+                // The template ends as soon as its sandbox does, while the test binary is still judging: nobody has to wait for that later. Who
+                // asks a second time may ask a hundred times, and is given a template that stays.
+                Ok(()) if mem::take(&mut self.for_one) => return self.templates.clear(),
                 Ok(()) => return,
             }
         }
