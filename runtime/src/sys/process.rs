@@ -242,6 +242,7 @@ pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
 }
 
 /// One for a thread. EINVAL before Linux 6.9.
+#[cfg(feature = "faults")]
 pub(crate) fn pidfd_of_thread(thread: u32) -> nix::Result<OwnedFd> {
     // PIDFD_THREAD.
     let flags = libc::O_EXCL;

@@ -67,7 +67,7 @@ fn first_connects() -> u8 {
     let (slow, longest) =
         (millis.iter().filter(|time| **time > 100.0).count(), millis.iter().copied().fold(0.0, f64::max));
     println!("\nfirst connects of {LABS} laboratories, {cores} cores busy; milliseconds");
-    print_row("connect", millis);
+    print_row("connect", millis, &[]);
     println!("the longest took {longest:.2}, and {slow} of them more than 100");
     0
 }
@@ -95,7 +95,7 @@ fn delay() -> u8 {
     });
     println!("\n{TRIPS} round trips with 10 ms each way; milliseconds");
     println!("{:<12} {:>10} {:>8} {:>8}", "", "min", "median", "p90");
-    print_row("round trip", millis);
+    print_row("round trip", millis, &[]);
     0
 }
 

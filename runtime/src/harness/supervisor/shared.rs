@@ -82,7 +82,8 @@ impl Shared {
         let mut fds = [PollFd::new(file.as_fd(), flags), PollFd::new(self.over.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::from(LOOK)).ok()?;
         let [is_ready, is_over] = fds.map(|fd| fd.any().unwrap_or(true));
-        (!is_over && self.still_waits(caller) && !caller.status().is_ok_and(|status| status.is_interrupted)).then_some(is_ready)
+        (!is_over && self.still_waits(caller) && !caller.status().is_ok_and(|status| status.is_interrupted))
+            .then_some(is_ready)
     }
 
     /// Whether what is written to a socket is bytes, and no messages.

@@ -19,8 +19,8 @@ use super::copy::Copy;
 use super::shared::Shared;
 use super::told::Hit;
 use crate::faults::definition::Effect;
-use crate::sys::{errno_of, is_of_descriptors};
 use crate::sys::seccomp::{self, Reply};
+use crate::sys::{errno_of, is_of_descriptors};
 
 /// The most bytes that such a call reads or writes.
 const BYTES_MAX: usize = 1 << 20;

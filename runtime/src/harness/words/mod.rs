@@ -24,8 +24,8 @@ use nix::sys::signal::Signal;
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
 #[cfg(any(feature = "net", test))]
 pub(super) use captures::{captured, captures_left_out, captures_lost, not_captured, trouble};
-pub(super) use failed::{calls_unanswered, fault_unmet};
 use failed::failed;
+pub(super) use failed::{calls_unanswered, fault_unmet};
 pub(super) use faults::{faults, met_when};
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};
