@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::node::Node;
+use super::place::why;
 use super::{entered, threads};
 use crate::ns::Namespace;
 
@@ -301,7 +302,7 @@ impl Host {
     fn not_there(&self, error: &io::Error) -> String {
         match error.kind() {
             io::ErrorKind::NotConnected => error.to_string(),
-            _ => format!("belljar: nothing can be done on the host `{}`: {error}.", self.0.name),
+            _ => format!("belljar: nothing can be done on the host `{}`: {}.", self.0.name, why(error)),
         }
     }
 }

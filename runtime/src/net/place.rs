@@ -5,11 +5,12 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::chdir;
 
 use crate::ns::{self, Kind, Namespace};
-use crate::sys;
+use crate::{sys, text};
 
 /// The kinds of namespaces that a host has for itself, in the order in which they are entered.
 const KINDS: [Kind; 3] = [Kind::Net, Kind::Uts, Kind::Mount];
@@ -58,6 +59,13 @@ impl Place {
         sys::enter_before_exec(command, copies.collect::<io::Result<_>>()?);
         Ok(())
     }
+}
+
+/// Why nothing can be done at a place: the kernel's error in the same words with every C library, or what others say.
+pub(super) fn why(error: &io::Error) -> String {
+    let text = error.raw_os_error().map_or_else(|| error.to_string(), |errno| text::error(Errno::from_raw(errno)));
+    // Those of namespaces are whole sentences.
+    text.trim_start_matches("belljar: ").trim_end_matches('.').to_owned()
 }
 
 /// Where a thread was, so that it can go back.

@@ -11,6 +11,7 @@ use std::{fs, io, thread};
 use nix::unistd::gettid;
 
 use super::node::Node;
+use super::place::why;
 use crate::proc::{self, Stat};
 
 /// How long a thread that runs may go on when the body is over. A panic takes a while whose backtrace is looked up.
@@ -50,7 +51,7 @@ pub(super) fn spawn<T: Send + 'static>(
         own.id.store(gettid().as_raw(), Ordering::Relaxed);
         let result = catch_unwind(AssertUnwindSafe(|| {
             if let Err(error) = host.place().and_then(|place| place.enter().map_err(io::Error::from)) {
-                panic!("belljar: `{}` could not be entered: {error}", host.name);
+                panic!("belljar: `{}` could not be entered: {}.", host.name, why(&error));
             }
             body()
         }));

@@ -201,10 +201,15 @@ fn a_thread_that_cant_enter_stays_where_it_was() {
     let host = lab.host("host");
     let _net = lab.up().expect("up");
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("setrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, 4, hard).expect("setrlimit");
     let entered = std::panic::catch_unwind(|| drop(host.enter()));
+    let started = std::panic::catch_unwind(|| drop(host.command("true")));
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
-    assert!(entered.is_err());
+    for panic in [entered.unwrap_err(), started.unwrap_err()] {
+        let words = panic.downcast_ref::<String>().expect("words");
+        let words = words.strip_prefix("belljar: nothing can be done on the host `host`: ").expect("what begins it");
+        assert!(words.ends_with("EMFILE (Too many open files).") && !words.contains("belljar"), "{words}");
+    }
     assert_eq!((gethostname().expect("name"), interfaces().len()), ("localhost".into(), 1));
     // The twin.
     assert!(std::panic::catch_unwind(|| drop(host.enter())).is_ok());
