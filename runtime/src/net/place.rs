@@ -10,7 +10,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::chdir;
 
 use crate::ns::{self, Kind, Namespace};
-use crate::{sys, text};
+use crate::sys;
+use crate::text;
 
 /// The kinds of namespaces that a host has for itself, in the order in which they are entered.
 const KINDS: [Kind; 3] = [Kind::Net, Kind::Uts, Kind::Mount];

@@ -262,6 +262,11 @@ pub(crate) fn resume(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
     signal(pidfd, libc::SIGCONT)
 }
 
+/// Whether the process that `pidfd` refers to has ended, and was waited for.
+pub(crate) fn is_gone(pidfd: BorrowedFd<'_>) -> bool {
+    signal(pidfd, 0) == Err(Errno::ESRCH)
+}
+
 /// See pidfd_send_signal(2).
 fn signal(pidfd: BorrowedFd<'_>, signal: c_int) -> nix::Result<()> {
     let info = ptr::null::<libc::siginfo_t>();

@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::stat::fstat;
 
 use super::fd::close_from_but;
-use super::process::{clone, exit_now};
+use super::process::{clone, exit_now, is_gone};
 
 /// Memory that this process shares with its clones.
 #[derive(Debug)]
@@ -163,7 +163,9 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
         match poll(&mut fds, PollTimeout::ZERO) {
             // A signal came, which says nothing of the process.
             Err(Errno::EINTR) => {}
-            polled => return polled != Ok(0),
+            Ok(ready) => return ready != 0,
+            // Who may have no descriptor open may not ask for one either.
+            Err(_) => return is_gone(pidfd),
         }
     }
 }

@@ -10,6 +10,7 @@ use belljar::isolated;
 use belljar::net::{Lab, Net};
 use belljar_tests::{body, run, run_body, this_binary};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
@@ -148,10 +149,20 @@ fn a_wire_that_was_killed_is_told() {
         assert_eq!(output.matches(NOTE).count(), 1, "{test}: {output}");
     }
     // The twins.
-    for test in ["panics", "aborts", "hangs", "is_killed", "becomes_another", "drops_and_aborts"] {
+    for test in ["panics", "aborts", "hangs", "is_killed", "becomes_another", "drops_and_aborts", "may_open_nothing"] {
         let output = run_body(&format!("ends::{test}")).output;
         assert!(!output.contains(NOTE), "{test}: {output}");
     }
+}
+
+/// Whoever may have no descriptor open can't ask poll(2) for one either.
+#[body]
+#[isolated]
+fn may_open_nothing() {
+    let _net = up();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).expect("setrlimit");
+    panic!("by intention");
 }
 
 /// Whoever kills the test binary leaves nothing: no wire either.
