@@ -26,7 +26,7 @@ fn words(trouble: &Trouble, killed: u32) -> Vec<String> {
     let lost = [overruns, too_large, no_room, refused].into_iter().fold(0, u64::saturating_add);
     if lost > 0 {
         words.push(format!(
-            "{lost} packets of {its} were lost that the seed has nothing to do with: {overruns} came faster than the wire could take them, \
+            "{lost} packets of {its} were lost for reasons other than the faults: {overruns} came faster than the wire could take them, \
              {too_large} were too large, {no_room} found no room to wait, {refused} were refused by the kernel."
         ));
     }
@@ -65,14 +65,14 @@ mod tests {
             Trouble { laboratories, overruns, too_large, late, latest, no_room, refused, forgotten, unanswered };
         assert_snapshot!(words(&trouble, 1).join("\n"), @r#"
         the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too.
-        10 packets of its laboratory were lost that the seed has nothing to do with: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
+        10 packets of its laboratory were lost for reasons other than the faults: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
         the wire of its laboratory did not run for some seconds, 8 times: what was set or counted then may be for other packets. Something stopped it, or the machine was too busy.
         6 packets of its laboratory left too late, by up to 7 ms: the machine was too busy.
         its laboratory had too many flows at a time: 5 were forgotten, and count from the beginning.
         "#);
         assert_snapshot!(words(&Trouble { laboratories: 3, ..trouble }, 1).join("\n"), @r#"
         the wire of one of its laboratories was killed, so that nothing passed any more. `kill(-1, ..)` hits it too.
-        10 packets of its 3 laboratories were lost that the seed has nothing to do with: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
+        10 packets of its 3 laboratories were lost for reasons other than the faults: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
         the wire of one of its laboratories did not run for some seconds, 8 times: what was set or counted then may be for other packets. Something stopped it, or the machine was too busy.
         6 packets of its 3 laboratories left too late, by up to 7 ms: the machine was too busy.
         its 3 laboratories had too many flows at a time: 5 were forgotten, and count from the beginning.

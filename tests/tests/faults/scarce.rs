@@ -143,7 +143,7 @@ fn passes(run: &Run, name: &str) -> bool {
 }
 
 /// What is said of a body whose calls nobody can answer, or that don't meet their faults.
-const NO_ANSWER: &str = ", but calls that are watched for faults had no answer";
+const NO_ANSWER: &str = ", but belljar could not answer its watched calls";
 const UNMET: &str = "its body returned, but a call did not meet a fault that is for it";
 const FILES: &str = "EMFILE (Too many open files). It may be that";
 

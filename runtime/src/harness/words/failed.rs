@@ -11,7 +11,10 @@ pub(in crate::harness) fn fault_unmet(test: &str) -> String {
 
 /// `what` the body or its process did, which did not meet what it was to meet.
 pub(in crate::harness) fn calls_unanswered(test: &str, what: &str) -> String {
-    format!("{}: {what}, but calls that are watched for faults had no answer", failed(test))
+    format!(
+        "{}: {what}, but belljar could not answer its watched calls: they failed with ENOSYS, and no fault happened to them",
+        failed(test)
+    )
 }
 
 #[cfg(test)]
@@ -27,6 +30,6 @@ mod tests {
 
     #[test]
     fn a_body_that_had_no_answers_is_told() {
-        assert_snapshot!(calls_unanswered("commits", "its body returned"), @"belljar: `commits` failed: its body returned, but calls that are watched for faults had no answer");
+        assert_snapshot!(calls_unanswered("commits", "its body returned"), @"belljar: `commits` failed: its body returned, but belljar could not answer its watched calls: they failed with ENOSYS, and no fault happened to them");
     }
 }
