@@ -235,19 +235,18 @@ fn wait_for(kind: libc::idtype_t, id: libc::id_t, flags: c_int) -> nix::Result<O
 
 /// A descriptor for a process, which becomes readable when that ends. See pidfd_open(2).
 pub(crate) fn pidfd_of(process: Pid) -> nix::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) })?;
-    // SAFETY: the kernel has just made the descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    open_pidfd(process.as_raw(), 0)
 }
 
-/// One for a thread. EINVAL before Linux 6.9.
+/// One for a thread: PIDFD_THREAD is O_EXCL. EINVAL before Linux 6.9.
 #[cfg(feature = "faults")]
 pub(crate) fn pidfd_of_thread(thread: u32) -> nix::Result<OwnedFd> {
-    // PIDFD_THREAD.
-    let flags = libc::O_EXCL;
+    open_pidfd(thread as libc::pid_t, libc::O_EXCL)
+}
+
+fn open_pidfd(id: libc::pid_t, flags: c_int) -> nix::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, thread, flags) })?;
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, id, flags) })?;
     // SAFETY: the kernel has just made the descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -262,13 +261,8 @@ pub(crate) fn resume(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
     signal(pidfd, libc::SIGCONT)
 }
 
-/// Whether the process that `pidfd` refers to has ended, and was waited for.
-pub(crate) fn is_gone(pidfd: BorrowedFd<'_>) -> bool {
-    signal(pidfd, 0) == Err(Errno::ESRCH)
-}
-
 /// See pidfd_send_signal(2).
-fn signal(pidfd: BorrowedFd<'_>, signal: c_int) -> nix::Result<()> {
+pub(super) fn signal(pidfd: BorrowedFd<'_>, signal: c_int) -> nix::Result<()> {
     let info = ptr::null::<libc::siginfo_t>();
     // SAFETY: with no siginfo, all arguments are integers.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };

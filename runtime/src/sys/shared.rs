@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::stat::fstat;
 
 use super::fd::close_from_but;
-use super::process::{clone, exit_now, is_gone};
+use super::process::{clone, exit_now, signal};
 
 /// Memory that this process shares with its clones.
 #[derive(Debug)]
@@ -164,8 +164,8 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
             // A signal came, which says nothing of the process.
             Err(Errno::EINTR) => {}
             Ok(ready) => return ready != 0,
-            // Who may have no descriptor open may not ask for one either.
-            Err(_) => return is_gone(pidfd),
+            // Who may have no descriptor open may not ask for one either. A process that was waited for takes no signal.
+            Err(_) => return signal(pidfd, 0) == Err(Errno::ESRCH),
         }
     }
 }
