@@ -146,8 +146,10 @@ impl Drop for ActiveFault {
         if process(self.watch.cookie) != self.process {
             return;
         }
+        // Afterwards, the place may be another fault's.
+        let calls = self.calls();
         self.watch.board.end(self.entry);
-        if thread::panicking() && self.calls() == 0 {
+        if thread::panicking() && calls == 0 {
             let advice = self.words.advice.map(|advice| format!(" {advice}")).unwrap_or_default();
             eprintln!("belljar: {} has seen no call that it is for.{advice}", self.words.written);
         }

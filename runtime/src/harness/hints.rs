@@ -14,7 +14,7 @@ use crate::zygote;
 
 /// The note on a test that has failed, if there is one.
 pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Option<String> {
-    if *verdict == Verdict::Passed || is_expected(test, verdict) || evidence.faults.hits > 0 {
+    if *verdict == Verdict::Passed || verdict.is_expected(test) || evidence.faults.hits > 0 {
         return None;
     }
     let reason = match (evidence.outcome, zygote::beside_fork()) {
@@ -26,12 +26,6 @@ pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Optio
         (Some(Outcome::Vanished) | None, _) => return None,
     };
     Some(format!("belljar: `{}` may have failed because of its sandbox: {reason}.", test.short_name()))
-}
-
-/// Whether the panic is the one that the test should have.
-pub(super) fn is_expected(test: &Test, verdict: &Verdict) -> bool {
-    let Verdict::Panicked(text) = verdict else { return false };
-    test.should_panic.is_some_and(|expected| text.as_deref().unwrap_or_default().contains(expected))
 }
 
 fn find(text: &str, spec: &Spec, evidence: &Evidence) -> Option<String> {

@@ -30,6 +30,14 @@ pub(crate) enum Verdict {
     Failed(String),
 }
 
+impl Verdict {
+    /// Whether this is the panic that the test should have.
+    pub(super) fn is_expected(&self, test: &Test) -> bool {
+        let Verdict::Panicked(text) = self else { return false };
+        test.should_panic.is_some_and(|expected| text.as_deref().unwrap_or_default().contains(expected))
+    }
+}
+
 /// Why a test did not run.
 #[derive(Debug)]
 pub(crate) enum Obstacle {
@@ -60,14 +68,24 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence) -> Result<Verdict, Obstacl
         (Some(refusal), None) => Err(refused(&test.spec, refusal)),
         // Not all that was said of it can be true, so that this is not taken for a reason to skip it.
         (Some(_), Some(bytes)) => Ok(Verdict::Failed(words::rubbish(name, bytes))),
-        (None, _) => Ok(match judge_run(name, evidence) {
-            // A watched call had no answer and failed with ENOSYS, so that no fault could happen to it.
-            Verdict::Passed if evidence.unanswered_calls.is_some() => {
-                Verdict::Failed(words::calls_unanswered(name, "its body returned"))
-            }
-            Verdict::Passed if evidence.faults.unmet.is_some() => Verdict::Failed(words::fault_unmet(name)),
-            verdict => verdict,
-        }),
+        (None, _) => Ok(judge_faults(test, evidence, judge_run(name, evidence))),
+    }
+}
+
+/// No test passes whose calls did not meet what they were to meet.
+fn judge_faults(test: &Test, evidence: &Evidence, verdict: Verdict) -> Verdict {
+    let what = match &verdict {
+        Verdict::Passed => "its body returned",
+        verdict if verdict.is_expected(test) => "its body panicked",
+        _ => return verdict,
+    };
+    // A watched call had no answer and failed with ENOSYS, so that no fault could happen to it.
+    if evidence.unanswered_calls.is_some() {
+        Verdict::Failed(words::calls_unanswered(test.short_name(), what))
+    } else if evidence.faults.unmet.is_some() {
+        Verdict::Failed(words::fault_unmet(test.short_name(), what))
+    } else {
+        verdict
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Process {
 /// Spare descriptors. They are closed while `/proc` or a frame is read, so that there is room though other files take all that is left.
 static RESERVE: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
-/// How many there are: two come with `Frame::Faults`, and one is opened then.
+/// How many there are: two come with `Frame::Faults`, and two are opened then, one of them in the place of the memory that came.
 const RESERVED: usize = 3;
 
 /// Descriptors are scarce where no more than these are left.

@@ -241,7 +241,7 @@ fn run_and_tell(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence,
         Ok(changes) => Some(words::changes(name, &changes)),
         Err(error) => Some(words::changes_unknown(name, &error)),
     };
-    let is_failure = verdict != Verdict::Passed && !hints::is_expected(test, &verdict);
+    let is_failure = verdict != Verdict::Passed && !verdict.is_expected(test);
     let captures = if is_failure { captures::write(test, &evidence) } else { Vec::new() };
     let faults = if is_failure { words::faults(name, &evidence, lack) } else { Vec::new() };
     let has_survivors = !evidence.survivors.is_empty();

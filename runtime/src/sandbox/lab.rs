@@ -29,7 +29,7 @@ pub(super) fn prepare(spec: &Spec) {
     net::set_inside(Inside { net, mount, user, memory, hand_over, hand_over_host, tell_change });
 }
 
-/// Gives the test binary, outside, the memory that tells of a laboratory. If that fails, there is no capture.
+/// Gives the test binary, outside, the memory that tells of a laboratory. If that fails, there is no capture, and nothing is said of trouble.
 fn hand_over_capture(memory: &[BorrowedFd<'_>; 2]) {
     hand_over(&Frame::Captures, memory);
 }

@@ -10,6 +10,8 @@ use std::ptr;
 use libc::{seccomp_notif, seccomp_notif_resp, sock_filter, sock_fprog};
 use nix::errno::Errno;
 
+use super::{errno_of, is_of_descriptors, page_size};
+
 // Of linux/seccomp.h.
 const NOTIF_RECV: u64 = 0xc050_2100;
 const NOTIF_SEND: u64 = 0xc018_2101;
@@ -152,15 +154,19 @@ pub(crate) fn write_memory(pid: u32, address: u64, bytes: &[u8]) -> nix::Result<
 }
 
 /// Whether the pages that have these bytes are in another process's memory, so that to read them waits for nothing. See proc_pid_pagemap(5). If
-/// that can't be known, it is taken for so. `length` is a page's at most.
+/// that can't be known, it is taken for so, but where descriptors are short. `length` is 4096 at most.
 pub(crate) fn is_present(pid: u32, address: u64, length: usize) -> bool {
     const PRESENT: u64 = 1 << 63;
-    let (first, last) = (address / PAGE, address.saturating_add(length as u64).saturating_sub(1) / PAGE);
+    let page = page_size();
+    let (first, last) = (address / page, address.saturating_add(length as u64).saturating_sub(1) / page);
     let mut entries = [0; 16];
     let pages = if first == last { &mut entries[..8] } else { &mut entries[..] };
     let read = File::open(format!("/proc/{pid}/pagemap")).and_then(|pagemap| pagemap.read_exact_at(pages, first * 8));
     let is_present = |entry: &[u8]| entry.try_into().is_ok_and(|entry| u64::from_ne_bytes(entry) & PRESENT != 0);
-    read.is_err() || pages.chunks_exact(8).all(is_present)
+    match read {
+        Ok(()) => pages.chunks_exact(8).all(is_present),
+        Err(error) => !is_of_descriptors(errno_of(&error)),
+    }
 }
 
 /// Copies bytes within the kernel, from and to the files' own positions where there is no offset. See copy_file_range(2).

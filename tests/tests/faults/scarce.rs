@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::UdpSocket;
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{self, Command};
@@ -12,6 +13,7 @@ use std::{iter, mem};
 use belljar::net::Lab;
 use belljar::{Fault, Sweep, isolated};
 use belljar_tests::{Run, as_runner, body, descendants, run, runners, this_binary, wait_until};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -80,10 +82,40 @@ fn has_a_child_killed() {
 #[body]
 #[isolated]
 fn writes_short() {
+    writes_three_of_six();
+}
+
+fn writes_three_of_six() {
     let mut file = data("wal");
     let _fault = Fault::writing().short(3).path("/data/*").start().expect("start");
     meet();
     let _ = file.write(b"abcdef").expect("write");
+}
+
+/// The panic that it should have would be a pass, though the call was whole.
+#[body]
+#[isolated]
+#[should_panic(expected = "as it should")]
+fn panics_after_a_whole_call() {
+    writes_three_of_six();
+    panic!("as it should");
+}
+
+/// The name is in a file that is mapped, and whose page nobody has touched: to read it may take as long as it likes.
+#[body]
+#[isolated]
+fn opens_by_a_mapped_name() {
+    data("name").write_all(b"/data/wal\0").expect("write");
+    let file = File::open("/data/name").expect("open");
+    let length = NonZero::new(10).expect("a length");
+    #[expect(unsafe_code, reason = "a mapping may change below whoever has it")]
+    // SAFETY: nobody else has the file.
+    let name = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0) }.expect("mmap");
+    let _fault = Fault::opening().errno(libc::EIO).path("/data/wal").start().expect("start");
+    meet();
+    #[expect(unsafe_code, reason = "Rust would read the name first")]
+    // SAFETY: the name ends within the file.
+    let _ = unsafe { libc::openat(libc::AT_FDCWD, name.as_ptr().cast(), libc::O_RDONLY) };
 }
 
 #[body]
@@ -143,7 +175,7 @@ fn passes(run: &Run, name: &str) -> bool {
 }
 
 /// What is said of a body whose calls nobody can answer, or that don't meet their faults.
-const NO_ANSWER: &str = ", but belljar could not answer its watched calls";
+const NO_ANSWER: &str = ", but belljar could not answer some of its watched calls";
 const UNMET: &str = "its body returned, but a call did not meet a fault that is for it";
 const FILES: &str = "EMFILE (Too many open files). It may be that";
 
@@ -184,22 +216,31 @@ fn packets_that_are_lost_are_told() {
     for (neighbour, is_told) in [("takes_all_descriptors", true), ("does_nothing", false)] {
         let run = run_with(None, neighbour, name);
         assert!(!passes(&run, name) && run.output.contains("on purpose"), "{}", run.output);
-        let words = "what passed in a laboratory of `scarce::has_a_laboratory_and_fails` did not reach the test binary: EMFILE (";
+        let words = "what passed in a laboratory of `scarce::has_a_laboratory_and_fails`, or what went wrong there, did not reach the test binary: EMFILE (";
         assert_eq!(run.output.contains(words), is_told, "beside {neighbour}: {}", run.output);
     }
 }
+
+const WITHOUT_THREADS: [(&str, &str); 4] = [
+    ("starts_a_first_fault", NO_ANSWER),
+    ("writes_short", UNMET),
+    ("opens_by_a_mapped_name", UNMET),
+    ("panics_after_a_whole_call", "its body panicked, but a call did not meet a fault that is for it"),
+];
 
 /// To root, the limit on processes does not apply.
 #[test]
 fn without_threads_it_is_told() {
     for runner in runners().iter().filter(|runner| runner.is_some() || !geteuid().is_root()) {
-        for name in ["starts_a_first_fault", "writes_short"] {
+        for (name, told) in WITHOUT_THREADS {
             let run = run_with(*runner, "allows_no_threads", name);
             assert!(!passes(&run, name), "{name}: {}", run.output);
-            for words in ["EAGAIN (", "RLIMIT_NPROC is 0"] {
+            for words in [told, "EAGAIN (", "RLIMIT_NPROC is 0"] {
                 assert!(run.output.contains(words), "{name}: {}", run.output);
             }
         }
+        let run = run_with(*runner, "does_nothing", "opens_by_a_mapped_name");
+        assert!(passes(&run, "opens_by_a_mapped_name"), "the twin: {}", run.output);
     }
 }
 

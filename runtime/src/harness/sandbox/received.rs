@@ -88,7 +88,7 @@ impl Sandbox {
             }
             Some(Frame::Captures) => {
                 let [packets, trouble] = [fds.next(), fds.next()];
-                self.evidence.has_lost_captures |= packets.is_none();
+                self.evidence.has_lost_captures |= packets.is_none() || trouble.is_none();
                 captures::take(packets, trouble, &mut self.evidence);
             }
             Some(Frame::WireKilled) if is_of_init => {

@@ -107,6 +107,7 @@ impl Thread {
             }
             self.answer_delayed();
             if !looked.is_empty() {
+                self.look_at_faults();
                 shared.take_looked_at().into_iter().for_each(|(caller, arch)| self.answer(caller, arch));
             }
             if calls.contains(PollFlags::POLLIN) {
@@ -168,7 +169,9 @@ impl Thread {
         self.look_at_faults();
         let is_of_fault =
             |(_, one): &(_, Option<Definition>)| one.as_ref().is_some_and(|one| one.calls.has(caller.number));
-        if self.faults.iter().any(is_of_fault) && !caller.is_at_hand() {
+        // Of other programs' calls, nothing is read.
+        let is_read = call.data.arch == ARCHITECTURE && self.faults.iter().any(is_of_fault);
+        if is_read && !caller.is_at_hand() {
             look_beside(&self.shared, caller, call.data.arch);
         } else {
             self.answer(caller, call.data.arch);
@@ -178,7 +181,6 @@ impl Thread {
     /// Answers a call of which it can be told at once what it names.
     fn answer(&mut self, caller: Caller, arch: u32) {
         let shared = Arc::clone(&self.shared);
-        self.look_at_faults();
         let Some(hit) = self.find_hit(&caller, arch) else {
             shared.reply(&caller, Reply::GoOn);
             return;
@@ -214,7 +216,8 @@ impl Thread {
             match caller.is_meant(definition) {
                 Ok(true) => matching.push((entry, definition)),
                 Ok(false) => {}
-                Err(_) => told.blind(Blind::NotReadable),
+                Err(_) if self.shared.still_waits(caller) => told.blind(Blind::NotReadable),
+                Err(_) => {}
             }
         }
         if matching.is_empty() {
@@ -298,8 +301,10 @@ fn look_beside(shared: &Arc<Shared>, caller: Caller, arch: u32) {
         caller.look();
         theirs.hand_back(caller, arch);
     };
-    if thread::Builder::new().name("belljar-faults".to_owned()).spawn(work).is_err() {
-        shared.told.blind(Blind::NotReadable);
+    if let Err(error) = thread::Builder::new().name("belljar-faults".to_owned()).spawn(work) {
+        if seccomp::still_waits(shared.listener.as_fd(), id) {
+            shared.told.miss(sys::errno_of(&error));
+        }
         let _ = seccomp::reply(shared.listener.as_fd(), id, Reply::GoOn);
     }
 }
@@ -314,10 +319,10 @@ fn beside(shared: &Arc<Shared>, caller: Caller, hit: Hit, perform: fn(&Shared, &
         theirs.reply(&caller, reply);
     };
     if let Err(error) = thread::Builder::new().name("belljar-faults".to_owned()).spawn(work) {
-        if is_kept {
-            shared.board.add_not_kept();
-        } else {
-            shared.told.miss(sys::errno_of(&error));
+        match seccomp::still_waits(shared.listener.as_fd(), id) {
+            true if is_kept => shared.board.add_not_kept(),
+            true => shared.told.miss(sys::errno_of(&error)),
+            false => {}
         }
         let _ = seccomp::reply(shared.listener.as_fd(), id, Reply::GoOn);
     }

@@ -25,7 +25,7 @@ pub(in crate::harness) fn captured(test: &str, path: &Path) -> String {
 pub(in crate::harness) fn captures_lost(test: &str, cause: Option<&Cause>) -> String {
     let cause = cause.map_or(String::new(), |cause| format!(" {}", MayBe(cause)));
     format!(
-        "belljar: what passed in a laboratory of `{test}` did not reach the test binary: {}.{cause}",
+        "belljar: what passed in a laboratory of `{test}`, or what went wrong there, did not reach the test binary: {}.{cause}",
         error(Errno::EMFILE)
     )
 }

@@ -353,6 +353,6 @@ fn each_message_has_its_words() {
     # not_captured
     belljar: what passed in the laboratory of `tests::a` could not be written to `/target/a\n`: Read-only file system (os error 30).
     # captures_lost
-    belljar: what passed in a laboratory of `tests::a` did not reach the test binary: EMFILE (Too many open files).
+    belljar: what passed in a laboratory of `tests::a`, or what went wrong there, did not reach the test binary: EMFILE (Too many open files).
     "#);
 }
