@@ -120,6 +120,8 @@
 //!
 //! `faults`, on by default: [`Fault`], system calls that fail, and [`Sweep`]. Without these two, belljar builds faster.
 //!
+//! `images`: an image as the root of a test, such as `root = "oci:DIR"`. It takes crates that read images.
+//!
 //! `systemd`: a test with a limit may be impossible where the tests run. The user may not divide that cgroup, as after any login, or systemd
 //! would end the unit together with the test. Then the test binary asks systemd for a new scope, by busctl(1), and moves there. Without the
 //! feature, the test fails and says what to type.
