@@ -45,7 +45,7 @@ use ten;
 two_hundred!(a b c d e f g h i j k l m n o p q r s t);
 
 #[test]
-#[ignore = "takes some seconds: with BELLJAR_TESTS_ROUNDS=50, some minutes"]
+#[ignore = "takes some seconds: with BELLJAR_TESTS_ROUNDS=50, some minutes; .ci/run leaves it out"]
 fn two_hundred_laboratories_eight_at_a_time() {
     for round in 0..rounds(1) {
         let run = belljar_tests::run(this_binary().args(["--ignored", "--test-threads=8", "body", "labs::"]));
