@@ -66,8 +66,10 @@ fn work() {
     assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success());
 }
 
-/// How many victims run at once.
-const THREADS: usize = 4;
+/// The arguments that run the bodies with this in their names, four at once.
+fn bodies(names: &str) -> [&str; 3] {
+    ["--test-threads=4", "body", names]
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
@@ -79,12 +81,12 @@ enum Target {
     Sweeper,
 }
 
-/// Runs these bodies, kills `target` after `delay`, and looks at what is left. Returns what was said, and how the test binary ended, if that
-/// was not killed.
-fn run_and_kill(bodies: &str, target: Target, delay: Duration) -> (String, Option<ExitStatus>) {
+/// Runs the tests that these arguments name, kills `target` after `delay`, and looks at what is left. Returns what was said, and how the
+/// test binary ended, if that was not killed.
+fn run_and_kill(arguments: &[&str], target: Target, delay: Duration) -> (String, Option<ExitStatus>) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let mut command = this_binary();
-    command.args(["--ignored", &format!("--test-threads={THREADS}"), "body", bodies]);
+    command.args(arguments).arg("--ignored");
     let mark = belljar_tests::mark(&mut command);
     let mut file = tempfile::tempfile().expect("a temporary file");
     command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
@@ -118,7 +120,7 @@ fn run_and_kill(bodies: &str, target: Target, delay: Duration) -> (String, Optio
 
 /// Runs the victims, kills `target` after `delay`, and looks at what is left and at what was said.
 fn kill_after(target: Target, delay: Duration) {
-    let (context, Some(status)) = run_and_kill("victims::", target, delay) else { return };
+    let (context, Some(status)) = run_and_kill(&bodies("victims::"), target, delay) else { return };
     let output = &context;
     let failed = output.lines().filter(|line| line.starts_with("test victims::") && line.ends_with("FAILED")).count();
     let zygote = output.matches("the zygote of this test binary has been killed").count();
@@ -159,7 +161,7 @@ fn kill_with_a_preparation(target: Target) {
     println!("seed {}", random.get_seed());
     for _ in 0..rounds(20) {
         let delay = Duration::from_micros(random.u64(0..60_000));
-        let (output, Some(status)) = run_and_kill("heirs::", target, delay) else { continue };
+        let (output, Some(status)) = run_and_kill(&bodies("heirs::"), target, delay) else { continue };
         let count = |end| {
             let verdicts = output.lines().filter(|line| line.starts_with("test heirs::"));
             verdicts.filter(|line| line.ends_with(end)).count()
@@ -214,6 +216,28 @@ fn init_is_killed() {
 #[test]
 fn the_sweeper_is_killed() {
     kill_at_random_moments(Target::Sweeper);
+}
+
+#[test]
+#[ignore = "run by the_init_of_a_single_test_is_killed"]
+#[isolated]
+fn works_alone() {
+    work();
+}
+
+/// Under nextest, a process is asked for one test by its name, and its template ends with its sandbox. How init has ended is known all the same.
+#[test]
+fn the_init_of_a_single_test_is_killed() {
+    let mut random = fastrand::Rng::new();
+    println!("seed {}", random.get_seed());
+    for _ in 0..rounds(20) {
+        let delay = Duration::from_micros(random.u64(0..40_000));
+        let arguments = ["--exact", "works_alone"];
+        let (output, Some(status)) = run_and_kill(&arguments, Target::Init, delay) else { continue };
+        let killed = output.matches("the init of its sandbox has been killed from outside, and all").count();
+        assert_eq!(status.code(), Some(if killed == 0 { 0 } else { 101 }), "{output}");
+        assert!(!output.contains("is gone"), "{output}");
+    }
 }
 
 /// The twin: what these tests look for can be found.

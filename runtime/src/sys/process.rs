@@ -196,6 +196,11 @@ pub(crate) fn wait_pid(child: Pid) -> nix::Result<Option<Waited>> {
     wait_for(libc::P_PID, child.as_raw() as libc::id_t, 0)
 }
 
+/// Waits until the child with this id has ended, and leaves it to be waited for.
+pub(crate) fn await_end_of(child: Pid) -> nix::Result<()> {
+    wait_for(libc::P_PID, child.as_raw() as libc::id_t, libc::WNOWAIT).map(drop)
+}
+
 /// Waits for the "clone" child that `pidfd` refers to.
 pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> nix::Result<()> {
     wait_for(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, 0).map(drop)

@@ -22,7 +22,7 @@ use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_sco
 use crate::cgroup;
 use crate::frame::moments;
 use crate::frame::{Refusal, Step};
-use crate::proc::{self, MountWatch, has_capability, has_fakeroot};
+use crate::proc::{self, MountWatch, has_capability, has_fakeroot, name_of};
 use crate::rootfs::access::closed_above;
 use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, HostFiles, Responding};
@@ -32,7 +32,7 @@ use crate::rootfs::unpacked::Unpacked;
 use crate::settings::{Variable, settings};
 use crate::sorted::Map;
 use crate::spec::{Ids, Preparation, Spec, Test};
-use crate::sys::{self, Cloned, Disposition, SingleThreaded};
+use crate::sys::{self, Cloned, Disposition, LOOKER, SingleThreaded};
 
 /// What the standard streams of the zygote are, and the standard input of all tests.
 const NULL: &str = "/dev/null";
@@ -306,9 +306,16 @@ impl Server {
             let _ = kill(*child, Signal::SIGKILL);
         }
         // The inits of a template that has ended are killed, and have become children of this process.
-        template::wait_for_all();
+        wait_for_all();
         sys::exit_now(0)
     }
+}
+
+/// Waits until all children have ended, except those that look at file systems: not even SIGKILL ends one as long as nobody answers it.
+fn wait_for_all() {
+    let is_waited_for = |child: u32| name_of(child).is_none_or(|name| name.as_bytes() != LOOKER.to_bytes());
+    let some_are = || proc::children().is_none_or(|children| children.into_iter().any(is_waited_for));
+    while some_are() && matches!(sys::wait_any(0), Ok(Some(_))) {}
 }
 
 impl KnownHost {

@@ -32,7 +32,7 @@ use super::request::{MESSAGE_SIZE, Request};
 use crate::frame::Refusal;
 use crate::frame::moments;
 use crate::frame::{Frame, Moment, Step};
-use crate::proc::{self, Mount, name_of, text_of};
+use crate::proc::{Mount, text_of};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::plan::{self, Host, HostFiles, Planned, Responding};
 use crate::rootfs::stage::{self, LeftRoot, Stage, StageParts};
@@ -40,7 +40,7 @@ use crate::rootfs::sysctl;
 use crate::rootfs::unpacked::Unpacked;
 use crate::sandbox;
 use crate::spec::{Ids, Preparation, Root, Spec};
-use crate::sys::{self, Action, Cloned, LOOKER, SingleThreaded};
+use crate::sys::{self, Action, Cloned, SingleThreaded};
 
 /// What the templates of different sandboxes differ in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,24 +120,20 @@ pub(super) fn run(args: TemplateArgs<'_>, requests: &OwnedFd, proof: &SingleThre
         Err(refusal) => give_up(requests, &refusal),
     };
     let mut message = [0; MESSAGE_SIZE];
+    // The inits that have not been waited for.
+    let mut inits = Vec::new();
     while let Some(request) = next_request(requests, &mut message) {
-        while let Ok(Some(_)) = sys::wait_any(libc::WNOHANG) {}
-        if let Some(request) = request {
-            template.clone_init(request, proof);
+        while let Ok(Some(waited)) = sys::wait_any(libc::WNOHANG) {
+            inits.retain(|init| *init != waited.pid);
         }
+        inits.extend(request.and_then(|request| template.clone_init(request, proof)));
     }
-    // It is out of date. Its sandboxes live as long as it does.
-    if template.on_host(wait_for_all).is_err() {
-        while let Ok(Some(_)) = sys::wait_any(0) {}
+    // It is out of date, or was for one sandbox. Its sandboxes live as long as it does. The test binary is about to read how their inits
+    // have ended, which it can until somebody has waited for them: so that is left to the zygote.
+    for init in inits {
+        let _ = sys::await_end_of(init);
     }
     sys::exit_now(0)
-}
-
-/// Waits until all children have ended, except those that look at file systems: not even SIGKILL ends one as long as nobody answers it.
-pub(super) fn wait_for_all() {
-    let is_waited_for = |child: u32| name_of(child).is_none_or(|name| name.as_bytes() != LOOKER.to_bytes());
-    let some_are = || proc::children().is_none_or(|children| children.into_iter().any(is_waited_for));
-    while some_are() && matches!(sys::wait_any(0), Ok(Some(_))) {}
 }
 
 /// Tells whoever asks why there is no template, and ends. Who asks later gets another one.
@@ -265,15 +261,14 @@ impl<'i> Template<'i> {
     }
 
     /// Clones init, which tells the test binary of its birth; or tells it why there was none.
-    fn clone_init(&mut self, request: Request, proof: &SingleThreaded) {
+    fn clone_init(&mut self, request: Request, proof: &SingleThreaded) -> Option<Pid> {
         moments::set_socket(request.channel.socket.as_fd());
         moments::record(Moment::Requested, c"");
-        if let Err(refusal) = self.try_to_clone_init(&request, proof) {
-            tell(&request, &refusal);
-        }
+        let cloned = self.try_to_clone_init(&request, proof);
+        cloned.inspect_err(|refusal| tell(&request, refusal)).ok()
     }
 
-    fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<(), Refusal> {
+    fn try_to_clone_init(&mut self, request: &Request, proof: &SingleThreaded) -> Result<Pid, Refusal> {
         let Request { spec, channel, joining } = request;
         let plan = self.plan(spec)?;
         let KnownPlan { spec, planned, .. } = &self.plans[plan];
@@ -292,7 +287,7 @@ impl<'i> Template<'i> {
         match cloned {
             Err(errno) => Err(Refusal::new(Step::Clone, "", errno)),
             Ok(Cloned::Parent(init)) => {
-                let Some((maps, mapped)) = self.maps.as_ref().zip(mapped) else { return Ok(()) };
+                let Some((maps, mapped)) = self.maps.as_ref().zip(mapped) else { return Ok(init) };
                 let set = |()| mapped.write(1).map_err(|errno| Refusal::new(Step::MapIds, "", errno));
                 if let Err(refusal) = maps.write_for(self.proc.as_fd(), init).and_then(set) {
                     // Before init's death, which says less.
@@ -300,7 +295,7 @@ impl<'i> Template<'i> {
                     // Init waits, and has not been waited for.
                     let _ = kill(init, Signal::SIGKILL);
                 }
-                Ok(())
+                Ok(init)
             }
             Ok(Cloned::Child(proof)) => {
                 let args = sandbox::InitArgs {

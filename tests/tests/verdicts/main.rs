@@ -314,6 +314,24 @@ fn tests_that_still_run_when_the_test_binary_exits() {
     }
 }
 
+#[test]
+#[ignore = "run by reboots_alone"]
+#[belljar::isolated]
+fn reboots_without_others() {
+    hostile::processes::reboot();
+}
+
+/// Under nextest, a process is asked for one test by its name, and its template ends with its sandbox.
+#[test]
+fn reboots_alone() {
+    for _ in 0..rounds(10) {
+        let run = belljar_tests::run(this_binary().args(["--ignored", "--exact", "reboots_without_others"]));
+        let words = "the init of its sandbox has been ended by reboot(2)";
+        assert!(run.failed() && run.output.contains(words), "{}", run.output);
+        assert!(run.left.is_empty(), "{:?}", run.left);
+    }
+}
+
 #[body]
 #[belljar::isolated]
 fn passes_in_a_fork() {}

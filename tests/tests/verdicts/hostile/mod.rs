@@ -4,7 +4,7 @@
 mod deaths;
 mod descriptors;
 mod exits;
-mod processes;
+pub(super) mod processes;
 
 use std::cell::Cell;
 use std::io::Write as _;
