@@ -1,5 +1,6 @@
 //! What the seed can't answer for is told with a failure: a wire that could not keep up. One whose test is stopped keeps up.
 
+use std::net::UdpSocket;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
@@ -107,6 +108,34 @@ fn the_time_is_up() {
     loop {
         thread::park();
     }
+}
+
+/// A process goes on sending to all hosts when the body is over. The wire has more to do for each packet than that process has.
+#[body]
+#[isolated]
+fn the_body_aborts_in_a_flood() {
+    let mut lab = Lab::new();
+    let hosts = ["client", "a", "b", "c"].map(|name| lab.host(name));
+    let _net = lab.up().expect("up");
+    let here = hosts[0].run(|| UdpSocket::bind("0.0.0.0:0")).expect("bind");
+    here.set_broadcast(true).and_then(|()| here.connect("10.0.0.255:7000")).expect("connect");
+    if let ForkResult::Child = belljar_tests::fork() {
+        loop {
+            let _ = here.send(b"x");
+        }
+    }
+    without_wire(|| (0..20_000).for_each(|_| _ = here.send(b"x")));
+    eprintln!("the body");
+    process::abort();
+}
+
+/// The wire finds more to take at each turn. It counts what was lost when it sees that the body is over.
+#[test]
+fn a_wire_ends_by_itself_while_packets_come_without_a_pause() {
+    let run = run_body("told::the_body_aborts_in_a_flood");
+    assert!(run.output.contains("the body") && run.left.is_empty(), "{:?}: {}", run.left, run.output);
+    assert_eq!(run.output.matches("came faster than the wire could take them").count(), 1, "{}", run.output);
+    assert!(!run.output.contains("was killed, so that nothing passed"), "{}", run.output);
 }
 
 /// More laboratories than captures are kept of.

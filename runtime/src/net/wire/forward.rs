@@ -36,6 +36,9 @@ const OFFERS: usize = 500;
 const YIELDS: usize = 10;
 const PAUSE: Duration = Duration::from_micros(100);
 
+/// After so many turns without a pause, the wire looks whether the test's process has ended. In each turn, it takes 64 frames.
+const TURNS: u32 = 16;
+
 /// How many addresses are learned.
 const ADDRESSES: usize = 1 << 12;
 
@@ -125,7 +128,7 @@ pub(super) struct Process<'b> {
 impl<'b> Process<'b> {
     /// Goes on until the laboratory is over, or the test's process, which `body` refers to, has ended. `wake` is readable when somebody asks something.
     pub(super) fn run(&mut self, ring: &mut PacketRing, slots: usize, wake: BorrowedFd<'_>, body: BorrowedFd<'_>) {
-        let mut answered = 0;
+        let (mut answered, mut turns) = (0, 0_u32);
         loop {
             let asked = self.board.whole(Whole::Asked).load(Ordering::Acquire);
             let is_empty = self.take_all(ring, if asked == answered { 64 } else { slots });
@@ -135,13 +138,14 @@ impl<'b> Process<'b> {
                 answered = asked;
             }
             if self.board.whole(Whole::Over).load(Ordering::Acquire) != 0 {
+                self.look_for_trouble(ring);
                 return;
             }
-            if !is_empty {
-                continue;
-            }
-            let wait = self.arena.queue.next_due().map(|due| due.saturating_sub(sys::now()));
-            if wait == Some(0) {
+            let due = self.arena.queue.next_due().map(|due| due.saturating_sub(sys::now()));
+            let wait = if is_empty { due } else { Some(0) };
+            turns = turns.wrapping_add(1);
+            // Also while something always comes, or is always due, this looks from time to time whether the body is over.
+            if wait == Some(0) && turns % TURNS != 0 {
                 continue;
             }
             // Nobody may ask any more: who kills all processes of a sandbox does so at once.
