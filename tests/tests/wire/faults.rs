@@ -128,6 +128,26 @@ fn exactly_the_nth_is_lost() {
     }
 }
 
+/// The most that a port takes at a time.
+const NUMBERS: u64 = 64;
+
+#[isolated]
+fn a_number_is_used_up_by_a_frame_that_a_partition_has_kept_off() {
+    let (net, client, server) = two(7);
+    let there = receiver(&server, 7000);
+    let here = sender(&client, "10.0.0.2:7000");
+    let port = net.port(&server).to_host();
+    (1..=NUMBERS).for_each(|number| _ = port.lose_nth(number));
+    net.partition([&client], [&server]);
+    (0..NUMBERS).for_each(|_| _ = here.send(b"x").expect("send"));
+    assert_eq!([port.stats().lost_by_cut, port.stats().lost_as_told], [NUMBERS, 0]);
+    net.heal();
+    // There is room for as many again.
+    (1..=NUMBERS).for_each(|number| _ = port.lose_nth(number * 2));
+    let got = exchange(net.port(&server), &here, &there, 10, 10);
+    assert_eq!(missing(&got, 10), [1, 3, 5, 7, 9]);
+}
+
 #[isolated]
 fn what_is_described_is_lost_until_it_is_taken_back() {
     let (net, client, server) = two(7);

@@ -43,7 +43,7 @@ pub(crate) enum Setting {
     Cut,
     /// When it was cut last, in nanoseconds.
     CutAt,
-    /// The largest number of a frame that is to be lost.
+    /// The highest of the numbers of frames that are to be lost. Only `lose_no_more` lowers it.
     Numbered,
     /// How many matchers there are.
     Matchers,
@@ -228,8 +228,16 @@ impl<'b> Direction<'b> {
         }
     }
 
+    /// Counts a frame of so many bytes that begins its way here. Returns whether it is to be lost because of its number. That is used up now,
+    /// whatever becomes of the frame.
+    pub(super) fn begin(self, bytes: u64) -> bool {
+        self.add(Count::Sent, 1);
+        self.add(Count::SentBytes, bytes);
+        !self.is_upkeep && self.takes(self.count(Count::Sent))
+    }
+
     /// Whether the frame with this number is to be lost. Afterwards neither it is, nor any before it.
-    pub(super) fn takes(self, number: u64) -> bool {
+    fn takes(self, number: u64) -> bool {
         // The body's process alone changes it: what the wire has yet to take back can't make it wrong.
         if self.get(Setting::Numbered) < number {
             return false;

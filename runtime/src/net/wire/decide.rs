@@ -1,6 +1,6 @@
 //! What becomes of a frame in one direction of a port.
 
-use super::board::{Cause, Count, Direction, Setting};
+use super::board::{Cause, Direction, Setting};
 use super::chance::{Lot, Lots};
 use super::packet::Packet;
 use super::queue::Traveller;
@@ -45,10 +45,7 @@ impl Lane {
         traveller: &Traveller,
         at: u64,
     ) -> Result<Passes, Cause> {
-        direction.add(Count::Sent, 1);
-        direction.add(Count::SentBytes, frame.len() as u64);
-        // A number is used up, whatever becomes of its frame.
-        let is_numbered = !traveller.is_upkeep && direction.takes(direction.count(Count::Sent));
+        let is_numbered = direction.begin(frame.len() as u64);
         if direction.get(Setting::Cut) != 0 {
             return Err(Cause::Cut);
         }

@@ -349,8 +349,7 @@ impl<'b> Process<'b> {
             let marks = traveller.marks & (marks::CORRUPTED | marks::COPY);
             let traveller = Traveller { next: Next::Host(port), entered: at, marks, ..*traveller };
             if process.board.is_blocked(traveller.from, port, traveller.sent) {
-                process.direction(&traveller).add(Count::Sent, 1);
-                process.direction(&traveller).add(Count::SentBytes, frame.len() as u64);
+                process.direction(&traveller).begin(frame.len() as u64);
                 return process.lose(frame, &traveller, Cause::Blocked, now);
             }
             process.travel(frame, traveller, at, now, sender);
