@@ -75,9 +75,27 @@ impl Run {
 
 /// Runs this body in a process of its own: see [`body`](macro@body).
 pub fn run_body(name: &str) -> Run {
+    run(&mut body_command(name))
+}
+
+/// What [`run_body`] runs.
+pub fn body_command(name: &str) -> Command {
     let mut command = this_binary();
     command.args(["--exact", "body", name, "--ignored", "--show-output"]);
-    run(&mut command)
+    command
+}
+
+/// Runs `command`, in which a body hangs that has no timeout of its own. A timeout can't wait for what the body does before. So this
+/// begins again with a timeout twice as long, until the output shows that it `has_come`.
+pub fn run_hanging(command: &mut Command, has_come: impl Fn(&str) -> bool) -> Run {
+    let mut seconds = 1;
+    loop {
+        let run = run(command.env("BELLJAR_TIMEOUT", format!("{seconds}s")));
+        if has_come(&run.output) || seconds >= 64 {
+            return run;
+        }
+        seconds *= 2;
+    }
 }
 
 /// The running test binary, to be started again.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use belljar::isolated;
 use belljar::net::{Lab, Net};
-use belljar_tests::{body, run, run_body, this_binary};
+use belljar_tests::{Run, body, body_command, run, run_body, run_hanging, this_binary};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -64,7 +64,7 @@ endings! {
     panics() |_net| { panic!("the body") }
     exits() |_net| { std::process::exit(3) }
     aborts() |_net| { std::process::abort() }
-    hangs(timeout = "1s") |_net| { belljar_tests::hang() }
+    hangs() |_net| { belljar_tests::hang() }
     waits() |_net| { belljar_tests::hang() }
     is_killed() |_net| { nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL).expect("kill") }
     kills_all() |_net| {
@@ -75,7 +75,7 @@ endings! {
         let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
         std::process::abort()
     }
-    kills_all_and_hangs(timeout = "1s") |_net| {
+    kills_all_and_hangs() |_net| {
         let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
         belljar_tests::hang()
     }
@@ -97,16 +97,31 @@ endings! {
     }
 }
 
+const WIRE_KILLED: &str = "the wire of its laboratory was killed";
+
+/// Runs a body to its end. One that hangs gets the time that it takes until its laboratory is up, or until it has killed all.
+fn run_to_end(command: &mut Command, test: &str) -> Run {
+    match test {
+        "ends::hangs" => run_hanging(command, |output| capture_of(output).is_some()),
+        "ends::kills_all_and_hangs" => run_hanging(command, |output| output.contains(WIRE_KILLED)),
+        _ => run(command),
+    }
+}
+
+fn ending(test: &str) -> Run {
+    run_to_end(&mut body_command(test), test)
+}
+
 /// What the report lists as left over after a body, and what was told.
 fn left_over(test: &str) -> (Vec<String>, String) {
     let directory = tempfile::tempdir().expect("a directory");
     let report = directory.path().join("report");
-    let mut command = this_binary();
-    command.args(["--exact", "body", test, "--ignored", "--show-output"]);
-    let run = run(command.env("BELLJAR_REPORT", format!("json:{}", report.display())));
+    let mut command = body_command(test);
+    let run = run_to_end(command.env("BELLJAR_REPORT", format!("json:{}", report.display())), test);
     assert!(run.left.is_empty(), "{test}: {:?}", run.left);
     let text = fs::read_to_string(&report).expect("a report");
-    let line: serde_json::Value = serde_json::from_str(text.trim()).expect(&text);
+    // Each run appends a line.
+    let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or_default()).expect(&text);
     let names = line["left_over"].as_array().cloned().unwrap_or_default();
     (names.iter().map(|name| name.as_str().expect("a name").to_owned()).collect(), run.output)
 }
@@ -143,15 +158,14 @@ fn what_returns_passes() {
 
 #[test]
 fn a_wire_that_was_killed_is_told() {
-    const NOTE: &str = "the wire of its laboratory was killed";
     for test in ["kills_all", "kills_all_and_aborts", "kills_all_and_hangs"] {
-        let output = run_body(&format!("ends::{test}")).output;
-        assert_eq!(output.matches(NOTE).count(), 1, "{test}: {output}");
+        let output = ending(&format!("ends::{test}")).output;
+        assert_eq!(output.matches(WIRE_KILLED).count(), 1, "{test}: {output}");
     }
     // The twins.
     for test in ["panics", "aborts", "hangs", "is_killed", "becomes_another", "drops_and_aborts", "may_open_nothing"] {
-        let output = run_body(&format!("ends::{test}")).output;
-        assert!(!output.contains(NOTE), "{test}: {output}");
+        let output = ending(&format!("ends::{test}")).output;
+        assert!(!output.contains(WIRE_KILLED), "{test}: {output}");
     }
 }
 
@@ -247,7 +261,7 @@ fn no_option_is_named_that_has_nothing_to_do_with_hosts() {
 #[test]
 fn what_has_passed_before_a_failure_is_kept() {
     for test in ["ends::sends_and_panics", "ends::aborts", "ends::hangs", "ends::kills_all", "ends::becomes_another"] {
-        let run = run_body(test);
+        let run = ending(test);
         let (path, is_written) = capture_of(&run.output).expect(&run.output);
         assert!(path.components().any(|part| part.as_os_str() == "belljar-captures"), "{}", path.display());
         // The target directory may be another user's.

@@ -4,11 +4,11 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
-use std::{env, fs, process, thread};
+use std::{env, fs, process, ptr, thread};
 
 use belljar::isolated;
 use belljar::net::Lab;
-use belljar_tests::{body, refuse, run_body, wait_until};
+use belljar_tests::{body, body_command, refuse, run, run_body, run_hanging, wait_until};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -54,12 +54,12 @@ fn more_comes_than_the_wire_has_room_for() {
 #[isolated]
 fn frames_leave_too_late() {
     let (net, client, _server) = two(7);
-    net.port(&client).delay(Duration::from_millis(20));
+    net.port(&client).delay(Duration::from_secs(2));
     let here = sender(&client, "10.0.0.2:7000");
     here.send(b"x").expect("send");
     // It is decided about, and waits.
     assert_eq!(net.port(&client).stats().queued, 1);
-    without_wire(|| thread::sleep(Duration::from_millis(100)));
+    without_wire(|| thread::sleep(Duration::from_millis(2100)));
     drop(net);
     panic!("the body");
 }
@@ -101,7 +101,7 @@ fn the_body_becomes_another_program() {
 }
 
 #[body]
-#[isolated(timeout = "3s")]
+#[isolated]
 fn the_time_is_up() {
     let _lab = overrun();
     eprintln!("the body");
@@ -164,7 +164,9 @@ fn the_trouble_of_each_laboratory_is_told() {
 fn hold(process: Pid) {
     for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
         // SAFETY: these requests take no memory.
-        let held = unsafe { libc::ptrace(request, process.as_raw(), 0, 0) };
+        let held = unsafe {
+            libc::ptrace(request, process.as_raw(), ptr::null_mut::<libc::c_void>(), ptr::null_mut::<libc::c_void>())
+        };
         Errno::result(held).expect("ptrace");
     }
     waitpid(process, Some(WaitPidFlag::__WALL)).expect("waitpid");
@@ -193,7 +195,11 @@ fn a_wire_that_does_not_answer_is_told() {
 #[test]
 fn trouble_is_told_however_the_test_ends() {
     for test in ["the_body_aborts", "the_body_becomes_another_program", "the_time_is_up"] {
-        let output = run_body(&format!("told::{test}")).output;
+        let mut command = body_command(&format!("told::{test}"));
+        let output = match test {
+            "the_time_is_up" => run_hanging(&mut command, |output| output.contains("the body")).output,
+            _ => run(&mut command).output,
+        };
         assert!(output.contains("the body"), "{output}");
         let told = output.matches("came faster than the wire could take them").count();
         assert_eq!(told, 1, "{test}: {output}");
