@@ -204,9 +204,6 @@ fn forwards(gate: &PlannedGate, forwards: &[PlannedForward]) -> Messages {
 
 /// Has only packets pass that belong to a connection: of those from the outside, where there is a firewall, one that the inside has begun.
 fn forward_known(messages: &mut Messages, gate: &PlannedGate) {
-    if gate.nat.is_none() && !gate.has_firewall {
-        return;
-    }
     chain(messages, FILTER_CHAIN, FORWARDED, b"filter\0", (FORWARDING, FILTER));
     let directions = [(gate.nat.is_some(), META_OIF), (gate.has_firewall, META_IIF)];
     for (_, direction) in directions.into_iter().filter(|(is_asked_for, _)| *is_asked_for) {
