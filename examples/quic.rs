@@ -29,7 +29,8 @@ mod tests {
         let mut stream = connection.open_uni().await.unwrap();
         stream.write_all(&vec![7; SIZE]).await.unwrap();
         stream.finish().unwrap();
-        connection.closed().await;
+        // Waits until the client has all of it. The message that closes the connection may be lost, so that waiting for it could take long.
+        let _ = stream.stopped().await;
     }
 
     /// What the server sends.
