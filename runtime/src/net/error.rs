@@ -268,7 +268,8 @@ impl Error {
             }
             T::BeginsWithZero { segment, subnet } => write!(
                 f,
-                "{segment} can't have the subnet {subnet}: the kernel makes no route to one that begins with 0. Choose more bits for it."
+                "{segment} can't have the subnet {subnet}: the kernel makes no route to one that begins with 0. Choose another subnet, or more bits if \
+                 the address does not begin with 0."
             ),
             T::Full { segment, subnet } => {
                 write!(f, "{segment} has more ports than its subnet {subnet} has addresses.")

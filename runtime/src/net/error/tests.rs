@@ -91,7 +91,7 @@ fn each_error_has_its_words() {
     `one` and `two` were both given the address 192.0.2.7.
     `one` was given the address 192.0.2.7 twice.
     the subnets 192.0.2.0/24 of A and 192.0.0.0/16 of B overlap.
-    the switch `lan` can't have the subnet 0.0.0.0/4: the kernel makes no route to one that begins with 0. Choose more bits for it.
+    the switch `lan` can't have the subnet 0.0.0.0/4: the kernel makes no route to one that begins with 0. Choose another subnet, or more bits if the address does not begin with 0.
     the switch `lan` has more ports than its subnet 192.0.2.0/24 has addresses.
     all subnets of 10.0.0.0/8 or of fd00::/48 are taken: choose one for the switch `lan`.
     `a\nb`, chosen for `host`, is no address of an interface: expected one like `02:00:00:00:00:07`, which is no group's.
