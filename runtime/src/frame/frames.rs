@@ -146,7 +146,8 @@ struct Writer<'b> {
 }
 
 impl Writer<'_> {
-    /// Appends as much of `bytes` as there is room for. Only paths and panic texts can be long, and both come last.
+    /// Appends as much of `bytes` as there is room for. Only paths, panic texts and changes of faults can be long: each comes
+    /// last, and its end is cut off.
     fn put(&mut self, bytes: &[u8]) {
         let count = bytes.len().min(FRAME_MAX - self.length);
         self.buffer[self.length..self.length + count].copy_from_slice(&bytes[..count]);

@@ -364,7 +364,7 @@ impl<'n> Port<'n> {
         self.told(words)
     }
 
-    /// The same, which is told to a trace.
+    /// Tells the trace of the change, and returns this port.
     fn told(self, words: impl FnOnce() -> String) -> Self {
         inside::tell_change(|| {
             let [host, interface] = self.name;

@@ -176,6 +176,7 @@ fn mount(from: Option<&CStr>, to: &CStr, kind: Option<&CStr>, flags: c_ulong, op
     // SAFETY: the callers' strings outlive the call.
     check(unsafe { libc::mount(from, to.as_ptr(), kind, flags, options.cast()) }.into(), "mount");
 }
+
 fn write(path: &CStr, content: &[u8], flags: c_int) {
     // SAFETY: the path and the content outlive the calls.
     unsafe {

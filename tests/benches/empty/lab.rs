@@ -1,4 +1,5 @@
-//! How long it takes until a laboratory is up, and until it is gone, beside the same by `ip` commands in turn.
+//! How long it takes until a laboratory is up, and how long it takes to drop it, beside the same by `ip` commands in turn. Nobody
+//! waits until its processes have ended.
 
 use std::process::Command;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use super::{SPEC, print_row, time};
 
 const ROUNDS: usize = 15;
 
-/// How many hosts.
+/// Laboratories of two and of eight hosts.
 static LABS: [Test; 2] = [
     Test { name: "bench::two_hosts", spec: SPEC, body: measure::<2>, ..Test::PLAIN },
     Test { name: "bench::eight_hosts", spec: SPEC, body: measure::<8>, ..Test::PLAIN },

@@ -45,6 +45,7 @@ static LIMITED: Test = Test {
     spec: Spec { memory: Some(1 << 30), pids: Some(1000), cpu: Some(100_000), ..SPEC },
     ..Test::PLAIN
 };
+
 fn main() {
     match env::args().nth(1).as_deref() {
         Some("floor") => return serve_floor(),

@@ -113,7 +113,7 @@ impl Wire {
         Ok(Ring { ring, slots, arena: Arena::new(WAITING, slot) })
     }
 
-    /// Starts the process, and waits until it runs. `capture` is how many bytes of frames are kept, if not 64 MiB.
+    /// Starts the process, and waits until it runs. `capture` is how many bytes of frames are kept.
     pub(crate) fn start(ring: Ring, ports: &[PortPlan], seed: u64, capture: usize) -> io::Result<Self> {
         let Ring { mut ring, slots, mut arena } = ring;
         ports.iter().enumerate().for_each(|(at, port)| arena.learn(port.segment as usize, &port.mac, at));
