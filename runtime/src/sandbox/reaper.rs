@@ -53,12 +53,14 @@ pub(super) fn run(socket: &FrameSocket, procfs: &OwnedFd, test: Pid, finds_large
                 tell_of_wire(socket, procfs, &waited);
                 largest.reap(&waited, test, procfs, finds_largest);
             }
-            Ok(None) if looks < LOOKS && signal_wires(procfs, Signal::SIGCONT) => {
+            Ok(None) => {
+                let signal = if looks < LOOKS { Signal::SIGCONT } else { Signal::SIGKILL };
+                if !signal_wires(procfs, signal) {
+                    break true;
+                }
                 looks += 1;
                 thread::sleep(PULSE);
             }
-            Ok(None) if signal_wires(procfs, Signal::SIGKILL) => {}
-            Ok(None) => break true,
             Err(_) => break false,
         }
     };

@@ -20,6 +20,10 @@ pub(crate) fn is_code(address: usize) -> bool {
 }
 
 /// Looks through the segments of the program, or of one library. Another number than 0 says that this is enough.
+///
+/// # Safety
+///
+/// `info` is of the C library's, and `wanted` a pointer to a [`Wanted`] that nobody else uses meanwhile.
 unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, wanted: *mut c_void) -> c_int {
     // SAFETY: the C library passes on what `is_code` has given it.
     let (info, wanted) = unsafe { (&*info, &mut *wanted.cast::<Wanted>()) };
