@@ -1,19 +1,23 @@
 //! Bodies: what tests run in processes of their own, to look at how that ends.
 //!
-//! They are no tests of the harness, which would list them and run them by itself. Each test binary that has some has one test that is
-//! ignored, `body`. It runs the bodies that the other arguments of the harness name, as the harness would run tests:
+//! They are no tests of the harness, which would list them and run them by itself. Each test binary that has some has one test for them,
+//! `body`. It runs the bodies that are named behind it, as the harness would run tests:
 //!
 //! ```console
-//! $ verdicts --ignored --exact body hostile::panics          # one, as the test itself
-//! $ moving --ignored --test-threads=8 body crowd::           # all with this in their names, and a verdict on each
+//! $ verdicts --exact body hostile::panics               # one, as the test itself
+//! $ moving --exact --test-threads=8 body 'crowd::*'     # all whose names begin so, and a verdict on each
 //! ```
+//!
+//! Where none is named, as in a run of all tests, `body` tests what the first sentence says: the harness lists none of them.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::{env, thread};
+
+use crate::{MARK, this_binary};
 
 /// Makes a body of a function, in the place of `#[test]`, or above `#[isolated]`. `#[should_panic]` goes with it.
 pub use belljar_tests_body::body;
@@ -37,14 +41,16 @@ pub struct Body {
 macro_rules! bodies {
     () => {
         #[test]
-        #[ignore = "runs what other tests start in processes of their own"]
         fn body() {
             $crate::run_bodies();
         }
     };
 }
 
-/// Runs the bodies that the arguments name, and panics if one fails.
+/// The environment variable that names a body where the arguments must name one test, and no more, as those of nextest do.
+pub(crate) const BODY: &str = "BELLJAR_TESTS_BODY";
+
+/// Runs the bodies that are named, and panics if one fails. If none is, panics if the harness lists one.
 pub fn run_bodies() {
     if !is_stack_small() {
         return run_named();
@@ -52,6 +58,18 @@ pub fn run_bodies() {
     // This thread may have next to none.
     let thread = thread::Builder::new().stack_size(USUAL_STACK).spawn(run_named).expect("a thread");
     thread.join().unwrap_or_else(|payload| resume_unwind(payload));
+}
+
+/// Fails if the harness would run a body by itself, as one that is a test too.
+fn check_unlisted() {
+    // A test that starts this binary wants a body to run. If it names none, that must not pass.
+    assert!(env::var_os(MARK).is_none(), "name a body: {:?}", env::args());
+    let list = this_binary().args(["--list", "--format=terse"]).output().expect("this binary runs");
+    let list = String::from_utf8(list.stdout).expect("names");
+    let names: BTreeSet<_> = list.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    assert!(names.contains("body"), "not all tests are listed: {list}");
+    let listed: Vec<_> = BODIES.iter().map(Body::name).filter(|name| names.contains(name)).collect();
+    assert!(listed.is_empty(), "the harness runs bodies by itself: {listed:?}");
 }
 
 /// How large the stacks of threads are if nobody says otherwise.
@@ -63,28 +81,34 @@ fn is_stack_small() -> bool {
 }
 
 fn run_named() {
-    let (options, mut names): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|argument| argument.starts_with("--"));
-    names.retain(|name| name != "body");
+    let (options, arguments): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let is_exact = options.iter().any(|option| option == "--exact");
-    let threads = options.iter().find_map(|option| option.strip_prefix("--test-threads="));
-    let threads = threads.map_or_else(thread::available_parallelism, |threads| Ok(threads.parse().expect("a number")));
-    let is_meant =
-        |body: &&Body, name: &String| if is_exact { body.name() == name } else { body.name().contains(name) };
-    for name in &names {
-        assert!(BODIES.iter().any(|body| is_meant(&body, name)), "there is no body {name}");
+    let mut names: Vec<_> = arguments.into_iter().skip_while(|name| name != "body").skip(1).collect();
+    names.extend(env::var(BODY));
+    // If not all names are exact, these others name tests.
+    if !is_exact || names.is_empty() {
+        return check_unlisted();
     }
-    let mut bodies: Vec<_> = BODIES.iter().filter(|body| names.iter().any(|name| is_meant(body, name))).collect();
+    for name in &names {
+        assert!(BODIES.iter().any(|body| body.matches(name)), "there is no body {name}");
+    }
+    let mut bodies: Vec<_> = BODIES.iter().filter(|body| names.iter().any(|name| body.matches(name))).collect();
     let skipped: Vec<_> = options.iter().filter_map(|option| option.strip_prefix("--skip=")).collect();
-    bodies.retain(|body| !skipped.iter().any(|name| body.name().contains(name)));
+    bodies.retain(|body| !skipped.iter().any(|name| body.matches(name)));
     bodies.sort_by_key(|body| body.name());
     match bodies.as_slice() {
-        [] => panic!("name a body"),
+        [] => panic!("all that are named are skipped"),
         [body] if is_stack_small() => {
             let thread = thread::Builder::new().name(body.name().to_owned()).spawn(|| body.run()).expect("a thread");
             thread.join().unwrap_or_else(|payload| resume_unwind(payload));
         }
         [body] => body.run(),
-        several => run_several(several, threads.expect("the number of processors").get()),
+        several => {
+            let threads = options.iter().find_map(|option| option.strip_prefix("--test-threads="));
+            let threads =
+                threads.map_or_else(thread::available_parallelism, |threads| Ok(threads.parse().expect("a number")));
+            run_several(several, threads.expect("the number of processors").get());
+        }
     }
 }
 
@@ -126,6 +150,17 @@ impl Body {
     /// The name that a test would have.
     fn name(&self) -> &'static str {
         self.path.split_once("::").map_or(self.path, |(_, name)| name)
+    }
+
+    /// Whether this is its name, or one with a `*` at its ends in the place of any text.
+    fn matches(&self, name: &str) -> bool {
+        let (text, part) = (self.name(), name.trim_matches('*'));
+        match (name.starts_with('*'), name.ends_with('*')) {
+            (false, false) => text == part,
+            (false, true) => text.starts_with(part),
+            (true, false) => text.ends_with(part),
+            (true, true) => text.contains(part),
+        }
     }
 
     /// Runs it. Returns if it passed, and panics otherwise.

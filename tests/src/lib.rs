@@ -81,7 +81,14 @@ pub fn run_body(name: &str) -> Run {
 /// What [`run_body`] runs.
 pub fn body_command(name: &str) -> Command {
     let mut command = this_binary();
-    command.args(["--exact", "body", name, "--ignored", "--show-output"]);
+    command.args(["--exact", "body", name, "--show-output"]);
+    command
+}
+
+/// The same, in a process that is asked for one test by its name, as nextest asks.
+pub fn lone_body_command(name: &str) -> Command {
+    let mut command = this_binary();
+    command.args(["--exact", "body", "--show-output"]).env(bodies::BODY, name);
     command
 }
 

@@ -87,7 +87,7 @@ fn writes_where_nothing_is_bound() {
 fn written_by(test: &str) -> Option<String> {
     let name = format!("belljar-{}-{test}", std::process::id());
     let mut command = this_binary();
-    let run = belljar_tests::run(command.args(["--ignored", "--exact", "body", test]).env(NAME, &name));
+    let run = belljar_tests::run(command.args(["--exact", "body", test]).env(NAME, &name));
     assert!(run.passed(), "{}", run.output);
     let path = Path::new("/var/tmp").join(name);
     let written = fs::read_to_string(&path).ok();
@@ -192,7 +192,7 @@ fn make_package(runner: Option<&str>) -> tempfile::TempDir {
 
 fn run_for(package: &Path, runner: Option<&str>, test: &str) -> Run {
     let mut command = as_runner(runner, &this_binary());
-    command.args(["--exact", "body", test, "--ignored", "--show-output"]).current_dir(package);
+    command.args(["--exact", "body", test, "--show-output"]).current_dir(package);
     belljar_tests::run(command.env("CARGO_MANIFEST_DIR", package))
 }
 

@@ -119,7 +119,7 @@ fn a_trace_has_one_clock() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("trace");
     let mut command = belljar_tests::this_binary();
-    command.args(["--ignored", "--exact", "body", "tells_its_clocks"]).env("BELLJAR_TRACE", &path);
+    command.args(["--exact", "body", "tells_its_clocks"]).env("BELLJAR_TRACE", &path);
     let run = belljar_tests::run(&mut command);
     assert!(run.passed(), "{}", run.output);
     let trace: serde_json::Value = serde_json::from_slice(&fs::read(path).expect("a trace")).expect("JSON");

@@ -88,7 +88,7 @@ fn binary() -> String {
 fn debugged(runner: Option<&str>, settings: &[&str]) -> (String, String) {
     // Both write at once.
     let output = directory("gdb").join("output");
-    let run_test = format!("run body victim --exact --ignored > {}", output.display());
+    let run_test = format!("run body victim --exact > {}", output.display());
     let stop = format!("break debuggers.rs:{LINE}");
     let commands = settings.iter().copied().chain([&*stop, &*run_test, "print answer", "continue"]);
     let mut gdb = program("gdb", runner);
@@ -120,7 +120,7 @@ fn has_thread(pid: u32, name: &str) -> bool {
 fn gdb_attaches_to_a_body() {
     for runner in runners() {
         let mut victim = program(&binary(), *runner);
-        victim.args(["body", "victim_that_waits", "--exact", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+        victim.args(["body", "victim_that_waits", "--exact", "--nocapture"]).stdout(Stdio::piped());
         let mark = mark(&mut victim);
         let mut victim = victim.stderr(Stdio::null()).spawn().expect("this binary");
         let mut lines = BufReader::new(victim.stdout.take().expect("a pipe")).lines();
@@ -139,7 +139,7 @@ fn gdb_attaches_to_a_body() {
 fn cores(runner: Option<&str>, test: &str) -> (usize, String) {
     let package = directory("crash");
     let mut command = program(&binary(), runner);
-    command.args(["--exact", "body", test, "--ignored"]).current_dir(&package).env("CARGO_MANIFEST_DIR", &package);
+    command.args(["--exact", "body", test]).current_dir(&package).env("CARGO_MANIFEST_DIR", &package);
     let told = run(&mut command).output;
     let is_core = |path: &Path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"));
     (fs::read_dir(&package).expect("entries").flatten().filter(|entry| is_core(&entry.path())).count(), told)

@@ -113,7 +113,7 @@ fn has_read_only_proc() {
 
 /// Runs tests with each kind of root. Who is kept waiting is killed.
 fn run_roots() -> Run {
-    run_here("roots::", &[])
+    run_here("roots::*", &[])
 }
 
 /// Runs these tests on the host that this is, with these variables in the environment.
@@ -126,7 +126,7 @@ fn run_here(tests: &str, environment: &[(&str, &str)]) -> Run {
     command
         .args(["--foreground", "--signal=KILL", "60"])
         .arg(this_binary().get_program())
-        .args(["body", tests, "--ignored"])
+        .args(["body", tests, "--exact"])
         .envs(environment.iter().copied())
         // By this, the harness would look into the home directory.
         .env_remove("TERM");
@@ -205,8 +205,8 @@ fn check_directories() {
         ("XDG_RUNTIME_DIR", "/mnt/home"),
         ("CARGO_HOME", "/mnt/home/me/.cargo"),
     ];
-    check(&run_here("roots::", &environment));
-    let run = run_here("named::", &environment);
+    check(&run_here("roots::*", &environment));
+    let run = run_here("named::*", &environment);
     assert!(run.output.contains("test result: FAILED. 0 passed; 4 failed;"), "{}", run.output);
     assert_eq!(run.output.matches("whoever serves the file system there does not answer").count(), 4, "{}", run.output);
     for path in ["/mnt/tools/share", "/srv/link", "/mnt/tools/root"] {
@@ -219,11 +219,11 @@ fn check_directories() {
 #[isolated]
 fn has_silent_files() {
     DIRECTORIES.map(mount_fuse).into_iter().for_each(take_requests);
-    let profiles = run_here("roots::empty", &[("LLVM_PROFILE_FILE", "/mnt/tools/%p.profraw")]);
+    let profiles = run_here("roots::empty*", &[("LLVM_PROFILE_FILE", "/mnt/tools/%p.profraw")]);
     assert!(profiles.output.contains("test result: ok. 1 passed; 0 failed;"), "{}", profiles.output);
     fs::create_dir_all("/srv").and_then(|()| symlink("/mnt/home/report", "/srv/report")).expect("a link");
     let files = [("BELLJAR_TRACE", "/mnt/tools/trace.json"), ("BELLJAR_REPORT", "json:/srv/report")];
-    let run = run_here("roots::empty", &files);
+    let run = run_here("roots::empty*", &files);
     assert!(run.failed(), "{}", run.output);
     for (name, path) in [("BELLJAR_TRACE", "/mnt/tools/trace.json"), ("BELLJAR_REPORT", "/srv/report")] {
         let why = "which can't be used: whoever serves the file system there does not answer";
@@ -278,7 +278,7 @@ fn has_bodies_that_can_not_be_killed() {
         };
         take_requests(owned(fds[0]));
     });
-    let run = run_here("stuck::", &[]);
+    let run = run_here("stuck::*", &[]);
     assert!(run.failed() && run.output.contains("it still ran after its timeout of 1s"), "{}", run.output);
     assert!(run.output.contains("has processes that can't be killed"), "{}", run.output);
 }
@@ -302,7 +302,7 @@ fn has_automount_points() {
     let direct = points.map(|point| mount_autofs(point, "direct", daemon.id()));
     let indirect = mount_autofs("/mnt/indirect", "indirect", daemon.id());
     let path = "/usr/local/bin:/usr/bin:/bin:/mnt/direct:/mnt/direct/bin:/mnt/indirect/host/bin";
-    check(&run_here("roots::", &[("PATH", path), ("TMPDIR", "/mnt/direct/tmp")]));
+    check(&run_here("roots::*", &[("PATH", path), ("TMPDIR", "/mnt/direct/tmp")]));
     let has_told = |mut pipe: &File| pipe.read(&mut [0; 1024]).is_ok_and(|length| length > 0);
     assert_eq!(direct.each_ref().map(has_told), [false; 5]);
     assert!(!has_told(&indirect));

@@ -20,7 +20,7 @@ belljar_tests::bodies!();
 /// This binary, which is to run these bodies.
 fn binary(tests: &str) -> Command {
     let mut command = this_binary();
-    command.args(["body", tests, "--ignored", "--test-threads=1"]);
+    command.args(["body", tests, "--exact", "--test-threads=1"]);
     command
 }
 
@@ -84,7 +84,7 @@ fn first_4_has_another_kind() {}
 fn it_may_be_the_first_process() {
     for runner in runners() {
         let unshare = ["unshare", "--pid", "--fork", "--mount-proc"];
-        check(&run(&mut started_by(&unshare, *runner, &binary("first_"))), 4);
+        check(&run(&mut started_by(&unshare, *runner, &binary("first_*"))), 4);
     }
 }
 
@@ -102,7 +102,7 @@ fn children_have_a_standard_input() {
 fn standard_input_may_be_closed() {
     for runner in runners() {
         for closed in ["", "<&-", "<&- 2>&-"] {
-            let binary = as_runner(*runner, &binary("children_have"));
+            let binary = as_runner(*runner, &binary("children_have*"));
             let mut shell = Command::new("sh");
             shell
                 .args(["-c", &format!("exec \"$0\" \"$@\" {closed}")])
@@ -158,7 +158,7 @@ fn the_home_directory_may_be_odd() {
             (Some("/usr"), false),
             (Some("/usr/lib/home"), false),
         ] {
-            let mut binary = binary("home_of");
+            let mut binary = binary("home_of*");
             match home {
                 Some(home) => binary.env("HOME", home),
                 None => binary.env_remove("HOME"),
@@ -167,7 +167,7 @@ fn the_home_directory_may_be_odd() {
                 binary.env(OWN, "1");
             }
             if runner.is_some() || !has_ids {
-                binary.arg("--skip=one_of_many");
+                binary.arg("--skip=*one_of_many");
             }
             check(&run(&mut as_runner(*runner, &binary)), if runner.is_some() || !has_ids { 2 } else { 3 });
         }
@@ -221,10 +221,10 @@ fn shown_has_users() {
 #[test]
 fn proc_may_show_more_processes() {
     for runner in runners() {
-        let mut binary = binary("shown_");
+        let mut binary = binary("shown_*");
         let has_ids = geteuid().is_root() && runner.is_none();
         if !has_ids {
-            binary.arg("--skip=has_users");
+            binary.arg("--skip=*has_users");
         }
         check(&run(&mut started_by(&["unshare", "--pid", "--fork"], *runner, &binary)), 1 + usize::from(has_ids));
     }
@@ -289,7 +289,7 @@ fn the_c_library_may_say_root() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let library = fake(directory.path(), "fake.so");
     for runner in runners() {
-        let mut binary = as_runner(*runner, &binary("faked_"));
+        let mut binary = as_runner(*runner, &binary("faked_*"));
         check(&run(binary.env("LD_PRELOAD", &library).env("FAKEROOTKEY", "1")), 1);
     }
 }
@@ -304,7 +304,7 @@ fn fakeroot_is_named() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let library = fake(directory.path(), "libfakeroot.so");
     for runner in runners() {
-        let mut binary = as_runner(*runner, &binary("faked_"));
+        let mut binary = as_runner(*runner, &binary("faked_*"));
         let run = run(binary.env("LD_PRELOAD", &library).env("FAKEROOTKEY", "1"));
         assert!(run.failed() && run.output.contains("cause:  fakeroot runs this program"), "{}", run.output);
     }

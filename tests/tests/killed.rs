@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use belljar::{isolated, prepared};
-use belljar_tests::{body, describe, marked, named, rounds, this_binary};
+use belljar_tests::{body, describe, lone_body_command, marked, named, rounds, this_binary};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -66,9 +66,11 @@ fn work() {
     assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success());
 }
 
-/// The arguments that run the bodies with this in their names, four at once.
-fn bodies(names: &str) -> [&str; 3] {
-    ["--test-threads=4", "body", names]
+/// What runs the bodies that are meant by `names`, four at once.
+fn bodies(names: &str) -> Command {
+    let mut command = this_binary();
+    command.args(["--exact", "--test-threads=4", "body", names]);
+    command
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +83,10 @@ enum Target {
     Sweeper,
 }
 
-/// Runs the tests that these arguments name, kills `target` after `delay`, and looks at what is left. Returns what was said, and how the
+/// Runs a test binary, kills `target` after `delay`, and looks at what is left. Returns what was said, and how the
 /// test binary ended, if that was not killed.
-fn run_and_kill(arguments: &[&str], target: Target, delay: Duration) -> (String, Option<ExitStatus>) {
+fn run_and_kill(mut command: Command, target: Target, delay: Duration) -> (String, Option<ExitStatus>) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    let mut command = this_binary();
-    command.args(arguments).arg("--ignored");
     let mark = belljar_tests::mark(&mut command);
     let mut file = tempfile::tempfile().expect("a temporary file");
     command.stdout(file.try_clone().expect("dup")).stderr(file.try_clone().expect("dup"));
@@ -120,7 +120,7 @@ fn run_and_kill(arguments: &[&str], target: Target, delay: Duration) -> (String,
 
 /// Runs the victims, kills `target` after `delay`, and looks at what is left and at what was said.
 fn kill_after(target: Target, delay: Duration) {
-    let (context, Some(status)) = run_and_kill(&bodies("victims::"), target, delay) else { return };
+    let (context, Some(status)) = run_and_kill(bodies("victims::*"), target, delay) else { return };
     let output = &context;
     let failed = output.lines().filter(|line| line.starts_with("test victims::") && line.ends_with("FAILED")).count();
     let zygote = output.matches("the zygote of this test binary has been killed").count();
@@ -161,7 +161,7 @@ fn kill_with_a_preparation(target: Target) {
     println!("seed {}", random.get_seed());
     for _ in 0..rounds(20) {
         let delay = Duration::from_micros(random.u64(0..60_000));
-        let (output, Some(status)) = run_and_kill(&bodies("heirs::"), target, delay) else { continue };
+        let (output, Some(status)) = run_and_kill(bodies("heirs::*"), target, delay) else { continue };
         let count = |end| {
             let verdicts = output.lines().filter(|line| line.starts_with("test heirs::"));
             verdicts.filter(|line| line.ends_with(end)).count()
@@ -218,13 +218,6 @@ fn the_sweeper_is_killed() {
     kill_at_random_moments(Target::Sweeper);
 }
 
-#[test]
-#[ignore = "run by the_init_of_a_single_test_is_killed"]
-#[isolated]
-fn works_alone() {
-    work();
-}
-
 /// Under nextest, a process is asked for one test by its name, and its template ends with its sandbox. How init has ended is known all the same.
 #[test]
 fn the_init_of_a_single_test_is_killed() {
@@ -232,8 +225,9 @@ fn the_init_of_a_single_test_is_killed() {
     println!("seed {}", random.get_seed());
     for _ in 0..rounds(20) {
         let delay = Duration::from_micros(random.u64(0..40_000));
-        let arguments = ["--exact", "works_alone"];
-        let (output, Some(status)) = run_and_kill(&arguments, Target::Init, delay) else { continue };
+        let (output, Some(status)) = run_and_kill(lone_body_command("victims::a"), Target::Init, delay) else {
+            continue;
+        };
         let killed = output.matches("the init of its sandbox has been killed from outside, and all").count();
         assert_eq!(status.code(), Some(if killed == 0 { 0 } else { 101 }), "{output}");
         assert!(!output.contains("is gone"), "{output}");
@@ -244,7 +238,7 @@ fn the_init_of_a_single_test_is_killed() {
 #[test]
 fn processes_are_found_while_they_live() {
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "body", "hangs"]);
+    command.args(["--exact", "body", "hangs"]);
     let mark = belljar_tests::mark(&mut command);
     let binary = KilledOnDrop(command.stdout(std::process::Stdio::null()).spawn().expect("spawn"));
     let count = |name| named(&mark, name).len();

@@ -1,10 +1,10 @@
 //! Tests that the harness has twice, because an attribute above `#[isolated]` has made one where that can't see it. The body runs
-//! once, and both have its verdict.
+//! once, and both have its verdict. Those below pass here too, and the harness's last words are about them.
 
-use std::fs;
+use std::{env, fs};
 
 use belljar::isolated;
-use belljar_tests::{Run, run, this_binary};
+use belljar_tests::{MARK, Run, run, this_binary};
 use nix::unistd::{Pid, getppid};
 
 /// What the bodies below write.
@@ -28,28 +28,22 @@ macro_rules! made {
 
 made!(
     #[test]
-    #[ignore = "run by the others"]
     victim {}
 );
-made!(#[test] #[ignore = "run by the others"] victim_that_fails panic!("on purpose"));
-made!(#[test] #[ignore = "run by the others"] #[should_panic(expected = "purpose")] victim_that_panics panic!("on purpose"));
+// It fails where another test has started it.
+made!(#[test] victim_that_fails assert!(env::var_os(MARK).is_none(), "on purpose"));
+made!(#[test] #[should_panic(expected = "purpose")] victim_that_panics panic!("on purpose"));
 made!(
     #[test]
-    #[ignore = "run by the others"]
     r#union {}
 );
 made!(
     #[test]
-    #[ignore = "run by the others"]
     r#match {}
 );
-made!(
-    #[ignore = "run by the others"]
-    victim_that_is_there_once {}
-);
+made!(victim_that_is_there_once {});
 
 #[test]
-#[ignore = "run by each_call_of_others_is_run"]
 fn caller() {
     victim();
     victim();
@@ -60,7 +54,7 @@ fn caller() {
 /// Runs the tests of this name; `count` are expected.
 fn run_victims(name: &str, threads: &str, count: usize) -> Run {
     let mut command = this_binary();
-    let run = run(command.args(["--ignored", "--show-output", "--test-threads", threads, "--exact", name]));
+    let run = run(command.args(["--show-output", "--test-threads", threads, "--exact", name]));
     assert!(run.output.contains(&format!("running {count} test")), "{}", run.output);
     run
 }
@@ -90,7 +84,7 @@ fn what_it_has_cost_is_told_once() {
     let report = directory.path().join("report");
     let mut command = this_binary();
     command.env("BELLJAR_REPORT", format!("json:{}", report.display()));
-    let run = run(command.args(["--ignored", "--exact", "victim", "--show-output"]));
+    let run = run(command.args(["--exact", "victim", "--show-output"]));
     assert!(run.output.contains("2 passed"), "{}", run.output);
     let report = fs::read_to_string(report).expect("a report");
     assert_eq!(report.lines().count(), 1, "{report}");

@@ -192,7 +192,7 @@ fn run_crowd(part: &str, kinds: usize) {
         }
         scope.spawn(|| come_and_go(&goes_on));
         let mut command = this_binary();
-        command.args(["body", part, "--ignored", "--test-threads=8"]).env("HOME", "/root");
+        command.args(["body", part, "--exact", "--test-threads=8"]).env("HOME", "/root");
         let run = run(command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/srv/tools:/srv/new-tools"));
         goes_on.store(false, Ordering::Relaxed);
         run
@@ -204,13 +204,13 @@ fn run_crowd(part: &str, kinds: usize) {
 #[body]
 #[isolated]
 fn is_a_host_with_others() {
-    run_crowd("crowd::", 6);
+    run_crowd("crowd::*", 6);
 }
 
 #[body]
 #[isolated(user = "host")]
 fn is_a_host_of_real_root() {
-    run_crowd("with_ids::", 2);
+    run_crowd("with_ids::*", 2);
 }
 
 #[test]
@@ -236,7 +236,8 @@ fn is_a_host_with_a_closed_directory() {
     mount_below(&closed);
     chown(closed.as_str(), Some(1000.into()), Some(1000.into())).expect("chown");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
-    let run = run(this_binary().args(["body", "copies::a", "with_the_hosts_tree::a", "--ignored", "--test-threads=1"]));
+    let run =
+        run(this_binary().args(["body", "*copies::a*", "*with_the_hosts_tree::a*", "--exact", "--test-threads=1"]));
     assert!(run.output.contains("test result: ok. 3 passed; 0 failed;"), "{}", run.output);
 }
 
@@ -306,7 +307,7 @@ fn new_9_has_its_own_devices() {}
 fn is_a_host_with_something_new() {
     make_host();
     fs::create_dir_all("/srv/tree").expect("mkdir");
-    let run = run(this_binary().args(["body", "new_", "--ignored", "--test-threads=1"]));
+    let run = run(this_binary().args(["body", "new_*", "--exact", "--test-threads=1"]));
     assert!(run.output.contains("test result: ok. 9 passed; 0 failed;"), "{}", run.output);
 }
 
@@ -381,7 +382,7 @@ fn is_a_host_whose_tools_change() {
         fs::write(format!("/srv/{name}/kept"), "kept").expect("write");
     }
     let mut command = this_binary();
-    command.args(["body", "root_", "--ignored", "--test-threads=1"]);
+    command.args(["body", "root_*", "--exact", "--test-threads=1"]);
     let run = run(command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/srv/tools:/srv/vanishing:/srv/replaced"));
     assert!(run.output.contains("test result: ok. 19 passed; 0 failed;"), "{}", run.output);
 }
@@ -419,7 +420,7 @@ fn is_a_host_that_renames() {
             }
         });
         for _ in 0..rounds(20) {
-            let run = run(this_binary().args(["body", "renamed_is_read_only", "--ignored"]));
+            let run = run(this_binary().args(["body", "renamed_is_read_only", "--exact"]));
             if !run.passed() {
                 goes_on.store(false, Ordering::Relaxed);
                 panic!("{}", run.output);

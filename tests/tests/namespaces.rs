@@ -221,7 +221,7 @@ fn waits_to_be_entered() {
 /// Starts a test, waits for the number of its init, and has `see` look at that.
 fn with_init<T>(see: impl FnOnce(&str) -> T) -> T {
     let mut command = belljar_tests::this_binary();
-    command.args(["--exact", "body", "waits_to_be_entered", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    command.args(["--exact", "body", "waits_to_be_entered", "--nocapture"]).stdout(Stdio::piped());
     let mut child = command.spawn().expect("spawn");
     let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
     let told = lines.map_while(Result::ok).find_map(|line| line.split("init ").nth(1).map(str::to_owned));

@@ -73,13 +73,13 @@ fn has_no_time() {
     hang();
 }
 
-/// What is in the name of each.
-const ANY: &str = "";
+/// Any name.
+const ANY: &str = "*";
 
 /// This binary, for the bodies whose names match.
 fn bodies(names: &[&str], report: &str) -> Command {
     let mut command = this_binary();
-    command.args(["--ignored", "--test-threads=4", "body"]).args(names).env("BELLJAR_REPORT", report);
+    command.args(["--exact", "--test-threads=4", "body"]).args(names).env("BELLJAR_REPORT", report);
     command
 }
 
@@ -189,9 +189,7 @@ fn a_full_disk_spoils_nothing() {
     fs::write("/mnt/other", "").expect("write");
     for file in ["report", "another"] {
         let mut command = this_binary();
-        command
-            .args(["--ignored", "--exact", "body", "does_nothing", "works"])
-            .env("BELLJAR_REPORT", format!("json:/mnt/{file}"));
+        command.args(["--exact", "body", "does_nothing", "works"]).env("BELLJAR_REPORT", format!("json:/mnt/{file}"));
         let run = run(&mut command);
         let (_, end) = run.output.split_once("2 passed; 0 failed").expect(&run.output);
         let told = "what 2 tests have cost could not be written";
@@ -218,7 +216,7 @@ fn a_table_ends_the_run() {
 fn a_failure_begins_as_nextest_expects() {
     for (run_id, told) in [("", "\nbelljar: `exits` failed"), ("0123-abcd", "\nError: belljar: `exits` failed")] {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "exits"]).env("NEXTEST_RUN_ID", run_id);
+        command.args(["--exact", "body", "exits"]).env("NEXTEST_RUN_ID", run_id);
         let run = run(&mut command);
         assert!(run.output.contains(told), "{}", run.output);
     }
@@ -229,7 +227,7 @@ fn a_failure_begins_as_nextest_expects() {
 fn there_is_no_report_unless_asked_for() {
     for unset in [None, Some("")] {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "works"]);
+        command.args(["--exact", "body", "works"]);
         match unset {
             Some(value) => command.env("BELLJAR_REPORT", value),
             None => command.env_remove("BELLJAR_REPORT"),
@@ -253,7 +251,7 @@ fn a_bad_value_fails_all_tests_and_is_named() {
     ];
     for (value, message) in bad {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "does_nothing", "works"]).env("BELLJAR_REPORT", value);
+        command.args(["--exact", "body", "does_nothing", "works"]).env("BELLJAR_REPORT", value);
         let run = run(&mut command);
         assert!(run.output.contains("0 passed; 2 failed"), "{}", run.output);
         assert_eq!(run.output.matches(message).count(), 2, "{}", run.output);

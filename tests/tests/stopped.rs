@@ -72,7 +72,7 @@ fn init_2_stops_it() {
 /// Runs these tests, and returns what was written. Nothing is left.
 fn run_all(tests: &str, threads: usize) -> String {
     let mut command = this_binary();
-    command.args(["body", tests, "--ignored", &format!("--test-threads={threads}")]);
+    command.args(["body", tests, "--exact", &format!("--test-threads={threads}")]);
     let run = run(&mut command);
     assert!(run.left.is_empty(), "{:?} is left: {}", run.left, run.output);
     run.output
@@ -80,7 +80,7 @@ fn run_all(tests: &str, threads: usize) -> String {
 
 #[test]
 fn a_zygote_that_is_stopped() {
-    let output = run_all("zygote_", 1);
+    let output = run_all("zygote_*", 1);
     assert!(output.contains("test zygote_1_stops_it ... ok"), "{output}");
     assert!(output.contains("test zygote_2_is_late ... FAILED"), "{output}");
     assert!(
@@ -92,7 +92,7 @@ fn a_zygote_that_is_stopped() {
 
 #[test]
 fn a_template_that_is_stopped() {
-    let output = run_all("template_", 1);
+    let output = run_all("template_*", 1);
     assert!(output.contains("test template_1_has_it_made ... ok"), "{output}");
     assert!(output.contains("test template_3_is_late ... FAILED"), "{output}");
     assert!(
@@ -104,7 +104,7 @@ fn a_template_that_is_stopped() {
 
 #[test]
 fn an_init_that_is_stopped() {
-    let output = run_all("init_", 2);
+    let output = run_all("init_*", 2);
     assert!(output.contains("test init_2_stops_it ... ok"), "{output}");
     assert!(output.contains("test init_1_is_late ... FAILED"), "{output}");
     assert!(output.contains("it still ran after its timeout of 2s, and was killed"), "{output}");
@@ -163,7 +163,7 @@ fn later() {}
 fn run_crowd(others: &[&str]) -> String {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--signal=KILL", "60"]).arg(this_binary().get_program());
-    command.args(others).args(["body", "crowd::", "--ignored", "--test-threads=1"]).env("RUST_BACKTRACE", "0");
+    command.args(["--exact", "--test-threads=1", "body", "crowd::*"]).args(others).env("RUST_BACKTRACE", "0");
     let run = run(&mut command);
     assert!(run.left.is_empty(), "{:?} is left: {}", run.left, run.output);
     run.output
@@ -178,7 +178,7 @@ fn a_zygote_with_no_room_for_requests() {
 
 #[test]
 fn a_template_with_no_room_for_requests() {
-    let output = run_crowd(&["before::tmpl_", "later"]);
+    let output = run_crowd(&["before::tmpl_*", "later"]);
     assert!(output.contains("test before::tmpl_2_is_stopped ... ok"), "{output}");
     assert!(output.contains("test later ... ok"), "{output}");
 }
@@ -196,10 +196,7 @@ fn writes_much() {
 #[test]
 fn time_does_not_run_while_the_test_binary_is_stopped() {
     let mut command = this_binary();
-    command
-        .args(["--exact", "body", "writes_much", "--ignored", "--nocapture"])
-        .stdout(Stdio::piped())
-        .process_group(0);
+    command.args(["--exact", "body", "writes_much", "--nocapture"]).stdout(Stdio::piped()).process_group(0);
     let mut child = command.spawn().expect("spawn");
     let (binary, group) = (child.id(), Pid::from_raw(-(child.id() as i32)));
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
@@ -282,7 +279,7 @@ const KINDS: [&str; 5] = ["the binary", "a zygote", "a template", "an init", "a 
 fn stop_after(delay: Duration, kind: usize) {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--signal=KILL", "60"]).arg(this_binary().get_program());
-    command.args(["body", "victims::", "--ignored", "--test-threads=2"]).env("RUST_BACKTRACE", "0");
+    command.args(["body", "victims::*", "--exact", "--test-threads=2"]).env("RUST_BACKTRACE", "0");
     let mark = belljar_tests::mark(&mut command);
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     let stream =

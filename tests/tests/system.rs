@@ -68,7 +68,7 @@ fn compares_etc() {
 fn etc_has_what_programs_look_up() {
     assert!(seen_in_etc().len() > 3, "a host without any of these shows nothing");
     let mut command = this_binary();
-    command.args(["--exact", "body", "compares_etc", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "compares_etc", "--show-output"]);
     command.env("BELLJAR_TESTS_LOCALTIME", format!("{:?}", fs::read_link("/etc/localtime").ok()));
     let run = belljar_tests::run(command.env(ETC, format!("{:?}", seen_in_etc())));
     assert!(run.passed(), "{}", run.output);
@@ -144,7 +144,7 @@ fn prints_its_path() {
 fn root_finds_its_programs() {
     let path_of = |path: &str| {
         let mut command = this_binary();
-        command.args(["--exact", "body", "prints_its_path", "--ignored", "--show-output"]).env("PATH", path);
+        command.args(["--exact", "body", "prints_its_path", "--show-output"]).env("PATH", path);
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{}", run.output);
         run.output.lines().find_map(|line| line.strip_prefix("path ")).expect("a path").to_owned()
@@ -210,7 +210,7 @@ fn prints_its_home() {
 fn home_is_the_runners() {
     for (home, expected) in [("/home/ann", "/home/ann"), ("relative", "/root")] {
         let mut command = this_binary();
-        command.args(["--exact", "body", "prints_its_home", "--ignored", "--show-output"]).env("HOME", home);
+        command.args(["--exact", "body", "prints_its_home", "--show-output"]).env("HOME", home);
         let run = belljar_tests::run(&mut command);
         assert!(run.passed() && run.output.contains(&format!("home {expected}\n")), "{}", run.output);
     }
@@ -281,7 +281,7 @@ fn a_project_may_lie_in_a_closed_home() {
     fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("chmod");
     let run = || {
         let mut command = this_binary();
-        command.args(["--exact", "body", "finds_its_project", "--ignored", "--show-output"]).current_dir(&project);
+        command.args(["--exact", "body", "finds_its_project", "--show-output"]).current_dir(&project);
         belljar_tests::run(command.env("CARGO_MANIFEST_DIR", &project))
     };
     let open = run();

@@ -34,14 +34,14 @@ fn exits() {
 /// This binary, for the three tests above.
 fn traced(path: &Path) -> Command {
     let mut command = this_binary();
-    command.args(["--ignored", "body"]).env("BELLJAR_TRACE", path);
+    command.args(["--exact", "body"]).env("BELLJAR_TRACE", path);
     command
 }
 
 /// The same, for all three.
 fn traced_all(path: &Path) -> Command {
     let mut command = traced(path);
-    command.args(["--test-threads=2", "--exact", "sleeps", "does_nothing", "exits"]);
+    command.args(["--test-threads=2", "sleeps", "does_nothing", "exits"]);
     command
 }
 
@@ -194,7 +194,7 @@ fn a_full_disk_spoils_nothing() {
     let path = disk.join("trace.json");
     let told = "a part of the trace could not be written";
     let run_two = |path: &Path| {
-        let run = run(traced(path).args(["--test-threads=1", "--exact", "sleeps", "does_nothing"]));
+        let run = run(traced(path).args(["--test-threads=1", "sleeps", "does_nothing"]));
         let (_, end) = run.output.split_once("2 passed; 0 failed").expect(&run.output);
         assert!(run.output.matches(told).count() == 1 && end.contains(told), "{}", run.output);
     };

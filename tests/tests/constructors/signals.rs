@@ -49,7 +49,7 @@ fn status(pid: u32) -> Option<String> {
 fn signals_are_taken_as_constructors_say() {
     for runner in runners() {
         for place in ["before", "behind"] {
-            for (deed, tests) in [("handles", "signals_are_handled"), ("ignores", "children_are")] {
+            for (deed, tests) in [("handles", "*signals_are_handled*"), ("ignores", "*children_are*")] {
                 let run = run_with(&format!("{place}:{deed}"), *runner, &[tests], &[]);
                 assert!(run.output.contains("test result: ok. 2 passed; 0 failed;"), "{}", run.output);
                 assert!(run.left.is_empty());

@@ -115,7 +115,7 @@ fn waits_for_an_answer() {
 #[test]
 fn a_killed_supervisor_leaves_nothing() {
     let mut command = belljar_tests::this_binary();
-    command.args(["--exact", "body", "hostile::waits_for_an_answer", "--ignored", "--nocapture"]);
+    command.args(["--exact", "body", "hostile::waits_for_an_answer", "--nocapture"]);
     let mark = belljar_tests::mark(&mut command);
     let mut child = command.stdout(process::Stdio::piped()).spawn().expect("the binary");
     let out = child.stdout.take().expect("a pipe");

@@ -163,7 +163,7 @@ fn run_with(runner: Option<&str>, neighbour: &str, name: &str) -> Run {
     let mut command = this_binary();
     let names =
         ["body", neighbour, name].map(|name| if name == "body" { name.to_owned() } else { format!("scarce::{name}") });
-    command.args(["--exact", "--ignored", "--show-output", "--test-threads=2"]).args(names);
+    command.args(["--exact", "--show-output", "--test-threads=2"]).args(names);
     let run = run(&mut as_runner(runner, &command));
     assert!(run.output.contains(&format!("test scarce::{neighbour} ... ok")), "{}", run.output);
     assert!(run.left.is_empty(), "{:?} is left: {}", run.left, run.output);

@@ -370,7 +370,7 @@ fn run_for(package: &Path, runner: Option<&str>, test: &str) -> Run {
 
 fn command_for(package: &Path, runner: Option<&str>, test: &str) -> process::Command {
     let mut command = as_runner(runner, &this_binary());
-    command.args(["--exact", "body", test, "--ignored", "--show-output"]).current_dir(package);
+    command.args(["--exact", "body", test, "--show-output"]).current_dir(package);
     command.env("CARGO_MANIFEST_DIR", package).env(DEVICES, devices());
     command
 }

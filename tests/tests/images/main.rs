@@ -281,7 +281,7 @@ fn many() -> Vec<u8> {
 }
 
 fn crowd_passes(package: &Package) {
-    let run = run(&mut package.bodies(&["crowd::", "--test-threads=16"]));
+    let run = run(&mut package.bodies(&["crowd::*", "--test-threads=16"]));
     assert!(run.left.is_empty() && run.status.success(), "{}", run.output);
 }
 
@@ -323,7 +323,7 @@ fn many_processes_use_an_image_at_once() {
     let package = Package::new();
     package.add("tree.tar", &many());
     let start = |_| {
-        let mut command = package.bodies(&["--exact", "stays", "--nocapture"]);
+        let mut command = package.bodies(&["stays", "--nocapture"]);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("spawn")
     };
     let mut processes: Vec<_> = (0..4).map(start).collect();
@@ -347,13 +347,13 @@ fn who_is_killed_leaves_nothing_that_counts() {
         let _ = fs::remove_file(package.path("tree.tar"));
         package.add("tree.tar", &many());
         let mut killed = package
-            .bodies(&["crowd::", "--test-threads=16"])
+            .bodies(&["crowd::*", "--test-threads=16"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("spawn");
         let other = (round % 2 == 1).then(|| {
-            let mut command = package.bodies(&["crowd::", "--test-threads=16"]);
+            let mut command = package.bodies(&["crowd::*", "--test-threads=16"]);
             thread::spawn(move || run(&mut command))
         });
         // Wherever it is by then.
@@ -400,7 +400,7 @@ fn preparations_go_with_a_version_of_the_image() {
         let _ = fs::remove_file(package.path("tree.tar"));
         package.add("tree.tar", &many());
         for _ in 0..2 {
-            let run = run(package.bodies(&["--exact", "starts_from_it"]).env("NEXTEST_RUN_ID", "one-run"));
+            let run = run(package.bodies(&["starts_from_it"]).env("NEXTEST_RUN_ID", "one-run"));
             assert!(run.passed() || refusal_of_copies().is_some(), "{round}: {}", run.output);
         }
     }

@@ -88,7 +88,7 @@ fn owners_are_kept_for_ordinary_users() {
         chown(package.path(path), Some(1000), Some(1000)).expect("chown");
     }
     for body in ["owners::owners_are_kept", "owners::owners_are_root"] {
-        let bodies = package.bodies(&["--exact", body]);
+        let bodies = package.bodies(&[body]);
         let mut command = as_runner(Some("setpriv --reuid=1000 --regid=1000 --clear-groups"), &bodies);
         let run = run(&mut command);
         assert!(run.passed() && run.output.contains(" root's here"), "{}", run.output);

@@ -59,12 +59,12 @@ impl Package {
             };
         }
         command.env("CARGO_MANIFEST_DIR", self.0.path()).env_remove("CI").env_remove("BELLJAR_UNSUPPORTED");
-        command.args(["--ignored", "--show-output", "body"]).args(arguments);
+        command.args(["--exact", "--show-output", "body"]).args(arguments);
         command
     }
 
     pub(crate) fn run(&self, body: &str) -> Run {
-        let run = run(&mut self.bodies(&["--exact", body]));
+        let run = run(&mut self.bodies(&[body]));
         assert!(run.left.is_empty(), "{}", run.output);
         run
     }

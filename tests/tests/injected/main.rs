@@ -261,7 +261,7 @@ fn init_ties_its_life_to_the_template_first() {
     let trace = directory.path().join("trace.json");
     for environment in [&[][..], &[("BELLJAR_TRACE", &*trace)]] {
         let mut command = this_binary();
-        command.args(["--exact", "body", "victim", "--ignored", "--show-output", "--test-threads=1"]);
+        command.args(["--exact", "body", "victim", "--show-output", "--test-threads=1"]);
         command.envs(environment.iter().copied());
         let mut first = None;
         let run = run_supervised(command, "victim", Calls::AllBut(&[]), |asked| {

@@ -183,7 +183,7 @@ fn may_open_nothing() {
 #[test]
 fn nothing_is_left_when_the_test_binary_is_killed() {
     let mut command = this_binary();
-    let mut child = command.args(["--exact", "body", "ends::waits", "--ignored"]).spawn().expect("it runs");
+    let mut child = command.args(["--exact", "body", "ends::waits"]).spawn().expect("it runs");
     let below = || belljar_tests::descendants(child.id());
     let is_wire =
         |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "belljar-wire\n");

@@ -54,7 +54,7 @@ fn changes_faults_without_end() {
 
 fn traced(test: &str, path: Option<&Path>) -> Run {
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "body", test]);
+    command.args(["--exact", "body", test]);
     path.map(|path| command.env("BELLJAR_TRACE", path));
     run(&mut command)
 }

@@ -94,7 +94,7 @@ fn a_cgroup_of_others_is_not_divided() {
     let procs = directory.join("cgroup.procs");
     fs::write(&procs, other.id().to_string()).expect("write");
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "body", "has_all_limits"]);
+    command.args(["--exact", "body", "has_all_limits"]);
     parent.use_it(&mut command);
     let run = run(&mut command);
     let still_there = fs::read_to_string(&procs).expect("cgroup.procs");
@@ -122,7 +122,7 @@ fn no_test_ends_the_unit_that_the_tests_run_in() {
         [(Some("stop"), true), (Some("kill"), true), (None, true), (Some("continue"), false), (Some(""), false)]
     {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "memory::allocates_too_much"]).env("PATH", &path);
+        command.args(["--exact", "body", "memory::allocates_too_much"]).env("PATH", &path);
         command.envs(policy.map(|policy| ("POLICY", policy)));
         parent.use_it(&mut command);
         let run = run(&mut command);
@@ -133,10 +133,7 @@ fn no_test_ends_the_unit_that_the_tests_run_in() {
     }
     // Other limits kill nobody.
     let mut command = this_binary();
-    command
-        .args(["--ignored", "--exact", "body", "processes::forks_too_often"])
-        .env("PATH", &path)
-        .env("POLICY", "stop");
+    command.args(["--exact", "body", "processes::forks_too_often"]).env("PATH", &path).env("POLICY", "stop");
     parent.use_it(&mut command);
     let run = run(&mut command);
     assert!(run.passed(), "{}", run.output);
@@ -149,7 +146,7 @@ fn a_cgroup_that_is_there_in_part_is_none() {
     let Some(missing) = parent.directories.get(1) else { return };
     fs::remove_dir(missing).expect("remove_dir");
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "body", "has_all_limits"]);
+    command.args(["--exact", "body", "has_all_limits"]);
     parent.use_it(&mut command);
     let run = run(&mut command);
     fs::create_dir(missing).expect("create_dir");
@@ -167,7 +164,7 @@ fn a_stricter_cgroup_above_is_no_obstacle() {
     };
     assert!(set("cpu.max", "20000 100000") + set("cpu.cfs_quota_us", "20000") > 0);
     let mut command = this_binary();
-    command.args(["--ignored", "--exact", "body", "has_all_limits"]);
+    command.args(["--exact", "body", "has_all_limits"]);
     parent.use_it(&mut command);
     let run = run(&mut command);
     assert!(run.passed(), "{}", run.output);
@@ -179,7 +176,7 @@ fn a_cgroup_that_is_not_there_is_named() {
     for name in ["memory::allocates_without_a_limit", "processes::forks_almost_too_often"] {
         for cgroup in ["/belljar-tests/nothing", "..", "/belljar-tests/../.."] {
             let mut command = this_binary();
-            command.args(["--ignored", "--exact", "body", name]).env("BELLJAR_CGROUP", cgroup);
+            command.args(["--exact", "body", name]).env("BELLJAR_CGROUP", cgroup);
             let run = run(&mut command);
             assert!(run.failed(), "{}", run.output);
             let shown = Path::new("/").join(cgroup);

@@ -130,7 +130,7 @@ fn less_memory_above_is_named() {
     };
     let run = || {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "memory::allocates_almost_too_much"]);
+        command.args(["--exact", "body", "memory::allocates_almost_too_much"]);
         parent.use_it(&mut command);
         run(&mut command)
     };
@@ -188,7 +188,6 @@ fn the_spared_spare_no_tests() {
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(this_binary().get_program()).args([
         "--exact",
-        "--ignored",
         "body",
         "memory::allocates_too_much",
     ]);

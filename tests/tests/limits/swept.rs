@@ -58,11 +58,7 @@ fn handles_signals() {
 /// A run of one of these below `parent`, whose sandbox is there. It can be told from others by the mark.
 fn start_marked(parent: &Parent, names: &[&str]) -> (Child, String) {
     let mut command = this_binary();
-    command
-        .args(["--exact", "body"])
-        .args(names)
-        .args(["--ignored", "--nocapture", "--test-threads=2"])
-        .stdout(Stdio::piped());
+    command.args(["--exact", "body"]).args(names).args(["--nocapture", "--test-threads=2"]).stdout(Stdio::piped());
     parent.use_it(&mut command);
     let mark = mark(&mut command);
     #[expect(unsafe_code, reason = "signals that this process ignores, as below `nohup`, are to end the run")]
@@ -211,7 +207,7 @@ fn sweep(parent: &Parent) {
     // What was killed may take a moment to end.
     wait_until(|| {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "processes::forks_without_a_limit"]);
+        command.args(["--exact", "body", "processes::forks_without_a_limit"]);
         parent.use_it(&mut command);
         assert!(run(&mut command).passed());
         parent.below().is_empty()
@@ -233,7 +229,7 @@ fn each_sandbox_has_a_cgroup_and_leaves_none() {
     // What was killed may take a moment to end.
     wait_until(|| {
         let mut command = this_binary();
-        command.args(["--ignored", "--test-threads=4", "body", "allocates_without", "forks_without", "forks_too"]);
+        command.args(["--exact", "--test-threads=4", "body", "*allocates_without*", "*forks_without*", "*forks_too*"]);
         parent.use_it(&mut command);
         let run = run(&mut command);
         assert!(run.output.contains("3 passed"), "{}", run.output);
@@ -253,7 +249,7 @@ fn the_next_run_sweeps() {
     let before = parent.below();
     let next = || {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "processes::forks_without_a_limit"]);
+        command.args(["--exact", "body", "processes::forks_without_a_limit"]);
         parent.use_it(&mut command);
         assert!(run(&mut command).passed());
     };
@@ -279,7 +275,7 @@ fn runs_that_are_killed_leave_nothing_to_the_next() {
     let Some(parent) = Parent::new("killed") else { return };
     for _ in 0..rounds(20) {
         let mut command = this_binary();
-        command.args(["--ignored", "--test-threads=4", "body", "has_all_limits", "waits", "forks"]);
+        command.args(["--exact", "--test-threads=4", "body", "*has_all_limits*", "*waits*", "*forks*"]);
         parent.use_it(&mut command);
         let mark = mark(&mut command);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");

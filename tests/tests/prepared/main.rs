@@ -26,13 +26,13 @@ const PREPARED: &str = "this was prepared";
 /// A command that runs these bodies.
 fn bodies(arguments: &[&str]) -> Command {
     let mut command = this_binary();
-    command.args(["--ignored", "--show-output", "body"]).args(arguments);
+    command.args(["--exact", "--show-output", "body"]).args(arguments);
     command.env_remove("CI").env_remove("BELLJAR_UNSUPPORTED");
     command
 }
 
 fn run_body(name: &str) -> Run {
-    let run = run(&mut bodies(&["--exact", name]));
+    let run = run(&mut bodies(&[name]));
     assert!(run.left.is_empty(), "{}", run.output);
     run
 }
@@ -50,7 +50,7 @@ fn see(mut command: Command) -> Option<Run> {
 }
 
 fn passes(name: &str) {
-    if let Some(run) = see(bodies(&["--exact", name])) {
+    if let Some(run) = see(bodies(&[name])) {
         assert!(run.passed(), "{}", run.output);
     }
 }
@@ -142,7 +142,7 @@ fn spoils_the_hosts() {
 
 #[test]
 fn nobody_sees_what_others_write() {
-    let Some(run) = see(bodies(&["own::", "--test-threads=16"])) else { return };
+    let Some(run) = see(bodies(&["own::*", "--test-threads=16"])) else { return };
     assert!(run.status.success() && run.output.contains("100 passed; 0 failed"), "{}", run.output);
     assert_eq!(run.output.matches(PREPARED).count(), 1, "{}", run.output);
 }
@@ -152,7 +152,7 @@ fn nobody_sees_what_others_write() {
 fn without_copies_all_see_what_one_writes() {
     let directory = tempfile::tempdir().expect("a directory");
     fill(directory.path()).expect("fill");
-    let run = run(bodies(&["shared::", "--test-threads=16"]).env(DIRECTORY, directory.path()));
+    let run = run(bodies(&["shared::*", "--test-threads=16"]).env(DIRECTORY, directory.path()));
     assert!(run.output.contains("somebody was here"), "{}", run.output);
 }
 
@@ -254,7 +254,7 @@ mod failing {
 
 #[test]
 fn who_starts_from_one_that_failed_fails() {
-    let run = run(&mut bodies(&["failing::", "--test-threads=1"]));
+    let run = run(&mut bodies(&["failing::*", "--test-threads=1"]));
     assert!(run.output.contains("0 passed; 6 failed") && run.left.is_empty(), "{}", run.output);
     assert!(!run.output.contains("the body ran"), "{}", run.output);
     assert_eq!(run.output.matches(PREPARED).count(), 1, "{}", run.output);
@@ -299,7 +299,7 @@ fn its_cost_is_told() {
     let directory = tempfile::tempdir().expect("a directory");
     let [report, trace] = ["report", "trace"].map(|name| directory.path().join(name));
     fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("chmod");
-    let mut command = bodies(&["--exact", "reads_a_large_file"]);
+    let mut command = bodies(&["reads_a_large_file"]);
     command.env("BELLJAR_REPORT", format!("json:{}", report.display())).env("BELLJAR_TRACE", &trace);
     if see(command).is_none() {
         return;

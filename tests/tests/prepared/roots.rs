@@ -129,7 +129,7 @@ mod stacked {
 
 #[test]
 fn preparations_stack() {
-    let Some(run) = see(bodies(&["stacked::", "--test-threads=16"])) else { return };
+    let Some(run) = see(bodies(&["roots::stacked::*", "--test-threads=16"])) else { return };
     assert!(run.output.contains("3 passed; 0 failed"), "{}", run.output);
     assert_eq!(run.output.matches(PREPARED).count(), 3, "{}", run.output);
 }

@@ -11,8 +11,7 @@ use crate::{RAN, check_told, victim};
 /// Runs a victim in a shell that has put a limit on itself, and checks what it is told. What it writes goes through a pipe: files may be
 /// limited. The first descriptor behind the standard streams is free, also if whoever runs the tests has one open there, as `make` has.
 fn check_limited(limit: &str, words: &[&str]) {
-    let script =
-        format!("exec 3>&-; ({limit} && exec \"$0\" --exact body victim --ignored --show-output) 2>&1 | cat; exit 101");
+    let script = format!("exec 3>&-; ({limit} && exec \"$0\" --exact body victim --show-output) 2>&1 | cat; exit 101");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(this_binary().get_program());
     check_told(&mut command, words);
@@ -36,7 +35,7 @@ fn a_limit_on_files() {
 #[isolated(pids = 4)]
 fn a_host_without_room_for_processes() {
     let mut command = this_binary();
-    command.args(["--exact", "body", "victim", "--ignored", "--show-output", "--test-threads=1"]);
+    command.args(["--exact", "body", "victim", "--show-output", "--test-threads=1"]);
     let run = belljar_tests::run(&mut command);
     assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
     let seen = ["pids.max is ", "RLIMIT_NPROC is "].iter().any(|words| run.output.contains(words));
@@ -48,7 +47,7 @@ fn a_host_without_room_for_processes() {
 fn a_host_without_room_for_a_thread() {
     for victim in ["victim", "victim_that_should_panic"] {
         let mut command = this_binary();
-        command.args(["--exact", "body", victim, "--ignored", "--show-output", "--test-threads=1"]);
+        command.args(["--exact", "body", victim, "--show-output", "--test-threads=1"]);
         let too_much: u64 = if cfg!(target_pointer_width = "32") { 7 << 29 } else { 1 << 47 };
         let run = belljar_tests::run(command.env("RUST_MIN_STACK", too_much.to_string()));
         assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);

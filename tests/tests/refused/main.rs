@@ -141,7 +141,7 @@ fn a_host_that_masks_proc() {
 fn check_in_places(places: &[(&str, &str)]) {
     for (mark, remedy) in places {
         let mut command = this_binary();
-        command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
+        command.args(["--exact", "body", "victim", "--show-output"]);
         let file = mark.starts_with('/').then_some(mark);
         match file {
             Some(file) => fs::write(file, "").expect("write"),
@@ -202,7 +202,7 @@ fn a_host_without_close_range() {
         for victim in ["victim_that_looks_for_descriptors", "victim_that_makes_namespaces"] {
             let mut command = Command::new("sh");
             command.args(["-c", "exec 7< /etc/passwd; exec \"$0\" \"$@\""]);
-            command.arg(this_binary().get_program()).args(["--exact", "body", victim, "--ignored", "--show-output"]);
+            command.arg(this_binary().get_program()).args(["--exact", "body", victim, "--show-output"]);
             command.env("RUST_BACKTRACE", "0");
             let run = belljar_tests::run(&mut command);
             assert!(run.passed() && run.output.contains(RAN), "{errno:?}: {}", run.output);
@@ -292,7 +292,7 @@ fn a_filter_that_is_not_to_blame() {
 fn a_root_without_a_capability() {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-setfcap".as_ref(), this_binary().get_program()]);
-    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "victim", "--show-output"]);
     check_told(&mut command, &["map the ids", "uid_map", "EPERM", "CAP_SETFCAP", "seen:   CapEff"]);
 }
 
@@ -301,7 +301,7 @@ fn a_root_without_a_capability() {
 fn a_user_without_a_number() {
     let mut command = Command::new("unshare");
     command.args(["--user".as_ref(), this_binary().get_program()]);
-    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "victim", "--show-output"]);
     check_told(
         &mut command,
         &["user and mount namespaces", "EPERM", "has no number", "seen:   /proc/self/uid_map or gid_map lacks it"],
@@ -311,7 +311,7 @@ fn a_user_without_a_number() {
 #[isolated]
 fn a_host_without_proc() {
     let mut command = this_binary();
-    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]);
+    command.args(["--exact", "body", "victim", "--show-output"]);
     while umount2("/proc", MntFlags::MNT_DETACH).is_ok() {}
     check_told(
         &mut command,
@@ -339,7 +339,7 @@ fn a_host_without_dev_null() {
     umount2("/dev/null", MntFlags::MNT_DETACH).expect("umount");
     fs::remove_file("/dev/null").expect("remove");
     let mut command = this_binary();
-    command.args(["--exact", "body", "victim", "--ignored", "--show-output"]).stdin(Stdio::inherit());
+    command.args(["--exact", "body", "victim", "--show-output"]).stdin(Stdio::inherit());
     check_told(&mut command, &["prepare the zygote, which makes all sandboxes: /dev/null", "ENOENT", "devtmpfs"]);
 }
 

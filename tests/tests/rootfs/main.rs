@@ -146,7 +146,7 @@ fn the_working_directory_stays() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().expect("canonical");
     for directory in [package.as_path(), Path::new("/usr"), Path::new("/"), Path::new("/proc"), Path::new("/var")] {
         let mut command = this_binary();
-        command.args(["--exact", "body", "prints_its_working_directory", "--ignored", "--show-output"]);
+        command.args(["--exact", "body", "prints_its_working_directory", "--show-output"]);
         let run = belljar_tests::run(command.current_dir(directory));
         let line = format!("cwd {}\n", directory.display());
         assert!(run.passed() && run.output.contains(&line), "{}: {}", directory.display(), run.output);
@@ -248,7 +248,7 @@ fn tools_come_with_what_lies_beside_them() {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = [tool.join("bin"), other.join("bin")].into_iter().chain(env::split_paths(&path));
     let mut command = this_binary();
-    command.args(["--exact", "body", "runs_the_tool", "--ignored"]);
+    command.args(["--exact", "body", "runs_the_tool"]);
     command.env("PATH", env::join_paths(directories).expect("a path")).env("HOME", directory.path().join("home"));
     let run = belljar_tests::run(&mut command);
     assert!(run.passed(), "{}", run.output);
@@ -308,7 +308,7 @@ fn any_environment_does() {
     ];
     for case in cases.iter().flat_map(|case| [case, case]) {
         let mut command = this_binary();
-        command.args(["--exact", "body", "finds_all_it_needs", "--ignored"]);
+        command.args(["--exact", "body", "finds_all_it_needs"]);
         command.env("PATH", "/usr/bin:/bin").envs(case.iter().cloned());
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{case:?}: {}", run.output);
@@ -324,7 +324,7 @@ fn what_is_tested_may_lie_in_the_home_directory() {
     let homes = [target.parent().expect("workspace"), package, target];
     for (home, tmpdir) in homes.iter().flat_map(|home| homes.map(|tmpdir| (home, tmpdir))) {
         let mut command = this_binary();
-        command.args(["--exact", "body", "finds_the_test_binary", "--ignored"]).env("HOME", home).env("TMPDIR", tmpdir);
+        command.args(["--exact", "body", "finds_the_test_binary"]).env("HOME", home).env("TMPDIR", tmpdir);
         let run = belljar_tests::run(&mut command);
         assert!(run.passed(), "{} and {}: {}", home.display(), tmpdir.display(), run.output);
     }

@@ -20,21 +20,26 @@ use std::{env, fs, thread};
 use belljar::net::Lab;
 use belljar::{Fault, isolated};
 use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
-use belljar_tests::{MARK, Run, allocate, as_runner, must_limit, rounds, run, runners, this_binary, wait_until};
+use belljar_tests::{MARK, Run, allocate, as_runner, body, must_limit, rounds, run, runners, this_binary, wait_until};
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use limited::{Groups, Limited, Scarce, WORKERS};
 
+belljar_tests::bodies!();
+
+/// Tests that are over at once. Where nothing runs out, all pass.
 macro_rules! crowd {
     ($($name:ident)*) => {
-        const CROWD: &[&str] =
+        /// All of them, and a body that is never over by itself.
+        const ALL: &[&str] =
             &[$(stringify!($name),)* "crowd_copies", "crowd_has_hosts", "crowd_is_another", "crowd_leaves", "crowd_meets_faults", "crowd_panics",
-                "crowd_takes_bytes", "crowd_talks"];
+                "crowd_takes_bytes", "crowd_talks", "body", "sleeps"];
+        const CROWD: &[&str] = ALL.split_at(ALL.len() - 2).0;
+        const PLAIN: &[&str] = &[$(concat!("plain::", stringify!($name)),)*];
 
         $(
             #[isolated]
-            #[ignore = "run by the others"]
             fn $name() {
                 println!("{} ran", stringify!($name));
             }
@@ -44,7 +49,6 @@ macro_rules! crowd {
         mod plain {
             $(
                 #[test]
-                #[ignore = "run by the others"]
                 fn $name() {
                     println!("{} ran", stringify!($name));
                 }
@@ -59,7 +63,6 @@ crowd! {
 }
 
 #[isolated(root = "overlay")]
-#[ignore = "run by the others"]
 fn crowd_copies() {
     // Where it can't be written, that is no matter. Where it is too large, the kernel ends the process.
     let _ = fs::write("/etc/scarce", [0; 100 << 10]);
@@ -67,14 +70,12 @@ fn crowd_copies() {
 }
 
 #[isolated(user = "1000:1000")]
-#[ignore = "run by the others"]
 fn crowd_is_another() {
     println!("crowd_is_another ran");
 }
 
 /// What can't be had is no matter. A call that meets no fault is one.
 #[isolated]
-#[ignore = "run by the others"]
 fn crowd_meets_faults() {
     let fault = Fault::new("fsync").errno(libc::EIO).start();
     if let Some((file, fault)) = File::create("/tmp/scarce").ok().zip(fault.ok()) {
@@ -87,7 +88,6 @@ fn crowd_meets_faults() {
 
 /// The same goes for hosts.
 #[isolated]
-#[ignore = "run by the others"]
 fn crowd_has_hosts() {
     let mut lab = Lab::new();
     let (one, other) = (lab.host("one"), lab.host("other"));
@@ -102,7 +102,6 @@ fn crowd_has_hosts() {
 }
 
 #[test]
-#[ignore = "run by the others"]
 fn crowd_takes_bytes() {
     static SPEC: belljar::Spec = belljar::spec!();
     let output = belljar::run(&SPEC, b"input", |input| Ok::<_, String>(input.repeat(2)));
@@ -111,7 +110,6 @@ fn crowd_takes_bytes() {
 }
 
 #[isolated]
-#[ignore = "run by the others"]
 fn crowd_leaves() {
     // Where it can't be had, that is no matter.
     drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn());
@@ -120,26 +118,24 @@ fn crowd_leaves() {
 
 #[isolated]
 #[should_panic(expected = "at its end")]
-#[ignore = "run by the others"]
 fn crowd_panics() {
     println!("crowd_panics ran");
     panic!("at its end");
 }
 
 #[isolated]
-#[ignore = "run by the others"]
 fn crowd_talks() {
     (0..2000).for_each(|line| println!("line {line}, which is longer than it need be"));
     println!("crowd_talks ran");
 }
 
-/// How long [`crowd_sleeps`] may run, and in what steps it sleeps.
+/// How long [`sleeps`] may run, and in what steps it sleeps.
 const TIMEOUT: Duration = Duration::from_millis(300);
 const STEP: Duration = Duration::from_millis(10);
 
+#[body]
 #[isolated(timeout = "300ms")]
-#[ignore = "run by the others"]
-fn crowd_sleeps() {
+fn sleeps() {
     // Longer than a run may take.
     for _ in 0..100_000 {
         thread::sleep(STEP);
@@ -147,9 +143,8 @@ fn crowd_sleeps() {
     }
 }
 
-/// Another test of the same process, which takes all descriptors that are left, and gives them back, over and over. It begins first.
-#[test]
-#[ignore = "run by the others"]
+/// A neighbour in the same process, which takes all descriptors that are left, and gives them back, over and over. It begins first.
+#[body]
 fn a_hoarder() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(1) {
@@ -164,16 +159,15 @@ fn a_hoarder() {
 }
 
 /// The kernel kills a child of it, which it takes no notice of, when its neighbour has all descriptors.
+#[body]
 #[isolated(memory = "64MiB", uts)]
-#[ignore = "run by an_oom_is_seen_without_descriptors"]
 fn loses_a_child() {
     wait_until(|| UnixStream::connect_addr(&meeting_place()).is_ok_and(|mut it| it.read_exact(&mut [0]).is_ok()));
     let status = Command::new("tail").arg("/dev/zero").status().expect("tail");
     assert_eq!(status.signal(), Some(libc::SIGKILL));
 }
 
-#[test]
-#[ignore = "run by an_oom_is_seen_without_descriptors"]
+#[body]
 fn hoards_later() {
     let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
     let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
@@ -197,7 +191,7 @@ fn an_oom_is_seen_without_descriptors() {
         println!("not tried: this user can't limit memory here");
         return;
     }
-    let run = run_limited(None, &["loses_a_child", "hoards_later"], "ulimit -n 64", 2);
+    let run = run_limited(None, &["body", "loses_a_child", "hoards_later"], "ulimit -n 64", 2);
     assert!(run.output.contains("test hoards_later ... ok"), "{}", run.output);
     assert!(run.output.contains("test loses_a_child ... FAILED"), "{}", run.output);
     assert!(run.output.contains("killed: out of memory"), "{}", run.output);
@@ -221,7 +215,7 @@ fn until_killed() -> Command {
 /// Adds this binary and what it is to run.
 fn with_tests<'c>(command: &'c mut Command, names: &[&str], threads: usize) -> &'c mut Command {
     command.arg(this_binary().get_program()).args(names);
-    command.args(["--ignored", "--show-output", &format!("--test-threads={threads}")]);
+    command.args(["--exact", "--show-output", &format!("--test-threads={threads}")]);
     for (name, value) in this_binary().get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -230,9 +224,6 @@ fn with_tests<'c>(command: &'c mut Command, names: &[&str], threads: usize) -> &
     }
     command
 }
-
-/// All of the crowd.
-const ALL: &[&str] = &["crowd_", "--skip=plain::"];
 
 /// What is wrong with a run of the crowd, if anything is. Tests that fail for want of something say one of these words.
 fn faults(run: &Run, named: &[&str]) -> String {
@@ -246,7 +237,7 @@ fn faults(run: &Run, named: &[&str]) -> String {
     if !run.left.is_empty() {
         let _ = writeln!(faults, "it left {:?}", run.left);
     }
-    if run.output.contains("test crowd_sleeps ... ok") {
+    if ["body", "sleeps"].iter().any(|name| run.output.contains(&format!("test {name} ... ok"))) {
         faults.push_str("a test passed that had not ended\n");
     }
     // What the tests have written is shown at the end.
@@ -263,9 +254,11 @@ fn faults(run: &Run, named: &[&str]) -> String {
     let failed = |line: &&str| line.starts_with("test ") && line.ends_with("FAILED");
     for line in run.output.lines().filter(failed) {
         let name = line.split(' ').nth(1).unwrap_or_default();
-        let block = run.output.split_once(&format!("---- {name} stdout ----")).map_or("", |(_, rest)| rest);
+        // The harness shows what bodies have written as one.
+        let shown = if name == "sleeps" { "body" } else { name };
+        let block = run.output.split_once(&format!("---- {shown} stdout ----")).map_or("", |(_, rest)| rest);
         let block = block.split("\n----").next().unwrap_or_default();
-        let is_late = name == "crowd_sleeps" && block.contains("its timeout of 300ms");
+        let is_late = shown == "body" && block.contains("its timeout of 300ms");
         if !is_late && !named.iter().any(|word| block.contains(word)) {
             let _ = writeln!(faults, "{name} names no limit: {block}");
         }
@@ -331,16 +324,15 @@ fn with_few_processes_fewer_tests_run_at_once() {
 }
 
 /// Has more memory than the others.
-#[test]
-#[ignore = "run by tests_end_before_the_test_binary"]
+#[body]
 fn a_large_neighbour() {
     let memory = allocate(40);
     thread::sleep(Duration::from_secs(1));
     drop(memory);
 }
 
+#[body]
 #[isolated]
-#[ignore = "run by tests_end_before_the_test_binary"]
 fn takes_what_is_left() {
     thread::sleep(Duration::from_millis(200));
     drop(allocate(100));
@@ -350,7 +342,7 @@ fn takes_what_is_left() {
 #[test]
 fn tests_end_before_the_test_binary() {
     let limited = Limited { scarce: Scarce::Memory, limit: 64 << 20, threads: 2, as_root: true };
-    let Some((run, _)) = limited.run(&["a_large_neighbour", "takes_what_is_left"], WORKERS) else {
+    let Some((run, _)) = limited.run(&["body", "a_large_neighbour", "takes_what_is_left"], WORKERS) else {
         println!("not tried: this takes cgroups of version 1, and root");
         return;
     };
@@ -378,7 +370,7 @@ fn a_full_cgroup_is_named_where_a_call_is_refused() {
     let status = joins("exec tail /dev/zero").status().expect("sh");
     assert_eq!(status.signal(), Some(libc::SIGKILL));
     let mut command = joins("exec \"$@\"");
-    command.arg(this_binary().get_program()).args(["--exact", "crowd_00", "--ignored", "--test-threads=1"]);
+    command.arg(this_binary().get_program()).args(["--exact", "crowd_00", "--test-threads=1"]);
     let calls = Calls::These(&[libc::SYS_clone, libc::SYS_unshare]);
     let run = run_supervised(command, "crowd_00", calls, |asked| {
         let is_refused = asked.role == Some(Role::Init) && asked.number == libc::SYS_unshare;
@@ -431,7 +423,7 @@ fn whatever_is_scarce_runs_end_and_say_so() {
             }
             if !run.output.contains("test result: ") {
                 silent.fetch_add(1, Ordering::Relaxed);
-                let plain = limited.run(&["plain::"], worker);
+                let plain = limited.run(PLAIN, worker);
                 if plain.is_some_and(|(plain, _)| plain.status.success()) {
                     only_ours.fetch_add(1, Ordering::Relaxed);
                     println!("{seed}: {limited:?} ends with {:?}: {}", run.status, run.output);

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::panic;
 use std::process::Command;
 
-use belljar_tests::{Run, body, describe, rounds, run_body, this_binary, wait_until};
+use belljar_tests::{Run, body, describe, lone_body_command, rounds, run_body, this_binary, wait_until};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 
@@ -206,10 +206,10 @@ fn panics_are_printed_once() {
 fn tests_may_end_with_others() {
     for round in 0..rounds(10) {
         let run = belljar_tests::run(this_binary().args([
-            "--ignored",
+            "--exact",
             "--test-threads=3",
             "body",
-            "hostile::processes::siblings::",
+            "hostile::processes::siblings::*",
         ]));
         assert!(run.output.contains("test result: ok. 20 passed; 0 failed;"), "round {round}: {}", run.output);
     }
@@ -223,7 +223,7 @@ fn standard_streams_may_be_closed() {
         for (test, passes) in [("hostile::returns", true), ("hostile::panics", false), ("plain::reads_stdin", true)] {
             let mut command = Command::new("sh");
             let script = format!("exec \"$0\" \"$@\" {closed}");
-            command.args(["-c", &script]).arg(this.get_program()).args(["--exact", "body", test, "--ignored"]);
+            command.args(["-c", &script]).arg(this.get_program()).args(["--exact", "body", test]);
             let run = belljar_tests::run(&mut command);
             assert_eq!(run.status.success(), passes, "{closed} {test}: {}", run.output);
             assert!(run.left.is_empty());
@@ -237,7 +237,7 @@ fn small_stacks_are_the_bodys() {
     for size in ["0", "1", "4096", "8192", "32768", "65536"] {
         let run = |name: &str| {
             let mut command = this_binary();
-            command.env("RUST_MIN_STACK", size).args(["--exact", "body", name, "--ignored", "--show-output"]);
+            command.env("RUST_MIN_STACK", size).args(["--exact", "body", name, "--show-output"]);
             belljar_tests::run(&mut command)
         };
         // musl's smallest stack has 2 KiB, and libtest alone overflows it. If it no longer does, belljar must not either.
@@ -288,7 +288,7 @@ fn neighbours_share_nothing() {
     // Both in one test binary, one after the other and then at once.
     for threads in ["--test-threads=1", "--test-threads=2"] {
         let mut command = this_binary();
-        command.args(["--ignored", threads, "body", "hostile::changes_all_it_can", "hostile::finds_all_pristine"]);
+        command.args(["--exact", threads, "body", "hostile::changes_all_it_can", "hostile::finds_all_pristine"]);
         let run = belljar_tests::run(&mut command);
         assert!(run.output.contains("test result: ok. 2 passed; 0 failed"), "{}", run.output);
     }
@@ -305,7 +305,7 @@ fn waits_for_its_end() {
 fn tests_that_still_run_when_the_test_binary_exits() {
     for _ in 0..rounds(20) {
         let mut command = this_binary();
-        command.args(["--ignored", "--exact", "body", "--nocapture", "--test-threads=2"]);
+        command.args(["--exact", "body", "--nocapture", "--test-threads=2"]);
         let run = belljar_tests::run(command.args(["waits_for_its_end", "plain::exits_while_a_test_runs"]));
         assert_eq!(run.status.code(), Some(7), "{}", run.output);
         assert!(!run.output.contains("killed") && !run.output.contains("gone"), "{}", run.output);
@@ -314,18 +314,11 @@ fn tests_that_still_run_when_the_test_binary_exits() {
     }
 }
 
-#[test]
-#[ignore = "run by reboots_alone"]
-#[belljar::isolated]
-fn reboots_without_others() {
-    hostile::processes::reboot();
-}
-
 /// Under nextest, a process is asked for one test by its name, and its template ends with its sandbox.
 #[test]
 fn reboots_alone() {
     for _ in 0..rounds(10) {
-        let run = belljar_tests::run(this_binary().args(["--ignored", "--exact", "reboots_without_others"]));
+        let run = belljar_tests::run(&mut lone_body_command("hostile::processes::reboots"));
         let words = "the init of its sandbox has been ended by reboot(2)";
         assert!(run.failed() && run.output.contains(words), "{}", run.output);
         assert!(run.left.is_empty(), "{:?}", run.left);
@@ -431,7 +424,7 @@ fn without_belljar_processes_are_left() {
 #[test]
 fn without_belljar_neighbours_share_statics() {
     let mut command = this_binary();
-    command.args(["--ignored", "--test-threads=1", "body", "plain::changes_a_static", "plain::finds_a_static_changed"]);
+    command.args(["--exact", "--test-threads=1", "body", "plain::changes_a_static", "plain::finds_a_static_changed"]);
     let run = belljar_tests::run(&mut command);
     assert!(run.output.contains("1 passed; 1 failed"), "{}", run.output);
 }

@@ -149,10 +149,6 @@ fn signals_init() {
 #[body]
 #[isolated]
 fn reboots() {
-    reboot();
-}
-
-pub(in super::super) fn reboot() {
     // Outside a pid namespace it would be the machine.
     assert_eq!(getppid(), Pid::from_raw(1));
     // SAFETY: it takes a number.
