@@ -64,7 +64,6 @@ fn spend(name: &str) {
 macro_rules! tests {
     ($($name:ident)*) => {
         $(#[isolated(from = accounts, user = 1000, timeout = "60s")]
-        #[ignore = "takes PostgreSQL"]
         fn $name() {
             spend(stringify!($name));
         })*
@@ -78,7 +77,6 @@ mod each_by_itself {
     macro_rules! tests {
         ($($name:ident)*) => {
             $(#[belljar::isolated(user = 1000, timeout = "120s")]
-            #[ignore = "takes PostgreSQL"]
             fn $name() {
                 super::prepare();
                 super::spend(stringify!($name));

@@ -45,7 +45,6 @@ fn ask(timeout: Duration) -> io::Result<String> {
 }
 
 #[isolated(timeout = "1m")]
-#[ignore = "needs cgroups: run it as root, or below `systemd-run --user --scope -p Delegate=yes`"]
 fn a_client_gives_up_on_a_frozen_server() -> io::Result<()> {
     let group = Group::new("server")?;
     group.add(start())?;

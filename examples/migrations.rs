@@ -31,7 +31,6 @@ fn migrated() {
 }
 
 #[isolated(from = migrated)]
-#[ignore = "needs sqlite3: .ci/run runs it"]
 fn orders_are_deleted() {
     assert_eq!(sqlite("SELECT count(*), sum(euros) FROM orders"), "200|19900");
     sqlite("DELETE FROM orders WHERE euros >= 100; VACUUM");
@@ -39,7 +38,6 @@ fn orders_are_deleted() {
 }
 
 #[isolated(from = migrated)]
-#[ignore = "needs sqlite3: .ci/run runs it"]
 fn the_next_migration_drops_a_column() {
     assert_eq!(sqlite("PRAGMA user_version"), "200");
     sqlite("ALTER TABLE orders DROP COLUMN c7; PRAGMA user_version = 201");
@@ -47,7 +45,6 @@ fn the_next_migration_drops_a_column() {
 }
 
 #[isolated(from = migrated)]
-#[ignore = "needs sqlite3: .ci/run runs it"]
 fn a_file_that_is_cut_off_is_noticed() {
     let file = std::fs::File::options().write(true).open(FILE).expect("open");
     let length = file.metadata().expect("stat").len();

@@ -141,6 +141,13 @@ pub fn run(command: &mut Command) -> Run {
     Run { status, output: String::from_utf8_lossy(&output).into_owned(), left }
 }
 
+/// Runs a script in a shell, which must succeed, and returns what it writes.
+pub fn succeeds(script: &str) -> String {
+    let output = Command::new("sh").args(["-c", script]).output().expect("sh");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// Starts `command` with a terminal for its standard error, and returns what reads from that.
 pub fn start_in_terminal(command: &mut Command) -> (Child, BufReader<File>) {
     let OpenptyResult { master, slave } = openpty(None, None).expect("openpty");

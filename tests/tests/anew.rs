@@ -3,10 +3,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use belljar::isolated;
-use belljar_tests::fork;
+use belljar_tests::{fork, succeeds};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -109,19 +108,6 @@ fn without_a_whole_one_there_is_no_other() {
     mounted("sysfs", "/sys").expect_err("there is none that is whole");
 }
 
-// ---- Programs ----
-
-fn output(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"))
-}
-
-fn succeeds(script: &str) -> String {
-    let output = output("sh", &["-c", script]);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {errors}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
 /// What util-linux has.
 fn namespaces_within() {
     succeeds("unshare --mount-proc -fp test -e /proc/self/comm");
@@ -138,58 +124,4 @@ fn programs_make_namespaces_within() {
 #[isolated(net)]
 fn programs_make_namespaces_within_in_the_hosts_tree() {
     namespaces_within();
-}
-
-/// Networks by name, and settings of namespaces within.
-fn networks_and_settings() {
-    assert_eq!(succeeds("ip netns list"), "");
-    succeeds("ip netns add one && ip netns add two");
-    assert_eq!(succeeds("ip netns list | sort"), "one\ntwo\n");
-    assert_eq!(succeeds("ip netns exec one ls /sys/class/net"), "lo\n");
-    succeeds("ip -n one link add left type veth peer name right netns two");
-    succeeds("ip -n one addr add 10.9.8.7/24 dev left && ip -n one link set left up");
-    assert_eq!(succeeds("ip netns exec one sh -c 'ls /sys/class/net | sort'"), "left\nlo\n");
-    succeeds("ip netns exec two sysctl -w net.ipv4.ip_forward=1");
-    assert_eq!(succeeds("ip netns exec two sysctl -n net.ipv4.ip_forward"), "1\n");
-    assert_eq!(succeeds("sysctl -n net.ipv4.ip_forward"), "0\n");
-    succeeds("ip netns delete one");
-}
-
-/// Since Linux 5.19 the settings of an ipc namespace belong to its owner. Before, they are for real root.
-fn settings_of_ipc() {
-    succeeds("sysctl -w kernel.msgmax=8000 fs.mqueue.msg_max=7");
-    assert_eq!(succeeds("unshare -i sysctl -n kernel.msgmax"), "8192\n");
-    succeeds("unshare -i sysctl -w kernel.msgmax=9000 fs.mqueue.msg_max=8");
-    assert_eq!(succeeds("sysctl -n kernel.msgmax fs.mqueue.msg_max"), "8000\n7\n");
-    succeeds("unshare --user --map-root-user sysctl -w user.max_net_namespaces=5");
-}
-
-fn bubblewrap() {
-    succeeds("bwrap --unshare-ipc --bind / / true");
-    succeeds("bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev ls /proc/self/comm");
-    succeeds("bwrap --unshare-user --unshare-ipc --unshare-net --dev-bind / / true");
-}
-
-#[isolated]
-#[ignore = "takes iproute2, procps and bubblewrap: .ci/run installs them"]
-fn programs() {
-    networks_and_settings();
-    settings_of_ipc();
-    bubblewrap();
-}
-
-#[isolated(net)]
-#[ignore = "takes iproute2, procps and bubblewrap: .ci/run installs them"]
-fn programs_in_the_hosts_tree() {
-    networks_and_settings();
-    settings_of_ipc();
-    bubblewrap();
-}
-
-#[isolated(root = "overlay")]
-#[ignore = "takes iproute2, procps and bubblewrap: .ci/run installs them"]
-fn programs_in_a_copy() {
-    networks_and_settings();
-    settings_of_ipc();
-    bubblewrap();
 }

@@ -7,7 +7,6 @@ use std::{env, fs};
 use belljar_tests::run;
 
 #[test]
-#[ignore = "compiles, which takes a toolchain and a target directory that this user may write to; .ci/run runs it"]
 fn errors_are_on_the_exact_token() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/compile/bad_arguments.rs");
@@ -49,7 +48,6 @@ fn as_texts(said: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 #[test]
-#[ignore = "compiles, which takes a toolchain and a target directory that this user may write to; .ci/run runs it"]
 fn a_type_that_no_test_returns_is_told_once() {
     let (errors, output) = said_of_tests(&["test", "--no-run"], "bad_tests", "belljar");
     let expected = [
@@ -64,7 +62,6 @@ fn a_type_that_no_test_returns_is_told_once() {
 }
 
 #[test]
-#[ignore = "compiles, which takes a toolchain and a target directory that this user may write to; .ci/run runs it"]
 fn what_no_test_can_start_from_is_told() {
     let (errors, output) = said_of_tests(&["test", "--no-run"], "bad_starts", "belljar");
     let expected = [
@@ -82,7 +79,6 @@ fn what_no_test_can_start_from_is_told() {
 }
 
 #[test]
-#[ignore = "compiles, which takes a toolchain and a target directory that this user may write to; .ci/run runs it"]
 fn a_crate_that_is_renamed_must_be_named() {
     let (errors, output) = said_of_tests(&["test", "--no-run"], "bad_name", "glass");
     let hint = "error: belljar has the name `glass` in this crate: write `crate = glass`";
@@ -90,7 +86,6 @@ fn a_crate_that_is_renamed_must_be_named() {
 }
 
 #[test]
-#[ignore = "compiles, which takes a toolchain and a target directory that this user may write to; .ci/run runs it"]
 fn clippy_finds_what_it_finds_in_other_tests() {
     let (warnings, output) = said_of_tests(&["clippy"], "lints", "belljar");
     let outside = "warning: this function marked with #[test] is outside a #[cfg(test)] module";

@@ -43,7 +43,6 @@ fn tree(edges: &str, features: &str) -> BTreeSet<String> {
 }
 
 #[test]
-#[ignore = "runs Cargo, which this user may not be able to; .ci/run runs it"]
 fn users_get_no_crate_that_is_not_listed() {
     let linked = tree("normal,no-proc-macro", "");
     assert_eq!(

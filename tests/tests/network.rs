@@ -6,8 +6,6 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 use std::{env, process, thread};
 
 use belljar::isolated;
@@ -78,33 +76,6 @@ servers_on_port_80!(first_on_port_80 second_on_port_80 third_on_port_80 fourth_o
 fn without_a_second_sandbox_the_port_is_taken() {
     let _first = TcpListener::bind("0.0.0.0:80").expect("the port is free");
     assert!(TcpListener::bind("0.0.0.0:80").is_err());
-}
-
-// ---- Multicast ----
-
-/// Runs `ip` from iproute2.
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip is installed");
-    assert!(status.success(), "ip {arguments}: {status}");
-}
-
-/// The two commands of the guide.
-#[isolated]
-#[ignore = "takes iproute2: .ci/run installs it"]
-fn multicast_takes_two_commands() {
-    let group = Ipv4Addr::new(224, 0, 0, 251);
-    let receiver = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353)).expect("bind");
-    let error = receiver.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED).expect_err("no interface has multicast");
-    assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
-
-    ip("link set lo multicast on");
-    ip("route add 224.0.0.0/4 dev lo");
-    receiver.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED).expect("join");
-    receiver.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
-    let sender = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
-    sender.send_to(b"hello", (group, 5353)).expect("send");
-    let mut text = [0; 8];
-    assert_eq!(receiver.recv(&mut text).expect("receive"), 5);
 }
 
 // ---- The host's sockets ----

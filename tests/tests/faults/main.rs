@@ -4,7 +4,6 @@ mod attacked;
 mod effects;
 mod hostile;
 mod memory;
-mod programs;
 mod scarce;
 mod short;
 mod told;

@@ -202,23 +202,3 @@ fn not_of_the_tests_output() {
     let output = Command::new("sh").args(["-c", "echo x || exit 9"]).output().expect("sh");
     assert_eq!(output.status.code(), Some(9), "{output:?}");
 }
-
-/// A program that has no C library to ask.
-#[isolated]
-#[ignore = "takes a busybox that is statically linked"]
-fn of_static_programs() {
-    data("a");
-    let busybox = |words: &[&str]| Command::new("busybox").args(words).status().expect("busybox").success();
-    let sync = no_fsync().path("/data/*").start().expect("start");
-    let copy = ["dd", "if=/usr/bin/busybox", "of=/data/a", "count=1", "conv=fsync"];
-    assert!(!busybox(&copy));
-    assert_eq!(sync.hits(), 1);
-    drop(sync);
-    assert!(busybox(&copy));
-    let rename = Fault::new("rename").errno(libc::EIO).path("/data/b").start().expect("start");
-    assert!(!busybox(&["mv", "/data/a", "/data/b"]));
-    assert_eq!(rename.hits(), 1);
-    let kill = Fault::writing().kill().path("/data/*").start().expect("start");
-    assert!(!busybox(&["dd", "if=/usr/bin/busybox", "of=/data/c", "count=1"]));
-    assert_eq!(kill.hits(), 1);
-}

@@ -45,7 +45,6 @@ fn commits() -> usize {
 }
 
 #[isolated]
-#[ignore = "takes git"]
 fn git_says_that_a_rename_has_failed() {
     repository();
     let faults = no_rename("/repository/.git/**");
@@ -59,7 +58,6 @@ fn git_says_that_a_rename_has_failed() {
 
 /// Whichever rename fails, or is the last call of all.
 #[isolated]
-#[ignore = "takes git"]
 fn git_keeps_a_repository_whole() {
     repository();
     let commit = || {
@@ -97,7 +95,6 @@ fn state() -> String {
 }
 
 #[isolated]
-#[ignore = "takes dpkg"]
 fn dpkg_installs_nothing_by_halves() {
     package();
     let faults = no_rename("/target/**");
@@ -132,7 +129,6 @@ fn rows() -> usize {
 }
 
 #[isolated]
-#[ignore = "takes sqlite3"]
 fn sqlite_says_that_a_sync_has_failed() {
     database("delete");
     let fault = Fault::syncing().errno(libc::EIO).path("/data/*").start().expect("start");
@@ -170,13 +166,11 @@ fn sweep_sqlite(mode: &str) {
 }
 
 #[isolated]
-#[ignore = "takes sqlite3"]
 fn sqlite_loses_no_rows() {
     sweep_sqlite("delete");
 }
 
 #[isolated]
-#[ignore = "takes sqlite3"]
 fn sqlite_loses_no_rows_of_a_log() {
     sweep_sqlite("wal");
 }
@@ -212,7 +206,6 @@ func main() {
 
 /// A program that has many threads, no C library, and signals of its own.
 #[isolated]
-#[ignore = "takes Go"]
 fn a_static_program_in_go() {
     fs::create_dir("/data").expect("mkdir");
     fs::write("/tmp/main.go", PROGRAM).expect("write");
@@ -228,4 +221,24 @@ fn a_static_program_in_go() {
     drop(fault);
     let _fault = Fault::syncing().errno(libc::EIO).path("/data/*").every(4).start().expect("start");
     assert_eq!(succeed("/tmp/program"), "failed: 200\n");
+}
+
+/// A busybox that is statically linked has no C library to ask.
+#[isolated]
+fn a_static_busybox() {
+    fs::create_dir("/data").expect("mkdir");
+    fs::write("/data/a", "").expect("write");
+    let busybox = |words: &[&str]| Command::new("busybox").args(words).status().expect("busybox").success();
+    let sync = Fault::new("fsync").errno(libc::EIO).path("/data/*").start().expect("start");
+    let copy = ["dd", "if=/usr/bin/busybox", "of=/data/a", "count=1", "conv=fsync"];
+    assert!(!busybox(&copy));
+    assert_eq!(sync.hits(), 1);
+    drop(sync);
+    assert!(busybox(&copy));
+    let rename = Fault::new("rename").errno(libc::EIO).path("/data/b").start().expect("start");
+    assert!(!busybox(&["mv", "/data/a", "/data/b"]));
+    assert_eq!(rename.hits(), 1);
+    let kill = Fault::writing().kill().path("/data/*").start().expect("start");
+    assert!(!busybox(&["dd", "if=/usr/bin/busybox", "of=/data/c", "count=1"]));
+    assert_eq!(kill.hits(), 1);
 }
