@@ -112,8 +112,13 @@ pub(crate) fn arguments() -> Vec<OsString> {
 }
 
 /// Whether this process has a library whose path has these words in it.
-pub(crate) fn has_library(words: &[u8]) -> bool {
+fn has_library(words: &[u8]) -> bool {
     fs::read("/proc/self/maps").is_ok_and(|maps| sys::contains(&maps, words))
+}
+
+/// Whether valgrind(1) runs this program. A static one does not load its library; but valgrind names it to each.
+pub(crate) fn has_valgrind() -> bool {
+    env::var_os("LD_PRELOAD").is_some_and(|libraries| sys::contains(libraries.as_bytes(), b"/vgpreload_core-"))
 }
 
 /// Whether fakeroot(1) runs this program, so that the C library asks a daemon about files.

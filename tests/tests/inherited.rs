@@ -309,3 +309,23 @@ fn fakeroot_is_named() {
         assert!(run.failed() && run.output.contains("cause:  fakeroot runs this program"), "{}", run.output);
     }
 }
+
+// ---- What runs it ----
+
+/// Both answer some calls in the place of the kernel. A program that is linked statically loads nothing, so that fakeroot is not in its way.
+#[test]
+#[ignore = "takes valgrind and fakeroot"]
+fn what_is_in_the_way_is_named() {
+    let fakeroot = (!cfg!(target_env = "musl")).then_some((["fakeroot", "--"], "cause:  fakeroot runs this program"));
+    let valgrind = (["valgrind", "--quiet"], "cause:  valgrind runs this program");
+    for runner in runners() {
+        for ([program, option], cause) in fakeroot.into_iter().chain([valgrind]) {
+            let binary = binary("faked_");
+            let mut command = Command::new(program);
+            command.arg(option).arg(binary.get_program()).args(binary.get_args());
+            let run = run(&mut as_runner(*runner, &command));
+            assert!(run.failed() && run.output.contains(cause), "{}", run.output);
+            assert!(run.left.is_empty(), "{:?}", run.left);
+        }
+    }
+}

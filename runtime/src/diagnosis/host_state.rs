@@ -5,7 +5,7 @@ use std::{env, fs};
 
 use nix::sys::utsname::uname;
 
-use crate::proc::{has_capability, has_library, hides_nothing, mount_points, status, text_of};
+use crate::proc::{has_capability, has_valgrind, hides_nothing, mount_points, status, text_of};
 use crate::sys::geteuid;
 use crate::sys::probe::{self, Answer};
 
@@ -95,7 +95,7 @@ impl HostState {
 impl HostState {
     pub(crate) fn look() -> Self {
         let masks = masks();
-        let has_valgrind = has_library(b"/vgpreload_core-");
+        let has_valgrind = has_valgrind();
         // Valgrind ends a program that makes the first call.
         let filter = (!has_valgrind)
             .then(probe::clone_is_filtered)

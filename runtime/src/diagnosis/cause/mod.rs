@@ -67,7 +67,7 @@ impl Cause {
     pub(crate) fn valgrind() -> Self {
         Self::new(
             "valgrind runs this program, and knows no namespaces",
-            "/proc/self/maps has vgpreload_core",
+            "LD_PRELOAD has vgpreload_core",
             "run isolated tests without valgrind",
         )
     }

@@ -105,7 +105,7 @@ fn each_cause_has_its_words() {
     remedy: have constructors start no thread that keeps such a lock, or let it begin in `main`
     # valgrind
     cause:  valgrind runs this program, and knows no namespaces
-    seen:   /proc/self/maps has vgpreload_core
+    seen:   LD_PRELOAD has vgpreload_core
     remedy: run isolated tests without valgrind
     # fakeroot
     cause:  fakeroot runs this program, and its library can't reach its daemon from a sandbox
