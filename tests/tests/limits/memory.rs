@@ -84,6 +84,21 @@ fn waits_for_a_grandchild_that_is_killed() {
     }
 }
 
+/// The same, where the kernel cuts the name of the test's process within a character, and that of the child is no UTF-8.
+#[body]
+#[isolated(memory = "64MiB")]
+fn waits_for_a_child_with_an_odd_name() {
+    fs::write("/proc/self/comm", "fourteen-bytesé").expect("comm");
+    match fork() {
+        ForkResult::Child => {
+            nix::sys::prctl::set_name(c"Z\xfcrich").expect("set_name");
+            allocate(80);
+            process::abort();
+        }
+        ForkResult::Parent { .. } => hang(),
+    }
+}
+
 #[body]
 #[isolated(memory = "64MiB")]
 fn fills_the_tmpfs() {
@@ -150,6 +165,7 @@ fn the_largest_is_named() {
     for (name, largest) in [
         ("memory::allocates_too_much", ["`memory::allocates_too_much` "; 2]),
         ("memory::waits_for_a_child_that_is_killed", ["`glutton` "; 2]),
+        ("memory::waits_for_a_child_with_an_odd_name", ["`Z\u{fffd}rich` "; 2]),
         // Whether its parent has waited for it by then is a matter of luck.
         ("memory::waits_for_a_grandchild_that_is_killed", ["`parent` or a child of it ", "`glutton` "]),
     ] {

@@ -183,6 +183,9 @@ table! {
     hangs: Fails ["its timeout of 1s"] in time ["it still ran after", "the last words", "pid 2 `hostile::hangs`, sleeping in "];
     hangs_although_it_should_panic: Fails ["its timeout of 1s", "test did not panic as expected"] in time ["it still ran after"];
     hangs_with_children: Fails ["its timeout of"] in time ["it still ran after", "pid 2 `", "`sleep`, sleeping in "];
+    hangsä: Fails ["its timeout of"] in time [
+        "it still ran after", "pid 2 `hostile::hangs\u{fffd}`, ", "`fourteen-bytes\u{fffd}`, sleeping in "
+    ];
     hangs_with_all_signals_blocked: Fails ["its timeout of"] in time ["it still ran after", "sleeping in "];
     hands_out_what_takes_long_to_close: Fails ["its timeout of"] in time ["it still ran after", "sent"];
     stops_itself: Fails ["its timeout of"] in time ["it still ran after", "stopped"];

@@ -8,6 +8,7 @@ pub(super) mod processes;
 
 use std::cell::Cell;
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -262,6 +263,16 @@ fn hangs_although_it_should_panic() {
 fn hangs_with_children() {
     let script = "sleep 1000 & setsid sleep 1001 & wait";
     let _ = Command::new("sh").args(["-c", script]).status();
+}
+
+/// The kernel cuts the names of its thread and of its child within a character, and that of its process is no UTF-8.
+#[body]
+#[isolated(timeout = "1s")]
+fn hangsä() {
+    fs::write("/proc/self/comm", b"Z\xfcrich").expect("comm");
+    let program = "/tmp/fourteen-bytesé";
+    symlink(fs::canonicalize("/bin/sleep").expect("sleep"), program).expect("symlink");
+    let _ = Command::new(program).arg("1000").status();
 }
 
 #[body]
