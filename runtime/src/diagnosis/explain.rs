@@ -275,6 +275,14 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
             return Some(Cause::swap_is_not_counted());
         }
     }
+    if let Trouble::Refused { path, errno: Errno::EOPNOTSUPP } = trouble {
+        // What was refused is a file of a cgroup below that of the tests.
+        let above = path.ancestors().nth(2).unwrap_or(path);
+        let kind = text_of(above.join("cgroup.type")).unwrap_or_default();
+        if kind.contains("threaded") {
+            return Some(Cause::threaded_cgroup(above, kind.trim()));
+        }
+    }
     if let Trouble::Ends { unit, policy } = trouble {
         return Some(Cause::unit_ends(unit, policy));
     }

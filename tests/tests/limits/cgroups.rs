@@ -105,6 +105,45 @@ fn a_cgroup_of_others_is_not_divided() {
     assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
 }
 
+/// What somebody has given to the cgroups below stays theirs, whether the tests can have limits there or not.
+#[test]
+fn controllers_that_were_on_before_stay_on() {
+    let Some(parent) = Parent::new("on") else { return };
+    let [directory] = &parent.directories[..] else { return };
+    let control = directory.join("cgroup.subtree_control");
+    if !control.exists() {
+        return;
+    }
+    fs::write(&control, "+pids").expect("write");
+    let run = |script: &str, body: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(this_binary().get_program()).args(["--ignored", "--exact", "body", body]);
+        let run = run(command.env("PARENT", directory).env("BELLJAR_CGROUP", &parent.path));
+        let on = fs::read_to_string(&control).expect("cgroup.subtree_control");
+        assert!(on.contains("pids"), "{on}");
+        assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
+        run
+    };
+    let beside = run("exec \"$0\" \"$@\"", "has_all_limits");
+    assert!(beside.passed(), "{}", beside.output);
+    // Others would keep processes out.
+    fs::write(&control, "-memory -cpu").expect("write");
+    // With processes in it, the kernel lets no cgroup below have limits.
+    for enter in ["", "unset BELLJAR_CGROUP;"] {
+        let script = format!("echo $$ > \"$PARENT/cgroup.procs\" && {enter} exec \"$0\" \"$@\"");
+        for limited in ["has_all_limits", "processes::forks_too_often"] {
+            let within = run(&script, limited);
+            let kind = format!("seen:   cgroup.type of {} is domain threaded", directory.display());
+            assert!(within.failed() && within.output.contains(&kind), "{}", within.output);
+        }
+    }
+    let unlimited = run(
+        &format!("echo $$ > \"$PARENT/cgroup.procs\" && unset BELLJAR_CGROUP && exec \"$0\" \"$@\""),
+        "memory::allocates_without_a_limit",
+    );
+    assert!(unlimited.passed(), "{}", unlimited.output);
+}
+
 /// systemd ends some units when the kernel kills a process in them because memory is used up, and would end the run. Here a
 /// `systemctl` answers for it, which says what it is told to say, or fails. `lab/units` has the true one.
 #[test]

@@ -1,5 +1,7 @@
 //! Causes that lie in cgroups and in devices.
 
+use std::path::Path;
+
 use nix::errno::Errno;
 
 use super::Cause;
@@ -32,6 +34,19 @@ impl Cause {
             "this user may not make cgroups where the tests run, or other processes use that cgroup too",
             seen,
             DELEGATE,
+        )
+    }
+
+    /// `kind` is the type of this cgroup, as it names it itself.
+    pub(crate) fn threaded_cgroup(directory: &Path, kind: &str) -> Self {
+        let directory = plain(directory.display());
+        Self::new(
+            "the cgroup that the tests run in is threaded: it has processes, and gives controllers to the cgroups below it. There, the \
+             kernel limits threads only",
+            format!("cgroup.type of {directory} is {}", plain(kind)),
+            format!(
+                "echo '-pids -cpu' | sudo tee {directory}/cgroup.subtree_control, or run the tests in another cgroup"
+            ),
         )
     }
 

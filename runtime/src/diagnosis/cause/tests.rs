@@ -82,6 +82,7 @@ fn each_cause_has_its_words() {
         memory_used_up(file, 4096, host),
         too_many_processes(64, 63),
         too_many_in_cgroup(file, 64, 63, host),
+        threaded_cgroup(Path::new("/sys/fs/cgroup/a\n"), "domain threaded"),
         has_threads(),
         no_thread("1G"),
         too_many_keys("1000: 200 200/200 200/200 4000/20000"),
@@ -343,6 +344,10 @@ fn each_cause_has_its_words() {
     cause:  the cgroup that the tests run in has as many processes and threads as it may have
     seen:   /sys/fs/cgroup/a/max is 64, and pids.current was 63
     remedy: raise it (systemd: systemctl set-property UNIT TasksMax=infinity), run fewer tests at once (`--test-threads`), or write `pids = ..` on a test that starts many processes
+    # threaded_cgroup
+    cause:  the cgroup that the tests run in is threaded: it has processes, and gives controllers to the cgroups below it. There, the kernel limits threads only
+    seen:   cgroup.type of /sys/fs/cgroup/a\n is domain threaded
+    remedy: echo '-pids -cpu' | sudo tee /sys/fs/cgroup/a\n/cgroup.subtree_control, or run the tests in another cgroup
     # has_threads
     cause:  the test's process has a second thread before its body begins, as with ThreadSanitizer, so that it can't enter a user namespace
     seen:   EINVAL, which unshare(2) has for such processes
