@@ -1,16 +1,16 @@
 //! Runs that end, or are ended, leave no cgroup.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{iter, panic, process};
 
 use belljar::isolated;
-use belljar_tests::{body, hang, mark, marked, named, rounds, run, this_binary, wait_until};
+use belljar_tests::{body, generations, hang, mark, marked, named, rounds, run, this_binary, wait_until};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
@@ -235,6 +235,39 @@ fn each_sandbox_has_a_cgroup_and_leaves_none() {
         assert!(run.output.contains("3 passed"), "{}", run.output);
         parent.below().is_empty()
     });
+}
+
+/// By version 2, whoever has started a run leaves the cgroup with it, and is back in it when the run is over, however that ends.
+#[test]
+fn who_has_started_a_run_is_moved_back() {
+    let Some(parent) = Parent::new("shell") else { return };
+    let [directory] = &parent.directories[..] else { return };
+    if !directory.join("cgroup.subtree_control").exists() {
+        return;
+    }
+    let script = "echo $$ > \"$PARENT/cgroup.procs\" && \"$0\" \"$@\"; exec sleep 1000";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script])
+        .arg(this_binary().get_program())
+        .args(["--exact", "body", "swept::waits_with_all_limits", "--ignored", "--nocapture"])
+        .env("PARENT", directory)
+        .stdout(Stdio::piped());
+    let mark = mark(&mut command);
+    let mut shell = command.spawn().expect("spawn");
+    let pid = shell.id();
+    let has_shell = |directory: &Path| {
+        let pids = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        pids.lines().any(|line| line == pid.to_string())
+    };
+    let mut lines = BufReader::new(shell.stdout.take().expect("piped")).lines();
+    assert!(lines.any(|line| line.expect("a line") == "2"));
+    assert!(has_shell(&directory.join("belljar.leaf")));
+    let run = generations(pid).into_iter().find(|(_, generation)| *generation == 1).expect("a run").0;
+    send(Signal::SIGKILL, run as i32);
+    wait_until(|| parent.below().is_empty() && has_shell(directory));
+    shell.kill().and_then(|()| shell.wait()).expect("kill");
+    wait_until(|| marked(&mark).is_empty());
 }
 
 /// What a run left that was killed is swept by the next: never what belongs to a live one, nor what isn't ours.
