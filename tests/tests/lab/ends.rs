@@ -4,13 +4,14 @@ use std::fs;
 use std::mem;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use belljar::isolated;
 use belljar::net::{Lab, Net};
-use belljar_tests::{Run, body, body_command, run, run_body, run_hanging, this_binary};
+use belljar_tests::{Run, body, body_command, mark, marked, named, run, run_body, run_hanging, this_binary};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
@@ -36,7 +37,7 @@ fn called(name: &str) -> Vec<(u32, u32)> {
 #[isolated]
 fn the_wire_is_inits_child_and_ends_with_the_laboratory() {
     let net = up();
-    let wires = called("belljar-wire");
+    let wires = called(WIRE);
     assert!(matches!(wires[..], [(_, 1)]), "{wires:?}");
     assert_eq!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)), Err(Errno::ECHILD));
     // The twin.
@@ -44,7 +45,7 @@ fn the_wire_is_inits_child_and_ends_with_the_laboratory() {
     assert!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)).is_ok());
     child.kill().and_then(|()| child.wait()).expect("kill");
     drop(net);
-    belljar_tests::wait_until(|| called("belljar-wire").is_empty());
+    belljar_tests::wait_until(|| called(WIRE).is_empty());
 }
 
 macro_rules! endings {
@@ -66,22 +67,22 @@ endings! {
     aborts() |_net| { std::process::abort() }
     hangs() |_net| { belljar_tests::hang() }
     waits() |_net| { belljar_tests::hang() }
-    is_killed() |_net| { nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL).expect("kill") }
+    is_killed() |_net| { kill(Pid::this(), Signal::SIGKILL).expect("kill") }
     kills_all() |_net| {
-        let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         panic!("the body");
     }
     kills_all_and_aborts() |_net| {
-        let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         std::process::abort()
     }
     kills_all_and_hangs() |_net| {
-        let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         belljar_tests::hang()
     }
     drops_and_aborts() |net| {
         drop(net);
-        belljar_tests::wait_until(|| called("belljar-wire").is_empty());
+        belljar_tests::wait_until(|| called(WIRE).is_empty());
         std::process::abort()
     }
     becomes_another() |_net| {
@@ -96,6 +97,9 @@ endings! {
         mem::forget(Command::new("sleep").arg("1000").spawn().expect("sleep"));
     }
 }
+
+/// The process of a laboratory is called so.
+const WIRE: &str = "belljar-wire";
 
 const WIRE_KILLED: &str = "the wire of its laboratory was killed";
 
@@ -143,7 +147,7 @@ fn no_wire_is_left_over() {
         let test = format!("ends::{test}");
         let (left, output) = left_over(&test);
         assert_eq!(left, [""; 0], "{test}: {output}");
-        assert!(!output.contains("belljar-wire"), "{test}: {output}");
+        assert!(!output.contains(WIRE), "{test}: {output}");
     }
     assert_eq!(left_over("ends::leaves_a_process").0, ["sleep"]);
 }
@@ -179,18 +183,30 @@ fn may_open_nothing() {
     panic!("by intention");
 }
 
-/// Whoever kills the test binary leaves nothing: no wire either.
+/// Whoever kills the test binary, or a process of its sandbox, leaves nothing: no wire either.
 #[test]
-fn nothing_is_left_when_the_test_binary_is_killed() {
-    let mut command = this_binary();
-    let mut child = command.args(["--exact", "body", "ends::waits"]).spawn().expect("it runs");
-    let below = || belljar_tests::descendants(child.id());
-    let is_wire =
-        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "belljar-wire\n");
-    belljar_tests::wait_until(|| below().iter().any(is_wire));
-    let all = below();
-    child.kill().and_then(|()| child.wait()).expect("kill");
-    belljar_tests::wait_until(|| !all.iter().any(|pid| fs::exists(format!("/proc/{pid}")).expect("exists")));
+fn nothing_is_left_whatever_is_killed() {
+    let own = fs::read_to_string("/proc/self/comm").expect("a name");
+    // The body's process has the name of the test binary.
+    for victim in ["the test binary", "belljar-zygote", "belljar-tmpl", "belljar-init", own.trim(), WIRE] {
+        let mut command = this_binary();
+        command.args(["--exact", "body", "ends::waits"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mark = mark(&mut command);
+        let mut child = command.spawn().expect("it runs");
+        belljar_tests::wait_until(|| !named(&mark, WIRE).is_empty());
+        if let Some(pid) = named(&mark, victim).into_iter().find(|pid| *pid != child.id()) {
+            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("kill");
+            belljar_tests::wait_until(|| !marked(&mark).contains(&pid));
+        } else {
+            assert_eq!(victim, "the test binary");
+        }
+        // A body goes on without its wire. All others end the test.
+        if ["the test binary", WIRE].contains(&victim) {
+            child.kill().expect("kill");
+        }
+        child.wait().expect("wait");
+        belljar_tests::wait_until(|| marked(&mark).is_empty());
+    }
 }
 
 // ---- Captures of tests that fail ----
