@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use belljar::isolated;
 use belljar::net::{Lab, Net};
-use belljar_tests::{body, body_command, run_body, run_hanging};
-use nix::unistd::Uid;
+use belljar_tests::{allocate, body, body_command, fork, hang, must_limit, run_body, run_hanging};
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{ForkResult, Uid};
 
 use crate::ends::capture_of;
 
@@ -51,7 +52,33 @@ fn aborts() {
 fn hangs() {
     let _net = busy();
     eprintln!("{DONE}");
-    belljar_tests::hang();
+    hang();
+}
+
+#[body]
+#[isolated]
+fn is_stopped() {
+    let _net = busy();
+    eprintln!("{DONE}");
+    raise(Signal::SIGSTOP).expect("raise");
+}
+
+/// It leaves a process.
+#[body]
+#[isolated]
+fn forks() {
+    let _net = busy();
+    if let ForkResult::Child = fork() {
+        hang();
+    }
+    panic!("the body");
+}
+
+#[body]
+#[isolated(memory = "64MiB", unsupported = "skip")]
+fn is_out_of_memory() {
+    let _net = busy();
+    drop(allocate(256));
 }
 
 #[body]
@@ -84,11 +111,16 @@ fn sums(dump: &str) -> [usize; 2] {
 #[test]
 #[ignore = "takes tcpdump"]
 fn tcpdump_reads_whatever_is_left() {
-    for test in ["dumped::panics", "dumped::aborts", "dumped::hangs", "dumped::becomes_another"] {
+    for test in ["panics", "aborts", "hangs", "is_stopped", "forks", "is_out_of_memory", "becomes_another"] {
+        let name = format!("dumped::{test}");
         let output = match test {
-            "dumped::hangs" => run_hanging(&mut body_command(test), |output| output.contains(DONE)).output,
-            _ => run_body(test).output,
+            "hangs" | "is_stopped" => run_hanging(&mut body_command(&name), |output| output.contains(DONE)).output,
+            _ => run_body(&name).output,
         };
+        if test == "is_out_of_memory" && output.contains("skipped 1 test") {
+            assert_ne!(must_limit(), Some(true), "{output}");
+            continue;
+        }
         let (path, is_written) = capture_of(&output).expect(&output);
         // The target directory may be another user's.
         assert!(is_written || !Uid::effective().is_root(), "{output}");
