@@ -117,7 +117,7 @@ fn controllers_that_were_on_before_stay_on() {
     fs::write(&control, "+pids").expect("write");
     let run = |script: &str, body: &str| {
         let mut command = Command::new("sh");
-        command.args(["-c", script]).arg(this_binary().get_program()).args(["--ignored", "--exact", "body", body]);
+        command.args(["-c", script]).arg(this_binary().get_program()).args(["--exact", "body", body]);
         let run = run(command.env("PARENT", directory).env("BELLJAR_CGROUP", &parent.path));
         let on = fs::read_to_string(&control).expect("cgroup.subtree_control");
         assert!(on.contains("pids"), "{on}");

@@ -250,7 +250,7 @@ fn who_has_started_a_run_is_moved_back() {
     command
         .args(["-c", script])
         .arg(this_binary().get_program())
-        .args(["--exact", "body", "swept::waits_with_all_limits", "--ignored", "--nocapture"])
+        .args(["--exact", "body", "swept::waits_with_all_limits", "--nocapture"])
         .env("PARENT", directory)
         .stdout(Stdio::piped());
     let mark = mark(&mut command);
