@@ -31,7 +31,7 @@ pub(crate) fn sort<T: Ord>(items: &mut [T]) {
 fn positions(len: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
     let mut positions = Vec::with_capacity(len);
     positions.extend(0..len);
-    positions.sort_by(|a, b| compare(*a, *b));
+    positions.sort_unstable_by(|a, b| compare(*a, *b).then(a.cmp(b)));
     positions
 }
 

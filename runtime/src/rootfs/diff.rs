@@ -20,7 +20,7 @@ use super::left::Left;
 use super::merged::{DIRECTORY, Merged, READ, hides_lower, is_whiteout, names_in, open_beneath};
 use crate::frame::changes::Change;
 use crate::rootfs::build::{COPY, LAYERS};
-use crate::sorted::sort_by;
+use crate::sorted::{sort, sort_by};
 use crate::sys;
 
 /// The most bytes that all paths have together which are looked at: many times those of a large source tree. It bounds the memory and the
@@ -166,17 +166,18 @@ impl Tree {
         Ok(found)
     }
 
-    /// What there is in a directory of the tmpfs. In one that this user can't list, or that has gone meanwhile, as far as one can
-    /// tell, nothing.
-    fn entries(&self, directory: &Path) -> nix::Result<BTreeMap<PathBuf, Entry>> {
+    /// What there is in a directory of the tmpfs, in the order of the names. In one that this user can't list, or that has gone meanwhile, as far
+    /// as one can tell, nothing.
+    fn entries(&self, directory: &Path) -> nix::Result<Vec<(PathBuf, Entry)>> {
         let opened = self.open(directory, READ);
-        let names = match names_in(opened) {
-            Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR) => return Ok(BTreeMap::new()),
+        let mut names = match names_in(opened) {
+            Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR) => return Ok(Vec::new()),
             names => names?,
         };
         let paths = names.iter().map(|name| directory.as_os_str().len() + name.as_os_str().len()).sum();
         self.room.set(self.room.get().checked_sub(paths).ok_or(Errno::EOVERFLOW)?);
         let directory = self.open(directory, OFlag::O_PATH)?;
+        sort(&mut names);
         let entry = |name: PathBuf| {
             let stat = sys::stat(&directory, &name).ok()?;
             Some((name, Entry::of(&stat)))
@@ -237,7 +238,8 @@ impl Layer<'_> {
             }
             if hides {
                 let hidden = lower.names().unwrap_or_default();
-                let hidden = hidden.into_iter().filter(|name| !entries.contains_key(name));
+                let hidden =
+                    hidden.into_iter().filter(|name| entries.binary_search_by(|(known, _)| known.cmp(name)).is_err());
                 let removed: Vec<_> = hidden.map(|name| Change::Removed(self.inside(&below.join(name)))).collect();
                 self.changes.extend(removed);
             }

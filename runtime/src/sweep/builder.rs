@@ -12,6 +12,7 @@ use super::swept::{Ended, Swept};
 use crate::chance::hash;
 use crate::faults::Fault;
 use crate::sandbox::whereabouts;
+use crate::sorted::{sort, sort_by};
 
 /// How many cases there are at most, unless [`Sweep::at_most`] says so.
 const CASES: usize = 250;
@@ -218,9 +219,10 @@ impl Sweep<'_> {
 /// Which of so many calls fail, in their order: all, or the first and others by chance.
 fn chosen(calls: u64, at_most: usize, seed: u64) -> Vec<u64> {
     let mut order: Vec<u64> = (2..=calls).collect();
-    order.sort_by_key(|call| (hash(&[seed, *call]), *call));
+    let chance = |call: &u64| (hash(&[seed, *call]), *call);
+    sort_by(&mut order, |a, b| chance(a).cmp(&chance(b)));
     order.truncate(at_most.saturating_sub(1));
     order.push(1);
-    order.sort_unstable();
+    sort(&mut order);
     order
 }

@@ -20,6 +20,7 @@ use crate::faults::calls::IO_URING;
 use crate::faults::definition::{Definition, Effect, Position};
 use crate::faults::filter::ARCHITECTURE;
 use crate::harness::replies::discard;
+use crate::sorted::sort;
 use crate::sys::seccomp::Reply;
 use crate::sys::{self, seccomp};
 
@@ -155,7 +156,7 @@ impl Thread {
     fn look_at_faults(&mut self) {
         let board = &self.shared.board;
         let mut active: Vec<_> = board.active().collect();
-        active.sort_unstable();
+        sort(&mut active);
         if !active.iter().eq(self.faults.iter().map(|(entry, _)| entry)) {
             self.faults = active.into_iter().map(|entry| (entry, board.definition(entry))).collect();
             let is_active = |number| self.faults.iter().any(|(entry, _)| entry.number == number);

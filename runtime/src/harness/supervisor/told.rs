@@ -1,6 +1,5 @@
 //! What a supervisor tells of what it has done.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +8,7 @@ use nix::errno::Errno;
 use super::caller::Caller;
 use crate::faults::board::Entry;
 use crate::faults::definition::{Effect, Position};
+use crate::sorted::{Set, sort_by};
 use crate::sys;
 
 /// How many hits are kept with all that is known of them, for a message and for a trace.
@@ -57,7 +57,7 @@ pub(crate) struct Report {
     pub(crate) met: Vec<Met>,
     /// How many there were.
     pub(crate) hits: u64,
-    pub(crate) blind: BTreeSet<Blind>,
+    pub(crate) blind: Set<Blind>,
     /// Why a call did not meet a fault that was for it: this process lacked something.
     pub(crate) unmet: Option<Errno>,
 }
@@ -66,7 +66,7 @@ impl Report {
     /// What two supervisors of a sandbox know, in the order of time.
     pub(crate) fn with(mut self, other: Self) -> Self {
         self.met.extend(other.met);
-        self.met.sort_by_key(|met| met.at);
+        sort_by(&mut self.met, |a, b| a.at.cmp(&b.at));
         self.hits = self.hits.saturating_add(other.hits);
         self.blind.extend(other.blind);
         self.unmet = self.unmet.or(other.unmet);

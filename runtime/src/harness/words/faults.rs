@@ -81,7 +81,7 @@ pub(in crate::harness) fn faults(
         }
         told.push(text);
     }
-    for blind in &report.blind {
+    for blind in report.blind.iter() {
         let what = match blind {
             Blind::IoUring => {
                 "has made an io_uring while a fault was active. No fault meets what it does through the io_uring"
@@ -129,11 +129,10 @@ fn count(hits: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::sorted::Set;
 
     fn one(effect: Effect, delay: u64, number: u64) -> Met {
         let subject = Some("/data/wal\n".into());
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_failure_tells_all_of_it() {
-        let blind = BTreeSet::from([Blind::IoUring, Blind::OtherPrograms, Blind::NotReadable]);
+        let blind = Set::from([Blind::IoUring, Blind::OtherPrograms, Blind::NotReadable]);
         let met = vec![one(Effect::Errno(libc::EIO), 0, 1); 22];
         let faults = Report { met, hits: 30, blind, unmet: Some(Errno::EMFILE) };
         let unanswered_calls = Some(Unanswered::Failed(Errno::EAGAIN));

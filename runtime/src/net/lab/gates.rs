@@ -1,6 +1,5 @@
 //! What routers are to do beside forwarding: which interface of each leads to the outside, and where forwarded ports lead to.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use crate::net::error::Trouble;
 use crate::net::gate::{Forward, Gate, Peer};
 use crate::net::netfilter::{PlannedForward, PlannedGate};
 use crate::net::node::Node;
+use crate::sorted::Set;
 
 /// Finds out what was asked for of each node of the laboratory. Addresses are planned by now.
 pub(super) fn plan_gates(plan: &mut Plan, nodes: &[Arc<Node>]) -> Result<(), Trouble> {
@@ -64,7 +64,7 @@ fn plan_forwards(plan: &Plan, node: usize, gate: &Gate) -> Result<Vec<PlannedFor
     let PlannedNode { name, gate: planned, .. } = &plan.nodes[node];
     let Some(PlannedGate { outside, .. }) = planned else { return Ok(Vec::new()) };
     let router = || name.clone();
-    let mut seen = BTreeSet::new();
+    let mut seen = Set::new();
     let mut forwards = Vec::new();
     for Forward { port, to, to_port } in &gate.forwards {
         if *port == 0 || *to_port == 0 {
@@ -98,7 +98,7 @@ fn leads_to(plan: &Plan, port: usize, peer: &Peer) -> bool {
 /// the router's way does not lead over the outside.
 fn addresses_inside(plan: &Plan, router: usize, outside: usize, host: &Peer) -> Vec<IpAddr> {
     let segment = |port: &usize| plan.ports[*port].segment;
-    let inside: BTreeSet<_> = plan.nodes[router].ports.iter().filter(|port| **port != outside).map(segment).collect();
+    let inside: Set<_> = plan.nodes[router].ports.iter().filter(|port| **port != outside).map(segment).collect();
     let ways = first_hops(plan, router);
     let is_near = |port: &usize| inside.contains(&segment(port)) && segment(port) != segment(&outside);
     let is_behind = |port: &usize| ways[segment(port)].is_some_and(|(leaving, _)| leaving != outside);
