@@ -56,7 +56,7 @@ pub(crate) fn reserve() -> nix::Result<()> {
     // Whoever holds the lock puts the descriptors back.
     let Ok(mut reserve) = RESERVE.try_lock() else { return Ok(()) };
     while reserve.len() < RESERVED {
-        reserve.push(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
+        reserve.push(open(c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::rootfs::paths::c_string;
 use crate::spec::Ids;
 use crate::sys::geteuid;
 
@@ -20,7 +21,7 @@ pub(crate) fn closed_above(path: &Path, ids: Ids) -> Option<(PathBuf, Metadata)>
         let metadata = fs::metadata(directory).ok()?;
         let is_open = match ids {
             Ids::One if geteuid().is_root() => lone_root_may_enter(&metadata),
-            _ => access(directory, AccessFlags::X_OK).is_ok(),
+            _ => access(&*c_string(directory), AccessFlags::X_OK).is_ok(),
         };
         (!is_open).then(|| (directory.to_path_buf(), metadata))
     })

@@ -110,12 +110,21 @@ pub(crate) enum Access {
 }
 
 /// Where in the tmpfs a copy is put together, which becomes the root.
-pub(crate) const COPY: &str = "root";
+pub(crate) const COPY: &str = text(COPY_PATH);
+const COPY_PATH: &CStr = c"root";
 
 /// Where in the tmpfs the layers of a copy are. Each is a directory with the directories `upper` and `work`, which overlayfs asks for,
 /// and with the links `from`, which leads to what is copied on the host, and `at`, which leads to the copy. A layer without `from` is a
 /// copy of what preparations have left at `at`, or a directory that a preparation has there of its own.
-pub(crate) const LAYERS: &str = "layers";
+pub(crate) const LAYERS: &str = text(LAYERS_PATH);
+const LAYERS_PATH: &CStr = c"layers";
+
+const fn text(path: &'static CStr) -> &'static str {
+    match path.to_str() {
+        Ok(text) => text,
+        Err(_) => panic!(),
+    }
+}
 
 const NONE: Option<&CStr> = None;
 
@@ -152,10 +161,10 @@ fn begin_copy() -> Result<OwnedFd, RefusalRef<'static>> {
     let tmpfs = sys::clone_mounts(c".").or_refuse(Step::Copy, c"")?;
     let mode = Mode::from_bits_truncate(0o755);
     let make = || {
-        mkdir(LAYERS, mode)?;
-        mkdir(COPY, mode)?;
+        mkdir(LAYERS_PATH, mode)?;
+        mkdir(COPY_PATH, mode)?;
         // Only a mount can become the root.
-        mount(Some(COPY), COPY, NONE, MsFlags::MS_BIND, NONE)
+        mount(Some(COPY_PATH), COPY_PATH, NONE, MsFlags::MS_BIND, NONE)
     };
     make().or_refuse(Step::Copy, c"")?;
     Ok(tmpfs)
@@ -176,7 +185,7 @@ fn enter_new_root(root: &NewRoot) -> nix::Result<()> {
 /// Makes the stage the root directory again, and goes to what is to become the root: the copy, or the tmpfs itself.
 fn leave_host(is_copy: bool) -> nix::Result<()> {
     chroot(c"..")?;
-    if is_copy { chdir(COPY) } else { Ok(()) }
+    if is_copy { chdir(COPY_PATH) } else { Ok(()) }
 }
 
 /// Makes the working directory the root. The stage then lies over it, and is let go of with all that is mounted in it.

@@ -20,6 +20,7 @@ use super::left::Left;
 use super::merged::{DIRECTORY, Merged, READ, hides_lower, is_whiteout, names_in, open_beneath};
 use crate::frame::changes::Change;
 use crate::rootfs::build::{COPY, LAYERS};
+use crate::rootfs::paths::c_string;
 use crate::sorted::{sort, sort_by};
 use crate::sys;
 
@@ -134,7 +135,7 @@ impl Tree {
         let link = |name: &str| readlinkat(&self.tmpfs, &layer.join(name)).map(PathBuf::from);
         let at = link("at")?;
         let lower = match &self.left {
-            None => Merged::new(vec![open(&link("from")?, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?]),
+            None => Merged::new(vec![open(&*c_string(&link("from")?), DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?]),
             Some(left) => {
                 let layers = left.layers()?;
                 left.merged(layers.iter().find(|layer| layer.at == at).ok_or(Errno::ENOENT)?)?

@@ -11,6 +11,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::build::{COPY, LAYERS};
 use super::merged::{DIRECTORY, Merged, READ, names_in, open_beneath};
+use crate::rootfs::paths::c_string;
 use crate::sorted::sort_by;
 use crate::sys;
 
@@ -45,7 +46,7 @@ pub(crate) fn remove(parent: &OwnedFd, name: &Path) {
         if let Some(name) = next.take() {
             match open_to_remove(here, &name) {
                 Some((directory, names)) => above.push((directory, name, names)),
-                None => _ = unlinkat(here, &name, UnlinkatFlags::NoRemoveDir),
+                None => _ = unlinkat(here, &*c_string(&name), UnlinkatFlags::NoRemoveDir),
             }
         }
         next = match above.last_mut() {
@@ -55,17 +56,17 @@ pub(crate) fn remove(parent: &OwnedFd, name: &Path) {
         if next.is_none() {
             let Some((_, name, _)) = above.pop() else { return };
             let here = above.last().map_or(parent, |(directory, ..)| directory);
-            let _ = unlinkat(here, &name, UnlinkatFlags::RemoveDir);
+            let _ = unlinkat(here, &*c_string(&name), UnlinkatFlags::RemoveDir);
         }
     }
 }
 
 /// The directory `name`, which its owner may write to from now on, and the names in it. `None` if it is none.
 fn open_to_remove(parent: &OwnedFd, name: &Path) -> Option<(OwnedFd, Vec<PathBuf>)> {
-    let directory = openat(parent, name, DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        openat(parent, &*c_string(name), DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     // By its descriptor, which can't be another one by now.
     let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    let _ = fchmodat(AT_FDCWD, own.as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink);
+    let _ = fchmodat(AT_FDCWD, &*c_string(Path::new(&own)), Mode::S_IRWXU, FchmodatFlags::FollowSymlink);
     let names = names_in(open_beneath(&directory, Path::new(""), READ)).unwrap_or_default();
     Some((directory, names))
 }
@@ -85,7 +86,7 @@ impl Left {
 
     /// By the directory in which the last preparation has left its root for all processes of a run, and what had been left when it began.
     pub(crate) fn shared(directory: &Path, left: Option<&Self>) -> nix::Result<Self> {
-        let root = open(directory, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let root = open(&*c_string(directory), DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         Ok(Self { is_shared: true, ..Self::over(root.as_fd(), left)? })
     }
 
@@ -128,7 +129,7 @@ impl Left {
             open_beneath(self.roots.get(*number).ok_or(Errno::ENOENT)?, path, DIRECTORY)
         };
         let mut directories = layer.parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
-        match layer.from.as_ref().map(|from| open(from, DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())) {
+        match layer.from.as_ref().map(|from| open(&*c_string(from), DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())) {
             Some(Err(Errno::ENOENT | Errno::ENOTDIR)) | None => {}
             Some(from) => directories.push(from?),
         }

@@ -21,7 +21,7 @@ pub(crate) mod context;
 pub(crate) mod diff;
 pub(crate) mod left;
 mod merged;
-mod paths;
+pub(crate) mod paths;
 pub(crate) mod plan;
 mod read_only;
 pub(crate) mod stage;

@@ -71,7 +71,7 @@ fn try_to_make_read_only(mounts: &[Mount]) -> Result<(), Refusal> {
 /// that leads nowhere for the moment may be another one by now.
 fn is_closed(mount: &Mount) -> bool {
     let is_removed = mount.point.as_os_str().as_bytes().ends_with(b"//deleted");
-    is_removed || access(&mount.point, AccessFlags::F_OK) == Err(Errno::EACCES)
+    is_removed || access(&*c_string(&mount.point), AccessFlags::F_OK) == Err(Errno::EACCES)
 }
 
 /// Makes the mount at `path` read-only, but not those below it. `flags` are those that it has.

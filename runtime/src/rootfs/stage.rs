@@ -30,7 +30,7 @@ use crate::rootfs::paths::c_string;
 use crate::rootfs::read_only::{make_read_only, set_one_read_only};
 use crate::sys;
 
-const NONE: Option<&str> = None;
+const NONE: Option<&CStr> = None;
 
 /// What the stage lies over in the host's tree.
 const PROC: &CStr = c"/proc";
@@ -40,7 +40,7 @@ const NEW_PROC: &CStr = c"new-proc";
 const WHOLE_PROC: &CStr = c"whole-proc";
 
 /// Where the stage has the host's `/sys`, read-only.
-const SYSFS: &str = "sys";
+const SYSFS: &CStr = c"sys";
 
 /// Where the stage has what is to be `/proc/sys`.
 const PROC_SYS: &str = "settings";
@@ -209,7 +209,7 @@ impl Stage {
         found.is_some_and(|(below, directory)| match below.as_os_str().is_empty() {
             // It may be one of those itself.
             true => sys::stat(directory, c"").is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR),
-            false => openat(directory, below, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).is_ok(),
+            false => openat(directory, &*c_string(below), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).is_ok(),
         })
     }
 
@@ -244,10 +244,10 @@ impl Stage {
             return Ok(plan());
         }
         chroot(HOST)?;
-        chdir("/")?;
+        chdir(c"/")?;
         let planned = plan();
         fchdir(&self.root)?;
-        chroot(".")?;
+        chroot(c".")?;
         Ok(planned)
     }
 }
@@ -256,12 +256,12 @@ const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 
 /// Mounts an empty stage at `point`, goes there by the path `there`, and returns it.
 fn mount_stage(point: &CStr, there: &CStr) -> nix::Result<OwnedFd> {
-    mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    mount(Some(c"tmpfs"), point, Some(c"tmpfs"), MsFlags::empty(), Some(c"mode=755"))?;
     chdir(there)?;
     for name in [HOST, SET_ASIDE, NEW] {
         mkdir(name, Mode::from_bits_truncate(0o755))?;
     }
-    open(".", O_PATH, Mode::empty())
+    open(c".", O_PATH, Mode::empty())
 }
 
 /// Where the stage has what was set aside under this number.
@@ -276,18 +276,19 @@ fn prepared(number: usize) -> PathBuf {
 
 /// Attaches mounts at a new place.
 fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
+    let place = c_string(place);
     if SFlag::from_bits_truncate(sys::stat(mounts, c"")?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         mkdir(place, Mode::from_bits_truncate(0o755))?;
     } else {
         mknod(place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
     }
-    sys::attach_mounts(mounts, &c_string(place))
+    sys::attach_mounts(mounts, &place)
 }
 
 /// Makes what comes from the host private and read-only. Its mount may be any of the host's.
 fn make_private_and_read_only(place: &Path, mounts: &[Mount]) -> nix::Result<()> {
-    mount(NONE, place, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     let path = c_string(place);
+    mount(NONE, &*path, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     match sys::set_read_only(&path, true) {
         Err(errno) if may_be_unknown(errno) => {
             // What may be locked is repeated.
@@ -300,10 +301,9 @@ fn make_private_and_read_only(place: &Path, mounts: &[Mount]) -> nix::Result<()>
 
 /// Shows the host's `/sys` in the stage, read-only. What is mounted below it is so already.
 fn show_sysfs(sysfs: &Mount) -> nix::Result<()> {
-    let (host, place) = (as_path(HOST).join("sys"), c_string(Path::new(SYSFS)));
     mkdir(SYSFS, Mode::from_bits_truncate(0o755))?;
-    mount(Some(&host), SYSFS, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
-    set_one_read_only(&place, sysfs.flags)
+    mount(Some(&*c_string(&as_path(HOST).join("sys"))), SYSFS, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+    set_one_read_only(SYSFS, sysfs.flags)
 }
 
 /// Attaches what is to be `/proc/sys` in the stage, if there is something.
@@ -316,7 +316,7 @@ fn attach_proc_sys(proc_sys: Option<&OwnedFd>) -> Result<(), Refusal> {
 
 /// Makes the mounts of the host private, and returns them.
 pub(crate) fn make_mounts_private() -> Result<Vec<Mount>, Refusal> {
-    let private = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
+    let private = mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE);
     private.map_err(|errno| Refusal::new(Step::Propagation, "/", errno))?;
     // From now on, nothing new is mounted here.
     let table = bytes_of(MOUNTINFO).map_err(|error| Refusal::new(Step::Zygote, MOUNTINFO, sys::errno_of(&error)))?;

@@ -19,6 +19,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Uid, fchownat, symlinkat};
 
 use crate::frame::{Refusal, Step};
+use crate::rootfs::paths::c_string;
 use crate::sys::{self, errno_of};
 
 /// The kernel's settings.
@@ -54,12 +55,12 @@ const OF_IPC_AND_PID: [&str; 13] = [
 pub(crate) fn tree(net: bool) -> Result<OwnedFd, Refusal> {
     let failed = |errno| Refusal::new(Step::Mount, SETTINGS, errno);
     let tree = sys::new_tmpfs(c"0755").map_err(failed)?;
-    let directory = |path: &str, mode| mkdirat(&tree, path, Mode::from_bits_truncate(mode));
+    let directory = |path: &str, mode| mkdirat(&tree, &*c_string(Path::new(path)), Mode::from_bits_truncate(mode));
     let make = || {
         directory(".own", 0o711)?;
         directory(OWN, 0o555)?;
         directory(MACHINE, 0o555)?;
-        match fchownat(&tree, ".own", Some(Uid::from_raw(NOBODY)), None, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match fchownat(&tree, c".own", Some(Uid::from_raw(NOBODY)), None, AtFlags::AT_SYMLINK_NOFOLLOW) {
             // In a user namespace, nobody has that number. There it can be listed.
             Err(Errno::EINVAL) => {}
             result => result?,
@@ -91,11 +92,12 @@ fn link_all(
             continue;
         }
         let path = Path::new(directory).join(name);
+        let place = c_string(&path);
         if divided(name) {
             mkdirat(tree, &path, Mode::from_bits_truncate(0o555))?;
         } else {
             let part = if is_own(name) { OWN } else { MACHINE };
-            symlinkat(&Path::new(up).join(part).join(&path), tree, &path)?;
+            symlinkat(&*c_string(&Path::new(up).join(part).join(&path)), tree, &*place)?;
         }
     }
     Ok(())

@@ -32,6 +32,7 @@ use crate::frame::changes::{self, Change};
 use crate::frame::moments::{self, record};
 use crate::frame::usage::{USAGE_SIZE, Usage};
 use crate::frame::{Frame, Moment, OrRefuse as _, Outcome, PAYLOAD_MAX, REPORTED, RefusalRef, Step, UNREPORTED};
+use crate::rootfs::paths::c_string;
 use crate::spec::{DEFAULT_HOME, Ids, Root, Spec, Test};
 use crate::sys::{self, Crash, Disposition, Message, SingleThreaded};
 use crate::text;
@@ -148,7 +149,7 @@ fn leave_root((uid, gid): (u32, u32), spec: &Spec) -> nix::Result<()> {
         // In that root there is nobody else whose home it could be.
         let own = spec.variable("HOME").map_or_else(|| env::var_os("HOME"), |home| Some(home.into()));
         let home = own.map(PathBuf::from).filter(|home| home.is_absolute()).unwrap_or_else(|| DEFAULT_HOME.into());
-        match chown(&home, Some(uid), Some(gid)) {
+        match chown(&*c_string(&home), Some(uid), Some(gid)) {
             // The home is the host's, and read-only; or on a file system of the kernel's; or missing; or below a file.
             Err(Errno::EROFS | Errno::EPERM | Errno::ENOENT | Errno::ENOTDIR) => {}
             result => result?,

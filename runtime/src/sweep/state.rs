@@ -1,6 +1,7 @@
 //! The directories that a case has for itself: copies on a tmpfs, mounted over the originals. And what a power cut leaves of them.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
@@ -12,7 +13,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 use crate::faults::{ActiveFault, Fault, FaultError, KEPT, kept_name};
+use crate::rootfs::paths::c_string;
 use crate::text::plain;
+const NONE: Option<&CStr> = None;
 
 /// A file, whatever its name is: its device and its inode.
 type Id = (u64, u64);
@@ -32,7 +35,7 @@ impl State {
         let here = std::env::current_dir();
         unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| trouble("no mount namespace can be had", errno.into()))?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        mount(NONE, c"/", NONE, private, NONE)
             .map_err(|errno| trouble("the mount namespace can't be made private", errno.into()))?;
         let mut state = Self { copies: Vec::new(), originals: HashMap::new(), _hidden: Vec::new() };
         for directory in directories {
@@ -49,7 +52,7 @@ impl State {
 
     fn add(&mut self, directory: &Path) -> io::Result<()> {
         let original = File::open(directory)?;
-        mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+        mount(Some(c"tmpfs"), &*c_string(directory), Some(c"tmpfs"), MsFlags::empty(), NONE)?;
         let from = PathBuf::from(format!("/proc/self/fd/{}", original.as_raw_fd()));
         let meta = original.metadata()?;
         let mut links = HashMap::new();
@@ -90,7 +93,7 @@ impl State {
                 } else {
                     SFlag::from_bits_truncate(meta.mode()) & SFlag::S_IFMT
                 };
-                mknod(&copy, kind, Mode::from_bits_truncate(0o600), meta.rdev())?;
+                mknod(&*c_string(&copy), kind, Mode::from_bits_truncate(0o600), meta.rdev())?;
             }
             copy_metadata(&copy, &meta)?;
         }
@@ -128,7 +131,7 @@ pub(super) struct Synced;
 impl Synced {
     /// Is to be called in the mount namespace of a [`State`].
     pub(super) fn new() -> io::Result<Self> {
-        mount(Some("tmpfs"), &kept(), Some("tmpfs"), MsFlags::empty(), Some("mode=700"))
+        mount(Some(c"tmpfs"), &*c_string(&kept()), Some(c"tmpfs"), MsFlags::empty(), Some(c"mode=700"))
             .map_err(|errno| trouble("no place for what is synced can be had", errno.into()))?;
         Ok(Self)
     }

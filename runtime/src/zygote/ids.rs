@@ -19,6 +19,7 @@ use nix::unistd::{Pid, User, write};
 
 use crate::frame::{Buffer, FRAME_MAX, Frame, Refusal, Step};
 use crate::proc::{pid_in, text_in};
+use crate::rootfs::paths::c_string;
 use crate::sys::{self, Cloned, SingleThreaded, errno_of, getegid, geteuid};
 
 /// A kind of ids, users or groups, and how it is mapped.
@@ -121,7 +122,7 @@ fn map_by_program(kind: &IdKind, template: u32, own: u32, count: u32) -> Result<
 fn number_in(proc: BorrowedFd<'_>, process: Pid) -> nix::Result<u32> {
     let pidfd = sys::pidfd_of(process)?;
     let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
-    let file = openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let file = openat(proc, &*c_string(Path::new(&path)), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     match pid_in(file)? {
         0 => Err(Errno::ESRCH),
         pid => Ok(pid),
@@ -142,8 +143,8 @@ impl Maps {
         let own = |kind: &IdKind| {
             let failed = |error| Refusal::new(Step::MapIds, Path::new("/proc/self").join(kind.map), error);
             let path = format!("self/{}", kind.map);
-            let file =
-                openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+            let file = openat(proc, &*c_string(Path::new(&path)), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(failed)?;
             let own = text_in(File::from(file)).map_err(|error| failed(errno_of(&error)))?;
             Ok::<_, Refusal>(lines_for_init(&own))
         };
@@ -163,7 +164,7 @@ impl Maps {
         let number = number.map_err(|errno| Refusal::new(Step::MapIds, "/proc", errno))?;
         for (kind, map) in ID_KINDS.iter().zip(&self.lines) {
             let path = format!("{number}/{}", kind.map);
-            let file = openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+            let file = openat(proc, &*c_string(Path::new(&path)), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
             let written = file.and_then(|file| write(&file, map.as_bytes()));
             written.map_err(|errno| Refusal::new(Step::MapIds, Path::new("/proc").join(path), errno))?;
         }

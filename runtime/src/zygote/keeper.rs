@@ -4,6 +4,7 @@
 //! So it becomes the root of a mount namespace in which there is nothing else and no process. Whoever enters that can copy it, for each
 //! template that needs it.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ use nix::unistd::{chdir, pivot_root};
 use crate::rootfs::stage::LeftRoot;
 use crate::sys::{self, Cloned, SingleThreaded};
 
-const NONE: Option<&str> = None;
+const NONE: Option<&CStr> = None;
 
 /// The root that a preparation has left.
 pub(super) enum Kept {
@@ -34,12 +35,12 @@ impl Kept {
         let enter = || {
             let namespace = |path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
             let namespaces = vec![namespace(c"/proc/self/ns/user")?, namespace(c"/proc/self/ns/mnt")?];
-            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+            mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
             sys::attach_mounts(tmpfs, c"/")?;
             // At the root, `..` stays where it is, and then follows what is mounted there.
-            chdir("/..")?;
-            pivot_root(".", ".")?;
-            umount2(".", MntFlags::MNT_DETACH)?;
+            chdir(c"/..")?;
+            pivot_root(c".", c".")?;
+            umount2(c".", MntFlags::MNT_DETACH)?;
             Ok(namespaces)
         };
         let namespaces = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, enter)?;

@@ -1,5 +1,6 @@
 //! Makes a host, from the inside: its namespaces, its files, and what its interfaces have.
 
+use std::ffi::CStr;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::net::IpAddr;
@@ -26,17 +27,17 @@ use crate::sorted::sort_by;
 use crate::sys::{self, Ethernet, errno_of};
 
 const HOSTS: &str = "/etc/hosts";
-const SYSFS: &str = "/sys";
+const SYSFS: &CStr = c"/sys";
 
 /// What in sysfs is the host's own.
-const INTERFACES: &str = "/sys/devices/virtual/net";
+const INTERFACES: &CStr = c"/sys/devices/virtual/net";
 
 /// How long a worker of the kernel may take, and how often it is looked whether it is done.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PULSE: Duration = Duration::from_micros(100);
 
 /// Where other file systems are mounted in sysfs.
-const IN_SYSFS: [&std::ffi::CStr; 1] = [c"/sys/fs/cgroup"];
+const IN_SYSFS: [&CStr; 1] = [c"/sys/fs/cgroup"];
 
 /// Makes an `/etc/hosts` in a root that has none, for those of hosts to be mounted there. If that fails, the mounts tell.
 pub(super) fn have_hosts_file() {
@@ -60,10 +61,10 @@ pub(super) fn begin(plan: &Plan, node: usize) -> Result<Place, Error> {
 
 /// Mounts an `/etc/hosts` and a `/sys` of the host's own.
 fn mount_files(hosts: &str) -> Result<(), (&'static str, Errno)> {
-    let none = None::<&str>;
+    let none = None::<&CStr>;
     let step = |what| move |errno| (what, errno);
     // What the body mounts later is seen here, and what is mounted here is not seen there.
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step("a mount table"))?;
+    mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step("a mount table"))?;
     let others = IN_SYSFS.map(sys::clone_mounts);
     let is_shielded = statvfs(SYSFS).is_ok_and(|sysfs| sysfs.flags().contains(FsFlags::ST_RDONLY));
     // The file needs a file system that nobody finds: one that is attached for as long as it takes to bind the file.
@@ -71,11 +72,11 @@ fn mount_files(hosts: &str) -> Result<(), (&'static str, Errno)> {
     let written = fs::write(Path::new("/proc/thread-self/fd").join(files.as_raw_fd().to_string()).join("hosts"), hosts);
     written.map_err(|error| ("an /etc/hosts", errno_of(&error)))?;
     sys::attach_mounts(&files, c"/sys").map_err(step("a file system at /sys"))?;
-    let bound = mount(Some("/sys/hosts"), HOSTS, none, MsFlags::MS_BIND, none);
+    let bound = mount(Some(c"/sys/hosts"), c"/etc/hosts", none, MsFlags::MS_BIND, none);
     umount2(SYSFS, MntFlags::MNT_DETACH).map_err(step("a file system at /sys"))?;
     bound.map_err(step("an /etc/hosts"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("sysfs"), SYSFS, Some("sysfs"), flags, none).map_err(step("a /sys"))?;
+    mount(Some(c"sysfs"), SYSFS, Some(c"sysfs"), flags, none).map_err(step("a /sys"))?;
     if is_shielded {
         shield_sysfs(flags).map_err(step("a /sys that is read-only"))?;
     }
@@ -88,7 +89,7 @@ fn mount_files(hosts: &str) -> Result<(), (&'static str, Errno)> {
 
 /// Keeps real root from changing the machine through `/sys` by accident, as the sandbox's own does. Interfaces are the host's.
 fn shield_sysfs(flags: MsFlags) -> nix::Result<()> {
-    let none = None::<&str>;
+    let none = None::<&CStr>;
     mount(Some(INTERFACES), INTERFACES, none, MsFlags::MS_BIND, none)?;
     let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     mount(none, SYSFS, none, read_only | flags, none)

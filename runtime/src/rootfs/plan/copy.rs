@@ -312,7 +312,7 @@ fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
 /// Whether something other than a directory is mounted at `path`. No server is asked for that.
 fn is_file(path: &Path) -> bool {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    matches!(open(path, flags, Mode::empty()), Err(Errno::ENOTDIR))
+    matches!(open(&*c_string(path), flags, Mode::empty()), Err(Errno::ENOTDIR))
 }
 
 /// The mode of a file or directory of the host.
