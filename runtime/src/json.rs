@@ -8,6 +8,7 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
+use crate::collect::CollectVec as _;
 use crate::sorted::Map;
 
 /// What the key `version` says in reports and diagnoses. It grows when a key goes, or means something else, and not when one is added.
@@ -69,7 +70,7 @@ impl<T: Into<Self>> From<Option<T>> for Json {
 
 impl FromIterator<Json> for Json {
     fn from_iter<I: IntoIterator<Item = Self>>(values: I) -> Self {
-        Self::Array(values.into_iter().collect())
+        Self::Array(values.into_iter().collect_vec())
     }
 }
 

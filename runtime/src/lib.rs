@@ -137,6 +137,8 @@ mod cgroup;
 #[cfg(all(target_os = "linux", any(feature = "net", feature = "faults")))]
 mod chance;
 #[cfg(target_os = "linux")]
+mod collect;
+#[cfg(target_os = "linux")]
 mod diagnosis;
 #[cfg(all(target_os = "linux", feature = "faults"))]
 mod faults;

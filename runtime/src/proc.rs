@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::collect::{CollectVec as _, both};
 use crate::sorted::Set;
 use crate::sys::above_standard_streams;
 use nix::errno::Errno;
@@ -105,10 +106,10 @@ pub(crate) fn directory(pid: u32) -> PathBuf {
 /// The arguments that this process was started with. Before `main`, the standard library knows them only where the C library is glibc; but it
 /// does without `/proc`.
 pub(crate) fn arguments() -> Vec<OsString> {
-    let Ok(mut line) = bytes_of("/proc/self/cmdline") else { return env::args_os().collect() };
+    let Ok(mut line) = bytes_of("/proc/self/cmdline") else { return env::args_os().collect_vec() };
     // A NUL stands behind each.
     line.pop();
-    line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
+    line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect_vec()
 }
 
 /// Whether this process has a library whose path has these words in it.
@@ -134,7 +135,7 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
 /// The children of this thread. `None` where the kernel doesn't tell: see CONFIG_PROC_CHILDREN in proc_tid_children(5).
 pub(crate) fn children() -> Option<Vec<u32>> {
     let children = text_of("/proc/thread-self/children").ok()?;
-    Some(children.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect())
+    Some(children.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect_vec())
 }
 
 /// The name of a process. `None` if it has ended.
@@ -202,7 +203,7 @@ pub(crate) fn own_cgroups_in(table: &[u8]) -> Vec<OwnCgroup> {
         let is_v2 = number == b"0" && names.is_empty();
         Some(OwnCgroup { controllers: names.into_owned(), is_v2, path: OsStr::from_bytes(path).into() })
     };
-    table.split(|byte| *byte == b'\n').filter_map(cgroup).collect()
+    table.split(|byte| *byte == b'\n').filter_map(cgroup).collect_vec()
 }
 
 /// The cgroup of version 2 that this process is in.
@@ -250,13 +251,13 @@ pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
         // What follows are marks, as many as there are, and a hyphen.
         let kind = fields.find(|field| *field == b"-").and_then(|_| fields.next()).unwrap_or_default();
         let of_all = fields.nth(1).unwrap_or_default();
-        let words = |list: &'_ [u8]| list.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let words = |list: &'_ [u8]| list.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect_vec();
         let is_read_only = [options, of_all].into_iter().flat_map(words).any(|word| word == b"ro");
         let flags = words(options).iter().map(|word| flag_of(word)).fold(MsFlags::empty(), MsFlags::union);
-        let [kind, options] = [kind, of_all].map(|field| OsString::from_vec(field.to_vec()));
+        let [kind, options] = both([kind, of_all], |field| OsString::from_vec(field.to_vec()));
         Some(Mount { id, parent, root, point, kind, options, is_read_only, flags })
     };
-    mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect()
+    mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect_vec()
 }
 
 /// The flag that an option of a mount stands for.

@@ -5,6 +5,8 @@ use std::fmt::{self, Display, Formatter};
 
 use nix::errno::Errno;
 
+use crate::collect::CollectVec as _;
+
 /// The error as the C headers name it and as a person reads it.
 pub(crate) fn error(errno: Errno) -> String {
     format!("{errno:?} ({})", errno.desc())
@@ -25,7 +27,7 @@ pub(crate) fn of_panic(payload: &(dyn Any + Send)) -> Option<&str> {
 /// are as good as small ones.
 pub(crate) fn distance(from: &[u8], to: &[u8]) -> usize {
     // The distances between what was looked at of `from` and each beginning of `to`.
-    let mut row: Vec<usize> = (0..=to.len()).collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect_vec();
     for (i, a) in from.iter().enumerate() {
         let mut before = i;
         row[0] = i + 1;

@@ -22,6 +22,7 @@ const ROOMS: &[&[&str]] = &[
     &["settings"],
     &["json", "terminal"],
     &["chance", "sorted", "spec", "sys", "text", "whereabouts"],
+    &["collect"],
 ];
 
 /// Each file, by its path below the sources, with its code.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use crate::collect::CollectVec as _;
 use crate::spec::Spec;
 use crate::sys::errno_of;
 use crate::text::{error, plain};
@@ -25,7 +26,7 @@ impl Controller {
 
     /// Those among `names`, always in the same order.
     pub(super) fn among<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Vec<Self> {
-        Self::ALL.into_iter().filter(|controller| names.clone().any(|name| name == controller.name())).collect()
+        Self::ALL.into_iter().filter(|controller| names.clone().any(|name| name == controller.name())).collect_vec()
     }
 
     /// What the kernel calls it.
@@ -42,7 +43,7 @@ impl Controller {
     pub(super) fn written(spec: &Spec) -> Vec<Self> {
         let Spec { pids, memory, cpu, .. } = spec;
         let written = [(Self::Pids, pids.is_some()), (Self::Memory, memory.is_some()), (Self::Cpu, cpu.is_some())];
-        written.into_iter().filter_map(|(controller, written)| written.then_some(controller)).collect()
+        written.into_iter().filter_map(|(controller, written)| written.then_some(controller)).collect_vec()
     }
 }
 
@@ -86,7 +87,7 @@ impl Display for Trouble {
                 write!(f, "no hierarchy that could be reached has the controller `{}`", controller.name())
             }
             Self::Foreign { names, .. } => {
-                let listed: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{}`", plain(name))).collect();
+                let listed = names.iter().take(NAMED).map(|name| format!("`{}`", plain(name))).collect_vec();
                 let listed = if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) };
                 write!(f, "it holds processes that are not of this test run{listed}, and so can't be divided")
             }

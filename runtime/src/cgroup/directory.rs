@@ -9,6 +9,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::controller::{Controller, Trouble};
+use crate::collect::CollectVec as _;
 use crate::proc::text_in;
 
 /// A cgroup in one hierarchy.
@@ -74,7 +75,7 @@ impl Directory {
 
     /// The processes in it. One that this pid namespace does not know is 0.
     pub(crate) fn processes(&self) -> Result<Vec<u32>, Trouble> {
-        Ok(self.read(PROCS)?.lines().filter_map(|line| line.parse().ok()).collect())
+        Ok(self.read(PROCS)?.lines().filter_map(|line| line.parse().ok()).collect_vec())
     }
 
     pub(crate) fn has(&self, controller: Controller) -> bool {

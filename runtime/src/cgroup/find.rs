@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::controller::{Controller, Trouble};
 use super::leaf::LEAF;
+use crate::collect::CollectVec as _;
 use crate::proc::{MOUNTINFO, Mount, OWN_CGROUPS, OwnCgroup, bytes_of, mounts_in, own_cgroups_in, text_of};
 use crate::settings::settings;
 use crate::sys::{errno_of, is_of_descriptors};
@@ -77,7 +78,7 @@ pub(crate) fn limits_on_processes() -> Vec<(PathBuf, u64, u64)> {
     };
     let own =
         hierarchies().unwrap_or_default().into_iter().filter(|found| found.controllers.contains(&Controller::Pids));
-    own.flat_map(|found| found.parent.ancestors().filter_map(limit).collect::<Vec<_>>()).collect()
+    own.flat_map(|found| found.parent.ancestors().filter_map(limit).collect_vec()).collect_vec()
 }
 
 /// Whether `mount` shows the hierarchy in which this process is in `own`.

@@ -13,6 +13,7 @@ use super::controller::{Controller, Trouble};
 use super::directory::{Directory, Location};
 use super::of_sandbox::Cgroup;
 use super::run::run;
+use crate::collect::CollectVec as _;
 use crate::frame::PAYLOAD_MAX;
 use crate::proc::text_in;
 use crate::text::plain;
@@ -77,9 +78,12 @@ impl Handed {
         let directory = |(description, directory): (&u8, OwnedFd)| Directory {
             v2: description & V2 != 0,
             location: Location::Open(directory),
-            controllers: Controller::ALL.into_iter().filter(|controller| description & bit(*controller) != 0).collect(),
+            controllers: Controller::ALL
+                .into_iter()
+                .filter(|controller| description & bit(*controller) != 0)
+                .collect_vec(),
         };
-        descriptions.iter().zip(directories).map(directory).collect()
+        descriptions.iter().zip(directories).map(directory).collect_vec()
     }
 }
 

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::controller::{Controller, Trouble};
 use super::directory::Directory;
+use crate::collect::CollectVec as _;
 use crate::proc::{name_of, parent_of};
 use crate::sys::Locked;
 
@@ -143,7 +144,7 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
             return make_leaf(&leaf).map(|()| true);
         }
         if tries == 100 {
-            let names = strangers.iter().filter_map(|pid| name_of(*pid)).collect();
+            let names = strangers.iter().filter_map(|pid| name_of(*pid)).collect_vec();
             return Err(Trouble::Foreign { path: parent.to_owned(), names });
         }
         tries += 1;
@@ -199,7 +200,7 @@ fn strangers(pids: &[u32], oldest: Option<u32>) -> Vec<u32> {
     let has_ended = |pid: u32| pid != 0 && parent_of(pid).is_none();
     // That of a test binary which was killed waits for its turn, and ends.
     let is_sweeper = |pid: u32| name_of(pid).is_some_and(|name| name.as_bytes() == SWEEPER.to_bytes());
-    pids.iter().copied().filter(|pid| !is_ours(*pid) && !has_ended(*pid) && !is_sweeper(*pid)).collect()
+    pids.iter().copied().filter(|pid| !is_ours(*pid) && !has_ended(*pid) && !is_sweeper(*pid)).collect_vec()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::controller::Trouble;
+use crate::collect::CollectVec as _;
 use crate::sys::Locked;
 
 /// What the names of our directories begin with.
@@ -81,7 +82,7 @@ pub(super) fn sweep(parent: &Path) {
 /// Removes a cgroup and all below it. Returns whether it is gone; one with a process in it stays. It takes one descriptor at a time.
 pub(super) fn remove_tree(directory: &Path) -> bool {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let below: Vec<_> = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).collect();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).collect_vec();
     for entry in below {
         remove_tree(&entry.path());
     }

@@ -20,6 +20,7 @@ use super::of_sandbox::{Cgroup, Joining, open_to_join};
 use super::sweeper::Sweeper;
 use super::systemd;
 use super::v1::{Reusable, V1Hierarchy};
+use crate::collect::CollectVec as _;
 use crate::proc::{kernel_version, pid_of};
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};
@@ -212,7 +213,7 @@ impl Run {
                 is_measured || *controller == Controller::Cpuacct && written.contains(&Controller::Cpu)
             };
             let of_interest = |controller: &&Controller| limits(controller) || tells(controller);
-            let wanted: Vec<_> = hierarchy.controllers.iter().filter(of_interest).copied().collect();
+            let wanted = hierarchy.controllers.iter().filter(of_interest).copied().collect_vec();
             if wanted.is_empty() {
                 continue;
             }
@@ -235,7 +236,7 @@ impl Run {
                 continue;
             }
             let required: Vec<_> =
-                written.iter().copied().filter(|controller| !has_stand_in(*controller, spec)).collect();
+                written.iter().copied().filter(|controller| !has_stand_in(*controller, spec)).collect_vec();
             let controllers = ours.enable(&wanted, &required, is_measured || !written.is_empty())?;
             cgroup.directories.push(ours.make(&name, controllers)?);
             if let Some(directory) = cgroup.directories.last() {

@@ -21,6 +21,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::leaf::{Parent, SWEEPER};
 use super::locked::remove_in_time;
+use crate::collect::CollectVec as _;
 use crate::sys::{self, Disposition, SingleThreaded};
 
 /// How often it is tried to remove a directory whose sandboxes are ending: for 13 seconds in all.
@@ -112,7 +113,7 @@ fn left_by(owner: Pid, socket: &OwnedFd) -> Vec<(PathBuf, bool)> {
     let mut is_gone = getppid() != owner;
     loop {
         let fds = [Some(socket), pidfd.as_ref().ok()].into_iter().flatten();
-        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+        let mut fds = fds.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect_vec();
         if !is_gone && poll(&mut fds, PollTimeout::NONE).is_ok() {
             is_gone = fds.get(1).and_then(PollFd::any).unwrap_or(false);
         }

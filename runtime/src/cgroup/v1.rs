@@ -16,6 +16,7 @@ use super::controller::Trouble;
 use super::directory::{Directory, Location};
 use super::limits::{DEFAULT_PIDS, PIDS_EVENTS, find_in};
 use super::locked::remove_tree;
+use crate::collect::CollectVec as _;
 use crate::sys::page_size;
 
 /// The file that lists the threads. A process with one thread joins by this file: that blocks no fork elsewhere on the machine.
@@ -139,7 +140,7 @@ impl Directory {
         let Location::Path(path) = &self.location else { return Ok(own) };
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let groups: Vec<_> = groups.map(|entry| entry.path()).collect();
+        let groups = groups.map(|entry| entry.path()).collect_vec();
         let groups = groups.into_iter().map(|path| Self::at(path, false, Vec::new()));
         let kills =
             |group: Self| if group.was_used_up()? { Ok(0) } else { group.count("memory.oom_control", "oom_kill") };

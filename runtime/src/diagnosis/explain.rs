@@ -14,6 +14,7 @@ use super::cause::Cause;
 use super::host_state::{Barrier, HostState, Platform, security_context};
 use super::limits::{limit_on, no_more_memory, reached_limit_on_processes, too_many_processes};
 use crate::cgroup::{self, Trouble};
+use crate::collect::CollectVec as _;
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, has_capability, kernel_version, mount_points, text_of};
 use crate::rootfs::access::closed_above;
@@ -388,7 +389,7 @@ fn kind_at(path: &Path) -> String {
 fn keys_of(uid: u32) -> String {
     let text = text_of("/proc/key-users").unwrap_or_default();
     let is_own = |line: &&str| line.split(':').next().is_some_and(|user| user.trim() == uid.to_string());
-    text.lines().find(is_own).map_or(String::new(), |line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+    text.lines().find(is_own).map_or(String::new(), |line| line.split_whitespace().collect_vec().join(" "))
 }
 
 fn owner_of(path: &Path) -> String {

@@ -5,6 +5,7 @@ use std::{env, fs};
 
 use nix::sys::utsname::uname;
 
+use crate::collect::CollectVec as _;
 use crate::proc::{has_capability, has_valgrind, hides_nothing, mount_points, status, text_of};
 use crate::sys::geteuid;
 use crate::sys::probe::{self, Answer};
@@ -111,7 +112,7 @@ impl HostState {
                 .into_iter()
                 .chain(security)
                 .chain(mask)
-                .collect(),
+                .collect_vec(),
             has_proc: Path::new("/proc/self/status").exists(),
             kernel: uname().map_or_else(|_| String::new(), |system| system.release().to_string_lossy().into_owned()),
             uid: geteuid().as_raw(),
@@ -149,7 +150,7 @@ fn masks() -> Vec<PathBuf> {
         ["/proc", "/sys"].iter().any(|whole| point.starts_with(whole) && point != Path::new(whole))
             && !hides_nothing(point)
     };
-    mount_points().into_iter().filter(covers).collect()
+    mount_points().into_iter().filter(covers).collect_vec()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::calls::{Calls, Place};
 use super::pattern;
 use crate::chance::{hash, mix};
+use crate::collect::CollectVec as _;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +161,7 @@ impl Definition {
         if length.is_some_and(|length| length > pattern::LENGTH_MAX) {
             return None;
         }
-        let path = length.map(|length| path.iter().flat_map(|word| word.to_le_bytes()).take(length).collect());
+        let path = length.map(|length| path.iter().flat_map(|word| word.to_le_bytes()).take(length).collect_vec());
         Some(Self {
             calls: Calls(head.try_into().ok()?),
             side: *[Side::Any, Side::Read, Side::Written].get(usize::try_from(side).ok()?)?,

@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::{mem, ptr};
 
+use crate::collect::both;
 use crate::spec::{Spec, Test};
 use crate::sys;
 
@@ -77,7 +78,7 @@ impl Function {
     /// The function that a sandbox is told to call.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let (caller, address) = message.split_at_checked(ADDRESS_SIZE)?;
-        let [caller, address] = [caller, address].map(|bytes| bytes.try_into().ok().map(usize::from_ne_bytes));
+        let [caller, address] = both([caller, address], |bytes| bytes.try_into().ok().map(usize::from_ne_bytes));
         let (caller, address) = (caller.filter(|address| *address != 0)?, address.filter(|address| *address != 0)?);
         // SAFETY: the test binary sends this to the sandbox, and nobody else has the other end of the socket: it comes from `encode`.
         let call = unsafe { mem::transmute::<*const (), Caller>(ptr::with_exposed_provenance(caller)) };

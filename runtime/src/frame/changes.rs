@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::collect::CollectVec as _;
+
 /// A difference between the root of a test and the tree that it is a copy of, by the path inside.
 ///
 /// ```test_harness
@@ -63,7 +65,7 @@ impl Change {
 /// For each change a byte for its kind, the path, and a NUL.
 pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
     let encode = |change: &Change| [&[change.kind()], change.path().as_os_str().as_bytes(), &[0]].concat();
-    changes.iter().flat_map(encode).collect()
+    changes.iter().flat_map(encode).collect_vec()
 }
 
 /// `None` if that is no list of changes.

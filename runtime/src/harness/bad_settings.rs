@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use crate::collect::CollectVec as _;
 use crate::diagnosis::did_not_run;
 use crate::settings::{BadSetting, Unattended, Variable};
 use crate::text::{error, plain};
@@ -35,7 +36,7 @@ fn all(bad: &[BadSetting]) -> String {
     match bad {
         [one] => describe(one),
         more => {
-            let lines: String = more.iter().map(|setting| format!("\n  {}", describe(setting))).collect();
+            let lines = more.iter().map(|setting| format!("\n  {}", describe(setting))).collect_vec().concat();
             format!("several environment variables are wrong:{lines}")
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::output::Stream;
+use crate::collect::both;
 use crate::frame::address::{FUNCTION_SIZE, Function};
 use crate::sys;
 
@@ -91,7 +92,7 @@ impl Call {
 
     /// What is sent with them, once it is prepared.
     pub(super) fn descriptors(&self) -> Option<[RawFd; 2]> {
-        self.memory().as_ref().map(|Memory { input, output }| [input, output].map(|file| file.as_raw_fd()))
+        self.memory().as_ref().map(|Memory { input, output }| both([input, output], |file| file.as_raw_fd()))
     }
 
     /// What the body has returned.

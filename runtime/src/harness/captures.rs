@@ -14,6 +14,7 @@ use nix::sys::stat::fstat;
 
 use super::evidence::Evidence;
 use super::words;
+use crate::collect::CollectVec as _;
 use crate::diagnosis::lack;
 use crate::net;
 use crate::rootfs::context::target_of;
@@ -68,7 +69,7 @@ pub(super) fn write(test: &Test, evidence: &Evidence) -> Vec<String> {
         }
     };
     let (trouble, laboratories) = net::trouble(evidence.trouble.as_ref(), evidence.wires_killed);
-    let mut told: Vec<_> = trouble.iter().map(|trouble| words::trouble(test.short_name(), trouble)).collect();
+    let mut told = trouble.iter().map(|trouble| words::trouble(test.short_name(), trouble)).collect_vec();
     told.extend(evidence.captures.iter().enumerate().map(write));
     if laboratories > CAPTURES_MAX as u64 {
         told.push(words::captures_left_out(test.short_name(), laboratories, CAPTURES_MAX));

@@ -16,6 +16,7 @@ use super::caller::Caller;
 use super::evidence::Evidence;
 use super::judge::{Obstacle, Verdict};
 use super::run::run_and_judge;
+use crate::collect::CollectVec as _;
 use crate::diagnosis::Page;
 use crate::diagnosis::{self, unknown};
 use crate::frame::Outcome;
@@ -111,7 +112,7 @@ fn open(path: &str) -> u8 {
 /// ```
 pub fn doctor() -> Diagnosis {
     let found = |probe: &'static Probe| Found { probe, refusal: try_out(probe).err() };
-    Diagnosis { found: PROBES.iter().map(found).collect() }
+    Diagnosis { found: PROBES.iter().map(found).collect_vec() }
 }
 
 /// Runs the test of a probe. Fails with why it could not run, or not open its device.
@@ -166,7 +167,7 @@ impl Diagnosis {
     /// The table, as it looks where it is shown.
     fn table(&self, terminal: Terminal) -> String {
         let rows = self.found.iter().map(|Found { probe, refusal }| (probe.name, probe.written, refusal.as_ref()));
-        diagnosis::table(&rows.collect::<Vec<_>>(), self.is_well(), terminal)
+        diagnosis::table(&rows.collect_vec(), self.is_well(), terminal)
     }
 }
 
@@ -244,7 +245,7 @@ fn is_test_binary() -> bool {
     if path.file_name().is_some_and(|name| name == DOCTEST) {
         return false;
     }
-    let wanted: Vec<u8> = IN_LIBTEST.iter().rev().copied().collect();
+    let wanted: Vec<u8> = IN_LIBTEST.iter().rev().copied().collect_vec();
     let program = fs::read("/proc/self/exe").or_else(|_| fs::read(path));
     program.is_ok_and(|program| sys::contains(&program, &wanted))
 }

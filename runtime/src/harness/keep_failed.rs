@@ -6,6 +6,7 @@ use super::evidence::Evidence;
 use super::judge::{Verdict, judge};
 use super::kept_host::KeptHost;
 use super::words;
+use crate::collect::CollectVec as _;
 use crate::settings::{OnFail, settings};
 use crate::spec::{Spec, Test};
 
@@ -36,6 +37,6 @@ pub(super) fn failure(test: &Test, evidence: &Evidence) -> Option<String> {
 /// Tells how to enter the sandbox with this init and the hosts in it, and how to let it go. The harness keeps what tests print until they are over: it is
 /// told past the harness.
 pub(super) fn tell(failure: &str, spec: &Spec, init: u32, hosts: &[KeptHost]) {
-    let hosts: Vec<_> = hosts.iter().map(KeptHost::told).collect();
+    let hosts = hosts.iter().map(KeptHost::told).collect_vec();
     let _ = writeln!(io::stderr(), "{}", words::kept(failure, spec, init, &hosts));
 }

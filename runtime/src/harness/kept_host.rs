@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process;
 
 use super::replies::discard;
+use crate::collect::CollectVec as _;
 use crate::frame::HOST_NAME_MAX;
 
 /// Of how many hosts the namespaces are kept. Each takes four descriptors.
@@ -27,7 +28,7 @@ impl KeptHost {
     pub(super) fn taken(name: &[u8], fds: &mut impl Iterator<Item = OwnedFd>) -> Option<Self> {
         let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
         let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && name.len() <= HOST_NAME_MAX)?;
-        let fds: Vec<_> = fds.by_ref().take(KINDS.len() + 1).collect();
+        let fds = fds.by_ref().take(KINDS.len() + 1).collect_vec();
         let kinds = KINDS.iter().map(|(_, kind)| *kind).chain(["net"]);
         let are_namespaces = fds.iter().zip(kinds).all(|(fd, kind)| is_namespace(fd, kind));
         if fds.len() != KINDS.len() + 1 || !are_namespaces || !name.bytes().all(|byte| is_name(&byte)) {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::caller::Caller;
 use super::sandbox::Sandbox;
 use super::trace;
+use crate::collect::CollectVec as _;
 use crate::proc::MountWatch;
 use crate::spec::{Root, Spec};
 use crate::zygote::Zygote;
@@ -90,7 +91,7 @@ pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
         pool.ready.push((spec, sandbox));
     }
     let excess = pool.ready.len().saturating_sub(MAX_TOTAL);
-    let over: Vec<_> = pool.ready.drain(..excess).collect();
+    let over = pool.ready.drain(..excess).collect_vec();
     // Other threads need not wait while these are ended and their traces written.
     drop(pool);
     drop(over);

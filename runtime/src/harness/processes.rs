@@ -12,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use crate::collect::CollectVec as _;
 use crate::proc::{self, Stat, WIRE, parent_of, pid_of, text_of};
 use crate::sorted::{Map, Set};
 use crate::sys::{self, End};
@@ -95,7 +96,7 @@ pub(crate) fn below(init: BorrowedFd<'_>) -> Vec<Process> {
 /// The same; or init, if it has made none.
 pub(crate) fn below_or_init(init: BorrowedFd<'_>) -> Vec<Process> {
     let below = below(init);
-    if below.is_empty() { look(|| pid_of(init).and_then(describe).into_iter().collect()) } else { below }
+    if below.is_empty() { look(|| pid_of(init).and_then(describe).into_iter().collect_vec()) } else { below }
 }
 
 /// The zygote that `zygote` refers to, and the templates, which make sandboxes.
@@ -103,7 +104,7 @@ pub(crate) fn makers(zygote: BorrowedFd<'_>) -> Vec<Process> {
     look(|| {
         let Some(zygote) = pid_of(zygote) else { return Vec::new() };
         let templates = proc::all().into_iter().filter(|pid| parent_of(*pid) == Some(zygote));
-        [zygote].into_iter().chain(templates).filter_map(describe).collect()
+        [zygote].into_iter().chain(templates).filter_map(describe).collect_vec()
     })
 }
 
@@ -123,7 +124,7 @@ fn descendants(init: u32) -> Vec<Process> {
     }
     // The wire of a laboratory is none of the test's.
     let is_wire = |process: &Process| process.name.as_bytes() == WIRE.to_bytes();
-    found.into_iter().filter_map(describe).filter(|process| !is_wire(process)).collect()
+    found.into_iter().filter_map(describe).filter(|process| !is_wire(process)).collect_vec()
 }
 
 /// Kills the process that runs the body, below the init that `init` refers to.

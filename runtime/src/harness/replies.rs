@@ -10,6 +10,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, getsockname, sendmsg};
 
 use crate::cgroup::{Cgroup, Handed, NoGroup, refused};
+use crate::collect::CollectVec as _;
 use crate::diagnosis::explain_cgroup;
 use crate::frame::changes::{self, Change};
 use crate::sys::errno_of;
@@ -40,7 +41,7 @@ pub(super) fn hand_group(socket: &OwnedFd, name: &[u8], cgroup: &mut Cgroup) {
         let text = refused(name, &trouble, explain_cgroup(&trouble).map(|cause| cause.to_string()).as_deref());
         NoGroup { errno: trouble.errno(), text }
     });
-    let fds: Vec<_> = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect();
+    let fds = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect_vec();
     reply(socket, &Handed::encode(&made), &fds);
 }
 

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::evidence::Evidence;
 use super::judge::Verdict;
+use crate::collect::CollectVec as _;
 use crate::json::{self, Json};
 use crate::rootfs::plan::check_answer;
 use crate::settings::{BadSetting, Report, Variable, settings};
@@ -45,7 +46,7 @@ impl Cost {
     fn new(test: &Test, verdict: &Verdict, wall: Duration, evidence: Option<&Evidence>) -> Self {
         let usage = evidence.map(|evidence| evidence.usage).unwrap_or_default();
         let ended = evidence.and_then(|evidence| evidence.ended);
-        let names = |evidence: &Evidence| evidence.survivors.iter().map(|process| process.name.clone()).collect();
+        let names = |evidence: &Evidence| evidence.survivors.iter().map(|process| process.name.clone()).collect_vec();
         Self {
             test: test.name,
             verdict: match verdict {
@@ -170,7 +171,7 @@ fn table(costs: &[Cost], terminal: Terminal) -> String {
             known(cost.left.as_ref().map(left)),
         ]
     };
-    let mut rows: Vec<_> = iter::once(heads).chain(costs.iter().map(row)).collect();
+    let mut rows = iter::once(heads).chain(costs.iter().map(row)).collect_vec();
     let widths = |rows: &[[String; 7]]| {
         [0, 1, 2, 3, 4, 5, 6].map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
     };

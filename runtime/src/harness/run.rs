@@ -23,6 +23,7 @@ use super::shared::{self, Place, Told};
 use super::slots::{self, Slot};
 use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
+use crate::collect::CollectVec as _;
 use crate::diagnosis::{Page, death, explain_cgroup, lack, unknown};
 use crate::frame::{Refusal, Step};
 use crate::rootfs::left::Left;
@@ -215,7 +216,7 @@ fn all_bad_settings() -> &'static [BadSetting] {
     static BAD: OnceLock<Vec<BadSetting>> = OnceLock::new();
     BAD.get_or_init(|| {
         let of_files = [report::check().err(), trace::check().err()];
-        settings().bad.iter().chain(of_files.into_iter().flatten()).cloned().collect()
+        settings().bad.iter().chain(of_files.into_iter().flatten()).cloned().collect_vec()
     })
 }
 

@@ -6,6 +6,7 @@ use std::{mem, ptr};
 
 use super::judge::Verdict;
 use super::words;
+use crate::collect::CollectVec as _;
 use crate::diagnosis::Page;
 use crate::settings::{Unsupported, settings};
 use crate::spec::Test;
@@ -64,7 +65,7 @@ pub(super) fn reason(preparation: &'static Test) -> String {
 /// Lists the tests that were skipped, past the harness, which shows nothing of tests that pass. To be called when no test runs any more.
 pub(crate) fn print() {
     let skipped: Vec<_> =
-        mem::take(&mut told().skipped).into_iter().map(|(test, reason)| (test.short_name(), reason)).collect();
+        mem::take(&mut told().skipped).into_iter().map(|(test, reason)| (test.short_name(), reason)).collect_vec();
     if !skipped.is_empty() {
         let _ = io::stderr().write_all(words::skipped(&skipped).as_bytes());
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::collect::CollectVec as _;
 use crate::sys;
 
 /// The time that a test has left, if it has a timeout.
@@ -55,7 +56,7 @@ pub(super) fn wait<const N: usize>(
     fds: [Option<BorrowedFd<'_>>; N],
     deadline: Option<Instant>,
 ) -> nix::Result<[bool; N]> {
-    let mut polled: Vec<_> = fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let mut polled = fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect_vec();
     loop {
         match poll(&mut polled, sys::time_left(deadline)) {
             Err(Errno::EINTR) => {}

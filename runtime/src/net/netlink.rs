@@ -14,6 +14,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 use super::error::PAIR;
 use super::subnet::Subnet;
+use crate::collect::CollectVec as _;
 
 /// The most messages that are sent at once. The answers of all of them fit into a socket, should the kernel refuse all.
 const AT_ONCE: usize = 64;
@@ -240,7 +241,7 @@ impl Messages {
             .chunks(AT_ONCE)
             .enumerate()
             .map(|(part, begin)| (&self.bytes[begin[0].0..end_of(part)], begin))
-            .collect()
+            .collect_vec()
     }
 }
 
@@ -309,7 +310,7 @@ impl Netlink {
                 Err(Errno::EINTR) => continue,
                 length => length?,
             };
-            let answers: Vec<_> = answers(&buffer[..length]).collect();
+            let answers = answers(&buffer[..length]).collect_vec();
             error = error.or_else(|| answers.iter().find(|(_, errno)| *errno != 0).copied());
             if answers.iter().any(|(number, _)| is_last(*number)) {
                 return Ok(error);

@@ -12,6 +12,7 @@ use super::node::{Node, Role};
 use super::picture::picture;
 use super::port::Port;
 use super::wire::Wire;
+use crate::collect::{CollectVec as _, both};
 use crate::ns::Namespace;
 use crate::sorted::Set;
 use crate::sys::is_marked_process;
@@ -146,9 +147,9 @@ impl Net {
         left: impl IntoIterator<Item = impl AsRef<Host>>,
         right: impl IntoIterator<Item = impl AsRef<Host>>,
     ) {
-        let (left, right): (Vec<_>, Vec<_>) = (left.into_iter().collect(), right.into_iter().collect());
-        let left: Vec<_> = left.iter().map(AsRef::as_ref).collect();
-        let right: Vec<_> = right.iter().map(AsRef::as_ref).collect();
+        let (left, right) = (left.into_iter().collect_vec(), right.into_iter().collect_vec());
+        let left = left.iter().map(AsRef::as_ref).collect_vec();
+        let right = right.iter().map(AsRef::as_ref).collect_vec();
         let mut blocked = Set::new();
         for (one, other) in left.iter().flat_map(|one| right.iter().map(move |other| (*one, *other))) {
             blocked.extend(self.shared(one, other).into_iter().flat_map(|(from, to)| [(from, to), (to, from)]));
@@ -236,9 +237,9 @@ impl Net {
     /// The pairs of ports of two hosts that are on one segment.
     #[track_caller]
     fn shared(&self, one: &Host, other: &Host) -> Vec<(usize, usize)> {
-        let [first, second] = [one, other].map(|host| self.ports(host));
+        let [first, second] = both([one, other], |host| self.ports(host));
         let pairs = first.iter().flat_map(|one| second.iter().map(move |other| (*one, *other)));
-        pairs.filter(|(one, other)| one != other && self.segment(*one) == self.segment(*other)).collect()
+        pairs.filter(|(one, other)| one != other && self.segment(*one) == self.segment(*other)).collect_vec()
     }
 
     fn segment(&self, port: usize) -> usize {
@@ -291,7 +292,7 @@ impl Net {
 }
 
 fn names(hosts: &[&Host]) -> String {
-    hosts.iter().map(|host| host.name()).collect::<Vec<_>>().join(", ")
+    hosts.iter().map(|host| host.name()).collect_vec().join(", ")
 }
 
 impl Drop for Net {
@@ -315,7 +316,7 @@ fn all_notes() -> MutexGuard<'static, Vec<String>> {
 
 impl Debug for Net {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.plan.nodes.iter().map(|node| &node.name).collect();
+        let nodes = self.plan.nodes.iter().map(|node| &node.name).collect_vec();
         f.debug_struct("Net").field("nodes", &nodes).finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::chdir;
 
+use crate::collect::CollectVec as _;
 use crate::ns::{self, Kind, Namespace};
 use crate::sys;
 use crate::text;
@@ -57,7 +58,7 @@ impl Place {
     /// Has `command` run there.
     pub(super) fn have_run(&self, command: &mut Command) -> io::Result<()> {
         let copies = self.namespaces.iter().map(|namespace| namespace.as_fd().try_clone_to_owned());
-        sys::enter_before_exec(command, copies.collect::<io::Result<_>>()?);
+        sys::enter_before_exec(command, copies.try_collect_vec()?);
         Ok(())
     }
 }

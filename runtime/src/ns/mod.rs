@@ -34,6 +34,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
 
+use crate::collect::CollectVec as _;
 use crate::proc::text_of;
 use crate::sys::namespaces::{self, Keeper};
 use crate::sys::stat;
@@ -349,7 +350,7 @@ impl Namespace {
         };
         let text = text_of(Path::new(directory).join(name));
         let text = text.map_err(|error| Error::of(Action::Map(self.kind), &error))?;
-        text.lines().map(|line| IdRange::parse(line).ok_or(refused(Errno::EPROTO))).collect()
+        text.lines().map(|line| IdRange::parse(line).ok_or(refused(Errno::EPROTO))).try_collect_vec()
     }
 
     /// Runs `body` in it, on a thread of its own, which setns(2) moves there, and returns what `body` returns. If that panics, so does

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::collect::CollectVec as _;
 use crate::rootfs::paths::c_string;
 use crate::spec::Ids;
 use crate::sys::geteuid;
 
 /// The first directory above `path` that is closed to root of a sandbox with these ids, if one is.
 pub(crate) fn closed_above(path: &Path, ids: Ids) -> Option<(PathBuf, Metadata)> {
-    let mut above: Vec<_> = path.ancestors().skip(1).collect();
+    let mut above = path.ancestors().skip(1).collect_vec();
     above.reverse();
     above.into_iter().find_map(|directory| {
         let metadata = fs::metadata(directory).ok()?;

@@ -11,6 +11,7 @@ use std::{env, fs};
 
 use nix::unistd::{Gid, Uid};
 
+use crate::collect::CollectVec as _;
 use crate::proc::text_of;
 use crate::spec::{DEFAULT_HOME, Spec};
 use crate::sys::{getegid, geteuid};
@@ -59,7 +60,7 @@ impl RunContext {
             is_real_root: uid.is_root() && all_ids_are_real(),
             owns_kernel_files: fs::metadata("/proc/sys").map_or(uid.is_root(), |sys| sys.uid() == uid.as_raw()),
             cwd: env::current_dir().ok(),
-            tools: ["PATH", "LD_LIBRARY_PATH"].into_iter().flat_map(directories).collect(),
+            tools: ["PATH", "LD_LIBRARY_PATH"].into_iter().flat_map(directories).collect_vec(),
             toolchain,
             target: env::current_exe().ok().and_then(|binary| target_of(&binary)),
             profiles: env::var_os("LLVM_PROFILE_FILE").and_then(|pattern| profiles_of(Path::new(&pattern))),
@@ -113,7 +114,7 @@ fn directory(variable: &str) -> Option<PathBuf> {
 /// The absolute paths that the environment variable lists.
 fn directories(variable: &str) -> Vec<PathBuf> {
     let list = env::var_os(variable).unwrap_or_default();
-    env::split_paths(&list).filter(|path| path.is_absolute()).collect()
+    env::split_paths(&list).filter(|path| path.is_absolute()).collect_vec()
 }
 
 /// The target directory that a test binary lies in. Cargo marks one that it has made as a cache, and keeps notes in every one; in the

@@ -18,6 +18,7 @@ use nix::sys::stat::Mode;
 
 use super::left::Left;
 use super::merged::{DIRECTORY, Merged, READ, hides_lower, is_whiteout, names_in, open_beneath};
+use crate::collect::CollectVec as _;
 use crate::frame::changes::Change;
 use crate::rootfs::build::{COPY, LAYERS};
 use crate::rootfs::paths::c_string;
@@ -147,7 +148,7 @@ impl Tree {
     /// The directories of the layers, without those for what had gone when the copy was made.
     fn layers(&self) -> nix::Result<Vec<PathBuf>> {
         let layers = names_in(self.open(Path::new(LAYERS), READ))?.into_iter().map(|name| Path::new(LAYERS).join(name));
-        Ok(layers.filter(|layer| readlinkat(&self.tmpfs, &layer.join("at")).is_ok()).collect())
+        Ok(layers.filter(|layer| readlinkat(&self.tmpfs, &layer.join("at")).is_ok()).collect_vec())
     }
 
     /// All that there is at `root`, which is a directory, and below.
@@ -183,7 +184,7 @@ impl Tree {
             let stat = sys::stat(&directory, &name).ok()?;
             Some((name, Entry::of(&stat)))
         };
-        Ok(names.into_iter().filter_map(entry).collect())
+        Ok(names.into_iter().filter_map(entry).collect_vec())
     }
 
     fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
@@ -241,7 +242,7 @@ impl Layer<'_> {
                 let hidden = lower.names().unwrap_or_default();
                 let hidden =
                     hidden.into_iter().filter(|name| entries.binary_search_by(|(known, _)| known.cmp(name)).is_err());
-                let removed: Vec<_> = hidden.map(|name| Change::Removed(self.inside(&below.join(name)))).collect();
+                let removed = hidden.map(|name| Change::Removed(self.inside(&below.join(name)))).collect_vec();
                 self.changes.extend(removed);
             }
         }

@@ -11,6 +11,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::build::{COPY, LAYERS};
 use super::merged::{DIRECTORY, Merged, READ, names_in, open_beneath};
+use crate::collect::CollectVec as _;
 use crate::rootfs::paths::c_string;
 use crate::sorted::sort_by;
 use crate::sys;
@@ -63,6 +64,7 @@ pub(crate) fn remove(parent: &OwnedFd, name: &Path) {
 
 /// The directory `name`, which its owner may write to from now on, and the names in it. `None` if it is none.
 fn open_to_remove(parent: &OwnedFd, name: &Path) -> Option<(OwnedFd, Vec<PathBuf>)> {
+    let directory =
         openat(parent, &*c_string(name), DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     // By its descriptor, which can't be another one by now.
     let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
@@ -81,7 +83,7 @@ impl Left {
     pub(crate) fn over(tmpfs: BorrowedFd<'_>, left: Option<&Self>) -> nix::Result<Self> {
         let below = left.into_iter().flat_map(|left| &left.roots).map(OwnedFd::as_fd);
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| sys::errno_of(&error));
-        [tmpfs].into_iter().chain(below).map(own).collect::<Result<_, _>>().map(Self::new)
+        [tmpfs].into_iter().chain(below).map(own).try_collect_vec().map(Self::new)
     }
 
     /// By the directory in which the last preparation has left its root for all processes of a run, and what had been left when it began.
@@ -128,7 +130,7 @@ impl Left {
         let part = |(number, path): &(usize, PathBuf)| {
             open_beneath(self.roots.get(*number).ok_or(Errno::ENOENT)?, path, DIRECTORY)
         };
-        let mut directories = layer.parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        let mut directories = layer.parts.iter().map(part).try_collect_vec()?;
         match layer.from.as_ref().map(|from| open(&*c_string(from), DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())) {
             Some(Err(Errno::ENOENT | Errno::ENOTDIR)) | None => {}
             Some(from) => directories.push(from?),

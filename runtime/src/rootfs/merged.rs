@@ -10,6 +10,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 
+use crate::collect::CollectVec as _;
 use crate::sorted::Set;
 use crate::sys;
 
@@ -51,7 +52,7 @@ impl Merged {
         if let [layer] = &self.0[..] {
             return Ok(Self(vec![open_beneath(layer, path, DIRECTORY)?]));
         }
-        let mut layers = self.0.iter().map(clone).collect::<Result<Vec<_>, _>>()?;
+        let mut layers = self.0.iter().map(clone).try_collect_vec()?;
         for name in path {
             let mut below = Vec::new();
             for layer in &layers {
@@ -143,12 +144,12 @@ pub(super) fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Re
         let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
         openat2(directory, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(within))
     };
-    let names: Vec<_> = path.iter().collect();
+    let names = path.iter().collect_vec();
     if names.is_empty() && flags.contains(OFlag::O_PATH) {
         // To look it up takes the right to search it.
         return clone(root);
     }
-    let mut pieces: Vec<PathBuf> = names.chunks(NAMES_AT_ONCE).map(|names| names.iter().collect()).collect();
+    let mut pieces: Vec<PathBuf> = names.chunks(NAMES_AT_ONCE).map(|names| names.iter().collect()).collect_vec();
     let last = pieces.pop().unwrap_or_else(|| PathBuf::from("."));
     let mut above = None;
     for piece in pieces {

@@ -5,6 +5,8 @@ use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 
+use crate::collect::CollectVec as _;
+
 /// `path` for the kernel. Paths of the system hold no NUL; one made of an environment variable can't either.
 pub(crate) fn c_string(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
@@ -73,5 +75,5 @@ pub(crate) fn names_reversed(path: &Path) -> Vec<OsString> {
         Component::ParentDir => Some("..".into()),
         Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
     };
-    path.components().rev().filter_map(name).collect()
+    path.components().rev().filter_map(name).collect_vec()
 }

@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::build::{may_be_unknown, remount_read_only_with};
 use super::paths::c_string;
+use crate::collect::CollectVec as _;
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, Mount, hides_nothing};
 use crate::sorted::{Map, Set};
@@ -39,7 +40,7 @@ pub(super) fn make_read_only(mounts: &[Mount]) -> Result<(), Refusal> {
 
 fn try_to_make_read_only(mounts: &[Mount]) -> Result<(), Refusal> {
     let table = Table::new(mounts);
-    let mut pending: Vec<&Mount> = table.root.into_iter().collect();
+    let mut pending: Vec<&Mount> = table.root.into_iter().collect_vec();
     while let Some(mount) = pending.pop() {
         if table.is_reached(mount) {
             let path = c_string(&mount.point);
@@ -108,8 +109,8 @@ impl<'m> Table<'m> {
         }
         for (kind, point) in PROC_AND_SYSFS {
             let is_own = |mount: &&&Mount| mount.point == Path::new(point) || !table.is_reached(mount);
-            let all: Vec<_> = mounts.iter().filter(|mount| mount.kind == *kind).collect();
-            let own: Vec<_> = all.iter().filter(is_own).copied().collect();
+            let all = mounts.iter().filter(|mount| mount.kind == *kind).collect_vec();
+            let own = all.iter().filter(is_own).copied().collect_vec();
             let kept = if own.iter().any(|mount| table.is_whole(mount)) { own } else { all };
             table.kept.extend(kept.into_iter().map(|mount| mount.id));
         }
@@ -129,7 +130,7 @@ impl<'m> Table<'m> {
     /// The mount that `path` leads to, if that is its root or lies below.
     fn reached_by(&self, path: &Path) -> Option<&'m Mount> {
         let mut reached = self.root?;
-        let mut prefixes: Vec<_> = path.ancestors().collect();
+        let mut prefixes = path.ancestors().collect_vec();
         while let Some(prefix) = prefixes.pop() {
             // Several may lie over each other.
             while let Some(next) = self.on(reached).iter().find(|mount| mount.point == prefix) {

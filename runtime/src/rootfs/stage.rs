@@ -20,6 +20,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{chdir, chroot, fchdir, mkdir, pivot_root};
 
+use crate::collect::{CollectVec as _, both};
 use crate::frame::{Refusal, Step};
 use crate::proc::{MOUNTINFO, Mount, bytes_of, mounts_in};
 use crate::rootfs::build::{
@@ -107,9 +108,9 @@ impl Stage {
     /// Makes the stage of sandboxes that have roots of their own, out of what the host has mounted, and goes there.
     pub(crate) fn enter(mounts: &[Mount], parts: StageParts<'_>) -> Result<Self, Refusal> {
         let clone = |path: &&'_ Path| Some((path.to_path_buf(), sys::clone_mounts(&c_string(path)).ok()?));
-        let writable: Vec<_> = parts.writable.iter().filter_map(clone).collect();
+        let writable = parts.writable.iter().filter_map(clone).collect_vec();
         let failed = |errno| Refusal::new(Step::Prepared, "", errno);
-        let left = parts.left.into_iter().map(LeftRoot::detach).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let left = parts.left.into_iter().map(LeftRoot::detach).try_collect_vec().map_err(failed)?;
         let own = parts.root.map(|path| sys::clone_mounts(&c_string(path)));
         let own =
             own.transpose().map_err(|errno| Refusal::new(Step::Root, parts.root.unwrap_or(Path::new("/")), errno))?;
@@ -189,7 +190,7 @@ impl Stage {
 
     /// Where inits that have the host's tree put together their `/proc`, and where they mount one that stays whole.
     pub(crate) fn procs(&self) -> [PathBuf; 2] {
-        [NEW_PROC, WHOLE_PROC].map(|name| self.path(as_path(name)))
+        both([NEW_PROC, WHOLE_PROC], |name| self.path(as_path(name)))
     }
 
     /// Where inits can mount something new.
@@ -230,7 +231,7 @@ impl Stage {
 
     /// Where inits find the host's `/sys`.
     pub(crate) fn sysfs(&self) -> PathBuf {
-        self.path(SYSFS)
+        self.path(as_path(SYSFS))
     }
 
     /// Where inits find what is to be `/proc/sys`.
@@ -278,9 +279,9 @@ fn prepared(number: usize) -> PathBuf {
 fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
     let place = c_string(place);
     if SFlag::from_bits_truncate(sys::stat(mounts, c"")?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
-        mkdir(place, Mode::from_bits_truncate(0o755))?;
+        mkdir(&*place, Mode::from_bits_truncate(0o755))?;
     } else {
-        mknod(place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
+        mknod(&*place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
     }
     sys::attach_mounts(mounts, &place)
 }

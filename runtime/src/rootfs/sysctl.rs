@@ -94,7 +94,7 @@ fn link_all(
         let path = Path::new(directory).join(name);
         let place = c_string(&path);
         if divided(name) {
-            mkdirat(tree, &path, Mode::from_bits_truncate(0o555))?;
+            mkdirat(tree, &*place, Mode::from_bits_truncate(0o555))?;
         } else {
             let part = if is_own(name) { OWN } else { MACHINE };
             symlinkat(&*c_string(&Path::new(up).join(part).join(&path)), tree, &*place)?;

@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
+use crate::collect::CollectVec as _;
 use crate::spec::{Ids, Root, Spec};
 
 /// The name of the directory that the files lie in.
@@ -82,7 +83,7 @@ impl Unpacked {
             words.push(path.as_os_str().as_bytes().to_vec());
         }
         words.push(END.to_vec());
-        words.into_iter().flat_map(|word| word.into_iter().chain([0])).collect()
+        words.into_iter().flat_map(|word| word.into_iter().chain([0])).collect_vec()
     }
 
     fn decode(text: &[u8]) -> Option<Self> {
@@ -122,7 +123,7 @@ impl Unpacked {
         let names_home = spec.variable("HOME").is_some() || self.env.iter().any(|(name, _)| name == "HOME");
         let home = self.home.as_ref().filter(|_| is_of_image && !names_home);
         let home = home.map(|home| -> (&'static str, &'static str) { ("HOME", home.clone().leak()) });
-        let env = of_image.chain(home).chain(spec.env.iter().copied()).collect::<Vec<_>>().leak();
+        let env = of_image.chain(home).chain(spec.env.iter().copied()).collect_vec().leak();
         let working_directory = self.working_directory.clone().map(|directory| -> &'static str { directory.leak() });
         let user = spec.user.or(self.user.filter(|_| is_of_image));
         let root = Root::Directory(tree);

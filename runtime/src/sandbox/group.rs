@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use super::channel::frame_socket;
 use super::words;
 use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, refused, usage_of};
+use crate::collect::CollectVec as _;
 use crate::frame::usage::Usage;
 use crate::frame::{Frame, PAYLOAD_MAX};
 use crate::proc::{directory, stat, threads_of};
@@ -192,7 +193,7 @@ impl Group {
     /// # }
     /// ```
     pub fn command(&self, program: impl AsRef<OsStr>) -> io::Result<Command> {
-        let procs = self.directories.iter().map(Directory::open_procs).collect::<Result<Vec<_>, _>>();
+        let procs = self.directories.iter().map(Directory::open_procs).try_collect_vec();
         let mut command = Command::new(program);
         sys::join_before_exec(&mut command, procs.map_err(|trouble| self.refused(&trouble))?);
         Ok(command)
@@ -367,7 +368,7 @@ impl Group {
     /// Sends a signal to all processes that `need` it, and to those that they fork meanwhile, until there is none.
     fn signal_until(&self, signal: Signal, need: impl Fn(u32) -> bool) -> io::Result<()> {
         loop {
-            let pids: Vec<_> = self.pids()?.into_iter().filter(|pid| need(*pid)).collect();
+            let pids = self.pids()?.into_iter().filter(|pid| need(*pid)).collect_vec();
             if pids.is_empty() {
                 return Ok(());
             }

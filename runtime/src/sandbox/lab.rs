@@ -8,6 +8,7 @@ use std::thread;
 use super::channel::frame_socket;
 use super::ids::ROOT;
 use super::words;
+use crate::collect::CollectVec as _;
 use crate::frame::moments;
 use crate::frame::{Buffer, Frame};
 use crate::net::{self, Inside, Left};
@@ -46,7 +47,7 @@ fn tell_change(what: &str) {
 
 fn hand_over(frame: &Frame<'_>, fds: &[BorrowedFd<'_>]) {
     if let Some(socket) = frame_socket() {
-        let fds: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let fds = fds.iter().map(|fd| fd.as_raw_fd()).collect_vec();
         let _ = sys::send_with_fds(socket.0.as_fd(), frame.encode(&mut Buffer::new()), &fds);
     }
 }

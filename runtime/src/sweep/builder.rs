@@ -10,6 +10,7 @@ use super::case::{self, Setting};
 use super::report::{Finding, Findings};
 use super::swept::{Ended, Swept};
 use crate::chance::hash;
+use crate::collect::CollectVec as _;
 use crate::faults::Fault;
 use crate::sandbox::whereabouts;
 use crate::sorted::{sort, sort_by};
@@ -210,7 +211,7 @@ impl Sweep<'_> {
         };
         let each = if ends { 1 } else { 2 };
         let chosen = chosen(calls, (self.at_most / each).max(1), self.seed);
-        let mut faults: Vec<_> = chosen.into_iter().flat_map(of_call).collect();
+        let mut faults = chosen.into_iter().flat_map(of_call).collect_vec();
         faults.truncate(self.at_most.max(1));
         faults
     }
@@ -218,7 +219,7 @@ impl Sweep<'_> {
 
 /// Which of so many calls fail, in their order: all, or the first and others by chance.
 fn chosen(calls: u64, at_most: usize, seed: u64) -> Vec<u64> {
-    let mut order: Vec<u64> = (2..=calls).collect();
+    let mut order: Vec<u64> = (2..=calls).collect_vec();
     let chance = |call: &u64| (hash(&[seed, *call]), *call);
     sort_by(&mut order, |a, b| chance(a).cmp(&chance(b)));
     order.truncate(at_most.saturating_sub(1));

@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use crate::faults::{ActiveFault, Fault, FaultError, KEPT, kept_name};
 use crate::rootfs::paths::c_string;
 use crate::text::plain;
+
 const NONE: Option<&CStr> = None;
 
 /// A file, whatever its name is: its device and its inode.

@@ -11,6 +11,7 @@ use libc::{seccomp_notif, seccomp_notif_resp, sock_filter, sock_fprog};
 use nix::errno::Errno;
 
 use super::{errno_of, is_of_descriptors, page_size};
+use crate::collect::both;
 
 // Of linux/seccomp.h.
 const NOTIF_RECV: u64 = 0xc050_2100;
@@ -177,7 +178,8 @@ pub(crate) fn copy_file_range(
     to_offset: Option<&mut u64>,
     length: usize,
 ) -> nix::Result<usize> {
-    let [from_offset, to_offset] = [from_offset, to_offset].map(|offset| offset.map_or(ptr::null_mut(), ptr::from_mut));
+    let [from_offset, to_offset] =
+        both([from_offset, to_offset], |offset| offset.map_or(ptr::null_mut(), ptr::from_mut));
     let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
     // SAFETY: each offset is one of this process's, of 64 bits, or null.
     let copied =

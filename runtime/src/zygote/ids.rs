@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, User, write};
 
+use crate::collect::CollectVec as _;
 use crate::frame::{Buffer, FRAME_MAX, Frame, Refusal, Step};
 use crate::proc::{pid_in, text_in};
 use crate::rootfs::paths::c_string;
@@ -201,7 +202,7 @@ pub(crate) fn ranges(table: &str, user: &str, uid: u32) -> Vec<(u32, u32)> {
         let (start, length) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         (name == user || name == uid).then_some((start, length))
     };
-    table.lines().filter_map(range).filter(|(_, length)| *length > 0).collect()
+    table.lines().filter_map(range).filter(|(_, length)| *length > 0).collect_vec()
 }
 
 #[cfg(test)]

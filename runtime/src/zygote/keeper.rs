@@ -16,6 +16,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, pivot_root};
 
+use crate::collect::CollectVec as _;
 use crate::rootfs::stage::LeftRoot;
 use crate::sys::{self, Cloned, SingleThreaded};
 
@@ -76,7 +77,7 @@ fn in_clone(
                 Ok(fds) => (0, fds),
                 Err(errno) => (errno as i32, Vec::new()),
             };
-            let numbers: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+            let numbers = fds.iter().map(|fd| fd.as_raw_fd()).collect_vec();
             let _ = sys::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &numbers);
             sys::exit_now(0)
         }

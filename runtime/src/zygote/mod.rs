@@ -32,6 +32,7 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, so
 use nix::unistd::getpid;
 
 use crate::cgroup::Joining;
+use crate::collect::CollectVec as _;
 use crate::proc::{name_in, stat, threads_of};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
@@ -78,7 +79,7 @@ fn fork(leave: extern "C" fn(), for_one: bool) -> nix::Result<Zygote> {
         // SAFETY: there is one thread, and it is here.
         unsafe { sys::clone_zygote() }
     } else {
-        let _ = BESIDE_FORK.set(other_threads().filter_map(|thread| name_in(&thread)).collect());
+        let _ = BESIDE_FORK.set(other_threads().filter_map(|thread| name_in(&thread)).collect_vec());
         // SAFETY: the zygote uses no locks but those of the C library, of the allocator, and of the standard library.
         unsafe { sys::threads::fork_zygote(others_run) }
     };

@@ -20,6 +20,7 @@ use super::keeper::Kept;
 use super::request::{MESSAGE_SIZE, Place, Request, SWEEPER, decode_image, decode_place};
 use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
+use crate::collect::CollectVec as _;
 use crate::frame::moments;
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, MountWatch, has_capability, has_fakeroot, name_of};
@@ -88,7 +89,7 @@ const OF_ROOT: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 fn path_with_sbin() -> Option<OsString> {
     let path = env::var_os("PATH")?;
     let is_there = |directory: &&str| env::split_paths(&path).any(|there| there == Path::new(directory));
-    let lacking: Vec<_> = OF_ROOT.iter().filter(|directory| !is_there(directory)).map(PathBuf::from).collect();
+    let lacking = OF_ROOT.iter().filter(|directory| !is_there(directory)).map(PathBuf::from).collect_vec();
     (!lacking.is_empty()).then(|| env::join_paths(env::split_paths(&path).chain(lacking)).ok()).flatten()
 }
 
@@ -231,7 +232,7 @@ impl Server {
             let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
             sys::clone_mounts(&path)
         };
-        let unreachable_mounts = kind.unreachable.iter().map(open).collect::<Result<_, _>>().map_err(failed)?;
+        let unreachable_mounts = kind.unreachable.iter().map(open).try_collect_vec().map_err(failed)?;
         let left = self.left(&kind, proof)?;
         let user = if kind.ids == Ids::Host { 0 } else { libc::CLONE_NEWUSER };
         let zygote = getpid();
@@ -296,7 +297,7 @@ impl Server {
             let root = kept.and_then(|kept| kept.root(proof));
             root.map_err(|errno| Refusal::new(Step::Prepared, preparation.short_name(), errno))
         };
-        kind.preparations.iter().map(|Preparation(preparation)| copy(preparation)).collect()
+        kind.preparations.iter().map(|Preparation(preparation)| copy(preparation)).try_collect_vec()
     }
 
     /// Ends all templates, and so all sandboxes, and then the zygote.

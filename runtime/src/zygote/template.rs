@@ -29,6 +29,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::ids::{self, Maps};
 use super::request::{MESSAGE_SIZE, Request};
+use crate::collect::{CollectVec as _, both};
 use crate::frame::Refusal;
 use crate::frame::moments;
 use crate::frame::{Frame, Moment, Step};
@@ -65,8 +66,8 @@ pub(super) struct TemplateKind {
 impl TemplateKind {
     pub(super) fn of(spec: &Spec, context: &RunContext) -> Self {
         let writable_binds = spec.binds.iter().filter(|bind| spec.mount && bind.writable);
-        let writable_binds = writable_binds.map(|bind| context.absolute(spec, bind.from)).collect();
-        let preparations = spec.preparations().map(Preparation).collect();
+        let writable_binds = writable_binds.map(|bind| context.absolute(spec, bind.from)).collect_vec();
+        let preparations = spec.preparations().map(Preparation).collect_vec();
         let Spec { ids, net, mount, .. } = *spec;
         Self { ids, net, mount, writable_binds, unreachable: Vec::new(), preparations, root: None, image: None }
     }
@@ -218,21 +219,21 @@ impl<'i> Template<'i> {
         }
         set_name(c"belljar-tmpl").map_err(failed)?;
         raise_oom_score(OOM_SCORE_OF_TEMPLATE);
-        let mut kept: Vec<_> = [requests]
+        let mut kept = [requests]
             .into_iter()
             .chain(&mapper)
             .chain(&proc_sys)
             .chain(&unreachable_mounts)
             .chain(left.iter().filter_map(LeftRoot::descriptor))
             .map(AsRawFd::as_raw_fd)
-            .collect();
+            .collect_vec();
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
         let pidfd = sys::pidfd_of(getpid()).map_err(failed)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = open(c"/proc", flags, Mode::empty()).map_err(|errno| Refusal::new(Step::Zygote, "/proc", errno))?;
         match (kind.ids, mapper) {
             (Ids::One, _) => {
-                let [uids, gids] = [context.uid.as_raw(), context.gid.as_raw()].map(|id| format!("0 {id} 1\n"));
+                let [uids, gids] = both([context.uid.as_raw(), context.gid.as_raw()], |id| format!("0 {id} 1\n"));
                 let proc = proc.as_fd();
                 sandbox::give_up_setgroups(proc)?;
                 sandbox::map_ids(proc, [&uids, &gids])?;
@@ -250,8 +251,8 @@ impl<'i> Template<'i> {
         let files = HostFiles::new(&mounts, &responding, context.target.as_deref());
         // If a file system does not respond, the plan says so.
         let writable = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
-        let writable = writable.filter(|path| files.follow(path)).collect();
-        let unreachable_mounts = kind.unreachable.iter().cloned().zip(unreachable_mounts).collect();
+        let writable = writable.filter(|path| files.follow(path)).collect_vec();
+        let unreachable_mounts = kind.unreachable.iter().cloned().zip(unreachable_mounts).collect_vec();
         let root = kind.root.as_deref();
         let parts = StageParts { writable, unreachable_mounts, proc_sys, left, root, net: kind.net };
         let stage = if kind.mount { Some(Stage::enter(&mounts, parts)?) } else { Stage::lay_over_proc(&parts)? };

@@ -11,6 +11,7 @@ use std::fmt::{self, Display, Formatter};
 
 use self::places::*;
 use super::host_state::{Barrier, HostState, Platform};
+use crate::collect::CollectVec as _;
 use crate::text::plain;
 
 /// Where subordinate ids begin, by custom; see login.defs(5).
@@ -43,7 +44,7 @@ impl Cause {
     pub(crate) fn unknown(around: &HostState) -> Self {
         let HostState { platform, kernel, uid, seccomp, barriers, .. } = around;
         let seccomp = seccomp.as_ref().map_or(String::new(), |mode| format!(", Seccomp: {mode} in /proc/self/status"));
-        let barriers: Vec<_> = barriers.iter().map(|barrier| format!(", {}", seen(barrier))).collect();
+        let barriers = barriers.iter().map(|barrier| format!(", {}", seen(barrier))).collect_vec();
         Self::new(
             "unknown",
             format!("Linux {kernel}, {}, user {uid}{seccomp}{}", name_of(*platform), barriers.concat()),
@@ -55,7 +56,7 @@ impl Cause {
 
     /// `threads` are the names of those that were there when the zygote was to be forked.
     pub(crate) fn locked_by_threads(threads: &[String]) -> Self {
-        let names: Vec<_> = threads.iter().map(|name| format!("`{}`", plain(name))).collect();
+        let names = threads.iter().map(|name| format!("`{}`", plain(name))).collect_vec();
         Self::new(
             "a thread that runs before `main` keeps a lock of the standard library, which tests would wait for: that of the environment, \
              of a standard stream, or of the panic hook",

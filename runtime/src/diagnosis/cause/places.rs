@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::collect::CollectVec as _;
 use crate::diagnosis::host_state::{Barrier, HostState, Platform};
 use crate::sys::probe::Answer;
 use crate::text::plain;
@@ -36,7 +37,7 @@ pub(super) fn seen(barrier: &Barrier) -> String {
 }
 
 pub(super) fn listed(points: &[PathBuf]) -> String {
-    let listed: Vec<_> = points.iter().take(LISTED).map(|point| plain(point.display())).collect();
+    let listed = points.iter().take(LISTED).map(|point| plain(point.display())).collect_vec();
     match points.len().saturating_sub(LISTED) {
         0 => listed.join(" "),
         more => format!("{} and {more} more", listed.join(" ")),
@@ -45,7 +46,7 @@ pub(super) fn listed(points: &[PathBuf]) -> String {
 
 /// A map of ids on one line.
 pub(super) fn listed_ids(map: &str) -> String {
-    let lines: Vec<_> = map.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let lines = map.lines().map(|line| line.split_whitespace().collect_vec().join(" ")).collect_vec();
     if lines.is_empty() { "empty".to_owned() } else { format!("`{}`", lines.join(", ")) }
 }
 
@@ -66,7 +67,7 @@ pub(super) fn way_past(barrier: &Barrier, around: &HostState) -> String {
     let is_known = |filter: &&Barrier| around.barriers.iter().any(|other| is_same(filter, other));
     let others = around.barriers.iter().chain(hidden.filter(|filter| !is_known(filter)));
     let barriers = || [barrier].into_iter().chain(others.clone().filter(|other| !is_same(barrier, other)));
-    let all = |part: fn(&Barrier) -> &'static str, between| barriers().map(part).collect::<Vec<_>>().join(between);
+    let all = |part: fn(&Barrier) -> &'static str, between| barriers().map(part).collect_vec().join(between);
     let right = if around.may_not_map_root { " --cap-add SETFCAP" } else { "" };
     match around.platform {
         Platform::Docker => format!("docker run {}{right}", all(for_docker, " ")),
@@ -136,7 +137,7 @@ pub(super) fn on_host(barrier: &Barrier) -> String {
         }
         Barrier::Mask(points) => format!(
             "sudo umount {}; in a container, --security-opt systempaths=unconfined (docker run) or unmask=ALL (podman run)",
-            points.iter().map(|point| plain(point.display())).collect::<Vec<_>>().join(" ")
+            points.iter().map(|point| plain(point.display())).collect_vec().join(" ")
         ),
     }
 }

@@ -13,6 +13,7 @@ use libc::seccomp_notif;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use crate::collect::CollectVec as _;
 use crate::faults::PRINTED;
 use crate::faults::calls::{Calls, Place, places};
 use crate::faults::definition::{Definition, Peer};
@@ -244,7 +245,7 @@ impl Caller {
 
     /// What the call names.
     fn named(&self) -> &[(Place, Named)] {
-        self.named.get_or_init(|| self.places.iter().map(|place| (*place, self.thing(*place))).collect())
+        self.named.get_or_init(|| self.places.iter().map(|place| (*place, self.thing(*place))).collect_vec())
     }
 
     /// Whether a fault of this call is for what it names. Fails if that can't be known.

@@ -18,6 +18,7 @@ use super::caller::Caller;
 use super::copy::Copy;
 use super::shared::Shared;
 use super::told::Hit;
+use crate::collect::CollectVec as _;
 use crate::faults::definition::Effect;
 use crate::sys::seccomp::{self, Reply};
 use crate::sys::{errno_of, is_of_descriptors};
@@ -156,7 +157,7 @@ fn work(caller: &Caller, most: usize) -> Option<Work> {
         left -= length;
         (address, length)
     });
-    Some(Work { way, parts: parts.collect(), offset, flags })
+    Some(Work { way, parts: parts.collect_vec(), offset, flags })
 }
 
 /// Reads an array of `iovec`.
@@ -164,7 +165,7 @@ fn vector(caller: &Caller, address: u64, count: u64) -> Option<Vec<(u64, u64)>> 
     let mut bytes = vec![0; usize::try_from(count).ok().filter(|_| count <= PARTS_MAX)? * 16];
     let is_whole = seccomp::read_memory(caller.thread, address, &mut bytes).ok()? == bytes.len();
     let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
-    is_whole.then(|| bytes.chunks_exact(16).map(|part| (word(&part[..8]), word(&part[8..]))).collect())
+    is_whole.then(|| bytes.chunks_exact(16).map(|part| (word(&part[..8]), word(&part[8..]))).collect_vec())
 }
 
 /// Moves bytes from or to the file. `None` if that can't be done here.

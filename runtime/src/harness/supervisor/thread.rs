@@ -15,6 +15,7 @@ use super::caller::{Caller, Known};
 use super::shared::Shared;
 use super::told::{Blind, Hit, Report, Told};
 use super::{keep, short};
+use crate::collect::CollectVec as _;
 use crate::faults::board::{Board, Entry};
 use crate::faults::calls::IO_URING;
 use crate::faults::definition::{Definition, Effect, Position};
@@ -155,10 +156,10 @@ impl Thread {
     /// Looks which faults are active now.
     fn look_at_faults(&mut self) {
         let board = &self.shared.board;
-        let mut active: Vec<_> = board.active().collect();
+        let mut active = board.active().collect_vec();
         sort(&mut active);
         if !active.iter().eq(self.faults.iter().map(|(entry, _)| entry)) {
-            self.faults = active.into_iter().map(|entry| (entry, board.definition(entry))).collect();
+            self.faults = active.into_iter().map(|entry| (entry, board.definition(entry))).collect_vec();
             let is_active = |number| self.faults.iter().any(|(entry, _)| entry.number == number);
             self.positions.retain(|(number, _), _| is_active(*number));
         }

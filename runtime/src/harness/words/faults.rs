@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::may_be::MayBe;
+use crate::collect::CollectVec as _;
 use crate::diagnosis::Cause;
 use crate::faults::definition::Effect;
 use crate::harness::evidence::{Evidence, Unanswered};
@@ -18,7 +19,7 @@ const LISTED: usize = 20;
 
 /// What calls have met, with the moment of each.
 pub(in crate::harness) fn met_when(report: &Report) -> Vec<(u64, String)> {
-    report.met.iter().map(|one| (one.at, met(one))).collect()
+    report.met.iter().map(|one| (one.at, met(one))).collect_vec()
 }
 
 /// A fault that a call has met.
@@ -37,7 +38,7 @@ fn met(met: &Met) -> String {
         }
     };
     let delay = (met.delay > 0).then(|| format!("delayed by {:?}", Duration::from_nanos(met.delay)));
-    let effect: Vec<_> = delay.into_iter().chain(effect).collect();
+    let effect = delay.into_iter().chain(effect).collect_vec();
     let effect = if effect.is_empty() { "seen".to_owned() } else { effect.join(", ") };
     let mut text = format!(
         "{}({subject}) → {effect}, the fault's {} call, by `{}`",

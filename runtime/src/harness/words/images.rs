@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 
 use super::failed::failed;
+use crate::collect::CollectVec as _;
 use crate::images::{Lost, Trouble};
 use crate::text::{error, plain};
 
@@ -37,6 +38,6 @@ pub(in crate::harness) fn image_differs(image: &str, lost: Lost) -> String {
     });
     let devices =
         (devices > 0).then(|| format!("{} {} left out", count(devices, "device node"), are(devices, "was", "were")));
-    let both: Vec<_> = owners.into_iter().chain(devices).collect();
+    let both = owners.into_iter().chain(devices).collect_vec();
     format!("belljar: of the image `{}`, {}.", plain(image), both.join(", and "))
 }

@@ -36,6 +36,7 @@ pub(super) use preparations::{
 
 use super::evidence::Largest;
 use super::processes::Process;
+use crate::collect::CollectVec as _;
 use crate::diagnosis::Cause;
 use crate::frame::changes::Change;
 use crate::sorted::Set;
@@ -61,7 +62,7 @@ pub(super) fn changes(test: &str, changes: &[Change]) -> String {
         0 => String::new(),
         more => format!("\n  and {more} more"),
     };
-    let listed: String = changes.iter().take(CHANGES_LISTED).map(line).collect();
+    let listed = changes.iter().take(CHANGES_LISTED).map(line).collect_vec().concat();
     format!("belljar: what `{test}` has changed in its copy of the tree:{listed}{more}")
 }
 
@@ -77,7 +78,7 @@ pub(super) fn repeated(test: &str) -> String {
 
 /// All tests that are listed twice.
 pub(super) fn listed_twice(tests: &[&str]) -> String {
-    let lines: String = tests.iter().map(|test| format!("  {test}\n")).collect();
+    let lines = tests.iter().map(|test| format!("  {test}\n")).collect_vec().concat();
     let head = match tests.len() {
         1 => "1 test is listed twice. It was run once".to_owned(),
         count => format!("{count} tests are listed twice. Each was run once"),
@@ -179,13 +180,13 @@ pub(super) fn watching_failed(test: &str, errno: Errno, cause: Option<&Cause>) -
 pub(super) fn kept(failure: &str, spec: &Spec, init: u32, hosts: &[(&str, String)]) -> String {
     let own = [("user", spec.ids != Ids::Host), ("net", spec.net), ("time", spec.time.is_some())];
     let own = || own.iter().filter(|(_, is_own)| *is_own).map(|(kind, _)| *kind);
-    let kinds: String = own().map(|kind| format!(" --{kind}")).collect();
-    let kinds_of_host: String = own().filter(|kind| *kind != "net").map(|kind| format!(" --{kind}")).collect();
+    let kinds = own().map(|kind| format!(" --{kind}")).collect_vec().concat();
+    let kinds_of_host = own().filter(|kind| *kind != "net").map(|kind| format!(" --{kind}")).collect_vec().concat();
     let enter = format!("nsenter --target {init} --preserve-credentials");
     let of_host = |(name, options): &(&str, String)| {
         format!("To enter its host `{name}`:\n  {enter} --pid --ipc --cgroup{kinds_of_host}{options} sh\n")
     };
-    let of_hosts: String = hosts.iter().map(of_host).collect();
+    let of_hosts = hosts.iter().map(of_host).collect_vec().concat();
     format!(
         "{failure}\nbelljar: its sandbox is kept. To enter it:\n  {enter} --mount --pid --ipc --uts --cgroup{kinds} \
          sh\n{of_hosts}To let it go:\n  kill -KILL {init}"
@@ -209,7 +210,7 @@ pub(super) fn out_of_time(test: &str) -> String {
 
 /// All tests that were skipped, and why.
 pub(super) fn skipped(tests: &[(&str, String)]) -> String {
-    let lines: String = tests.iter().map(|(test, why)| format!("  {test}: {why}\n")).collect();
+    let lines = tests.iter().map(|(test, why)| format!("  {test}: {why}\n")).collect_vec().concat();
     let (count, s) = (tests.len(), if tests.len() == 1 { "" } else { "s" });
     format!("\nbelljar: skipped {count} test{s} that this host can't run\n{lines}")
 }
@@ -339,7 +340,7 @@ pub(super) fn note_on_ids() -> &'static str {
 
 pub(super) fn note_on_threads(names: &[String]) -> String {
     let names: Set<_> = names.iter().map(|name| format!("`{}`", plain(name))).collect();
-    let names: Vec<_> = names.into_iter().collect();
+    let names = names.into_iter().collect_vec();
     format!(
         "it has none of the threads that were started before `main` ({}). What waits for them waits for ever, as a call into Go does",
         names.join(", ")

@@ -7,6 +7,7 @@ use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::plan::Plan;
+use crate::collect::CollectVec as _;
 use crate::net::error::Trouble;
 use crate::net::subnet::Subnet;
 use crate::sorted::Map;
@@ -109,7 +110,7 @@ fn take_chosen(plan: &mut Plan, has_v6: bool) -> Result<(), Trouble> {
 fn taken(plan: &Plan) -> Vec<(usize, Subnet)> {
     let of =
         |(index, subnets): (usize, [Option<Subnet>; 2])| subnets.into_iter().flatten().map(move |one| (index, one));
-    plan.segments.iter().map(|segment| segment.subnets).enumerate().flat_map(of).collect()
+    plan.segments.iter().map(|segment| segment.subnets).enumerate().flat_map(of).collect_vec()
 }
 
 /// Fails if there is a subnet of IPv4 to which the kernel makes no route when an interface gets an address of it.
@@ -165,10 +166,10 @@ fn number_ports(plan: &mut Plan, segment: usize, kind: usize) -> Result<(), Trou
     let ports = plan.segments[segment].ports.clone();
     let of_kind = |address: &IpAddr| usize::from(address.is_ipv6()) == kind;
     let addresses = |plan: &Plan, port: usize| {
-        let all: Vec<_> = plan.ports[port].addresses.iter().map(|(address, _)| *address).collect();
-        all.into_iter().filter(of_kind).collect::<Vec<_>>()
+        let all = plan.ports[port].addresses.iter().map(|(address, _)| *address).collect_vec();
+        all.into_iter().filter(of_kind).collect_vec()
     };
-    let mut used: Vec<_> = ports.iter().flat_map(|port| addresses(plan, *port)).collect();
+    let mut used = ports.iter().flat_map(|port| addresses(plan, *port)).collect_vec();
     for (position, port) in ports.iter().enumerate() {
         let has_no_v6 = kind == 1 && plan.ports[*port].mtu < LOWEST_V6_MTU;
         if !addresses(plan, *port).is_empty() || has_no_v6 {

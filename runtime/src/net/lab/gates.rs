@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::plan::{Plan, PlannedNode};
 use super::routes::first_hops;
+use crate::collect::CollectVec as _;
 use crate::net::error::Trouble;
 use crate::net::gate::{Forward, Gate, Peer};
 use crate::net::netfilter::{PlannedForward, PlannedGate};
@@ -13,7 +14,7 @@ use crate::sorted::Set;
 
 /// Finds out what was asked for of each node of the laboratory. Addresses are planned by now.
 pub(super) fn plan_gates(plan: &mut Plan, nodes: &[Arc<Node>]) -> Result<(), Trouble> {
-    let gates: Vec<_> = nodes.iter().map(|node| node.gate().clone()).collect();
+    let gates = nodes.iter().map(|node| node.gate().clone()).collect_vec();
     for (node, (handle, gate)) in nodes.iter().zip(&gates).enumerate() {
         plan.nodes[node].gate = plan_gate(plan, handle.lab, node, gate)?;
     }
@@ -104,7 +105,7 @@ fn addresses_inside(plan: &Plan, router: usize, outside: usize, host: &Peer) -> 
     let is_behind = |port: &usize| ways[segment(port)].is_some_and(|(leaving, _)| leaving != outside);
     let of_host = &plan.nodes[host.index].ports;
     let ports = of_host.iter().filter(|port| is_near(port)).chain(of_host.iter().filter(|port| is_behind(port)));
-    let addresses: Vec<_> = ports.flat_map(|port| &plan.ports[*port].addresses).map(|(address, _)| *address).collect();
+    let addresses = ports.flat_map(|port| &plan.ports[*port].addresses).map(|(address, _)| *address).collect_vec();
     let first = |is_v4| addresses.iter().find(|address| address.is_ipv4() == is_v4).copied();
-    [true, false].into_iter().filter_map(first).collect()
+    [true, false].into_iter().filter_map(first).collect_vec()
 }

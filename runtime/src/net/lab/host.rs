@@ -17,6 +17,7 @@ use nix::unistd::sethostname;
 use super::plan::Plan;
 use super::routes::routes;
 use super::settings;
+use crate::collect::CollectVec as _;
 use crate::net::error::{Error, NAMESPACES};
 use crate::net::netfilter;
 use crate::net::netlink::{Messages, Netlink, Refused};
@@ -98,9 +99,9 @@ fn shield_sysfs(flags: MsFlags) -> nix::Result<()> {
 /// What the file `/etc/hosts` of a host says: of each host, the addresses that are on a segment with this one come first.
 fn hosts_file(plan: &Plan, node: usize) -> String {
     let mut text = format!("127.0.0.1\t{}\n::1\t{}\n", RESERVED[0], RESERVED.join(" "));
-    let own: Vec<_> = plan.nodes[node].ports.iter().map(|port| plan.ports[*port].segment).collect();
+    let own = plan.nodes[node].ports.iter().map(|port| plan.ports[*port].segment).collect_vec();
     for other in &plan.nodes {
-        let mut ports: Vec<_> = other.ports.iter().map(|port| &plan.ports[*port]).collect();
+        let mut ports = other.ports.iter().map(|port| &plan.ports[*port]).collect_vec();
         sort_by(&mut ports, |a, b| own.contains(&b.segment).cmp(&own.contains(&a.segment)));
         for (address, _) in ports.iter().flat_map(|port| &port.addresses) {
             let _ = writeln!(text, "{address}\t{}", other.name);
@@ -132,7 +133,7 @@ pub(super) fn connect(plan: &Plan, node: usize, mut netlink: Netlink, ethernet: 
     let mut messages = Messages::default();
     for port in ports() {
         let others = plan.segments[port.segment].ports.iter().map(|other| &plan.ports[*other]);
-        let others: Vec<_> = others.filter(|other| other.mac != port.mac).collect();
+        let others = others.filter(|other| other.mac != port.mac).collect_vec();
         // Where it has no address of a kind, the kernel may have nothing of that kind at all.
         for is_v4 in [true, false].into_iter().filter(|is_v4| port.has(*is_v4)) {
             messages.remember_neighbours(port.index, is_v4);
@@ -150,7 +151,7 @@ pub(super) fn connect(plan: &Plan, node: usize, mut netlink: Netlink, ethernet: 
     if let Some(gate) = &planned.gate {
         netfilter::set_up(&planned.name, gate)?;
     }
-    let addresses: Vec<_> = ports().flat_map(|port| port.addresses.iter().map(|(address, _)| *address)).collect();
+    let addresses = ports().flat_map(|port| port.addresses.iter().map(|(address, _)| *address)).collect_vec();
     wait_for_v6(&addresses).map_err(|error| Error::step("IPv6 addresses that answer", &planned.name, errno_of(&error)))
 }
 

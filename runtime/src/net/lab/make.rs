@@ -22,6 +22,7 @@ use nix::sys::prctl::set_name;
 
 use super::plan::{FIRST_INDEX, Plan, PlannedNode, outer_mac};
 use super::{host, settings};
+use crate::collect::CollectVec as _;
 use crate::net::error::{Error, NETWORK, RING};
 use crate::net::netlink::{End, Messages, Netlink, Refused};
 use crate::net::node::Role;
@@ -95,7 +96,7 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
         result?;
         let lost = || Error::step("a thread", FABRIC, Errno::ECANCELED);
         let (wire, fabric) = (wire?.ok_or_else(lost)?, fabric.ok_or_else(lost)?.namespace);
-        let places = places.into_iter().map(|begun: Begun| (begun.node, begun.place)).collect();
+        let places = places.into_iter().map(|begun: Begun| (begun.node, begun.place)).collect_vec();
         Ok(Made { places, wire, fabric })
     })
 }
@@ -143,7 +144,7 @@ fn weave(
         mtu: port.mtu,
         name: format!("{}.{}", plan.nodes[port.node].name, port.interface),
     });
-    let ports: Vec<_> = ports.collect();
+    let ports = ports.collect_vec();
     // The process is to bear its name from the beginning, by which init knows it.
     let _ = set_name(WIRE);
     let wire = Wire::start(ring, &ports, seed, capture).map_err(of_io("a wire", FABRIC))?;
@@ -177,7 +178,7 @@ fn furnish(plan: &Plan, node: usize, begin: &Sender<Begun>, connected: &Receiver
 /// Makes the pairs: each with one end in the fabric and one on its host.
 fn connect_all(plan: &Plan, fabric: &mut Fabric, hosts: &[Begun]) -> Result<(), Error> {
     let mut messages = Messages::default();
-    let names: Vec<_> = (0..plan.ports.len()).map(outer_name).collect();
+    let names = (0..plan.ports.len()).map(outer_name).collect_vec();
     for (number, port) in plan.ports.iter().enumerate() {
         let Some(host) = hosts.iter().find(|host| host.node == port.node) else { continue };
         let [network, ..] = host.place.namespaces() else { continue };

@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::collect::CollectVec as _;
 use crate::net::error::{Error, Trouble};
 use crate::net::host::{Host, Router};
 use crate::net::inside::{self, Inside, LEAST_CAPTURE, MOST_CAPTURE};
@@ -391,7 +392,7 @@ impl Lab {
         for (node, place) in made.places {
             if let Some(hand_over) = inside.hand_over_host {
                 let namespaces = place.namespaces().iter().chain([&made.fabric]).map(AsFd::as_fd);
-                hand_over(&self.nodes[node].name, &namespaces.collect::<Vec<_>>());
+                hand_over(&self.nodes[node].name, &namespaces.collect_vec());
             }
             self.nodes[node].set_place(place);
         }
@@ -402,7 +403,7 @@ impl Lab {
     fn draft(&self) -> Result<Draft, Error> {
         let node =
             |node: &Arc<Node>| DraftNode { name: node.name.clone(), role: node.role, choice: node.choice().clone() };
-        let mut draft = Draft { nodes: self.nodes.iter().map(node).collect(), links: Vec::new() };
+        let mut draft = Draft { nodes: self.nodes.iter().map(node).collect_vec(), links: Vec::new() };
         for link in &self.links {
             if let Some(foreign) = link.0.ends.iter().find(|end| end.lab != self.number) {
                 return Err(Error(Trouble::Foreign(foreign.name.clone())));
@@ -426,7 +427,7 @@ impl Default for Lab {
 
 impl Debug for Lab {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.nodes.iter().map(|node| &node.name).collect();
+        let nodes = self.nodes.iter().map(|node| &node.name).collect_vec();
         f.debug_struct("Lab").field("nodes", &nodes).field("links", &self.links).field("seed", &self.seed).finish()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use crate::collect::{CollectVec as _, both};
 use crate::frame::HOST_NAME_MAX;
 use crate::net::error::Trouble;
 use crate::net::netfilter::PlannedGate;
@@ -85,14 +86,14 @@ impl Plan {
     /// Plans what a draft asks for, but for the addresses.
     pub(super) fn of(draft: Draft) -> Result<Self, Trouble> {
         check_names(&draft.nodes)?;
-        let mut choices: Vec<_> = draft.nodes.iter().map(|node| node.choice.clone()).collect();
+        let mut choices = draft.nodes.iter().map(|node| node.choice.clone()).collect_vec();
         let nodes = draft.nodes.into_iter().map(|node| PlannedNode {
             name: node.name,
             role: node.role,
             ports: vec![],
             gate: None,
         });
-        let mut plan = Self { nodes: nodes.collect(), segments: Vec::new(), ports: Vec::new() };
+        let mut plan = Self { nodes: nodes.collect_vec(), segments: Vec::new(), ports: Vec::new() };
         let mut of_switch = Map::new();
         plan.add_unlinked(&draft.links);
         for (index, node) in plan.nodes.iter().enumerate().filter(|(_, node)| node.role == Role::Switch) {
@@ -129,7 +130,7 @@ impl Plan {
     fn add_unlinked(&mut self, links: &[[DraftEnd; 2]]) {
         let linked: Set<_> = links.iter().flatten().map(|end| end.node).collect();
         let is_unlinked = |index: &usize| self.nodes[*index].role != Role::Switch && !linked.contains(index);
-        let unlinked: Vec<_> = (0..self.nodes.len()).filter(is_unlinked).collect();
+        let unlinked = (0..self.nodes.len()).filter(is_unlinked).collect_vec();
         if unlinked.is_empty() {
             return;
         }
@@ -212,7 +213,7 @@ impl Plan {
             let bad = || Trouble::BadMac { of: self.nodes[port.node].name.clone(), text: text.clone() };
             port.mac = parse_mac(text).ok_or_else(bad)?;
             if let Some(other) = chosen.insert(port.mac, port.node) {
-                let [first, second] = [other, port.node].map(|node| self.nodes[node].name.clone());
+                let [first, second] = both([other, port.node], |node| self.nodes[node].name.clone());
                 return Err(Trouble::MacTwice { text: show_mac(port.mac), first, second });
             }
         }
@@ -242,7 +243,7 @@ impl Plan {
         }
         match self.ports.iter().find(|port| !reached.contains(&port.node)) {
             Some(port) => {
-                let [first, second] = [first, port.node].map(|node| self.nodes[node].name.clone());
+                let [first, second] = both([first, port.node], |node| self.nodes[node].name.clone());
                 Err(Trouble::NoRoute { first, second })
             }
             None => Ok(()),

@@ -48,6 +48,7 @@ pub use matcher::Packets;
 pub(crate) use trouble::Trouble;
 use trouble::{Number, Troubles};
 
+use crate::collect::{CollectVec as _, both};
 use crate::proc::WIRE;
 use crate::sorted::sort;
 use crate::sys;
@@ -119,7 +120,7 @@ impl Wire {
         ports.iter().enumerate().for_each(|(at, port)| arena.learn(port.segment as usize, &port.mac, at));
         let board = Board::new(ports.len())?;
         let troubles = Troubles::get()?;
-        let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
+        let names = ports.iter().map(|port| port.name.as_str()).collect_vec();
         let wall = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
         let wall = u64::try_from(wall.as_nanos()).unwrap_or_default();
         let (tape, capture) = Tape::new(capture, seed, &names, wall.wrapping_sub(sys::now()))?;
@@ -128,18 +129,18 @@ impl Wire {
             ifindex: port.ifindex,
             segment: port.segment as usize,
             mtu: port.mtu.into(),
-            lanes: [Way::FromHost, Way::ToHost].map(|way| lane(port, way)),
+            lanes: both([Way::FromHost, Way::ToHost], |way| lane(port, way)),
             is_refused: false,
         };
         let segments = ports.iter().map(|port| port.segment as usize + 1).max().unwrap_or_default();
         let of_segment =
-            |segment| (0..ports.len()).filter(move |port| ports[*port].segment as usize == segment).collect();
-        let mut by_ifindex: Vec<_> = ports.iter().enumerate().map(|(at, port)| (port.ifindex, at)).collect();
+            |segment| (0..ports.len()).filter(move |port| ports[*port].segment as usize == segment).collect_vec();
+        let mut by_ifindex = ports.iter().enumerate().map(|(at, port)| (port.ifindex, at)).collect_vec();
         sort(&mut by_ifindex);
         let mut process = Process {
             board: &board,
-            outlets: ports.iter().map(outlet).collect(),
-            segments: (0..segments).map(of_segment).collect(),
+            outlets: ports.iter().map(outlet).collect_vec(),
+            segments: (0..segments).map(of_segment).collect_vec(),
             by_ifindex,
             arena,
             tape,

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::host_files::HostFiles;
+use crate::collect::CollectVec as _;
 use crate::rootfs::left::{Left, LeftLayer};
 use crate::rootfs::merged::Merged;
 
@@ -19,7 +20,7 @@ pub(super) enum Base {
 impl Base {
     pub(super) fn of_left(left: &Left, layers: &[LeftLayer]) -> nix::Result<Self> {
         let merged = |layer: &LeftLayer| Ok((layer.at.clone(), left.merged(layer)?));
-        layers.iter().map(merged).collect::<Result<_, _>>().map(Self::Left)
+        layers.iter().map(merged).try_collect_vec().map(Self::Left)
     }
 
     /// The owner of what is at `path`, if anything is.

@@ -11,6 +11,7 @@ use super::base::Base;
 use super::basis::Basis;
 use super::host::Host;
 use super::wanted::{Wanted, WantedKind};
+use crate::collect::{CollectVec as _, both};
 use crate::rootfs::build::{Access, KERNEL_FLAGS, LAYERS, NewRoot, Operation, Plan};
 use crate::rootfs::paths::{HostPath, InsidePath, LINKS_MAX, Source, c_string, names_reversed};
 use crate::rootfs::stage::Stage;
@@ -230,7 +231,7 @@ impl<'f> Builder<'f> {
     }
 
     pub(super) fn move_to(&mut self, from: &Path, to: &Path) {
-        let [from, to] = [from, to].map(|path| self.inside(path));
+        let [from, to] = both([from, to], |path| self.inside(path));
         self.operations.push(Operation::Move { from, to });
     }
 
@@ -275,7 +276,7 @@ impl<'f> Builder<'f> {
     pub(super) fn profiles(&mut self, path: &Path) {
         self.mount_point(path, true);
         let mut directories: Vec<_> =
-            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect_vec();
         directories.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
         sort(&mut directories);
         let Some(place) = self.host.stage.and_then(|stage| stage.place_of(path)) else { return };
@@ -309,7 +310,7 @@ impl<'f> Builder<'f> {
     pub(super) fn new_layer(&mut self, at: &Path, mode: u32) -> (PathBuf, PathBuf) {
         let layer = Path::new(LAYERS).join(self.layers.to_string());
         self.layers += 1;
-        let [upper, work] = ["upper", "work"].map(|name| layer.join(name));
+        let [upper, work] = both(["upper", "work"], |name| layer.join(name));
         for (path, mode) in [(&layer, 0o755), (&upper, mode), (&work, 0o700)] {
             let mode = Mode::from_bits_truncate(mode);
             self.operations.push(Operation::Directory { path: InsidePath::new(path), mode });
@@ -333,7 +334,7 @@ impl<'f> Builder<'f> {
     /// Shows what the test asks for by name, over all else.
     pub(super) fn binds(&mut self, spec: &Spec) {
         for Bind { from, to, writable } in spec.binds {
-            let [from, to] = [from, to].map(|path| self.host.context.absolute(spec, path));
+            let [from, to] = both([from, to], |path| self.host.context.absolute(spec, path));
             // The host's tree is as it is.
             let to = if spec.mount { self.physical(&to) } else { to };
             if spec.mount {
@@ -355,7 +356,7 @@ impl<'f> Builder<'f> {
     pub(super) fn read_only(&self, from: &Path, to: &Path) -> Access {
         let from = self.host.files.canonical(from);
         let inside = |mount: &Path| Some(self.inside(&to.join(mount.strip_prefix(&from).ok()?)));
-        Access::ReadOnly { below: self.host.mounts_below(&from).filter_map(inside).collect() }
+        Access::ReadOnly { below: self.host.mounts_below(&from).filter_map(inside).collect_vec() }
     }
 
     /// Makes a directory or an empty file to mount something on, unless it is there. In what is shown, nothing can be made.

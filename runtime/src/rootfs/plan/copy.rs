@@ -16,6 +16,7 @@ use super::host::Host;
 use super::host_files::{HostFiles, may_wait};
 use super::system::LINKS;
 use super::wanted::{Wanted, as_wanted, profiles, tested, writable};
+use crate::collect::{CollectVec as _, both};
 use crate::frame::{Refusal, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, Operation};
@@ -93,15 +94,15 @@ pub(super) fn copied_root(host: &Host<'_>, spec: &Spec, base: &Path) -> Result<P
     // Another tree lacks what is tested. The host's has all.
     let tested = if base == Path::new("/") { Vec::new() } else { tested(files, context, spec) };
     let has_room = |wanted: &'_ Wanted| files.follow(&wanted.name) && builder.has_room_for(&wanted.name);
-    let writable = writable(files, context, spec).into_iter().filter(has_room).collect::<Vec<_>>();
-    builder.wanted(as_wanted(files, tested).into_iter().chain(profiles(files, context)).chain(writable).collect());
+    let writable = writable(files, context, spec).into_iter().filter(has_room).collect_vec();
+    builder.wanted(as_wanted(files, tested).into_iter().chain(profiles(files, context)).chain(writable).collect_vec());
     Ok(builder.finish(spec, true))
 }
 
 impl Builder<'_> {
     /// Gives a copy what is the sandbox's own in any case.
     pub(super) fn kernel_directories(&mut self, spec: &Spec) {
-        for path in KERNEL_DIRECTORIES.map(Path::new) {
+        for path in KERNEL_DIRECTORIES.into_iter().map(Path::new) {
             let is_laid_over = !self.present.contains(path);
             self.directory(path, 0o755);
             // Device nodes that lie on a disk can't be used in a user namespace. In `/sys`, which may be somebody else's, a whole proc is made.
@@ -161,7 +162,7 @@ impl Builder<'_> {
         self.chown_like(from, self.inside(to));
         // What this user can't list, it could not see outside either.
         let mut entries: Vec<_> =
-            fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect_vec();
         sort(&mut entries);
         for from in entries {
             let to = to.join(from.file_name().unwrap_or_default());
@@ -298,7 +299,7 @@ fn above_what_is_used(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) 
     let writable = writable(files, context, spec).into_iter().map(|wanted| wanted.canonical);
     let used = tested(files, context, spec).into_iter().chain(context.cwd.clone());
     let used = used.map(|path| files.canonical(&path)).chain(writable);
-    used.flat_map(|path| path.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect()
+    used.flat_map(|path| path.ancestors().map(Path::to_path_buf).collect_vec()).collect_vec()
 }
 
 /// The names in `/etc/passwd` or `/etc/group` with passwords that nobody has, as /etc/shadow (8 fields behind the name) or
@@ -306,7 +307,7 @@ fn above_what_is_used(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) 
 fn locked(names: &str, fields: usize) -> Option<Vec<u8>> {
     let text = text_of(names).ok()?;
     let line = |line: &str| Some(format!("{}:*{}\n", line.split_once(':')?.0, ":".repeat(fields - 1)));
-    Some(text.lines().filter_map(line).collect::<String>().into_bytes())
+    Some(text.lines().filter_map(line).collect_vec().concat().into_bytes())
 }
 
 /// Whether something other than a directory is mounted at `path`. No server is asked for that.
@@ -336,8 +337,8 @@ fn content_of(file: &Path, name: &Path) -> Option<Vec<u8>> {
 
 /// The options of an overlay, whose lower directories these are, the uppermost first.
 pub(super) fn overlay_options<'p>(lower: impl IntoIterator<Item = &'p Path>, upper: &Path, work: &Path) -> CString {
-    let lower: Vec<_> = lower.into_iter().map(escaped).collect();
-    let [upper, work] = [upper, work].map(|path| path.as_os_str().as_bytes());
+    let lower = lower.into_iter().map(escaped).collect_vec();
+    let [upper, work] = both([upper, work], |path| path.as_os_str().as_bytes());
     // Only with `userxattr` are directories marked in a user namespace that hide what lies below; see the kernel's overlayfs.rst.
     let options =
         [b"lowerdir=", &lower.join(&b':')[..], b",upperdir=", upper, b",workdir=", work, b",userxattr"].concat();
@@ -347,5 +348,5 @@ pub(super) fn overlay_options<'p>(lower: impl IntoIterator<Item = &'p Path>, upp
 /// `path` as an option of overlayfs, where a colon separates, and a comma and a backslash have their meanings too.
 fn escaped(path: &Path) -> Vec<u8> {
     let escape = |byte: &u8| if b":,\\".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] };
-    path.as_os_str().as_bytes().iter().flat_map(escape).collect()
+    path.as_os_str().as_bytes().iter().flat_map(escape).collect_vec()
 }

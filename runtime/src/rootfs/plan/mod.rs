@@ -29,6 +29,7 @@ use self::prepared::prepared_root;
 use self::system::{LINKS, SYSTEM};
 pub(crate) use self::wanted::tested;
 use self::wanted::{PRIVATE, profiles, shown, writable};
+use crate::collect::CollectVec as _;
 use crate::frame::{Refusal, Step};
 use crate::rootfs::build::{Access, COPY, Plan};
 use crate::spec::{Root, Spec};
@@ -90,7 +91,7 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
     if host.context.owns_kernel_files && spec.net {
         builder.shield_sys();
         if let Some(path) = cgroups {
-            let below = host.mounts_below(path).map(|mount| builder.inside(mount)).collect();
+            let below = host.mounts_below(path).map(|mount| builder.inside(mount)).collect_vec();
             builder.bind_to_itself(path, path, Access::ReadOnly { below });
         }
     }
@@ -115,6 +116,6 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
     let shown = shown(files, context, spec).into_iter().chain(host.unreachable());
-    builder.wanted(shown.chain(profiles(files, context)).chain(writable(files, context, spec)).collect());
+    builder.wanted(shown.chain(profiles(files, context)).chain(writable(files, context, spec)).collect_vec());
     builder.finish(spec, spec.is_preparation)
 }

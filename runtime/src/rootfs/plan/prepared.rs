@@ -10,6 +10,7 @@ use super::copy::overlay_options;
 use super::host::Host;
 use super::system::SYSTEM;
 use super::wanted::{Wanted, WantedKind, as_wanted, profiles, shown, tested, writable};
+use crate::collect::CollectVec as _;
 use crate::frame::{Refusal, Step};
 use crate::rootfs::build::{COPY, Operation};
 use crate::rootfs::left::LeftLayer;
@@ -46,7 +47,7 @@ pub(super) fn prepared_root(host: &Host<'_>, stage: &Stage, spec: &Spec) -> Resu
                 builder.system_directory(Path::new(path));
             }
             builder.etc_of_host();
-            shown(files, context, spec).into_iter().chain(host.unreachable()).collect()
+            shown(files, context, spec).into_iter().chain(host.unreachable()).collect_vec()
         }
     };
     let has_room = |wanted: &'_ Wanted| {
@@ -67,7 +68,8 @@ impl Builder<'_> {
     pub(super) fn lay_over_left(&mut self, layer: &LeftLayer) {
         let LeftLayer { at, parts, from } = layer;
         let Some(stage) = self.host.stage else { return };
-        let lower: Vec<PathBuf> = parts.iter().map(|(number, path)| stage.place_of_left(*number).join(path)).collect();
+        let lower: Vec<PathBuf> =
+            parts.iter().map(|(number, path)| stage.place_of_left(*number).join(path)).collect_vec();
         let from = from.as_deref().filter(|from| self.host.files.is_directory(from));
         let was_copied = layer.from.is_some();
         let is_empty = was_copied && stage.left().is_empty(layer);

@@ -9,6 +9,7 @@ use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
 use super::builder::{Builder, read_only};
+use crate::collect::both;
 use crate::rootfs::build::{Access, Operation};
 use crate::rootfs::context::as_field;
 use crate::rootfs::stage::Stage;
@@ -166,7 +167,7 @@ impl Builder<'_> {
             self.let_ping();
         }
         // Only the kernel makes what is there.
-        self.shown.extend([proc, sys].map(Path::to_path_buf));
+        self.shown.extend(both([proc, sys], Path::to_path_buf));
     }
 
     /// Keeps real root from changing the machine through `proc` by accident. The one that is `whole` stays as it is.
@@ -187,7 +188,7 @@ impl Builder<'_> {
 
     /// The same for `/sys`, of which interfaces are the sandbox's own.
     pub(super) fn shield_sys(&mut self) {
-        let [sys, interfaces] = ["/sys", "/sys/devices/virtual/net"].map(Path::new);
+        let [sys, interfaces] = both(["/sys", "/sys/devices/virtual/net"], Path::new);
         self.bind_to_itself(sys, sys, Access::AsIs);
         // It becomes a mount of its own before, and stays as it is.
         self.bind_to_itself(interfaces, interfaces, Access::AsIs);

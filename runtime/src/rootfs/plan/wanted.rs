@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::host_files::HostFiles;
+use crate::collect::CollectVec as _;
 use crate::rootfs::context::{RunContext, repository_of, workspace_of};
 use crate::rootfs::left::LeftLayer;
 use crate::spec::Spec;
@@ -56,7 +57,7 @@ pub(super) fn writable(files: &HostFiles<'_>, context: &RunContext, spec: &Spec)
     };
     let wanted = context.writable(spec).chain(target_tmpdir).filter(|(path, _)| !is_below_a_file(path));
     let wanted = wanted.map(|(name, mode)| (files.canonical(&name), WantedKind::Writable(mode), name));
-    wanted.map(|(canonical, kind, name)| Wanted { canonical, kind, name }).collect()
+    wanted.map(|(canonical, kind, name)| Wanted { canonical, kind, name }).collect_vec()
 }
 
 /// Where coverage profiles go.
@@ -87,13 +88,13 @@ pub(crate) fn tested(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) -
     let home = files.canonical(&context.home(spec));
     let repository = repository_of(package, &home);
     let tested = repository.into_iter().chain([workspace_of(package), package]).chain(context.target.as_deref());
-    tested.filter(|path| leaves_root_private(&files.canonical(path))).map(Path::to_path_buf).collect()
+    tested.filter(|path| leaves_root_private(&files.canonical(path))).map(Path::to_path_buf).collect_vec()
 }
 
 /// Those of these paths that are directories of the host, to be shown.
 pub(super) fn as_wanted(files: &HostFiles<'_>, paths: Vec<PathBuf>) -> Vec<Wanted> {
     let wanted = |name: PathBuf| Wanted { canonical: files.canonical(&name), kind: WantedKind::Shown, name };
-    paths.into_iter().map(wanted).filter(|wanted| files.is_directory(&wanted.canonical)).collect()
+    paths.into_iter().map(wanted).filter(|wanted| files.is_directory(&wanted.canonical)).collect_vec()
 }
 
 /// Whether the private directories stay private if `path` is shown.
