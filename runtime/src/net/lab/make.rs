@@ -13,13 +13,13 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_name;
 
+use super::channel::{Receiver, Sender, channel};
 use super::plan::{FIRST_INDEX, Plan, PlannedNode, outer_mac};
 use super::{host, settings};
 use crate::collect::CollectVec as _;
@@ -71,8 +71,8 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
             let thread = start(scope, &node.name, move || furnish(plan, index, &begin, &connected))?;
             threads.push((thread, begun, connect));
         }
-        let mut fabric = fabric.recv().ok();
-        let places: Vec<_> = threads.iter().filter_map(|(_, begun, _)| begun.recv().ok()).collect();
+        let mut fabric = fabric.recv();
+        let places = threads.iter().filter_map(|(_, begun, _)| begun.recv()).collect_vec();
         // If one is missing, its thread has the error.
         let connected = fabric.as_mut().filter(|_| places.len() == threads.len());
         let connected = connected.map(|fabric| connect_all(plan, fabric, &places));
@@ -80,7 +80,7 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
         let mut result = connected.unwrap_or(Ok(()));
         for (thread, _, connect) in threads {
             match goes_on {
-                true => drop(connect.send(())),
+                true => connect.send(()),
                 false => drop(connect),
             }
             result = result.and(joined(thread));
@@ -88,7 +88,7 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
         if let (true, Ok(()), Some(fabric)) = (goes_on, &result, &fabric) {
             result = finish_ends(plan, fabric);
             if result.is_ok() {
-                let _ = go.send(());
+                go.send(());
             }
         }
         drop(go);
@@ -132,9 +132,9 @@ fn weave(
         Namespace::current(Kind::Net).map_err(|error| Error::step(NETWORK, FABRIC, Errno::from_raw(error.errno())))?;
     let netlink = Netlink::new().map_err(step("a socket for rtnetlink"))?;
     let ethernet = Ethernet::new().map_err(step("a socket"))?;
-    let _ = told.send(Fabric { namespace, netlink, ethernet });
+    told.send(Fabric { namespace, netlink, ethernet });
     let ring = Wire::prepare(plan.mtu()).map_err(of_io(RING, FABRIC))?;
-    if gone.recv().is_err() {
+    if gone.recv().is_none() {
         return Ok(None);
     }
     let ports = plan.ports.iter().enumerate().map(|(number, port)| PortPlan {
@@ -168,8 +168,8 @@ fn furnish(plan: &Plan, node: usize, begin: &Sender<Begun>, connected: &Receiver
     let step = |what| move |errno| Error::step(what, name, errno);
     let netlink = Netlink::new().map_err(step("a socket for rtnetlink"))?;
     let ethernet = Ethernet::new().map_err(step("a socket"))?;
-    let _ = begin.send(Begun { node, place });
-    if connected.recv().is_err() {
+    begin.send(Begun { node, place });
+    if connected.recv().is_none() {
         return Ok(());
     }
     host::connect(plan, node, netlink, &ethernet)

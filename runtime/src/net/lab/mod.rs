@@ -1,6 +1,7 @@
 //! What a laboratory is to be, as a test says it.
 
 mod addresses;
+mod channel;
 mod gates;
 mod host;
 mod make;
