@@ -13,7 +13,7 @@ use crate::cgroup::{Cgroup, Handed, NoGroup, refused};
 use crate::collect::CollectVec as _;
 use crate::diagnosis::explain_cgroup;
 use crate::frame::changes::{self, Change};
-use crate::sys::errno_of;
+use crate::sys::{errno_of, spawn};
 
 /// Answers with these bytes.
 pub(super) fn tell(socket: &OwnedFd, bytes: &[u8]) {
@@ -59,6 +59,6 @@ fn reply(socket: &OwnedFd, bytes: &[u8], fds: &[RawFd]) {
 pub(super) fn discard(descriptor: OwnedFd) {
     if getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_err() {
         // Where no thread can be had, it is closed here.
-        let _ = thread::Builder::new().spawn(move || drop(descriptor));
+        let _ = spawn(thread::Builder::new(), Box::new(move || drop(descriptor)));
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
         let ended = run_body(test, call);
         *result() = Some(ended);
     };
-    let body = match thread::Builder::new().name(test.short_name().to_owned()).spawn(run_body) {
+    let body = match sys::spawn(thread::Builder::new().name(test.short_name().to_owned()), Box::new(run_body)) {
         Ok(body) => body,
         Err(error) => {
             let errno = error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);

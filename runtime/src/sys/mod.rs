@@ -25,6 +25,8 @@ mod signal;
 mod thread_id;
 pub(crate) mod threads;
 
+use std::io;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -79,4 +81,10 @@ pub(crate) fn random() -> nix::Result<[u8; 16]> {
     // SAFETY: the buffer has this size, and outlives the call. So few bytes come as a whole.
     Errno::result(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })?;
     Ok(bytes)
+}
+
+/// Starts a thread. What it does is in a box, so that the compiler makes this once, and not anew for each thread: that is 900 lines of LLVM's
+/// language in the build of a user.
+pub(crate) fn spawn(thread: thread::Builder, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    thread.spawn(work)
 }

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::fd::close_from_but;
 use super::process::{clone, clone3, exit_now, is_marked_process, kill, pidfd_of, wait_pidfd};
+use super::spawn;
 
 /// The kind of a namespace, as a flag CLONE_NEW*: NS_GET_NSTYPE in ioctl_ns(2). ENOTTY if the file is none.
 pub(crate) fn kind(namespace: BorrowedFd<'_>) -> nix::Result<c_int> {
@@ -131,7 +132,7 @@ impl Drop for Keeper {
         } else if let Ok(pidfd) = self.pidfd.try_clone() {
             // It ends after all others in its pid namespace, and those that are children of this process wait to be waited for.
             // Where there can be no thread, it stays a zombie.
-            let _ = thread::Builder::new().spawn(move || wait_pidfd(pidfd.as_fd()));
+            let _ = spawn(thread::Builder::new(), Box::new(move || _ = wait_pidfd(pidfd.as_fd())));
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::faults::filter::ARCHITECTURE;
 use crate::harness::replies::discard;
 use crate::sorted::sort;
 use crate::sys::seccomp::Reply;
-use crate::sys::{self, seccomp};
+use crate::sys::{self, seccomp, spawn};
 
 /// How many supervisors one sandbox may have: a process that the body forks before its first fault may have its own.
 pub(in crate::harness) const SUPERVISORS_MAX: usize = 8;
@@ -53,7 +53,7 @@ impl Supervisor {
         let shared = Arc::new(Shared::new(listener, board?, Told::new(has_trace))?);
         let theirs = Arc::clone(&shared);
         let run = move || Thread::new(theirs).run();
-        let started = thread::Builder::new().name("belljar-faults".to_owned()).spawn(run);
+        let started = spawn(thread::Builder::new().name("belljar-faults".to_owned()), Box::new(run));
         started.map_err(|error| sys::errno_of(&error))?;
         Ok(Self(shared))
     }
@@ -303,7 +303,7 @@ fn look_beside(shared: &Arc<Shared>, caller: Caller, arch: u32) {
         caller.look();
         theirs.hand_back(caller, arch);
     };
-    if let Err(error) = thread::Builder::new().name("belljar-faults".to_owned()).spawn(work) {
+    if let Err(error) = spawn(thread::Builder::new().name("belljar-faults".to_owned()), Box::new(work)) {
         if seccomp::still_waits(shared.listener.as_fd(), id) {
             shared.told.miss(sys::errno_of(&error));
         }
@@ -320,7 +320,7 @@ fn beside(shared: &Arc<Shared>, caller: Caller, hit: Hit, perform: fn(&Shared, &
         let reply = perform(&theirs, &caller, hit).unwrap_or(Reply::GoOn);
         theirs.reply(&caller, reply);
     };
-    if let Err(error) = thread::Builder::new().name("belljar-faults".to_owned()).spawn(work) {
+    if let Err(error) = spawn(thread::Builder::new().name("belljar-faults".to_owned()), Box::new(work)) {
         match seccomp::still_waits(shared.listener.as_fd(), id) {
             true if is_kept => shared.board.add_not_kept(),
             true => shared.told.miss(sys::errno_of(&error)),
