@@ -24,9 +24,12 @@ pub(crate) fn enable() {
     WANTED.store(true, Ordering::Relaxed);
 }
 
-/// From now on moments are told over this socket.
+/// From now on moments are told over this socket, if a trace is wanted. Otherwise nothing is written: to write to memory that a fork shares
+/// costs a page.
 pub(crate) fn set_socket(socket: BorrowedFd<'_>) {
-    SOCKET.store(socket.as_raw_fd(), Ordering::Relaxed);
+    if is_wanted() {
+        SOCKET.store(socket.as_raw_fd(), Ordering::Relaxed);
+    }
 }
 
 /// How much more the clock shows here than outside, in nanoseconds.
