@@ -115,11 +115,11 @@ fn exactly_the_nth_is_lost() {
             let (net, client, server) = two(7);
             let there = receiver(&server, 7000);
             let here = sender(&client, address);
-            // What was sent before doesn't count.
-            (0..5_u32).for_each(|number| _ = here.send(&number.to_le_bytes()).expect("send"));
+            // What was sent before doesn't count. It may come later: a kernel of a busy machine can have it wait at another processor.
+            (100..105_u32).for_each(|number| _ = here.send(&number.to_le_bytes()).expect("send"));
             net.port(&client).from_host().lose_nth(3).lose_nth(7);
             let got = exchange(net.port(&client), &here, &there, 20, 10);
-            assert_eq!(missing(&got[5..], 20), [2, 6]);
+            assert_eq!((got.len(), missing(&got, 20)), (23, vec![2, 6]));
             assert_eq!(net.port(&client).stats().lost_as_told, 2);
             // The other direction has its own.
             net.port(&client).to_host().lose_nth(1);

@@ -37,10 +37,12 @@ fn lost(seed: u64, address: &str, beside: Beside) -> Vec<u32> {
         for _ in 0..flows {
             let flow = sender(&client, &format!("{address}:7001"));
             scope.spawn({
-                let is_over = &is_over;
+                let (is_over, port) = (&is_over, net.port(&client));
                 move || {
                     while !is_over.load(Ordering::Relaxed) {
                         let _ = flow.send(&[7; 200]);
+                        // No faster than the wire takes it, which may be slow: see `exchange`.
+                        port.stats();
                         thread::sleep(Duration::from_millis(1));
                     }
                 }
