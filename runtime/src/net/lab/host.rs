@@ -46,18 +46,23 @@ pub(super) fn have_hosts_file() {
     let _ = OpenOptions::new().append(true).create(true).open(HOSTS);
 }
 
-/// Has this thread become the host's first: in namespaces of its own, with its name and its files.
+/// Has this thread become the host's first: in namespaces of its own, of which the network is ready for interfaces.
 pub(super) fn begin(plan: &Plan, node: usize) -> Result<Place, Error> {
     let planned = &plan.nodes[node];
     let step = |what| move |errno| Error::step(what, &planned.name, errno);
-    let file = hosts_file(plan, node);
     Place::enter_new().map_err(step(NAMESPACES))?;
-    sethostname(&planned.name).map_err(step("a name"))?;
-    mount_files(&file).map_err(|(what, errno)| Error::step(what, &planned.name, errno))?;
     let set = settings::prepare(planned.role == Role::Router);
     set.map_err(|error| Error::step("its settings in /proc/sys/net", &planned.name, errno_of(&error)))?;
-    sys::bring_up_loopback().map_err(step("a loopback"))?;
     Place::current().map_err(|error| Error::step(NAMESPACES, &planned.name, Errno::from_raw(error.errno())))
+}
+
+/// Gives the host, whose thread this is, all that it has without interfaces: its name and its files.
+pub(super) fn fit_out(plan: &Plan, node: usize) -> Result<(), Error> {
+    let planned = &plan.nodes[node];
+    let step = |what| move |errno| Error::step(what, &planned.name, errno);
+    sethostname(&planned.name).map_err(step("a name"))?;
+    mount_files(&hosts_file(plan, node)).map_err(|(what, errno)| Error::step(what, &planned.name, errno))?;
+    sys::bring_up_loopback().map_err(step("a loopback"))
 }
 
 /// Mounts an `/etc/hosts` and a `/sys` of the host's own.

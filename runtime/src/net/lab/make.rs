@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! this thread                  a thread for the fabric          a thread for each host
-//!                              network namespace                namespaces, names, files
+//!                              network namespace                namespaces
 //! veth pairs, in the fabric ◄─────────────┘◄────────────────────────────┘
-//!      └─────────────────────► (the ring, meanwhile)            interfaces, addresses, routes, neighbours
+//!      │                       (the ring, meanwhile)            (its name and files, meanwhile)
+//!      └─────────────────────────────────────────────────────► interfaces, addresses, routes, neighbours
+//!      │                       the wire                                 │
 //! offloads and carriers of the outer ends ◄─────────────────────────────┘
-//!      └─────────────────────► the wire
+//! the wire begins
 //! ```
+//!
+//! Nobody waits without need. What takes longest is the ring: the kernel waits for all processors, for some milliseconds, or for far less if
+//! somebody on the machine changes interfaces at that moment. So pairs are made early, when it may well be about to wait.
 //!
 //! If a step fails, its error goes up, channels close, all threads end, and with the last reference to a namespace what is in it is gone.
 
@@ -35,6 +40,9 @@ use crate::sys::{Ethernet, errno_of};
 /// What errors call the network between the hosts.
 const FABRIC: &str = "the network between the hosts";
 
+/// What they call the process that moves frames.
+const A_WIRE: &str = "a wire";
+
 /// What was made.
 pub(super) struct Made {
     /// Where each host is, by its place among the nodes.
@@ -61,8 +69,7 @@ struct Begun {
 pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error> {
     thread::scope(|scope| {
         let (told, fabric) = channel();
-        let (go, gone) = channel();
-        let weaver = start(scope, FABRIC, move || weave(plan, (seed, capture), &told, &gone))?;
+        let weaver = start(scope, FABRIC, move || weave(plan, (seed, capture), &told))?;
         let nodes = || plan.nodes.iter().enumerate().filter(|(_, node)| node.role != Role::Switch);
         let mut threads = Vec::new();
         for (index, node) in nodes() {
@@ -72,30 +79,33 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
             threads.push((thread, begun, connect));
         }
         let mut fabric = fabric.recv();
-        let places = threads.iter().filter_map(|(_, begun, _)| begun.recv()).collect_vec();
-        // If one is missing, its thread has the error.
-        let connected = fabric.as_mut().filter(|_| places.len() == threads.len());
-        let connected = connected.map(|fabric| connect_all(plan, fabric, &places));
-        let goes_on = matches!(connected, Some(Ok(())));
-        let mut result = connected.unwrap_or(Ok(()));
-        for (thread, _, connect) in threads {
-            match goes_on {
-                true => connect.send(()),
-                false => drop(connect),
+        let (mut places, mut result) = (Vec::new(), Ok(()));
+        let mut goes_on = fabric.is_some();
+        for (_, begun, connect) in &threads {
+            // If one is missing, its thread has the error.
+            let (Some(fabric), Some(host)) = (fabric.as_mut().filter(|_| goes_on), begun.recv()) else {
+                goes_on = false;
+                break;
+            };
+            result = make_pairs(plan, fabric, &host);
+            goes_on = result.is_ok();
+            if goes_on {
+                connect.send(());
             }
+            places.push(host);
+        }
+        for (thread, _, connect) in threads {
+            drop(connect);
             result = result.and(joined(thread));
         }
         if let (true, Ok(()), Some(fabric)) = (goes_on, &result, &fabric) {
             result = finish_ends(plan, fabric);
-            if result.is_ok() {
-                go.send(());
-            }
         }
-        drop(go);
         let wire = joined(weaver);
         result?;
-        let lost = || Error::step("a thread", FABRIC, Errno::ECANCELED);
-        let (wire, fabric) = (wire?.ok_or_else(lost)?, fabric.ok_or_else(lost)?.namespace);
+        let (wire, fabric) =
+            (wire?, fabric.ok_or_else(|| Error::step("a thread", FABRIC, Errno::ECANCELED))?.namespace);
+        wire.begin().map_err(of_io(A_WIRE, FABRIC))?;
         let places = places.into_iter().map(|begun: Begun| (begun.node, begun.place)).collect_vec();
         Ok(Made { places, wire, fabric })
     })
@@ -118,13 +128,8 @@ fn of_io(what: &'static str, of: &str) -> impl Fn(io::Error) -> Error {
     move |error| Error::step(what, of, errno_of(&error))
 }
 
-/// The fabric's thread: makes its network, and then the ring, while others make the hosts; and at the end the wire. `None` if others failed.
-fn weave(
-    plan: &Plan,
-    (seed, capture): (u64, usize),
-    told: &Sender<Fabric>,
-    gone: &Receiver<()>,
-) -> Result<Option<Wire>, Error> {
+/// The fabric's thread: makes its network, and then the ring and the wire, while others make the hosts.
+fn weave(plan: &Plan, (seed, capture): (u64, usize), told: &Sender<Fabric>) -> Result<Wire, Error> {
     let step = |what| move |errno| Error::step(what, FABRIC, errno);
     unshare(CloneFlags::CLONE_NEWNET).map_err(step(NETWORK))?;
     settings::silence().map_err(of_io("its settings", FABRIC))?;
@@ -134,9 +139,6 @@ fn weave(
     let ethernet = Ethernet::new().map_err(step("a socket"))?;
     told.send(Fabric { namespace, netlink, ethernet });
     let ring = Wire::prepare(plan.mtu()).map_err(of_io(RING, FABRIC))?;
-    if gone.recv().is_none() {
-        return Ok(None);
-    }
     let ports = plan.ports.iter().enumerate().map(|(number, port)| PortPlan {
         ifindex: outer_index(number),
         segment: port.segment as u32,
@@ -147,8 +149,7 @@ fn weave(
     let ports = ports.collect_vec();
     // The process is to bear its name from the beginning, by which init knows it.
     let _ = set_name(WIRE);
-    let wire = Wire::start(ring, &ports, seed, capture).map_err(of_io("a wire", FABRIC))?;
-    Ok(Some(wire))
+    Wire::start(ring, &ports, seed, capture).map_err(of_io(A_WIRE, FABRIC))
 }
 
 /// The number of a port's outer end, in the fabric.
@@ -165,25 +166,25 @@ fn outer_name(port: usize) -> String {
 fn furnish(plan: &Plan, node: usize, begin: &Sender<Begun>, connected: &Receiver<()>) -> Result<(), Error> {
     let PlannedNode { name, .. } = &plan.nodes[node];
     let place = host::begin(plan, node)?;
+    begin.send(Begun { node, place });
+    host::fit_out(plan, node)?;
     let step = |what| move |errno| Error::step(what, name, errno);
     let netlink = Netlink::new().map_err(step("a socket for rtnetlink"))?;
     let ethernet = Ethernet::new().map_err(step("a socket"))?;
-    begin.send(Begun { node, place });
     if connected.recv().is_none() {
         return Ok(());
     }
     host::connect(plan, node, netlink, &ethernet)
 }
 
-/// Makes the pairs: each with one end in the fabric and one on its host.
-fn connect_all(plan: &Plan, fabric: &mut Fabric, hosts: &[Begun]) -> Result<(), Error> {
+/// Makes the pairs of a host: each with one end in the fabric and one on the host.
+fn make_pairs(plan: &Plan, fabric: &mut Fabric, host: &Begun) -> Result<(), Error> {
+    let [network, ..] = host.place.namespaces() else { return Ok(()) };
     let mut messages = Messages::default();
-    let names = (0..plan.ports.len()).map(outer_name).collect_vec();
-    for (number, port) in plan.ports.iter().enumerate() {
-        let Some(host) = hosts.iter().find(|host| host.node == port.node) else { continue };
-        let [network, ..] = host.place.namespaces() else { continue };
+    for (number, port) in plan.ports.iter().enumerate().filter(|(_, port)| port.node == host.node) {
+        let name = outer_name(number);
         let outer = End {
-            name: &names[number],
+            name: &name,
             index: outer_index(number),
             mac: outer_mac(number, 1),
             network: fabric.namespace.as_fd(),

@@ -5,8 +5,9 @@
 //!
 //! 1. [`Wire::prepare`] makes the socket with its ring, and all memory that the process will need.
 //! 2. [`Wire::start`] clones the process. It is init's child, so that the body's `wait` doesn't find it, and has nothing of the body's open.
-//! 3. The body's process sets numbers in shared memory, which the wire reads for each frame, and reads those that the wire counts.
-//! 4. Each frame goes through two directions of ports: that from its host into the segment, and that to each host that it is for.
+//! 3. [`Wire::begin`] has it move frames, when there is somebody to move them to. Those that came before have waited in the ring.
+//! 4. The body's process sets numbers in shared memory, which the wire reads for each frame, and reads those that the wire counts.
+//! 5. Each frame goes through two directions of ports: that from its host into the segment, and that to each host that it is for.
 //!    `decide` has what may happen in one.
 
 pub(crate) mod board;
@@ -33,6 +34,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl::{set_name, set_timerslack};
 use nix::time::{ClockId, clock_gettime};
@@ -114,7 +116,7 @@ impl Wire {
         Ok(Ring { ring, slots, arena: Arena::new(WAITING, slot) })
     }
 
-    /// Starts the process, and waits until it runs. `capture` is how many bytes of frames are kept.
+    /// Starts the process, which moves nothing before [`begin`](Self::begin). `capture` is how many bytes of frames are kept.
     pub(crate) fn start(ring: Ring, ports: &[PortPlan], seed: u64, capture: usize) -> io::Result<Self> {
         let Ring { mut ring, slots, mut arena } = ring;
         ports.iter().enumerate().for_each(|(at, port)| arena.learn(port.segment as usize, &port.mac, at));
@@ -158,17 +160,22 @@ impl Wire {
             let _ = set_name(WIRE);
             // Timers are to be exact.
             let _ = set_timerslack(1);
+            wait_for_any(&[wake.as_fd(), body.as_fd()]);
             process.run(&mut ring, slots, wake.as_fd(), body.as_fd());
         })?;
         drop(process);
-        let wire = Self { board, process: child, wake, capture, troubles };
-        wire.settle();
+        Ok(Self { board, process: child, wake, capture, troubles })
+    }
+
+    /// Has the process move frames from now on, and waits until it does.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        self.settle();
         // It may have been killed, or have been refused what it does first.
-        if has_ended(wire.process.as_fd()) {
+        if has_ended(self.process.as_fd()) {
             return Err(Errno::ESRCH.into());
         }
-        troubles.add(Number::Laboratories, 1);
-        Ok(wire)
+        self.troubles.add(Number::Laboratories, 1);
+        Ok(())
     }
 
     /// How many ports there are.
@@ -272,6 +279,12 @@ impl Drop for Wire {
         self.board.whole(Whole::Over).store(1, Ordering::Release);
         let _ = self.wake.write(1);
     }
+}
+
+/// Waits until one of these is readable. Allocates nothing.
+fn wait_for_any(fds: &[BorrowedFd<'_>; 2]) {
+    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
 }
 
 /// Writes what was captured, to what becomes a file of pcapng. `capture` is what [`Wire::capture_file`] refers to.
