@@ -137,10 +137,8 @@ fn controllers_that_were_on_before_stay_on() {
             assert!(within.failed() && within.output.contains(&kind), "{}", within.output);
         }
     }
-    let unlimited = run(
-        &format!("echo $$ > \"$PARENT/cgroup.procs\" && unset BELLJAR_CGROUP && exec \"$0\" \"$@\""),
-        "memory::allocates_without_a_limit",
-    );
+    let script = "echo $$ > \"$PARENT/cgroup.procs\" && unset BELLJAR_CGROUP && exec \"$0\" \"$@\"";
+    let unlimited = run(script, "memory::allocates_without_a_limit");
     assert!(unlimited.passed(), "{}", unlimited.output);
 }
 
