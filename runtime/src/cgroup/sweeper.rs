@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,8 +28,8 @@ use crate::sys::{self, Disposition, SingleThreaded};
 /// How often it is tried to remove a directory whose sandboxes are ending: for 13 seconds in all.
 const TRIES: u32 = 17;
 
-/// How long the sweeper may take to end, in milliseconds.
-const PATIENCE_MS: u16 = 10_000;
+/// How long the sweeper may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the sweeper sends with its pidfd.
 const BORN: &[u8] = b"0";
@@ -68,17 +69,17 @@ impl Sweeper {
 
     /// Ends it, before the cgroups are put back: it may be in the leaf.
     pub(super) fn end(self) -> nix::Result<()> {
-        let patience = PollTimeout::from(PATIENCE_MS);
+        let deadline = Instant::now() + PATIENCE;
         // It may have ended, and is to be waited for.
         let _ = sys::send(self.0.as_fd(), NOTHING);
         // It has told of its birth. If it was never born, nobody has the other end by now.
-        let born = match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], patience)? {
-            0 => None,
-            _ => sys::receive(self.0.as_fd(), &mut [0], MsgFlags::MSG_DONTWAIT)?,
+        let born = match sys::is_ready_by(self.0.as_fd(), deadline)? {
+            false => None,
+            true => sys::receive(self.0.as_fd(), &mut [0], MsgFlags::MSG_DONTWAIT)?,
         };
         let Some(pidfd) = born.and_then(|message| message.fds.into_iter().next()) else { return Ok(()) };
         // Somebody may have stopped it.
-        if poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], patience)? == 0 {
+        if !sys::is_ready_by(pidfd.as_fd(), deadline)? {
             sys::kill(pidfd.as_fd())?;
         }
         sys::wait_pidfd(pidfd.as_fd())

@@ -2,11 +2,10 @@
 
 use std::ffi::{CStr, c_int};
 use std::fs::File;
-use std::mem;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::ptr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{mem, ptr, thread};
 
 use nix::NixPath;
 use nix::errno::Errno;
@@ -74,6 +73,19 @@ pub(crate) fn time_left(deadline: Option<Instant>) -> PollTimeout {
     let Some(deadline) = deadline else { return PollTimeout::NONE };
     let left = deadline.saturating_duration_since(Instant::now());
     PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
+}
+
+/// Waits until something can be read from `fd`, or, where it is a pidfd, until that process has ended, but not beyond the `deadline`.
+/// Returns whether it is so.
+pub(crate) fn is_ready_by(fd: BorrowedFd<'_>, deadline: Instant) -> nix::Result<bool> {
+    loop {
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], time_left(Some(deadline))) {
+            Err(Errno::EINTR) => {}
+            // The kernel has no memory to wait with. It may have some in a moment.
+            Err(Errno::ENOMEM) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+            result => return result.map(|ready| ready == 1),
+        }
+    }
 }
 
 /// Sends `bytes` as one message. It waits for room even if somebody made the socket one that does not wait.

@@ -129,22 +129,11 @@ pub(crate) fn end() -> bool {
     // Somebody may have stopped it.
     let _ = sys::resume(zygote.pidfd.as_fd());
     // One that waits for a template that somebody has stopped is killed, and with it all templates.
-    if !has_ended_by(Instant::now() + PATIENCE, zygote) {
+    if sys::is_ready_by(zygote.as_fd(), Instant::now() + PATIENCE) != Ok(true) {
         let _ = sys::kill(zygote.as_fd());
     }
     let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
     true
-}
-
-/// Waits until the zygote has ended, no longer than to the deadline. Returns whether it has.
-fn has_ended_by(deadline: Instant, zygote: &Zygote) -> bool {
-    loop {
-        let mut fds = [PollFd::new(zygote.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, sys::time_left(Some(deadline))) {
-            Err(Errno::EINTR) => {}
-            result => return result == Ok(1),
-        }
-    }
 }
 
 /// Whether this process has begun to end, and so to end the zygote and all sandboxes.
