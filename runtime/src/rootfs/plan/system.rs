@@ -117,13 +117,19 @@ impl Builder<'_> {
     /// Fills `/dev`. Device nodes can't be made in a user namespace, so they are the host's.
     pub(super) fn devices(&mut self, spec: &Spec) {
         let of_root = (spec.ids == Ids::Host).then_some("/dev/loop-control");
-        let optional = OPTIONAL_DEVICES.into_iter().chain(of_root).filter(|path| Path::new(path).exists());
-        for path in DEVICES.into_iter().chain(optional) {
-            self.directory(Path::new(path).parent().unwrap_or(Path::new("/")), 0o755);
-            self.operations.push(Operation::Node { path: self.inside(Path::new(path)) });
+        // A module of the kernel may be loaded or removed later, and its device with it.
+        let optional = OPTIONAL_DEVICES.into_iter().chain(of_root).map(|path| (path, true));
+        for (path, is_optional) in DEVICES.into_iter().map(|path| (path, false)).chain(optional) {
+            let path = Path::new(path);
+            self.directory(path.parent().unwrap_or(Path::new("/")), 0o755);
+            self.operations.push(Operation::Node { path: self.inside(path) });
             self.present.insert(path.into());
             // Read-only, or whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
-            self.bind(Path::new(path), Path::new(path));
+            if is_optional {
+                self.bind_if_there(path, path);
+            } else {
+                self.bind(path, path);
+            }
         }
         for path in ["/dev/pts", "/dev/mqueue"] {
             self.directory(Path::new(path), 0o755);
