@@ -2,12 +2,15 @@
 //!
 //! The host is a sandbox. In it, this binary runs again.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -342,6 +345,19 @@ fn has_a_large_file() {
     check(&run_roots());
 }
 
+/// A mount point whose name is no UTF-8, and such a file, which is large too.
+#[body]
+#[isolated]
+fn has_odd_names() {
+    for directory in ["/var/lib", "/srv/tree"].map(Path::new) {
+        let [point, file] = [&b"Z\xfcrich"[..], b"\xffswap\n"].map(|name| directory.join(OsStr::from_bytes(name)));
+        fs::create_dir_all(&point).expect("mkdir");
+        mount(Some("tmpfs"), &point, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mount");
+        File::create(file).and_then(|file| file.set_len(1 << 44)).expect("a hole");
+    }
+    check(&run_roots());
+}
+
 /// Runs these hosts.
 #[track_caller]
 fn check_hosts(hosts: &[&str]) {
@@ -374,6 +390,11 @@ fn file_systems_that_do_not_answer() {
 #[test]
 fn what_is_mounted_is_not_read() {
     check_hosts(&["has_a_proc_below", "has_a_large_file"]);
+}
+
+#[test]
+fn names_need_not_be_text() {
+    check_hosts(&["has_odd_names"]);
 }
 
 /// Only real root can mount them.

@@ -1,7 +1,9 @@
 //! Where the cgroups of tests are, and what tests may do with them.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +13,7 @@ use belljar::isolated;
 use belljar_tests::{MIB, allocate, body, fork, run, run_body, this_binary};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, geteuid};
 
 use crate::is_limited;
 use crate::parent::Parent;
@@ -103,6 +105,26 @@ fn a_cgroup_of_others_is_not_divided() {
     assert!(run.failed() && run.output.contains("processes that are not of this test run (`sleep`)"), "{}", run.output);
     assert!(run.output.contains("BELLJAR_CGROUP names a cgroup that others use"), "{}", run.output);
     assert_eq!(parent.below(), [""; 0].map(PathBuf::from));
+}
+
+/// The cgroups are found whatever else is mounted somewhere.
+#[test]
+fn mount_points_may_have_odd_names() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("tempdir");
+    let point = directory.path().join(OsStr::from_bytes(b"Z\xfcrich"));
+    fs::create_dir(&point).expect("create_dir");
+    let script = "mount -t tmpfs tmpfs \"$POINT\" && exec \"$0\" \"$@\"";
+    for body in ["has_all_limits", "processes::forks_too_often"] {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script]).arg(this_binary().get_program());
+        let run = run(command.args(["--exact", "body", body]).env("POINT", &point));
+        if is_limited(&run) {
+            assert!(run.passed(), "{}", run.output);
+        }
+    }
 }
 
 /// What somebody has given to the cgroups below stays theirs, whether the tests can have limits there or not.
