@@ -49,7 +49,7 @@ impl Controller {
 
 /// Why there can be no cgroup with the limits that a test has written.
 #[derive(Clone, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum NoCgroup {
     /// No hierarchy, or no cgroup that could be reached, has the controller.
     Missing(Controller),
     /// The cgroup has processes that are not of this test run, and so can't get controllers for cgroups below it. The names of
@@ -62,7 +62,7 @@ pub(crate) enum Trouble {
     Refused { path: PathBuf, errno: Errno },
 }
 
-impl Trouble {
+impl NoCgroup {
     /// What the kernel said, if it was that.
     pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
@@ -79,7 +79,7 @@ impl Trouble {
 /// How many processes are named.
 const NAMED: usize = 10;
 
-impl Display for Trouble {
+impl Display for NoCgroup {
     /// What is the matter, but for where.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use super::controller::{Controller, Trouble};
+use super::controller::{Controller, NoCgroup};
 use crate::collect::CollectVec as _;
 use crate::proc::text_in;
 
@@ -38,13 +38,13 @@ impl Directory {
         Self { v2, location: Location::Path(path.into()), controllers }
     }
 
-    pub(super) fn open(&self, file: &str, flags: OFlag) -> Result<File, Trouble> {
+    pub(super) fn open(&self, file: &str, flags: OFlag) -> Result<File, NoCgroup> {
         let flags = flags | OFlag::O_CLOEXEC;
         let opened = match &self.location {
             Location::Path(path) => open(&path.join(file), flags, Mode::empty()),
             Location::Open(directory) => openat(directory, file, flags, Mode::empty()),
         };
-        opened.map(File::from).map_err(|errno| Trouble::Refused { path: self.path_of(file), errno })
+        opened.map(File::from).map_err(|errno| NoCgroup::Refused { path: self.path_of(file), errno })
     }
 
     /// What to call a file of it.
@@ -56,25 +56,25 @@ impl Directory {
     }
 
     /// Writes to a file of it. The kernel takes each write(2) as a whole.
-    pub(super) fn write(&self, file: &str, value: &str) -> Result<(), Trouble> {
+    pub(super) fn write(&self, file: &str, value: &str) -> Result<(), NoCgroup> {
         let mut open = self.open(file, OFlag::O_WRONLY)?;
-        open.write_all(value.as_bytes()).map_err(|error| Trouble::new(&self.path_of(file), &error))
+        open.write_all(value.as_bytes()).map_err(|error| NoCgroup::new(&self.path_of(file), &error))
     }
 
-    pub(super) fn read(&self, file: &str) -> Result<String, Trouble> {
-        text_in(self.open(file, OFlag::O_RDONLY)?).map_err(|error| Trouble::new(&self.path_of(file), &error))
+    pub(super) fn read(&self, file: &str) -> Result<String, NoCgroup> {
+        text_in(self.open(file, OFlag::O_RDONLY)?).map_err(|error| NoCgroup::new(&self.path_of(file), &error))
     }
 
-    pub(crate) fn open_procs(&self) -> Result<OwnedFd, Trouble> {
+    pub(crate) fn open_procs(&self) -> Result<OwnedFd, NoCgroup> {
         self.open(PROCS, OFlag::O_WRONLY).map(OwnedFd::from)
     }
 
-    pub(crate) fn add(&self, pid: u32) -> Result<(), Trouble> {
+    pub(crate) fn add(&self, pid: u32) -> Result<(), NoCgroup> {
         self.write(PROCS, &pid.to_string())
     }
 
     /// The processes in it. One that this pid namespace does not know is 0.
-    pub(crate) fn processes(&self) -> Result<Vec<u32>, Trouble> {
+    pub(crate) fn processes(&self) -> Result<Vec<u32>, NoCgroup> {
         Ok(self.read(PROCS)?.lines().filter_map(|line| line.parse().ok()).collect_vec())
     }
 

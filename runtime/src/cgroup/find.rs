@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::controller::{Controller, Trouble};
+use super::controller::{Controller, NoCgroup};
 use super::leaf::LEAF;
 use crate::collect::CollectVec as _;
 use crate::proc::{MOUNTINFO, Mount, OWN_CGROUPS, OwnCgroup, bytes_of, mounts_in, own_cgroups_in, text_of};
@@ -24,8 +24,8 @@ pub(super) struct Hierarchy {
 }
 
 /// All hierarchies that have one of our controllers.
-pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
-    let read = |path: &str| bytes_of(path).map_err(|error| Trouble::new(Path::new(path), &error));
+pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, NoCgroup> {
+    let read = |path: &str| bytes_of(path).map_err(|error| NoCgroup::new(Path::new(path), &error));
     let mut own = own_cgroups_in(&read(OWN_CGROUPS)?);
     if let Some(chosen) = chosen() {
         own.iter_mut().for_each(|own| own.path.clone_from(&chosen));
@@ -50,7 +50,7 @@ pub(super) fn hierarchies() -> Result<Vec<Hierarchy>, Trouble> {
             true => {
                 let file = parent.join("cgroup.controllers");
                 let text = text_of(&file).or_else(|error| match is_of_descriptors(errno_of(&error)) {
-                    true => Err(Trouble::new(&file, &error)),
+                    true => Err(NoCgroup::new(&file, &error)),
                     false => Ok(String::new()),
                 })?;
                 Controller::among(text.split_whitespace())

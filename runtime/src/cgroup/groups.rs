@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::controller::{Controller, Trouble};
+use super::controller::{Controller, NoCgroup};
 use super::directory::{Directory, Location};
 use super::of_sandbox::Cgroup;
 use super::run::run;
@@ -95,9 +95,9 @@ fn bit(controller: Controller) -> u8 {
 
 impl Cgroup {
     /// Makes a group of this name.
-    pub(crate) fn make_group(&mut self, name: &str) -> Result<Handed, Trouble> {
+    pub(crate) fn make_group(&mut self, name: &str) -> Result<Handed, NoCgroup> {
         let mut made = Handed { descriptions: Vec::new(), directories: Vec::new() };
-        let mut refused = Trouble::Missing(Controller::Pids);
+        let mut refused = NoCgroup::Missing(Controller::Pids);
         let mut paths = Vec::new();
         let mut run = run();
         for hierarchy in run.hierarchies()? {
@@ -152,13 +152,13 @@ impl Directory {
     }
 
     /// Of version 2: freezes it or thaws it, and waits until it is so.
-    pub(crate) fn freeze(&self, freeze: bool) -> Result<(), Trouble> {
+    pub(crate) fn freeze(&self, freeze: bool) -> Result<(), NoCgroup> {
         let wanted = u64::from(freeze);
         self.write("cgroup.freeze", &wanted.to_string())?;
         loop {
             // Opened before it is read: the kernel tells of what changes after that.
             let events = self.open(CGROUP_EVENTS, OFlag::O_RDONLY)?;
-            let text = text_in(&events).map_err(|error| Trouble::new(Path::new(CGROUP_EVENTS), &error))?;
+            let text = text_in(&events).map_err(|error| NoCgroup::new(Path::new(CGROUP_EVENTS), &error))?;
             if text.lines().any(|line| line == format!("frozen {wanted}")) {
                 return Ok(());
             }
@@ -175,17 +175,17 @@ impl Directory {
 /// The file that tells whether there are processes, and whether they are frozen.
 const CGROUP_EVENTS: &str = "cgroup.events";
 
-fn open_new(path: &Path) -> Result<OwnedFd, Trouble> {
+fn open_new(path: &Path) -> Result<OwnedFd, NoCgroup> {
     let made = fs::create_dir(path).and_then(|()| File::open(path));
-    made.map(OwnedFd::from).map_err(|error| Trouble::new(path, &error))
+    made.map(OwnedFd::from).map_err(|error| NoCgroup::new(path, &error))
 }
 
 /// The host refuses something to a group. `cause` is why, to follow a semicolon, if that is known.
-pub(crate) fn refused(group: &str, trouble: &Trouble, cause: Option<&str>) -> String {
+pub(crate) fn refused(group: &str, trouble: &NoCgroup, cause: Option<&str>) -> String {
     let cause = cause.map_or(String::new(), |cause| format!("; {cause}"));
     let place = match trouble {
-        Trouble::Missing(_) | Trouble::Ends { .. } => String::new(),
-        Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => format!("{}: ", plain(path.display())),
+        NoCgroup::Missing(_) | NoCgroup::Ends { .. } => String::new(),
+        NoCgroup::Foreign { path, .. } | NoCgroup::Refused { path, .. } => format!("{}: ", plain(path.display())),
     };
     format!("belljar: the host refuses what the group `{group}` asks for: {place}{trouble}{cause}.")
 }
@@ -208,11 +208,11 @@ mod tests {
         let path = || "/sys/fs/cgroup/a\n".into();
         let crowd = (0..12).map(|number| number.to_string()).collect();
         let troubles = [
-            Trouble::Missing(Controller::Memory),
-            Trouble::Foreign { path: path(), names: Vec::new() },
-            Trouble::Foreign { path: path(), names: crowd },
-            Trouble::Ends { unit: "ci.service".to_owned(), policy: "kill".to_owned() },
-            Trouble::Refused { path: path(), errno: Errno::EROFS },
+            NoCgroup::Missing(Controller::Memory),
+            NoCgroup::Foreign { path: path(), names: Vec::new() },
+            NoCgroup::Foreign { path: path(), names: crowd },
+            NoCgroup::Ends { unit: "ci.service".to_owned(), policy: "kill".to_owned() },
+            NoCgroup::Refused { path: path(), errno: Errno::EROFS },
         ];
         let told = troubles.iter().map(|trouble| ("refused", refused("group", trouble, None)));
         let because = ("refused", refused("group", &troubles[0], Some("CAUSE")));

@@ -9,7 +9,7 @@ use std::{iter, process, thread};
 
 use nix::errno::Errno;
 
-use super::controller::{Controller, Trouble};
+use super::controller::{Controller, NoCgroup};
 use super::directory::Directory;
 use crate::collect::CollectVec as _;
 use crate::proc::{name_of, parent_of};
@@ -26,13 +26,13 @@ pub(super) struct Parent {
 }
 
 impl Parent {
-    pub(super) fn enter(parent: &Path) -> Result<Self, Trouble> {
+    pub(super) fn enter(parent: &Path) -> Result<Self, NoCgroup> {
         let _turn = turn(parent)?;
         Ok(Self { users: lock(parent, libc::LOCK_SH)? })
     }
 
     /// Has cgroups below `parent` get this controller.
-    pub(super) fn enable(&self, parent: &Path, controller: Controller) -> Result<(), Trouble> {
+    pub(super) fn enable(&self, parent: &Path, controller: Controller) -> Result<(), NoCgroup> {
         let _turn = turn(parent)?;
         if has(parent, controller) {
             return Ok(());
@@ -63,13 +63,13 @@ fn unified(path: &Path) -> Directory {
 }
 
 /// Waits for this process's turn to change `parent`.
-fn turn(parent: &Path) -> Result<Locked, Trouble> {
+fn turn(parent: &Path) -> Result<Locked, NoCgroup> {
     lock(&parent.join(CONTROL), libc::LOCK_EX)
 }
 
-fn lock(path: &Path, operation: c_int) -> Result<Locked, Trouble> {
-    let file = File::open(path).map_err(|error| Trouble::new(path, &error))?;
-    Locked::new(file, operation).map_err(|(_, errno)| Trouble::Refused { path: path.to_owned(), errno })
+fn lock(path: &Path, operation: c_int) -> Result<Locked, NoCgroup> {
+    let file = File::open(path).map_err(|error| NoCgroup::new(path, &error))?;
+    Locked::new(file, operation).map_err(|(_, errno)| NoCgroup::Refused { path: path.to_owned(), errno })
 }
 
 /// Whether cgroups below `directory` get this controller.
@@ -79,7 +79,7 @@ fn has(directory: &Path, controller: Controller) -> bool {
 }
 
 /// Has cgroups below `directory` get this controller, if the kernel lets it.
-pub(super) fn turn_on(directory: &Path, controller: Controller) -> Result<(), Trouble> {
+pub(super) fn turn_on(directory: &Path, controller: Controller) -> Result<(), NoCgroup> {
     unified(directory).write(CONTROL, &format!("+{}", controller.name()))
 }
 
@@ -87,14 +87,14 @@ pub(super) fn turn_on(directory: &Path, controller: Controller) -> Result<(), Tr
 fn turn_on_in_empty(
     directory: &Path,
     controller: Controller,
-    make_room: impl Fn() -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
+    make_room: impl Fn() -> Result<(), NoCgroup>,
+) -> Result<(), NoCgroup> {
     // While there are processes in it, the kernel refuses some controllers. It accepts others, and then never again the former.
     make_room()?;
     for _ in 0..1000 {
         match turn_on(directory, controller) {
             // A process was forked meanwhile, or the kernel needs a moment to see that the last one has moved.
-            Err(Trouble::Refused { errno: Errno::EBUSY, .. }) => thread::sleep(Duration::from_millis(1)),
+            Err(NoCgroup::Refused { errno: Errno::EBUSY, .. }) => thread::sleep(Duration::from_millis(1)),
             result => return result,
         }
         make_room()?;
@@ -103,7 +103,7 @@ fn turn_on_in_empty(
 }
 
 /// Has cgroups below that of a sandbox get those of these controllers that it has, and returns which. Its processes move to a leaf.
-pub(super) fn divide(own: &Path, wanted: &[Controller]) -> Result<Vec<Controller>, Trouble> {
+pub(super) fn divide(own: &Path, wanted: &[Controller]) -> Result<Vec<Controller>, NoCgroup> {
     let mut controllers = Controller::among(unified(own).read("cgroup.controllers")?.split_whitespace());
     controllers.retain(|controller| wanted.contains(controller));
     let leaf = own.join(LEAF);
@@ -119,15 +119,15 @@ pub(super) fn divide(own: &Path, wanted: &[Controller]) -> Result<Vec<Controller
     Ok(controllers)
 }
 
-fn make_leaf(leaf: &Path) -> Result<(), Trouble> {
+fn make_leaf(leaf: &Path) -> Result<(), NoCgroup> {
     match fs::create_dir(leaf) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Trouble::new(leaf, &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(NoCgroup::new(leaf, &error)),
         _ => Ok(()),
     }
 }
 
 /// Moves the processes in `parent` to the leaf, if there are any, and all of them are of this test run.
-fn make_room(parent: &Path) -> Result<(), Trouble> {
+fn make_room(parent: &Path) -> Result<(), NoCgroup> {
     // The root cgroup, which has no type, may have both. Whoever emptied it would move the whole machine.
     if !parent.join("cgroup.type").exists() || unified(parent).processes()?.is_empty() {
         return Ok(());
@@ -145,7 +145,7 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
         }
         if tries == 100 {
             let names = strangers.iter().filter_map(|pid| name_of(*pid)).collect_vec();
-            return Err(Trouble::Foreign { path: parent.to_owned(), names });
+            return Err(NoCgroup::Foreign { path: parent.to_owned(), names });
         }
         tries += 1;
         thread::sleep(Duration::from_millis(1));
@@ -160,7 +160,11 @@ fn make_room(parent: &Path) -> Result<(), Trouble> {
 
 /// Moves all processes, and those that they fork meanwhile: each time those that were listed, if they `may_move`. Otherwise it
 /// looks again.
-fn move_all(from: &Path, to: &Path, mut may_move: impl FnMut(&[u32]) -> Result<bool, Trouble>) -> Result<(), Trouble> {
+fn move_all(
+    from: &Path,
+    to: &Path,
+    mut may_move: impl FnMut(&[u32]) -> Result<bool, NoCgroup>,
+) -> Result<(), NoCgroup> {
     let (from, to) = (unified(from), unified(to));
     let mut moved = Vec::new();
     loop {
@@ -176,7 +180,7 @@ fn move_all(from: &Path, to: &Path, mut may_move: impl FnMut(&[u32]) -> Result<b
         for pid in left.iter().filter(|pid| **pid != 0) {
             match to.add(*pid) {
                 // It has ended.
-                Ok(()) | Err(Trouble::Refused { errno: Errno::ESRCH, .. }) => {}
+                Ok(()) | Err(NoCgroup::Refused { errno: Errno::ESRCH, .. }) => {}
                 result => return result,
             }
         }
@@ -231,7 +235,7 @@ mod tests {
         is_threaded.expect("a threaded cgroup");
         moved.and(moved_back).expect("move");
         assert!(removed[1].is_ok() && removed[2].is_ok(), "{removed:?}");
-        assert!(matches!(made, Err(Trouble::Refused { errno: Errno::EOPNOTSUPP, .. })), "{made:?}");
+        assert!(matches!(made, Err(NoCgroup::Refused { errno: Errno::EOPNOTSUPP, .. })), "{made:?}");
         assert!(!has_leaf);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::controller::{Controller, Trouble};
+use super::controller::{Controller, NoCgroup};
 use super::directory::Directory;
 use super::find::hierarchies;
 use crate::frame::usage::Usage;
@@ -23,7 +23,7 @@ const CPU_PERIOD: u64 = 100_000;
 
 impl Directory {
     /// Sets the limits of `spec`, or the default ones, for those controllers that there are.
-    pub(super) fn limit(&self, spec: &Spec) -> Result<(), Trouble> {
+    pub(super) fn limit(&self, spec: &Spec) -> Result<(), NoCgroup> {
         for controller in &self.controllers {
             match controller {
                 // Init is one more.
@@ -37,7 +37,7 @@ impl Directory {
     }
 
     /// `limit` in bytes.
-    pub(crate) fn limit_memory(&self, limit: u64) -> Result<(), Trouble> {
+    pub(crate) fn limit_memory(&self, limit: u64) -> Result<(), NoCgroup> {
         if !self.v2 {
             return self.limit_memory_v1(limit);
         }
@@ -47,22 +47,22 @@ impl Directory {
 
     /// Of version 2: when memory is used up, has the kernel kill all that is in here, and not just the largest. For a sandbox, it
     /// is the test binary that sees to that, so that init, which tells who was the largest, survives.
-    pub(crate) fn die_as_one(&self) -> Result<(), Trouble> {
+    pub(crate) fn die_as_one(&self) -> Result<(), NoCgroup> {
         if self.v2 { self.set_where_there("memory.oom.group", 1) } else { Ok(()) }
     }
 
     /// Limits swap too. Otherwise a test exceeds its limit on memory by swapping.
-    pub(super) fn forbid_swap(&self, file: &str, value: u64) -> Result<(), Trouble> {
+    pub(super) fn forbid_swap(&self, file: &str, value: u64) -> Result<(), NoCgroup> {
         match self.set_where_there(file, value) {
             Ok(()) if has_swap() && self.read(file).is_err() => {
-                Err(Trouble::Refused { path: self.path_of(file), errno: Errno::ENOENT })
+                Err(NoCgroup::Refused { path: self.path_of(file), errno: Errno::ENOENT })
             }
             result => result,
         }
     }
 
     /// `thousandths` of a core.
-    pub(crate) fn limit_cpu(&self, thousandths: u32) -> Result<(), Trouble> {
+    pub(crate) fn limit_cpu(&self, thousandths: u32) -> Result<(), NoCgroup> {
         let quota = u64::from(thousandths) * CPU_PERIOD / 1000;
         match self.v2 {
             true => self.write("cpu.max", &format!("{quota} {CPU_PERIOD}")),
@@ -70,26 +70,26 @@ impl Directory {
         }
     }
 
-    pub(crate) fn limit_pids(&self, limit: u32) -> Result<(), Trouble> {
+    pub(crate) fn limit_pids(&self, limit: u32) -> Result<(), NoCgroup> {
         self.set("pids.max", limit.into())
     }
 
     /// The share of CPU time beside others of the same parent, where 100 is the usual one.
-    pub(crate) fn weigh_cpu(&self, weight: u32) -> Result<(), Trouble> {
+    pub(crate) fn weigh_cpu(&self, weight: u32) -> Result<(), NoCgroup> {
         match self.v2 {
             true => self.set("cpu.weight", weight.into()),
             false => self.weigh_cpu_v1(weight),
         }
     }
 
-    pub(super) fn set(&self, file: &str, value: u64) -> Result<(), Trouble> {
+    pub(super) fn set(&self, file: &str, value: u64) -> Result<(), NoCgroup> {
         self.write(file, &value.to_string())
     }
 
     /// For files that a kernel without swap, say, doesn't have.
-    pub(super) fn set_where_there(&self, file: &str, value: u64) -> Result<(), Trouble> {
+    pub(super) fn set_where_there(&self, file: &str, value: u64) -> Result<(), NoCgroup> {
         match self.set(file, value) {
-            Err(Trouble::Refused { errno: Errno::ENOENT, .. }) => Ok(()),
+            Err(NoCgroup::Refused { errno: Errno::ENOENT, .. }) => Ok(()),
             result => result,
         }
     }
@@ -105,9 +105,9 @@ impl Directory {
     }
 
     /// The same for what is counted; 0 where it lacks, as on older kernels. What can't be read is not taken for 0.
-    pub(super) fn count(&self, file: &str, name: &str) -> Result<u64, Trouble> {
+    pub(super) fn count(&self, file: &str, name: &str) -> Result<u64, NoCgroup> {
         match self.read(file) {
-            Err(Trouble::Refused { errno: Errno::ENOENT, .. }) => Ok(0),
+            Err(NoCgroup::Refused { errno: Errno::ENOENT, .. }) => Ok(0),
             read => Ok(find_in(&read?, name).unwrap_or(0)),
         }
     }
@@ -127,7 +127,7 @@ pub(crate) fn fuzz_counts(bytes: &[u8]) {
 impl Directory {
     /// How many processes were killed, here or in a cgroup below, because this one's memory was used up. A limit of a cgroup
     /// below, which the test has set, doesn't count.
-    pub(super) fn oom_kills(&self) -> Result<u64, Trouble> {
+    pub(super) fn oom_kills(&self) -> Result<u64, NoCgroup> {
         if !self.v2 {
             return self.oom_kills_v1();
         }

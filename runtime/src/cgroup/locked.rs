@@ -10,7 +10,7 @@ use std::{io, process, thread};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
-use super::controller::Trouble;
+use super::controller::NoCgroup;
 use crate::collect::CollectVec as _;
 use crate::sys::Locked;
 
@@ -27,10 +27,10 @@ pub(super) fn random_name() -> String {
 }
 
 /// Makes a directory of a new name, and locks it.
-pub(super) fn make_locked(parent: &Path) -> Result<(PathBuf, Locked), Trouble> {
+pub(super) fn make_locked(parent: &Path) -> Result<(PathBuf, Locked), NoCgroup> {
     loop {
         let directory = parent.join(format!("{PREFIX}{}", random_name()));
-        fs::create_dir(&directory).map_err(|error| Trouble::new(parent, &error))?;
+        fs::create_dir(&directory).map_err(|error| NoCgroup::new(parent, &error))?;
         // Until it is locked, it may be swept.
         match lock(&directory) {
             Ok(Some(lock)) => return Ok((directory, lock)),
@@ -44,15 +44,15 @@ pub(super) fn make_locked(parent: &Path) -> Result<(PathBuf, Locked), Trouble> {
 }
 
 /// Locks a directory. `None` if somebody else has locked it, or it is gone.
-fn lock(directory: &Path) -> Result<Option<Locked>, Trouble> {
+fn lock(directory: &Path) -> Result<Option<Locked>, NoCgroup> {
     let gone_or = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Ok(None),
-        _ => Err(Trouble::new(directory, &error)),
+        _ => Err(NoCgroup::new(directory, &error)),
     };
     let lock = match File::open(directory).map(|file| Locked::new(file, libc::LOCK_EX | libc::LOCK_NB)) {
         Err(error) => return gone_or(error),
         Ok(Err((_, Errno::EWOULDBLOCK))) => return Ok(None),
-        Ok(Err((_, errno))) => return Err(Trouble::Refused { path: directory.to_owned(), errno }),
+        Ok(Err((_, errno))) => return Err(NoCgroup::Refused { path: directory.to_owned(), errno }),
         Ok(Ok(lock)) => lock,
     };
     match fs::metadata(directory).and_then(|there| Ok(there.ino() == lock.metadata()?.ino())) {

@@ -5,7 +5,7 @@
 //! When a test binary is ended by a signal, its [`sweeper`] removes them. Where that was killed too, the next test binary that comes by
 //! does: what is not locked belongs to nobody any more.
 //!
-//! A written limit is a promise. If belljar can't set it, the error is a [`Trouble`]. Other limits are best effort.
+//! A written limit is a promise. If belljar can't set it, the error is a [`NoCgroup`]. Other limits are best effort.
 
 mod controller;
 mod directory;
@@ -20,7 +20,7 @@ mod sweeper;
 mod systemd;
 mod v1;
 
-pub(crate) use controller::{Controller, Trouble};
+pub(crate) use controller::{Controller, NoCgroup};
 pub(crate) use directory::Directory;
 #[cfg(any(test, fuzzing))]
 pub(crate) use find::fuzz;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 
-use super::controller::{Controller, Trouble};
+use super::controller::{Controller, NoCgroup};
 use super::directory::{Directory, PROCS};
 use super::find::Hierarchy;
 use super::limits::{PIDS_EVENTS, usage_of};
@@ -48,7 +48,7 @@ impl Joining {
 
 impl Joining {
     /// Has the sandbox join `directory` too, which is one of `hierarchy`.
-    pub(super) fn add(&mut self, hierarchy: &Hierarchy, directory: &Directory) -> Result<(), Trouble> {
+    pub(super) fn add(&mut self, hierarchy: &Hierarchy, directory: &Directory) -> Result<(), NoCgroup> {
         let file = open_to_join(directory)?;
         if directory.v2 {
             self.v2 = Some((directory.open(".", OFlag::O_DIRECTORY)?.into(), file));
@@ -60,7 +60,7 @@ impl Joining {
 }
 
 /// The file by which a process with one thread joins.
-pub(super) fn open_to_join(directory: &Directory) -> Result<OwnedFd, Trouble> {
+pub(super) fn open_to_join(directory: &Directory) -> Result<OwnedFd, NoCgroup> {
     directory.open(if directory.v2 { PROCS } else { TASKS }, OFlag::O_WRONLY).map(OwnedFd::from)
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Events {
 
 impl Cgroup {
     /// How the limits of `spec` were met. To be read before this is dropped. It takes one descriptor at a time.
-    pub(crate) fn events(&self, spec: &Spec) -> Result<Events, Trouble> {
+    pub(crate) fn events(&self, spec: &Spec) -> Result<Events, NoCgroup> {
         let mut events = Events::default();
         if let Some(reusable) = &self.reusable {
             events.forks_refused = reusable.forks_refused();
@@ -102,7 +102,7 @@ impl Cgroup {
     }
 
     /// How many processes were killed because the memory that they may have together was used up. It takes one descriptor at a time.
-    pub(crate) fn oom_kills(&self) -> Result<u64, Trouble> {
+    pub(crate) fn oom_kills(&self) -> Result<u64, NoCgroup> {
         self.directory_of(Controller::Memory).map_or(Ok(0), Directory::oom_kills)
     }
 

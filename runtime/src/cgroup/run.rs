@@ -10,7 +10,7 @@ use std::{mem, process};
 use nix::errno::Errno;
 use nix::sys::utsname::uname;
 
-use super::controller::{Controller, Trouble};
+use super::controller::{Controller, NoCgroup};
 use super::directory::Directory;
 use super::find::{Hierarchy, chosen, hierarchies};
 use super::leaf::{self, Parent};
@@ -30,7 +30,7 @@ use crate::sys::{Locked, geteuid, is_of_descriptors};
 const TRIES: u32 = 13;
 
 pub(super) struct Run {
-    hierarchies: Option<Result<Vec<Hierarchy>, Trouble>>,
+    hierarchies: Option<Result<Vec<Hierarchy>, NoCgroup>>,
     run_directories: Vec<RunDirectory>,
     /// How many cgroups have been made for sandboxes.
     made: u64,
@@ -64,7 +64,7 @@ pub(super) fn run() -> MutexGuard<'static, Run> {
 ///
 /// To make one of version 1 takes a fiftieth of the time that an empty test takes. So those of sandboxes that have written no limits
 /// are used again there.
-pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joining), Trouble> {
+pub(crate) fn make(spec: &Spec, zygote: BorrowedFd<'_>) -> Result<(Cgroup, Joining), NoCgroup> {
     let written = Controller::written(spec);
     let mut run = run();
     run.remove_those_that_are_over();
@@ -137,11 +137,11 @@ pub(crate) fn clean_up() {
 impl Run {
     /// Whether this process and the zygote are in a cgroup by now that may be divided, because systemd was asked for one. That is
     /// done once, where a cgroup of version 2 is not this user's to divide, or ends with a test, and nobody has named another.
-    fn moves_to_scope(&mut self, trouble: &Trouble, zygote: BorrowedFd<'_>) -> bool {
+    fn moves_to_scope(&mut self, trouble: &NoCgroup, zygote: BorrowedFd<'_>) -> bool {
         let is_others = match trouble {
-            Trouble::Foreign { .. } | Trouble::Ends { .. } => true,
-            Trouble::Refused { errno, .. } => matches!(errno, Errno::EACCES | Errno::EPERM),
-            Trouble::Missing(_) => false,
+            NoCgroup::Foreign { .. } | NoCgroup::Ends { .. } => true,
+            NoCgroup::Refused { errno, .. } => matches!(errno, Errno::EACCES | Errno::EPERM),
+            NoCgroup::Missing(_) => false,
         };
         if !cfg!(feature = "systemd") || !is_others || chosen().is_some() || mem::replace(&mut self.asked_systemd, true)
         {
@@ -160,7 +160,7 @@ impl Run {
         moved
     }
 
-    pub(super) fn hierarchies(&mut self) -> Result<Vec<Hierarchy>, Trouble> {
+    pub(super) fn hierarchies(&mut self) -> Result<Vec<Hierarchy>, NoCgroup> {
         if let Some(known) = &self.hierarchies {
             return known.clone();
         }
@@ -171,16 +171,16 @@ impl Run {
         found
     }
 
-    fn make(&mut self, spec: &Spec, written: &[Controller]) -> Result<(Cgroup, Joining), Trouble> {
+    fn make(&mut self, spec: &Spec, written: &[Controller]) -> Result<(Cgroup, Joining), NoCgroup> {
         let found = self.hierarchies()?;
         if found.is_empty() && chosen().is_some() {
-            return Err(Trouble::Missing(Controller::Pids));
+            return Err(NoCgroup::Missing(Controller::Pids));
         }
         let offers = |controller: Controller| found.iter().any(|found| found.controllers.contains(&controller));
         if let Some(missing) =
             written.iter().find(|controller| !offers(**controller) && !has_stand_in(**controller, spec))
         {
-            return Err(Trouble::Missing(*missing));
+            return Err(NoCgroup::Missing(*missing));
         }
         let mut cgroup = Cgroup::default();
         match self.make_directories(&mut cgroup, &found, spec, written) {
@@ -203,7 +203,7 @@ impl Run {
         found: &[Hierarchy],
         spec: &Spec,
         written: &[Controller],
-    ) -> Result<Joining, Trouble> {
+    ) -> Result<Joining, NoCgroup> {
         let name = self.next_name();
         let mut joining = Joining::default();
         let is_measured = settings().report.is_some();
@@ -254,7 +254,7 @@ impl Run {
     }
 
     /// Makes one more directory in this hierarchy, of version 1, for groups of a sandbox that has none there.
-    pub(super) fn make_one(&mut self, hierarchy: &Hierarchy) -> Result<Directory, Trouble> {
+    pub(super) fn make_one(&mut self, hierarchy: &Hierarchy) -> Result<Directory, NoCgroup> {
         let name = self.next_name();
         let directory = self.run_directory(hierarchy)?.make(&name, Vec::new())?;
         if hierarchy.controllers.contains(&Controller::Pids) {
@@ -265,7 +265,7 @@ impl Run {
     }
 
     /// Our directory in this hierarchy, which is made if there is none.
-    pub(super) fn run_directory(&mut self, hierarchy: &Hierarchy) -> Result<&mut RunDirectory, Trouble> {
+    pub(super) fn run_directory(&mut self, hierarchy: &Hierarchy) -> Result<&mut RunDirectory, NoCgroup> {
         if let Some(known) = self.run_directories.iter().position(|ours| ours.hierarchy.parent == hierarchy.parent) {
             return Ok(&mut self.run_directories[known]);
         }
@@ -340,20 +340,20 @@ pub(super) struct RunDirectory {
 
 impl RunDirectory {
     /// Makes a cgroup in it.
-    fn make(&self, name: &str, controllers: Vec<Controller>) -> Result<Directory, Trouble> {
+    fn make(&self, name: &str, controllers: Vec<Controller>) -> Result<Directory, NoCgroup> {
         let path = self.directory.join(name);
-        fs::create_dir(&path).map_err(|error| Trouble::new(&path, &error))?;
+        fs::create_dir(&path).map_err(|error| NoCgroup::new(&path, &error))?;
         Ok(Directory::at(path, self.hierarchy.v2, controllers))
     }
 
     /// Fails if systemd ends this run with a test that uses up its memory.
-    fn outlives_its_tests(&mut self) -> Result<(), Trouble> {
+    fn outlives_its_tests(&mut self) -> Result<(), NoCgroup> {
         if !self.hierarchy.v2 {
             return Ok(());
         }
         match self.ends.get_or_insert_with(|| systemd::unit_that_ends(&self.hierarchy.parent)).clone() {
             None => Ok(()),
-            Some((unit, policy)) => Err(Trouble::Ends { unit, policy }),
+            Some((unit, policy)) => Err(NoCgroup::Ends { unit, policy }),
         }
     }
 
@@ -365,7 +365,7 @@ impl RunDirectory {
         wanted: &[Controller],
         required: &[Controller],
         may_change: bool,
-    ) -> Result<Vec<Controller>, Trouble> {
+    ) -> Result<Vec<Controller>, NoCgroup> {
         if !self.hierarchy.v2 {
             return Ok(wanted.to_vec());
         }
@@ -385,7 +385,7 @@ impl RunDirectory {
 
     /// Has cgroups below `own`, which is one of ours, get as many controllers as can be had. Returns which. The processes in it
     /// go to a leaf of it.
-    pub(super) fn divide(&mut self, own: &Path) -> Result<Vec<Controller>, Trouble> {
+    pub(super) fn divide(&mut self, own: &Path) -> Result<Vec<Controller>, NoCgroup> {
         let all = match self.outlives_its_tests() {
             Ok(()) => &[Controller::Pids, Controller::Memory, Controller::Cpu][..],
             Err(_) => &[Controller::Pids, Controller::Cpu],
@@ -394,7 +394,7 @@ impl RunDirectory {
         leaf::divide(own, all)
     }
 
-    fn enable_one(&mut self, controller: Controller, may_change: bool) -> Result<(), Trouble> {
+    fn enable_one(&mut self, controller: Controller, may_change: bool) -> Result<(), NoCgroup> {
         if let (Some(parent), true) = (&self.parent, may_change) {
             parent.enable(&self.hierarchy.parent, controller)?;
         }

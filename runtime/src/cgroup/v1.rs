@@ -12,7 +12,7 @@ use std::process;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::controller::Trouble;
+use super::controller::NoCgroup;
 use super::directory::{Directory, Location};
 use super::limits::{DEFAULT_PIDS, PIDS_EVENTS, find_in};
 use super::locked::remove_tree;
@@ -81,7 +81,7 @@ impl Reusable {
     }
 
     /// Sets the limit of a new one.
-    pub(super) fn limit(directory: Directory) -> Result<Self, Trouble> {
+    pub(super) fn limit(directory: Directory) -> Result<Self, NoCgroup> {
         // Init is one more.
         let made = directory.limit_pids(DEFAULT_PIDS + 1).and_then(|()| directory.open(PIDS_EVENTS, OFlag::O_RDONLY));
         match made {
@@ -104,12 +104,12 @@ impl Reusable {
 }
 
 impl Directory {
-    pub(super) fn limit_memory_v1(&self, limit: u64) -> Result<(), Trouble> {
+    pub(super) fn limit_memory_v1(&self, limit: u64) -> Result<(), NoCgroup> {
         // Before Linux 5.11, cgroups below are not counted otherwise.
         self.set_where_there("memory.use_hierarchy", 1)?;
         // The limit without swap can't exceed the one with swap: then that one is set first.
         let raised = match self.set("memory.limit_in_bytes", limit) {
-            Err(Trouble::Refused { errno: Errno::EINVAL, .. }) => true,
+            Err(NoCgroup::Refused { errno: Errno::EINVAL, .. }) => true,
             result => result.map(|()| false)?,
         };
         self.forbid_swap("memory.memsw.limit_in_bytes", limit)?;
@@ -117,20 +117,20 @@ impl Directory {
     }
 
     /// Both in microseconds.
-    pub(super) fn limit_cpu_v1(&self, quota: u64, period: u64) -> Result<(), Trouble> {
+    pub(super) fn limit_cpu_v1(&self, quota: u64, period: u64) -> Result<(), NoCgroup> {
         self.set("cpu.cfs_period_us", period)?;
         match self.set("cpu.cfs_quota_us", quota) {
             // A cgroup above has less. That holds here as well, if there is no other.
-            Err(Trouble::Refused { errno: Errno::EINVAL, .. }) => self.write("cpu.cfs_quota_us", "-1"),
+            Err(NoCgroup::Refused { errno: Errno::EINVAL, .. }) => self.write("cpu.cfs_quota_us", "-1"),
             result => result,
         }
     }
 
-    pub(super) fn weigh_cpu_v1(&self, weight: u32) -> Result<(), Trouble> {
+    pub(super) fn weigh_cpu_v1(&self, weight: u32) -> Result<(), NoCgroup> {
         self.set("cpu.shares", u64::from(weight) * 1024 / 100)
     }
 
-    pub(super) fn oom_kills_v1(&self) -> Result<u64, Trouble> {
+    pub(super) fn oom_kills_v1(&self) -> Result<u64, NoCgroup> {
         // The kernel counts a kill in the cgroup of the process, whichever limit was met: this one, or one above. Not all kernels count how
         // often a limit was met. But nothing is killed before the last page is used up: so that is asked.
         if !self.was_used_up()? {
@@ -148,10 +148,10 @@ impl Directory {
     }
 
     /// Whether all memory that it may have was in use at a time, without what is swapped out or with it.
-    pub(super) fn was_used_up(&self) -> Result<bool, Trouble> {
+    pub(super) fn was_used_up(&self) -> Result<bool, NoCgroup> {
         let figure = |file| match self.read(file) {
             // Only kernels that count what is swapped out have it.
-            Err(Trouble::Refused { errno: Errno::ENOENT, .. }) => Ok(None),
+            Err(NoCgroup::Refused { errno: Errno::ENOENT, .. }) => Ok(None),
             read => Ok(read?.trim().parse::<u64>().ok()),
         };
         let is_reached = |limit, peak| {

@@ -13,7 +13,7 @@ use nix::unistd::{Group, User};
 use super::cause::Cause;
 use super::host_state::{Barrier, HostState, Platform, security_context};
 use super::limits::{limit_on, no_more_memory, reached_limit_on_processes, too_many_processes};
-use crate::cgroup::{self, Trouble};
+use crate::cgroup::{self, NoCgroup};
 use crate::collect::CollectVec as _;
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, has_capability, kernel_version, mount_points, text_of};
@@ -266,17 +266,17 @@ fn hides(barrier: &Barrier, path: &Path) -> bool {
 }
 
 /// The most likely cause of there being no cgroup for the limits that a test has written.
-pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
+pub(crate) fn explain_cgroup(trouble: &NoCgroup) -> Option<Cause> {
     let around = HostState::look();
     if !around.has_proc {
         return Some(Cause::no_proc());
     }
-    if let Trouble::Refused { path, errno: Errno::ENOENT } = trouble {
+    if let NoCgroup::Refused { path, errno: Errno::ENOENT } = trouble {
         if path.ends_with("memory.swap.max") || path.ends_with("memory.memsw.limit_in_bytes") {
             return Some(Cause::swap_is_not_counted());
         }
     }
-    if let Trouble::Refused { path, errno: Errno::EOPNOTSUPP } = trouble {
+    if let NoCgroup::Refused { path, errno: Errno::EOPNOTSUPP } = trouble {
         // What was refused is a file of a cgroup below that of the tests.
         let above = path.ancestors().nth(2).unwrap_or(path);
         let kind = text_of(above.join("cgroup.type")).unwrap_or_default();
@@ -284,15 +284,15 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
             return Some(Cause::threaded_cgroup(above, kind.trim()));
         }
     }
-    if let Trouble::Ends { unit, policy } = trouble {
+    if let NoCgroup::Ends { unit, policy } = trouble {
         return Some(Cause::unit_ends(unit, policy));
     }
     if let Some(chosen) = cgroup::chosen() {
         let chosen = chosen.to_string_lossy();
         match trouble {
-            Trouble::Foreign { .. } => return Some(Cause::choice_of_others(&chosen)),
-            Trouble::Refused { errno: Errno::EROFS | Errno::EACCES | Errno::EPERM, .. } => {}
-            Trouble::Missing(_) | Trouble::Ends { .. } | Trouble::Refused { .. } => {
+            NoCgroup::Foreign { .. } => return Some(Cause::choice_of_others(&chosen)),
+            NoCgroup::Refused { errno: Errno::EROFS | Errno::EACCES | Errno::EPERM, .. } => {}
+            NoCgroup::Missing(_) | NoCgroup::Ends { .. } | NoCgroup::Refused { .. } => {
                 return Some(Cause::bad_choice(&chosen));
             }
         }
@@ -300,19 +300,21 @@ pub(crate) fn explain_cgroup(trouble: &Trouble) -> Option<Cause> {
     // In the root of the unified hierarchy, or of one that came with cgroups of version 1.
     let unified = fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false);
     match trouble {
-        Trouble::Refused { errno: Errno::EROFS, .. } => Some(Cause::read_only_cgroups(&around)),
-        Trouble::Refused { errno: Errno::EACCES | Errno::EPERM, .. } if !unified => Some(Cause::cgroups_v1(around.uid)),
-        Trouble::Missing(_) if !proc::mounts().iter().any(|mount| mount.kind.as_bytes().starts_with(b"cgroup")) => {
+        NoCgroup::Refused { errno: Errno::EROFS, .. } => Some(Cause::read_only_cgroups(&around)),
+        NoCgroup::Refused { errno: Errno::EACCES | Errno::EPERM, .. } if !unified => {
+            Some(Cause::cgroups_v1(around.uid))
+        }
+        NoCgroup::Missing(_) if !proc::mounts().iter().any(|mount| mount.kind.as_bytes().starts_with(b"cgroup")) => {
             Some(Cause::no_cgroups())
         }
-        Trouble::Missing(_) if around.platform == Platform::Wsl => Some(Cause::no_controllers_in_wsl()),
-        Trouble::Refused { path, errno: Errno::EACCES | Errno::EPERM } => {
+        NoCgroup::Missing(_) if around.platform == Platform::Wsl => Some(Cause::no_controllers_in_wsl()),
+        NoCgroup::Refused { path, errno: Errno::EACCES | Errno::EPERM } => {
             Some(Cause::cgroup_of_others(format!("{}{}", plain(path.display()), owner_of(path))))
         }
-        Trouble::Foreign { path, .. } => {
+        NoCgroup::Foreign { path, .. } => {
             Some(Cause::cgroup_of_others(format!("cgroup.procs of {} has others' processes", plain(path.display()))))
         }
-        Trouble::Missing(_) if unified => Some(Cause::cgroup_of_others(format!(
+        NoCgroup::Missing(_) if unified => Some(Cause::cgroup_of_others(format!(
             "/proc/self/cgroup is 0::{}",
             plain(proc::own_cgroup_v2().unwrap_or_default().display())
         ))),

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::cause::Cause;
-use crate::cgroup::Trouble;
+use crate::cgroup::NoCgroup;
 use crate::frame::Step;
 use crate::terminal::Terminal;
 use crate::text::{error, plain};
@@ -23,10 +23,10 @@ impl Page {
     }
 
     /// The same, when the limits that the test has written can't be kept.
-    pub(crate) fn of_limits(trouble: &Trouble, cause: Cause) -> Self {
+    pub(crate) fn of_limits(trouble: &NoCgroup, cause: Cause) -> Self {
         let path = match trouble {
-            Trouble::Missing(_) | Trouble::Ends { .. } => "".into(),
-            Trouble::Foreign { path, .. } | Trouble::Refused { path, .. } => path.to_string_lossy(),
+            NoCgroup::Missing(_) | NoCgroup::Ends { .. } => "".into(),
+            NoCgroup::Foreign { path, .. } | NoCgroup::Refused { path, .. } => path.to_string_lossy(),
         };
         Self::of(Step::Cgroup, &path, trouble.to_string(), cause)
     }
@@ -151,9 +151,9 @@ mod tests {
     #[test]
     fn pages_are_full_or_short() {
         let page = Page::new(Step::Mount, "tmp/a\n", Errno::EPERM, cause());
-        let refused = Trouble::Refused { path: Path::new("/sys/fs/cgroup").into(), errno: Errno::EROFS };
-        let ends = Trouble::Ends { unit: "ci.service".to_owned(), policy: "kill".to_owned() };
-        let foreign = Trouble::Foreign {
+        let refused = NoCgroup::Refused { path: Path::new("/sys/fs/cgroup").into(), errno: Errno::EROFS };
+        let ends = NoCgroup::Ends { unit: "ci.service".to_owned(), policy: "kill".to_owned() };
+        let foreign = NoCgroup::Foreign {
             path: Path::new("/sys/fs/cgroup").into(),
             names: vec!["sh".to_owned(), "a\n".to_owned()],
         };

@@ -12,19 +12,19 @@ use nix::sys::stat::{SFlag, fstat};
 use super::board::{Board, Entry};
 use super::calls::Calls;
 use super::definition::Definition;
-use super::error::Trouble;
+use super::error::ErrorKind;
 use super::filter;
 use crate::frame::{Buffer, Frame};
 use crate::sys::{self, seccomp};
 
 /// The way to the test binary, with its inode, if this is a sandbox.
-type Way = fn() -> Option<(BorrowedFd<'static>, libc::ino_t)>;
+type ToSupervisor = fn() -> Option<(BorrowedFd<'static>, libc::ino_t)>;
 
-static WAY: OnceLock<Way> = OnceLock::new();
+static TO_SUPERVISOR: OnceLock<ToSupervisor> = OnceLock::new();
 
 /// Tells that this is a sandbox, before the body runs.
-pub(crate) fn set_inside(way: Way) {
-    let _ = WAY.set(way);
+pub(crate) fn set_inside(way: ToSupervisor) {
+    let _ = TO_SUPERVISOR.set(way);
 }
 
 /// What there is once calls are watched. Forks have it too.
@@ -37,17 +37,17 @@ struct Watch {
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
 /// Starts watching, unless that is so already.
-fn watch(calls: Calls) -> Result<&'static Watch, Trouble> {
+fn watch(calls: Calls) -> Result<&'static Watch, ErrorKind> {
     static BEGINS: Mutex<()> = Mutex::new(());
-    let way = WAY.get().ok_or(Trouble::NoSandbox)?;
+    let way = TO_SUPERVISOR.get().ok_or(ErrorKind::NoSandbox)?;
     let _one = BEGINS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(watch) = WATCH.get() {
         return Ok(watch);
     }
-    let (socket, inode) = way().ok_or(Trouble::NoSandbox)?;
+    let (socket, inode) = way().ok_or(ErrorKind::NoSandbox)?;
     let (board, memory) =
-        Board::new([wide(inode), pipe(&io::stdout()), pipe(&io::stderr())]).map_err(Trouble::Board)?;
-    let random = u128::from_ne_bytes(sys::random().map_err(Trouble::Board)?);
+        Board::new([wide(inode), pipe(&io::stdout()), pipe(&io::stderr())]).map_err(ErrorKind::Board)?;
+    let random = u128::from_ne_bytes(sys::random().map_err(ErrorKind::Board)?);
     // Where a call lacks the sixth argument, its register may hold any small number. So the cookie is large.
     let cookie = random as u64 | 1 << 63;
     let watched = calls.watched_with();
@@ -55,11 +55,11 @@ fn watch(calls: Calls) -> Result<&'static Watch, Trouble> {
     let mut buffer = Buffer::new();
     let frame = Frame::Faults.encode(&mut buffer);
     // Until the listener is handed over, nobody answers: a watched call of this thread would wait for ever. So it allocates nothing.
-    let (listener, is_killable) = seccomp::install_filter(&mut program).map_err(Trouble::Filter)?;
+    let (listener, is_killable) = seccomp::install_filter(&mut program).map_err(ErrorKind::Filter)?;
     board.set_waits_killable(is_killable);
     let told = seccomp::send_past(socket, frame, [listener.as_raw_fd(), memory.as_fd().as_raw_fd()], cookie);
     seccomp::close_past(listener, cookie);
-    told.map_err(Trouble::HandOver)?;
+    told.map_err(ErrorKind::HandOver)?;
     Ok(WATCH.get_or_init(|| Watch { board, watched, cookie }))
 }
 
@@ -84,15 +84,15 @@ fn pipe(file: &impl AsFd) -> u64 {
     stat.map_or(0, |stat| wide(stat.st_ino))
 }
 
-pub(super) fn start(definition: &Definition, words: Words) -> Result<ActiveFault, Trouble> {
+pub(super) fn start(definition: &Definition, words: Words) -> Result<ActiveFault, ErrorKind> {
     let watch = watch(definition.calls)?;
     // Of a kind, one is enough.
     let mut numbers = definition.calls.numbers();
     if !numbers.any(|number| watch.watched.has(number)) {
-        return Err(Trouble::NotWatched(words.name));
+        return Err(ErrorKind::NotWatched(words.name));
     }
     let process = process(watch.cookie);
-    let entry = watch.board.start(definition).ok_or(Trouble::TooMany)?;
+    let entry = watch.board.start(definition).ok_or(ErrorKind::TooMany)?;
     Ok(ActiveFault { words, watch, entry, process })
 }
 

@@ -2,9 +2,9 @@
 
 use super::table;
 
-/// What a call says by its arguments, which have these places.
+/// What a call names by its arguments. The numbers are their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Operand {
     /// A path, which begins at the working directory.
     Path(usize),
     /// A path, which begins at the directory of a descriptor.
@@ -20,11 +20,11 @@ pub(crate) enum Place {
     Message(usize),
 }
 
-use Place::{Address, File, Message, Path, PathAt, Source, Target};
+use Operand::{Address, File, Message, Path, PathAt, Source, Target};
 
 /// What calls name.
 #[rustfmt::skip]
-const PLACES: &[(&[Place], &str)] = &[
+const OPERANDS: &[(&[Operand], &str)] = &[
     (&[Path(0)], "open creat stat lstat access readlink chdir chroot mkdir rmdir unlink mknod chmod chown lchown truncate utime utimes \
         statfs execve acct swapon swapoff uselib umount2 setxattr lsetxattr getxattr lgetxattr listxattr llistxattr removexattr \
         lremovexattr"),
@@ -48,9 +48,9 @@ const PLACES: &[(&[Place], &str)] = &[
 ];
 
 /// What the call of this name names.
-pub(crate) fn places(name: &str) -> &'static [Place] {
+pub(crate) fn operands(name: &str) -> &'static [Operand] {
     let has = |names: &str| names.split_ascii_whitespace().any(|other| other == name);
-    PLACES.iter().find(|(_, names)| has(names)).map_or(&[], |(places, _)| places)
+    OPERANDS.iter().find(|(_, names)| has(names)).map_or(&[], |(operands, _)| operands)
 }
 
 /// Calls that fail together. Those that this machine lacks are left out.
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn all_names_are_those_of_calls() {
-        let lists = PLACES.iter().map(|(_, names)| *names).chain(WATCHED.iter().copied()).chain([SHORT]);
+        let lists = OPERANDS.iter().map(|(_, names)| *names).chain(WATCHED.iter().copied()).chain([SHORT]);
         for name in lists.flat_map(str::split_ascii_whitespace) {
             assert!(table::number(name).is_some(), "{name}");
         }
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn calls_name_things() {
-        assert_eq!(places("fsync"), [File(0)]);
-        assert_eq!(places("getpid"), []);
+        assert_eq!(operands("fsync"), [File(0)]);
+        assert_eq!(operands("getpid"), []);
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::calls::{Calls, Place};
+use super::calls::{Calls, Operand};
 use super::pattern;
 use crate::chance::{hash, mix};
 use crate::collect::CollectVec as _;
@@ -65,9 +65,9 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// Whether what has this place is meant.
-    pub(crate) fn has(self, place: Place) -> bool {
-        !matches!((self, place), (Self::Read, Place::Target(_)) | (Self::Written, Place::Source(_)))
+    /// Whether what this operand names is meant.
+    pub(crate) fn has(self, operand: Operand) -> bool {
+        !matches!((self, operand), (Self::Read, Operand::Target(_)) | (Self::Written, Operand::Source(_)))
     }
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct Definition {
     pub(crate) address: Option<IpAddr>,
 }
 
-/// Room for the numbers of a definition that have a fixed place: there are 12.
+/// Room for the numbers of a definition that have a fixed position: there are 12.
 const HEAD: usize = 16;
 
 /// How many words a definition has.

@@ -20,10 +20,10 @@ use crate::text::{error, plain};
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FaultError(pub(super) Trouble);
+pub struct FaultError(pub(super) ErrorKind);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum ErrorKind {
     NoSandbox,
     UnknownArch,
     Unknown { call: String, near: Option<&'static str> },
@@ -49,7 +49,7 @@ pub(super) enum Trouble {
 
 impl Display for FaultError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        use Trouble as T;
+        use ErrorKind as T;
         f.write_str("belljar: ")?;
         match &self.0 {
             T::NoSandbox => f.write_str(
@@ -117,8 +117,10 @@ impl std::error::Error for FaultError {}
 impl From<FaultError> for io::Error {
     fn from(error: FaultError) -> Self {
         let kind = match &error.0 {
-            Trouble::Board(errno) | Trouble::Filter(errno) | Trouble::HandOver(errno) => Self::from(*errno).kind(),
-            Trouble::NoSandbox | Trouble::UnknownArch | Trouble::NotWatched(_) => io::ErrorKind::Unsupported,
+            ErrorKind::Board(errno) | ErrorKind::Filter(errno) | ErrorKind::HandOver(errno) => {
+                Self::from(*errno).kind()
+            }
+            ErrorKind::NoSandbox | ErrorKind::UnknownArch | ErrorKind::NotWatched(_) => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)

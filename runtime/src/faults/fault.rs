@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::active::{self, ActiveFault, Words};
-use super::calls::{self, Calls, Place};
+use super::calls::{self, Calls, Operand};
 use super::definition::{Definition, Effect, Side, When};
-use super::error::{FaultError, Trouble};
+use super::error::{ErrorKind, FaultError};
 use super::{pattern, table};
 use crate::chance::odds;
 
@@ -59,7 +59,7 @@ pub struct Fault {
     port: Option<u16>,
     address: Option<String>,
     /// The first thing that can't be.
-    trouble: Option<Trouble>,
+    trouble: Option<ErrorKind>,
 }
 
 impl Fault {
@@ -69,8 +69,8 @@ impl Fault {
         let mut fault = Self::of(format!("new({call:?})"), format!("`{call}`"), "", Side::Any);
         match table::number(call) {
             Some(Some(number)) => fault.calls.add(number),
-            Some(None) => fault.fail(Trouble::NotOnThisArch { call: call.to_owned(), advice: calls::advice(call) }),
-            None => fault.fail(Trouble::Unknown { call: call.to_owned(), near: table::near(call) }),
+            Some(None) => fault.fail(ErrorKind::NotOnThisArch { call: call.to_owned(), advice: calls::advice(call) }),
+            None => fault.fail(ErrorKind::Unknown { call: call.to_owned(), near: table::near(call) }),
         }
         fault
     }
@@ -122,7 +122,7 @@ impl Fault {
         self.written.starts_with("new(")
     }
 
-    fn fail(&mut self, trouble: Trouble) {
+    fn fail(&mut self, trouble: ErrorKind) {
         self.trouble.get_or_insert(trouble);
     }
 
@@ -134,7 +134,7 @@ impl Fault {
     /// The call does nothing and fails with this error, such as `libc::EIO`. See errno(3).
     pub fn errno(mut self, errno: i32) -> Self {
         if !(1..4096).contains(&errno) {
-            self.fail(Trouble::BadErrno(errno));
+            self.fail(ErrorKind::BadErrno(errno));
         }
         self.with(Effect::Errno(errno))
     }
@@ -148,7 +148,7 @@ impl Fault {
     /// what splice(2), sendmsg(2), sendmmsg(2), recvmsg(2) and recvmmsg(2) move.
     pub fn short(mut self, bytes: usize) -> Self {
         if bytes == 0 {
-            self.fail(Trouble::ShortOfNothing);
+            self.fail(ErrorKind::ShortOfNothing);
         }
         self.with(Effect::Short(bytes as u64))
     }
@@ -162,7 +162,7 @@ impl Fault {
     /// interrupted.
     pub fn signal(mut self, signal: i32) -> Self {
         if !(1..=64).contains(&signal) {
-            self.fail(Trouble::BadSignal(signal));
+            self.fail(ErrorKind::BadSignal(signal));
         }
         self.with(Effect::Signal(signal))
     }
@@ -187,9 +187,9 @@ impl Fault {
     fn set_path(&mut self, pattern: &Path) {
         let bytes = pattern.as_os_str().as_bytes();
         if bytes.contains(&0) {
-            self.fail(Trouble::NulInPath);
+            self.fail(ErrorKind::NulInPath);
         } else if bytes.len() > pattern::LENGTH_MAX {
-            self.fail(Trouble::LongPath(bytes.len()));
+            self.fail(ErrorKind::LongPath(bytes.len()));
         }
         self.path = Some(bytes.to_vec());
     }
@@ -208,7 +208,7 @@ impl Fault {
 
     fn at(mut self, method: &'static str, number: u64, when: When) -> Self {
         if number == 0 {
-            self.fail(Trouble::BadCount(method));
+            self.fail(ErrorKind::BadCount(method));
         }
         self.when = when;
         self
@@ -239,7 +239,7 @@ impl Fault {
     /// the same in every run.
     pub fn seeded(mut self, seed: u64, probability: f64) -> Self {
         if !(0.0..=1.0).contains(&probability) {
-            self.fail(Trouble::BadProbability(format!("{probability:?}")));
+            self.fail(ErrorKind::BadProbability(format!("{probability:?}")));
         }
         self.when = When::Seeded { seed, odds: odds(probability) };
         self
@@ -280,32 +280,33 @@ impl Fault {
         Self::of(String::new(), "keeping".to_owned(), "fsync fdatasync", Side::Any).with(Effect::Keep)
     }
 
-    fn definition(&self) -> Result<Definition, Trouble> {
+    fn definition(&self) -> Result<Definition, ErrorKind> {
         if let Some(trouble) = &self.trouble {
             return Err(trouble.clone());
         }
         if !table::ARE_KNOWN {
-            return Err(Trouble::UnknownArch);
+            return Err(ErrorKind::UnknownArch);
         }
-        let has =
-            |is_wanted: fn(&Place) -> bool| self.calls.names().any(|name| calls::places(name).iter().any(is_wanted));
+        let has = |is_wanted: fn(&Operand) -> bool| {
+            self.calls.names().any(|name| calls::operands(name).iter().any(is_wanted))
+        };
         if self.path.is_some() && !has(|_| true) {
-            return Err(Trouble::NoPath(self.name.clone()));
+            return Err(ErrorKind::NoPath(self.name.clone()));
         }
-        let has_address = has(|place| matches!(place, Place::Address(..) | Place::Message(_)));
+        let has_address = has(|operand| matches!(operand, Operand::Address(..) | Operand::Message(_)));
         if (self.port.is_some() || self.address.is_some()) && !has_address {
-            return Err(Trouble::NoAddress(self.name.clone()));
+            return Err(ErrorKind::NoAddress(self.name.clone()));
         }
         let is_short = matches!(self.effect, Some(Effect::Short(_)));
         let can_be_short = Calls::of(calls::SHORT);
         if is_short && !self.calls.numbers().any(|number| can_be_short.has(number)) {
-            return Err(Trouble::NoShort(self.name.clone()));
+            return Err(ErrorKind::NoShort(self.name.clone()));
         }
         let effect = match (self.effect, self.delay) {
-            (None, None) => return Err(Trouble::NothingHappens(self.name.clone())),
+            (None, None) => return Err(ErrorKind::NothingHappens(self.name.clone())),
             (effect, _) => effect.unwrap_or(Effect::GoOn),
         };
-        let address = self.address.as_ref().map(|text| text.parse().map_err(|_| Trouble::BadAddress(text.clone())));
+        let address = self.address.as_ref().map(|text| text.parse().map_err(|_| ErrorKind::BadAddress(text.clone())));
         Ok(Definition {
             calls: self.calls,
             side: self.side,

@@ -45,11 +45,11 @@ unsafe fn decode<T>(message: &[u8]) -> Option<&'static T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Function {
     /// Calls it. This alone knows the type of its errors.
-    call: Caller,
+    call: RunBy,
     address: usize,
 }
 
-type Caller = fn(usize, &[u8]) -> Result<Vec<u8>, String>;
+type RunBy = fn(usize, &[u8]) -> Result<Vec<u8>, String>;
 
 /// How many bytes stand for a function.
 pub(crate) const FUNCTION_SIZE: usize = 2 * ADDRESS_SIZE;
@@ -81,7 +81,7 @@ impl Function {
         let [caller, address] = both([caller, address], |bytes| bytes.try_into().ok().map(usize::from_ne_bytes));
         let (caller, address) = (caller.filter(|address| *address != 0)?, address.filter(|address| *address != 0)?);
         // SAFETY: the test binary sends this to the sandbox, and nobody else has the other end of the socket: it comes from `encode`.
-        let call = unsafe { mem::transmute::<*const (), Caller>(ptr::with_exposed_provenance(caller)) };
+        let call = unsafe { mem::transmute::<*const (), RunBy>(ptr::with_exposed_provenance(caller)) };
         Some(Self { call, address })
     }
 }

@@ -5,10 +5,10 @@ use std::fmt::{self, Debug, Display, Formatter};
 use std::io;
 use std::sync::Arc;
 
-use super::caller::{Call, Caller};
 use super::evidence::Evidence;
 use super::judge::Verdict;
 use super::run::{find, with_usual_stack};
+use super::run_by::{Call, RunBy};
 use super::words;
 use crate::diagnosis::lack;
 use crate::frame::Outcome;
@@ -132,7 +132,7 @@ fn call(test: &'static Test, input: &[u8], function: Function) -> Result<Vec<u8>
         |error: io::Error| Failure::new(words::input_not_kept(name, errno_of(&error), lack(errno_of(&error)).as_ref()));
     let call = Call::new(function, input).map_err(no_memory)?;
     let call = Arc::new(call);
-    let caller = Caller::Run(Arc::clone(&call));
+    let caller = RunBy::Run(Arc::clone(&call));
     let (verdict, evidence) = with_usual_stack(move || find(test, &caller));
     let output = || call.output().map_err(|error| Failure::new(words::output_lost(name, &error)));
     match verdict {

@@ -12,10 +12,10 @@ use std::{env, fs, process};
 use nix::errno::Errno;
 
 use super::bad_settings;
-use super::caller::Caller;
 use super::evidence::Evidence;
 use super::judge::{Obstacle, Verdict};
 use super::run::run_and_judge;
+use super::run_by::RunBy;
 use crate::collect::CollectVec as _;
 use crate::diagnosis::Page;
 use crate::diagnosis::{self, unknown};
@@ -117,7 +117,7 @@ pub fn doctor() -> Diagnosis {
 
 /// Runs the test of a probe. Fails with why it could not run, or not open its device.
 fn try_out(Probe { test, device, .. }: &'static Probe) -> Result<(), Page> {
-    match run_and_judge(test, &Caller::Harness) {
+    match run_and_judge(test, &RunBy::Harness) {
         Ok((_, Evidence { outcome: Some(Outcome::Returned(number @ 1..)), .. }, _)) if device.is_some() => {
             let (path, errno) = (device.unwrap_or_default(), Errno::from_raw(number.into()));
             Err(Page::of_device(path, errno, diagnosis::device(path, errno)))

@@ -2,7 +2,6 @@
 
 mod bad_settings;
 pub(crate) mod bytes;
-mod caller;
 #[cfg_attr(not(feature = "net"), path = "absent/captures.rs")]
 mod captures;
 pub(crate) mod doctor;
@@ -24,6 +23,7 @@ mod program;
 mod replies;
 pub(crate) mod report;
 mod run;
+mod run_by;
 mod sandbox;
 mod shared;
 pub(crate) mod skip;

@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::caller::Caller;
+use super::run_by::RunBy;
 use super::sandbox::Sandbox;
 use super::trace;
 use crate::collect::CollectVec as _;
@@ -87,7 +87,7 @@ pub(super) fn replenish(zygote: &Zygote, spec: &'static Spec) {
     let present = pool.ready.iter().filter(|(kind, _)| *kind == spec).count();
     for _ in present..wanted {
         // Where it can't be had now, the test that needs one will say why.
-        let Ok(sandbox) = Sandbox::request(zygote, spec, Some(Instant::now()), &Caller::Harness) else { return };
+        let Ok(sandbox) = Sandbox::request(zygote, spec, Some(Instant::now()), &RunBy::Harness) else { return };
         pool.ready.push((spec, sandbox));
     }
     let excess = pool.ready.len().saturating_sub(MAX_TOTAL);

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::caller::Caller;
 use super::judge::Verdict;
 use super::run::{find, with_usual_stack};
+use super::run_by::RunBy;
 use super::words;
 use crate::frame::Outcome;
 use crate::sandbox::must_be_outside;
@@ -16,7 +16,7 @@ const FAILED: u8 = 101;
 /// Runs the `main` of a program in a sandbox. Returns what `main` has returned, and a failure if it did not come so far.
 pub(crate) fn main(test: &'static Test) -> ExitCode {
     must_be_outside(test.short_name());
-    let (verdict, evidence) = with_usual_stack(move || find(test, &Caller::Main));
+    let (verdict, evidence) = with_usual_stack(move || find(test, &RunBy::Main));
     let status = match verdict {
         Verdict::Passed => return ExitCode::SUCCESS,
         Verdict::Skipped(text) => {

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::caller::Caller;
 use super::evidence::Evidence;
 #[cfg(feature = "images")]
 use super::image;
 use super::judge::{self, Obstacle, Verdict, judge};
 use super::prepared::{self, Outcome};
+use super::run_by::RunBy;
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
-use super::shared::{self, Place, Told};
+use super::shared::{self, SharedOutcome, SharedRoot};
 use super::slots::{self, Slot};
 use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, skip, trace, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
@@ -88,7 +88,7 @@ fn is_stack_small() -> bool {
 /// The verdict on `test`, whose text has been printed unless the harness prints it.
 #[inline(never)] // Its stack is not the caller's, where that is small.
 fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
-    let run = || find(test, &Caller::Harness).0;
+    let run = || find(test, &RunBy::Harness).0;
     // Whoever else calls the function wants it run.
     let verdict = if is_called_by_harness { listed_twice::once(test, run) } else { run() };
     match &verdict {
@@ -101,7 +101,7 @@ fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
 }
 
 /// The verdict on `test`, and what it rests on, if the test ran.
-pub(super) fn find(test: &'static Test, caller: &Caller) -> (Verdict, Option<Evidence>) {
+pub(super) fn find(test: &'static Test, caller: &RunBy) -> (Verdict, Option<Evidence>) {
     let started = Instant::now();
     let (verdict, evidence) = {
         let _span = trace::test(test);
@@ -151,16 +151,16 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
     };
     let told = zygote.place(preparation, &place.root()).map_err(io::Error::from).and_then(|()| {
         place.once(|| match run_preparation(preparation, Some(&place)) {
-            (Outcome::Left(_), _) => Ok((Told::Left, true)),
-            (Outcome::Skipped(why), _) => Ok((Told::Skipped(why), true)),
+            (Outcome::Left(_), _) => Ok((SharedOutcome::Left, true)),
+            (Outcome::Skipped(why), _) => Ok((SharedOutcome::Skipped(why), true)),
             (Outcome::Failed(_), _) if place.is_full() => Err(Errno::ENOSPC.into()),
-            (Outcome::Failed(why), is_of_body) => Ok((Told::Failed(why), is_of_body)),
+            (Outcome::Failed(why), is_of_body) => Ok((SharedOutcome::Failed(why), is_of_body)),
         })
     });
     let left = told.and_then(|told| match told {
-        Told::Left => Ok(Outcome::Left(Left::shared(&place.root(), below.as_deref())?.into())),
-        Told::Skipped(why) => Ok(Outcome::Skipped(why)),
-        Told::Failed(why) => Ok(Outcome::Failed(why)),
+        SharedOutcome::Left => Ok(Outcome::Left(Left::shared(&place.root(), below.as_deref())?.into())),
+        SharedOutcome::Skipped(why) => Ok(Outcome::Skipped(why)),
+        SharedOutcome::Failed(why) => Ok(Outcome::Failed(why)),
     });
     left.unwrap_or_else(|error| {
         place.tell(preparation, &error);
@@ -173,10 +173,10 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
 
 /// Runs `preparation`. What it leaves lies in `place`, or else in memory, where the zygote keeps it. Returns what became of it, and whether
 /// that was its body's doing, so that another process would fare alike.
-fn run_preparation(preparation: &'static Test, place: Option<&Place>) -> (Outcome, bool) {
+fn run_preparation(preparation: &'static Test, place: Option<&SharedRoot>) -> (Outcome, bool) {
     let started = Instant::now();
     let _span = trace::test(preparation);
-    let (over, evidence, verdict) = match run_and_tell(preparation, &Caller::Harness) {
+    let (over, evidence, verdict) = match run_and_tell(preparation, &RunBy::Harness) {
         Ok((over, evidence, verdict)) => (Some(over), Some(evidence), verdict),
         Err(verdict) => (None, None, verdict),
     };
@@ -221,7 +221,7 @@ fn all_bad_settings() -> &'static [BadSetting] {
 }
 
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
-fn run_and_tell(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence, Verdict), Verdict> {
+fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(Over, Evidence, Verdict), Verdict> {
     let name = test.short_name();
     match all_bad_settings() {
         [] => {}
@@ -288,7 +288,7 @@ pub(super) struct Over {
 }
 
 /// Runs `test`, if it can be run.
-pub(super) fn run_and_judge(test: &'static Test, caller: &Caller) -> Result<(Over, Evidence, Verdict), Obstacle> {
+pub(super) fn run_and_judge(test: &'static Test, caller: &RunBy) -> Result<(Over, Evidence, Verdict), Obstacle> {
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
@@ -327,7 +327,7 @@ pub(super) fn run_and_judge(test: &'static Test, caller: &Caller) -> Result<(Ove
 }
 
 /// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
-fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &Caller) -> Result<(Over, Evidence), NoSandbox> {
+fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<(Over, Evidence), NoSandbox> {
     let started = Instant::now();
     let mut slot = Slot::take(zygote);
     let mut has_retried = false;
@@ -394,10 +394,10 @@ fn may_be_outdated(refusal: &Refusal) -> bool {
 }
 
 /// Runs `test` in a sandbox of the pool, or else in one that is made for it.
-fn run_in_one(test: &'static Test, zygote: &Zygote, caller: &Caller) -> Result<(Sandbox, Evidence), NoSandbox> {
+fn run_in_one(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<(Sandbox, Evidence), NoSandbox> {
     let deadline = settings().timeout_of(test.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
     // Those of the pool have pipes for what is printed.
-    let ready = if let Caller::Main = caller { None } else { pool::take(zygote, &test.spec) };
+    let ready = if let RunBy::Main = caller { None } else { pool::take(zygote, &test.spec) };
     if let Some(mut ready) = ready {
         // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if ready.begin(test, caller).is_ok() {

@@ -47,7 +47,7 @@ const GONE: &str = "gone-";
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is told of a preparation to the other processes of the run.
-pub(super) enum Told {
+pub(super) enum SharedOutcome {
     /// It has left a root.
     Left,
     Skipped(String),
@@ -55,15 +55,15 @@ pub(super) enum Told {
 }
 
 /// Where a preparation leaves its root.
-pub(super) struct Place {
+pub(super) struct SharedRoot {
     directory: PathBuf,
 }
 
 /// Where `preparation` leaves its root for all processes of the run. `None` if this process runs all tests, or if it can't be.
-pub(super) fn place(preparation: &'static Test) -> Option<Place> {
+pub(super) fn place(preparation: &'static Test) -> Option<SharedRoot> {
     let run = settings().nextest_run.as_deref()?;
     match make_place(run, preparation) {
-        Ok(directory) => Some(Place { directory }),
+        Ok(directory) => Some(SharedRoot { directory }),
         Err((path, error)) => {
             tell(preparation, &path, &error);
             None
@@ -244,7 +244,7 @@ fn own_namespace() -> PathBuf {
     fs::read_link("/proc/self/ns/pid").unwrap_or_default()
 }
 
-impl Place {
+impl SharedRoot {
     /// The directory that is to be the root.
     pub(super) fn root(&self) -> PathBuf {
         self.directory.join("root")
@@ -257,12 +257,12 @@ impl Place {
 
     /// What became of the preparation. If no process of the run knows, this one runs it: `run` finds the directory of the root empty, and
     /// says whether the others are to know what it returns.
-    pub(super) fn once(&self, run: impl FnOnce() -> io::Result<(Told, bool)>) -> io::Result<Told> {
+    pub(super) fn once(&self, run: impl FnOnce() -> io::Result<(SharedOutcome, bool)>) -> io::Result<SharedOutcome> {
         let lock = File::options().create(true).append(true).open(self.directory.join("lock"))?;
         // Whoever held it and was killed has let go of it.
         let _lock = Locked::new(lock, libc::LOCK_EX).map_err(|(_, errno)| errno)?;
         let outcome = self.directory.join("outcome");
-        if let Some(told) = proc::text_of(&outcome).ok().and_then(|text| Told::from_text(&text)) {
+        if let Some(told) = proc::text_of(&outcome).ok().and_then(|text| SharedOutcome::from_text(&text)) {
             return Ok(told);
         }
         // In what was left by one that was killed, processes may still be about to die.
@@ -289,7 +289,7 @@ impl Place {
     }
 }
 
-impl Told {
+impl SharedOutcome {
     fn to_text(&self) -> String {
         match self {
             Self::Left => "left\n".to_owned(),
@@ -315,11 +315,13 @@ mod tests {
 
     #[test]
     fn what_is_told_is_read_as_it_was_written() {
-        for told in [Told::Left, Told::Skipped("why\nnot".into()), Told::Failed(String::new())] {
+        for told in
+            [SharedOutcome::Left, SharedOutcome::Skipped("why\nnot".into()), SharedOutcome::Failed(String::new())]
+        {
             let text = told.to_text();
-            assert_eq!(Told::from_text(&text).map(|told| told.to_text()), Some(text));
+            assert_eq!(SharedOutcome::from_text(&text).map(|told| told.to_text()), Some(text));
         }
-        assert!(Told::from_text("left").is_none() && Told::from_text("").is_none());
+        assert!(SharedOutcome::from_text("left").is_none() && SharedOutcome::from_text("").is_none());
     }
 
     #[test]

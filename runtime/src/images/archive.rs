@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tar::{Archive, EntryType};
 
-use super::trouble::Trouble;
+use super::error::ImageError;
 use crate::proc::text_in;
 
 /// The most links that are followed to a file.
@@ -74,29 +74,29 @@ impl Files {
     }
 
     /// How many bytes a file has.
-    pub(super) fn size(&self, name: &str) -> Result<u64, Trouble> {
+    pub(super) fn size(&self, name: &str) -> Result<u64, ImageError> {
         match self {
             Self::Directory(directory) => {
                 let path = directory.join(name);
-                Ok(fs::metadata(&path).map_err(Trouble::at(path.display()))?.len())
+                Ok(fs::metadata(&path).map_err(ImageError::at(path.display()))?.len())
             }
             Self::Archive { .. } => self.part(name).map(|part| part.end - part.at),
         }
     }
 
-    pub(super) fn open(&self, name: &str) -> Result<Box<dyn Read + '_>, Trouble> {
+    pub(super) fn open(&self, name: &str) -> Result<Box<dyn Read + '_>, ImageError> {
         match self {
             Self::Directory(directory) => {
                 let path = directory.join(name);
-                Ok(Box::new(File::open(&path).map_err(Trouble::at(path.display()))?))
+                Ok(Box::new(File::open(&path).map_err(ImageError::at(path.display()))?))
             }
             Self::Archive { .. } => Ok(Box::new(self.part(name)?)),
         }
     }
 
     /// A file in an archive. A directory has none.
-    fn part(&self, name: &str) -> Result<Part<'_>, Trouble> {
-        let Self::Archive { file, members } = self else { return Err(Trouble::new(name, "this is no archive")) };
+    fn part(&self, name: &str) -> Result<Part<'_>, ImageError> {
+        let Self::Archive { file, members } = self else { return Err(ImageError::new(name, "this is no archive")) };
         let mut name = plain(Path::new(name));
         for _ in 0..=LINKS_MAX {
             match members.get(&name) {
@@ -104,15 +104,15 @@ impl Files {
                     return Ok(Part { file, at: *begin, end: begin.saturating_add(*size) });
                 }
                 Some(Member::Link(target)) => name.clone_from(target),
-                None => return Err(Trouble::new(name.display(), "the archive has no such file")),
+                None => return Err(ImageError::new(name.display(), "the archive has no such file")),
             }
         }
-        Err(Trouble::new(name.display(), "too many links lead to it"))
+        Err(ImageError::new(name.display(), "too many links lead to it"))
     }
 
     /// The text of a file.
-    pub(super) fn text(&self, name: &str) -> Result<String, Trouble> {
-        text_in(self.open(name)?.take(TEXT_MAX)).map_err(Trouble::at(name))
+    pub(super) fn text(&self, name: &str) -> Result<String, ImageError> {
+        text_in(self.open(name)?.take(TEXT_MAX)).map_err(ImageError::at(name))
     }
 }
 

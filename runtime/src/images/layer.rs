@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use tar::{Archive, Entry, EntryType};
 
 use super::archive::Ending;
-use super::tree::{Place, Tree};
-use super::trouble::Trouble;
+use super::error::ImageError;
+use super::tree::{Resolved, Tree};
 use crate::rootfs::unpacked::Owned;
 use crate::spec::Ids;
 use crate::sys;
@@ -79,17 +79,17 @@ impl<'t> Filling<'t> {
 
     /// Unpacks what `source` reads, which is called `what`. In a layer of an image, some names say that something is gone. Fails with the entry, or
     /// with `what` where no entry can be read.
-    pub(super) fn unpack(&mut self, source: impl Read, what: impl Display, is_layer: bool) -> Result<(), Trouble> {
+    pub(super) fn unpack(&mut self, source: impl Read, what: impl Display, is_layer: bool) -> Result<(), ImageError> {
         let mut of_layer = OfLayer::new();
         let mut archive = Archive::new(Ending::new(source));
         // One block of zeros is no end yet, and what follows two must be zeros too.
         archive.set_ignore_zeros(true);
-        for entry in archive.entries().map_err(Trouble::at(&what))? {
-            let mut entry = entry.map_err(Trouble::at(&what))?;
-            let path = entry.path().map_err(Trouble::at(&what))?.into_owned();
-            self.add(&mut entry, &path, is_layer.then_some(&mut of_layer)).map_err(Trouble::at(path.display()))?;
+        for entry in archive.entries().map_err(ImageError::at(&what))? {
+            let mut entry = entry.map_err(ImageError::at(&what))?;
+            let path = entry.path().map_err(ImageError::at(&what))?.into_owned();
+            self.add(&mut entry, &path, is_layer.then_some(&mut of_layer)).map_err(ImageError::at(path.display()))?;
         }
-        archive.into_inner().finish().map_err(Trouble::at(&what))
+        archive.into_inner().finish().map_err(ImageError::at(&what))
     }
 
     fn add(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path, of_layer: Layer<'_>) -> io::Result<()> {
@@ -100,24 +100,24 @@ impl<'t> Filling<'t> {
         let attributes = attributes(entry)?;
         if let Some(of_layer) = of_layer {
             if let Some(whiteout) = whiteout(path) {
-                return match self.tree.place(path, false) {
+                return match self.tree.resolve(path, false) {
                     // Where nothing is, nothing is to go.
                     Err(error) if is_missing(&error) => Ok(()),
-                    place => self.white_out(&place?, whiteout, of_layer),
+                    resolved => self.white_out(&resolved?, whiteout, of_layer),
                 };
             }
-            let place = self.tree.place(path, true)?;
-            of_layer.extend(place.path.ancestors().map(Path::to_path_buf));
-            return self.make(entry, kind, &place, &attributes);
+            let resolved = self.tree.resolve(path, true)?;
+            of_layer.extend(resolved.path.ancestors().map(Path::to_path_buf));
+            return self.make(entry, kind, &resolved, &attributes);
         }
-        let place = self.tree.place(path, true)?;
-        self.make(entry, kind, &place, &attributes)
+        let resolved = self.tree.resolve(path, true)?;
+        self.make(entry, kind, &resolved, &attributes)
     }
 
-    fn white_out(&mut self, place: &Place, whiteout: Whiteout<'_>, of_layer: &OfLayer) -> io::Result<()> {
+    fn white_out(&mut self, resolved: &Resolved, whiteout: Whiteout<'_>, of_layer: &OfLayer) -> io::Result<()> {
         match whiteout {
-            Whiteout::All => self.remove_below(place.path.parent().unwrap_or(Path::new("")), of_layer),
-            Whiteout::One(name) => self.remove_lower(&place.path.with_file_name(name), of_layer),
+            Whiteout::All => self.remove_below(resolved.path.parent().unwrap_or(Path::new("")), of_layer),
+            Whiteout::One(name) => self.remove_lower(&resolved.path.with_file_name(name), of_layer),
         }
     }
 
@@ -125,45 +125,45 @@ impl<'t> Filling<'t> {
         &mut self,
         entry: &mut Entry<'_, impl Read>,
         kind: EntryType,
-        place: &Place,
+        resolved: &Resolved,
         attributes: &[(String, Vec<u8>)],
     ) -> io::Result<()> {
-        for above in place.path.ancestors().skip(1) {
+        for above in resolved.path.ancestors().skip(1) {
             self.directories.entry(above.into()).or_insert((0o755, None));
         }
-        if place.is_root() && !kind.is_dir() {
+        if resolved.is_root() && !kind.is_dir() {
             return Err(io::Error::other("the root of an image is a directory"));
         }
         if matches!(kind, EntryType::Link) {
-            return self.make_hard_link(entry, place);
+            return self.make_hard_link(entry, resolved);
         }
-        if !(kind.is_dir() && place.is_directory()?) {
-            self.clear(place)?;
+        if !(kind.is_dir() && resolved.is_directory()?) {
+            self.clear(resolved)?;
         }
         let mode = entry.header().mode()? & 0o7777;
         let file = match kind {
             EntryType::Directory => {
-                if !place.is_directory()? {
-                    place.make_directory()?;
+                if !resolved.is_directory()? {
+                    resolved.make_directory()?;
                 }
-                self.directories.insert(place.path.clone(), (mode, time(entry)));
-                (!attributes.is_empty()).then(|| place.open_directory()).transpose()?
+                self.directories.insert(resolved.path.clone(), (mode, time(entry)));
+                (!attributes.is_empty()).then(|| resolved.open_directory()).transpose()?
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let mut file = place.make_file()?;
+                let mut file = resolved.make_file()?;
                 io::copy(entry, &mut file)?;
                 Some(file)
             }
             EntryType::Symlink => {
-                place.make_link(&entry.link_name()?.ok_or(Errno::EINVAL)?)?;
+                resolved.make_link(&entry.link_name()?.ok_or(Errno::EINVAL)?)?;
                 None
             }
             EntryType::Fifo => {
-                place.make_fifo()?;
+                resolved.make_fifo()?;
                 None
             }
             EntryType::Char | EntryType::Block => {
-                self.devices.insert(place.path.clone());
+                self.devices.insert(resolved.path.clone());
                 self.lost.devices += 1;
                 return Ok(());
             }
@@ -176,70 +176,70 @@ impl<'t> Filling<'t> {
                 set => set?,
             }
         }
-        self.set_owner(entry, kind, place)?;
+        self.set_owner(entry, kind, resolved)?;
         if !kind.is_symlink() && !kind.is_dir() {
-            place.set_mode(mode)?;
+            resolved.set_mode(mode)?;
         }
         if let Some(time) = time(entry).filter(|_| !kind.is_dir()) {
-            place.set_time(time)?;
+            resolved.set_time(time)?;
         }
         Ok(())
     }
 
-    fn make_hard_link(&mut self, entry: &Entry<'_, impl Read>, place: &Place) -> io::Result<()> {
+    fn make_hard_link(&mut self, entry: &Entry<'_, impl Read>, resolved: &Resolved) -> io::Result<()> {
         let target = entry.link_name()?.ok_or(Errno::EINVAL)?.into_owned();
         let named = |error: io::Error| io::Error::other(format!("its target `{}`: {error}", target.display()));
-        let other = self.tree.place(&target, false).map_err(named)?;
+        let other = self.tree.resolve(&target, false).map_err(named)?;
         if self.devices.contains(&other.path) {
-            self.devices.insert(place.path.clone());
+            self.devices.insert(resolved.path.clone());
             self.lost.devices += 1;
-            return self.clear(place);
+            return self.clear(resolved);
         }
         if other.stat()?.is_none() {
             return Err(named(Errno::ENOENT.into()));
         }
-        if other.path == place.path {
+        if other.path == resolved.path {
             return Ok(());
         }
-        self.clear(place)?;
-        place.make_hard_link(&other)?;
+        self.clear(resolved)?;
+        resolved.make_hard_link(&other)?;
         if let Some(owned) = self.owned.get(&other.path).cloned() {
-            let path = Path::new("/").join(&place.path);
-            self.owned.insert(place.path.clone(), Owned { path, ..owned });
+            let path = Path::new("/").join(&resolved.path);
+            self.owned.insert(resolved.path.clone(), Owned { path, ..owned });
         }
         Ok(())
     }
 
-    fn set_owner(&mut self, entry: &Entry<'_, impl Read>, kind: EntryType, place: &Place) -> io::Result<()> {
+    fn set_owner(&mut self, entry: &Entry<'_, impl Read>, kind: EntryType, resolved: &Resolved) -> io::Result<()> {
         let id =
             |id: u64| u32::try_from(id).map_err(|_| io::Error::other(format!("there can be no user or group {id}")));
         let owner = (id(entry.header().uid()?)?, id(entry.header().gid()?)?);
         match self.owners {
-            Owners::Root if owner == (0, 0) => drop(self.owned.remove(&place.path)),
+            Owners::Root if owner == (0, 0) => drop(self.owned.remove(&resolved.path)),
             Owners::Root if kind.is_symlink() => {}
             Owners::Root => {
                 let kind = if kind.is_dir() { libc::S_IFDIR } else { libc::S_IFREG };
                 let mode = kind | entry.header().mode()? & 0o7777;
-                let path = Path::new("/").join(&place.path);
-                self.owned.insert(place.path.clone(), Owned { path, owner, mode });
+                let path = Path::new("/").join(&resolved.path);
+                self.owned.insert(resolved.path.clone(), Owned { path, owner, mode });
             }
-            Owners::Image(ids) if ids.has(owner) => place.set_owner(owner)?,
+            Owners::Image(ids) if ids.has(owner) => resolved.set_owner(owner)?,
             Owners::Image(_) => {
                 self.lost.owners += 1;
                 self.lost.needed = self.lost.needed.max(owner.0.max(owner.1).saturating_add(1));
-                place.set_owner((0, 0))?;
+                resolved.set_owner((0, 0))?;
             }
         }
         Ok(())
     }
 
     /// Removes what is there, and what is known of it.
-    fn clear(&mut self, place: &Place) -> io::Result<()> {
-        self.devices.remove(&place.path);
-        if place.stat()?.is_some() {
-            place.clear()?;
-            forget(&mut self.directories, &place.path);
-            forget(&mut self.owned, &place.path);
+    fn clear(&mut self, resolved: &Resolved) -> io::Result<()> {
+        self.devices.remove(&resolved.path);
+        if resolved.stat()?.is_some() {
+            resolved.clear()?;
+            forget(&mut self.directories, &resolved.path);
+            forget(&mut self.owned, &resolved.path);
         }
         Ok(())
     }
@@ -249,31 +249,31 @@ impl<'t> Filling<'t> {
         if of_layer.contains(path) {
             return self.remove_below(path, of_layer);
         }
-        match self.tree.place(path, false) {
+        match self.tree.resolve(path, false) {
             Err(error) if is_missing(&error) => Ok(()),
-            place => self.clear(&place?),
+            resolved => self.clear(&resolved?),
         }
     }
 
     /// Removes what lower layers have in the directory `path`.
     fn remove_below(&mut self, path: &Path, of_layer: &OfLayer) -> io::Result<()> {
-        let place = self.tree.place(path, false)?;
-        if !place.is_directory()? {
+        let resolved = self.tree.resolve(path, false)?;
+        if !resolved.is_directory()? {
             return Ok(());
         }
-        place.names()?.into_iter().try_for_each(|name| self.remove_lower(&path.join(name), of_layer))
+        resolved.names()?.into_iter().try_for_each(|name| self.remove_lower(&path.join(name), of_layer))
     }
 
     /// Gives the directories their modes and times. Returns the files whose owners are others in the image, and what is lost.
-    pub(super) fn finish(self) -> Result<(Vec<Owned>, Lost), Trouble> {
+    pub(super) fn finish(self) -> Result<(Vec<Owned>, Lost), ImageError> {
         for (path, (mode, time)) in self.directories.into_iter().rev() {
-            let finished = match self.tree.place(&path, false) {
-                Ok(place) => finish(&place, mode, time).map_err(Into::into),
+            let finished = match self.tree.resolve(&path, false) {
+                Ok(resolved) => finish(&resolved, mode, time).map_err(Into::into),
                 // A later entry has replaced a directory above it.
                 Err(error) if is_missing(&error) => Ok(()),
                 Err(error) => Err(error),
             };
-            finished.map_err(Trouble::at(path.display()))?;
+            finished.map_err(ImageError::at(path.display()))?;
         }
         Ok((self.owned.into_values().collect(), self.lost))
     }
@@ -310,7 +310,7 @@ fn forget<T>(known: &mut BTreeMap<PathBuf, T>, path: &Path) {
     }
 }
 
-fn finish(directory: &Place, mode: u32, time: Option<i64>) -> nix::Result<()> {
+fn finish(directory: &Resolved, mode: u32, time: Option<i64>) -> nix::Result<()> {
     if !directory.is_directory()? {
         return Ok(());
     }

@@ -7,13 +7,13 @@ use std::env::consts::ARCH;
 use nanoserde::DeJson;
 
 use super::archive::Files;
-use super::trouble::Trouble;
+use super::error::ImageError;
 
 /// An image of some files.
 pub(super) struct Manifest {
     /// Its layers, the lowest first.
     pub(super) layers: Vec<Layer>,
-    pub(super) process: Process,
+    pub(super) process: ProcessConfig,
 }
 
 /// A layer, as the manifest has it.
@@ -25,7 +25,7 @@ pub(super) struct Layer {
 
 /// What an image says of its processes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Process {
+pub(super) struct ProcessConfig {
     /// `USER` or `USER:GROUP`, each a name or a number.
     pub(super) user: Option<String>,
     /// Each as `NAME=value`.
@@ -45,7 +45,7 @@ struct OfProcess {
     working_directory: Option<String>,
 }
 
-impl From<Config> for Process {
+impl From<Config> for ProcessConfig {
     fn from(config: Config) -> Self {
         let OfProcess { user, env, working_directory } = config.config.unwrap_or_default();
         Self { user, env: env.unwrap_or_default(), working_directory }
@@ -108,21 +108,21 @@ const TAG: &str = "org.opencontainers.image.ref.name";
 /// The most indexes that are read on the way to a manifest.
 const INDEXES_MAX: usize = 4;
 
-fn parse<T: DeJson>(files: &Files, name: &str) -> Result<T, Trouble> {
-    T::deserialize_json(&files.text(name)?).map_err(|error| Trouble::new(name, error))
+fn parse<T: DeJson>(files: &Files, name: &str) -> Result<T, ImageError> {
+    T::deserialize_json(&files.text(name)?).map_err(|error| ImageError::new(name, error))
 }
 
 /// The file that has this digest.
-fn blob(digest: &str) -> Result<String, Trouble> {
+fn blob(digest: &str) -> Result<String, ImageError> {
     let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     match digest.split_once(':') {
         Some((algorithm, hash)) if is_name(algorithm) && is_name(hash) => Ok(format!("blobs/{algorithm}/{hash}")),
-        _ => Err(Trouble::new(digest, "this is no digest, such as `sha256:0123`")),
+        _ => Err(ImageError::new(digest, "this is no digest, such as `sha256:0123`")),
     }
 }
 
 /// The digest of the manifest that `tag` names in a layout of OCI.
-pub(super) fn digest(files: &Files, tag: Option<&str>) -> Result<String, Trouble> {
+pub(super) fn digest(files: &Files, tag: Option<&str>) -> Result<String, ImageError> {
     let mut index: Document = parse(files, INDEX)?;
     let mut tag = tag;
     for _ in 0..INDEXES_MAX {
@@ -133,11 +133,11 @@ pub(super) fn digest(files: &Files, tag: Option<&str>) -> Result<String, Trouble
         }
         (index, tag) = (document, None);
     }
-    Err(Trouble::new(INDEX, format!("indexes are nested too deeply: belljar follows {INDEXES_MAX}")))
+    Err(ImageError::new(INDEX, format!("indexes are nested too deeply: belljar follows {INDEXES_MAX}")))
 }
 
 /// Chooses one of these: by the tag, and among several, by the architecture of this machine.
-fn choose(all: &[Descriptor], tag: Option<&str>) -> Result<Descriptor, Trouble> {
+fn choose(all: &[Descriptor], tag: Option<&str>) -> Result<Descriptor, ImageError> {
     let tag_of = |descriptor: &'_ Descriptor| descriptor.annotations.as_ref()?.get(TAG).cloned();
     let is_other = |platform: &Platform| platform.architecture != architecture() || platform.os != "linux";
     let mut found: Vec<_> =
@@ -154,13 +154,15 @@ fn choose(all: &[Descriptor], tag: Option<&str>) -> Result<Descriptor, Trouble> 
     let tags = if tags.is_empty() { "none has a tag".to_owned() } else { format!("the tags are {}", tags.join(", ")) };
     let (count, machine) = (all.len(), architecture());
     Err(match tag {
-        _ if all.is_empty() => Trouble::new(INDEX, "it lists no image"),
+        _ if all.is_empty() => ImageError::new(INDEX, "it lists no image"),
         Some(tag) if found.is_empty() => {
-            Trouble::new(INDEX, format!("no image for {machine} has the tag `{tag}`: {tags}"))
+            ImageError::new(INDEX, format!("no image for {machine} has the tag `{tag}`: {tags}"))
         }
-        Some(tag) => Trouble::new(INDEX, format!("several images for {machine} have the tag `{tag}`")),
-        None if found.is_empty() => Trouble::new(INDEX, format!("none of {count} images is for {machine}")),
-        None => Trouble::new(INDEX, format!("it lists {count} images, so write which one, as `oci:DIR:TAG`: {tags}")),
+        Some(tag) => ImageError::new(INDEX, format!("several images for {machine} have the tag `{tag}`")),
+        None if found.is_empty() => ImageError::new(INDEX, format!("none of {count} images is for {machine}")),
+        None => {
+            ImageError::new(INDEX, format!("it lists {count} images, so write which one, as `oci:DIR:TAG`: {tags}"))
+        }
     })
 }
 
@@ -177,11 +179,11 @@ fn architecture() -> &'static str {
 }
 
 /// The image whose manifest has this digest.
-pub(super) fn of_digest(files: &Files, digest: &str) -> Result<Manifest, Trouble> {
+pub(super) fn of_digest(files: &Files, digest: &str) -> Result<Manifest, ImageError> {
     let name = blob(digest)?;
     let document: Document = parse(files, &name)?;
     let (Some(config), Some(layers)) = (document.config, document.layers) else {
-        return Err(Trouble::new(name, "this is no manifest: it lacks `config` or `layers`"));
+        return Err(ImageError::new(name, "this is no manifest: it lacks `config` or `layers`"));
     };
     let layer = |layer: &Descriptor| Ok(Layer { name: blob(&layer.digest)?, size: layer.size });
     let layers = layers.iter().map(layer).collect::<Result<_, _>>()?;
@@ -190,7 +192,7 @@ pub(super) fn of_digest(files: &Files, digest: &str) -> Result<Manifest, Trouble
 }
 
 /// The image in an archive. `None` if that is the archive of a tree.
-pub(super) fn of_archive(files: &Files) -> Result<Option<Manifest>, Trouble> {
+pub(super) fn of_archive(files: &Files) -> Result<Option<Manifest>, ImageError> {
     let has_index = files.has(INDEX) && files.has("oci-layout");
     if files.has(SAVED) {
         // A tree may have a file of that name, of another kind. But it has no layers.
@@ -200,7 +202,7 @@ pub(super) fn of_archive(files: &Files) -> Result<Option<Manifest>, Trouble> {
             Ok(saved) if !saved.is_empty() && saved.iter().all(is_image) => return of_saved(files, &saved).map(Some),
             Err(trouble) if files.have_layers() && !has_index => return Err(trouble),
             Ok(_) if files.have_layers() && !has_index => {
-                return Err(Trouble::new(
+                return Err(ImageError::new(
                     SAVED,
                     "it names no image whose `Config` is in the archive, which has layers",
                 ));
@@ -214,16 +216,16 @@ pub(super) fn of_archive(files: &Files) -> Result<Option<Manifest>, Trouble> {
     Ok(None)
 }
 
-fn of_saved(files: &Files, saved: &[Saved]) -> Result<Manifest, Trouble> {
+fn of_saved(files: &Files, saved: &[Saved]) -> Result<Manifest, ImageError> {
     let [Saved { config: Some(config), layers, .. }] = saved else {
         let tags = saved.iter().flat_map(|image| image.tags.iter().flatten()).map(|tag| format!("`{tag}`"));
         let tags = tags.collect::<Vec<_>>().join(", ");
-        return Err(Trouble::new(
+        return Err(ImageError::new(
             SAVED,
             format!("the archive holds {} images: save one of them ({tags})", saved.len()),
         ));
     };
-    let layers = layers.as_ref().ok_or_else(|| Trouble::new(SAVED, "its image has no `Layers`"))?;
+    let layers = layers.as_ref().ok_or_else(|| ImageError::new(SAVED, "its image has no `Layers`"))?;
     let layers = layers.iter().map(|name| Layer { name: name.clone(), size: None }).collect();
     Ok(Manifest { layers, process: parse::<Config>(files, config)?.into() })
 }

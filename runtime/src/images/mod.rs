@@ -17,15 +17,15 @@
 //! [layers](https://github.com/opencontainers/image-spec/blob/main/layer.md) of OCI, and tar(5).
 
 mod archive;
+mod error;
 mod layer;
 mod manifest;
 mod process;
 mod source;
 mod store;
 mod tree;
-mod trouble;
 mod unpack;
 
+pub(crate) use error::ImageError;
 pub(crate) use layer::Lost;
 pub(crate) use store::{Image, image};
-pub(crate) use trouble::Trouble;

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::manifest::Process;
+use super::error::ImageError;
+use super::manifest::ProcessConfig;
 use super::tree::Tree;
-use super::trouble::Trouble;
 use crate::proc::text_in;
 use crate::rootfs::unpacked::{Owned, Unpacked};
 
 /// What an image says of its processes.
-pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Result<Unpacked, Trouble> {
+pub(super) fn described(process: &ProcessConfig, tree: &Tree, owned: Vec<Owned>) -> Result<Unpacked, ImageError> {
     let mut env: Vec<(String, String)> = Vec::new();
     for variable in &process.env {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         if name.is_empty() || variable.contains('\0') {
-            return Err(Trouble::new(
+            return Err(ImageError::new(
                 variable,
                 "the image sets this as an environment variable, but it has no name, or a NUL",
             ));
@@ -26,12 +26,12 @@ pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Re
         env.push((name.to_owned(), value.to_owned()));
     }
     if process.working_directory.as_ref().is_some_and(|path| path.contains('\0')) {
-        return Err(Trouble::new("WorkingDir", "the image has a NUL in it"));
+        return Err(ImageError::new("WorkingDir", "the image has a NUL in it"));
     }
     let text = |path: &str| match tree.file(Path::new(path)) {
         Err(Errno::ENOENT) => Ok(String::new()),
-        Err(errno) => Err(Trouble::new(path, io::Error::from(errno))),
-        Ok(file) => text_in(file.take(TEXT_MAX)).map_err(Trouble::at(path)),
+        Err(errno) => Err(ImageError::new(path, io::Error::from(errno))),
+        Ok(file) => text_in(file.take(TEXT_MAX)).map_err(ImageError::at(path)),
     };
     let user = process.user.as_deref().filter(|user| !user.is_empty());
     let user = user.map(|user| User::find(user, &text("etc/passwd")?, &text("etc/group")?)).transpose()?;
@@ -49,11 +49,11 @@ pub(super) fn described(process: &Process, tree: &Tree, owned: Vec<Owned>) -> Re
 }
 
 /// Fails if something else than a directory is in the way there. What is missing is made.
-fn check_directory(tree: &Tree, path: &str, why: &str) -> Result<(), Trouble> {
+fn check_directory(tree: &Tree, path: &str, why: &str) -> Result<(), ImageError> {
     let opened = tree.open_in(Path::new(path.trim_start_matches('/')), OFlag::O_PATH | OFlag::O_DIRECTORY);
     match opened {
         Ok(_) | Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(Trouble::new(path, format!("{why}, and it can't be entered: {}", io::Error::from(errno)))),
+        Err(errno) => Err(ImageError::new(path, format!("{why}, and it can't be entered: {}", io::Error::from(errno)))),
     }
 }
 
@@ -68,7 +68,7 @@ struct User {
 
 impl User {
     /// Finds `USER` or `USER:GROUP`, each a name or a number. See passwd(5) and group(5).
-    fn find(written: &str, passwd: &str, group: &str) -> Result<Self, Trouble> {
+    fn find(written: &str, passwd: &str, group: &str) -> Result<Self, ImageError> {
         let (user, of_group) = written.split_once(':').map_or((written, None), |(user, group)| (user, Some(group)));
         // As in Docker, nobody is root, and no group is the user's.
         let user = if user.is_empty() { "0" } else { user };
@@ -80,7 +80,7 @@ impl User {
             })
         };
         let unknown = |name: &str, file: &str| {
-            Trouble::new(written, format!("the image names this user, and its {file} has no `{name}`"))
+            ImageError::new(written, format!("the image names this user, and its {file} has no `{name}`"))
         };
         let number = |fields: &Vec<String>, at: usize| fields.get(at).and_then(|field| field.parse().ok());
         let fields = find(passwd, user);
@@ -94,7 +94,7 @@ impl User {
             None => fields.as_ref().and_then(|fields| number(fields, 3)).unwrap_or(0),
         };
         if uid.max(gid) == u32::MAX {
-            return Err(Trouble::new(written, "the image names this user, and the last of all numbers is nobody's"));
+            return Err(ImageError::new(written, "the image names this user, and the last of all numbers is nobody's"));
         }
         let home = fields.and_then(|fields| fields.get(5).cloned());
         let home = home.filter(|home| home.starts_with('/') && !home.contains('\0'));

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use super::archive::Files;
+use super::error::ImageError;
 use super::layer::{Lost, Owners};
 use super::manifest;
 use super::source::Source;
-use super::trouble::Trouble;
 use super::unpack::unpack;
 use crate::proc::text_of;
 use crate::rootfs::access::closed_above;
@@ -53,12 +53,12 @@ pub(crate) struct Image {
 /// What tells images apart: the source, and who owns the files.
 type Key = (Source, Option<u32>, bool);
 
-type Known = Arc<OnceLock<Result<Arc<Image>, Trouble>>>;
+type Known = Arc<OnceLock<Result<Arc<Image>, ImageError>>>;
 
 static IMAGES_KNOWN: Mutex<BTreeMap<Key, Known>> = Mutex::new(BTreeMap::new());
 
 /// The image that `spec` asks for, which is unpacked if it has to be. `None` if it asks for none. All tests of this process share one.
-pub(crate) fn image(spec: &Spec) -> Option<Result<Arc<Image>, Trouble>> {
+pub(crate) fn image(spec: &Spec) -> Option<Result<Arc<Image>, ImageError>> {
     let Root::Image(argument) = spec.root else { return None };
     let source = Source::of(spec, argument);
     let count = if let Ids::Range(count) = spec.ids { Some(count) } else { None };
@@ -67,18 +67,20 @@ pub(crate) fn image(spec: &Spec) -> Option<Result<Arc<Image>, Trouble>> {
     Some(known.get_or_init(|| find(&source, spec.ids).map(Arc::new)).clone())
 }
 
-fn find(source: &Source, ids: Ids) -> Result<Image, Trouble> {
+fn find(source: &Source, ids: Ids) -> Result<Image, ImageError> {
     // Only root can give files to others.
     let owners = if sys::geteuid().is_root() && ids != Ids::One { Owners::Image(ids) } else { Owners::Root };
     let all = directory_of_all()?;
     loop {
         let version = Version::of(source)?;
         let place = all.join(format!("{}-{}", version.name, suffix(owners)));
-        let at_place = |error: io::Error| Trouble::new(place.display(), error);
+        let at_place = |error: io::Error| ImageError::new(place.display(), error);
         // Others may not look into it: images have programs that are setuid.
         match DirBuilder::new().mode(0o700).create(&place) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(|error| Trouble::new(all.display(), format!("images are unpacked there: {error}")))?,
+            made => {
+                made.map_err(|error| ImageError::new(all.display(), format!("images are unpacked there: {error}")))?
+            }
         }
         check(&place, ids)?;
         let lock = match open_lock(&place.join("lock")) {
@@ -123,13 +125,13 @@ struct Version {
 }
 
 impl Version {
-    fn of(source: &Source) -> Result<Self, Trouble> {
+    fn of(source: &Source) -> Result<Self, ImageError> {
         let path = source.path();
-        let metadata = fs::metadata(path).map_err(Trouble::at(path.display()))?;
+        let metadata = fs::metadata(path).map_err(ImageError::at(path.display()))?;
         match source {
             Source::Layout { directory, tag } => {
                 if !directory.join("oci-layout").exists() {
-                    return Err(Trouble::new(
+                    return Err(ImageError::new(
                         path.display(),
                         "this is no image layout of OCI: it has no file `oci-layout`",
                     ));
@@ -137,7 +139,7 @@ impl Version {
                 let digest = manifest::digest(&Files::Directory(directory.clone()), tag.as_deref())?;
                 Ok(Self { name: digest.replace(':', "-"), digest: Some(digest) })
             }
-            Source::Archive(_) if !metadata.is_file() => Err(Trouble::new(
+            Source::Archive(_) if !metadata.is_file() => Err(ImageError::new(
                 path.display(),
                 "this is no file: a path that ends like that of an archive must be one",
             )),
@@ -164,29 +166,29 @@ fn name_of(source: &Source, owners: Owners) -> String {
     format!("{source:?} {}", suffix(owners))
 }
 
-fn directory_of_all() -> Result<PathBuf, Trouble> {
-    let binary = env::current_exe().map_err(Trouble::at("the path of this test binary"))?;
+fn directory_of_all() -> Result<PathBuf, ImageError> {
+    let binary = env::current_exe().map_err(ImageError::at("the path of this test binary"))?;
     let all = target_of(&binary).unwrap_or_default().join(IMAGES);
-    let why = |error| Trouble::new(all.display(), format!("images are unpacked there: {error}"));
+    let why = |error| ImageError::new(all.display(), format!("images are unpacked there: {error}"));
     fs::create_dir_all(&all).map_err(why)?;
     Ok(all)
 }
 
 /// Whether `place` can hold an image: it is this user's, and root of a sandbox gets there.
-fn check(place: &Path, ids: Ids) -> Result<(), Trouble> {
+fn check(place: &Path, ids: Ids) -> Result<(), ImageError> {
     let metadata = match fs::symlink_metadata(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        metadata => metadata.map_err(Trouble::at(place.display()))?,
+        metadata => metadata.map_err(ImageError::at(place.display()))?,
     };
     if !metadata.is_dir() || metadata.uid() != sys::geteuid().as_raw() {
-        return Err(Trouble::new(
+        return Err(ImageError::new(
             place.display(),
             "images are unpacked there, and it is no directory of this user: remove it",
         ));
     }
     if let Some((closed, _)) = closed_above(&place.join(TREE), ids) {
         let why = format!("images are unpacked there, and root of a sandbox can't enter `{}`", closed.display());
-        return Err(Trouble::new(place.display(), why));
+        return Err(ImageError::new(place.display(), why));
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) struct Tree {
 }
 
 /// A name in a directory of the tree, whether there is something of that name or not.
-pub(super) struct Place {
+pub(super) struct Resolved {
     directory: OwnedFd,
     name: OsString,
     /// Its path in the tree, with no links left in it.
@@ -62,17 +62,17 @@ impl Tree {
         self.root.as_fd()
     }
 
-    /// The place that `path` names, which is relative. Directories on the way that are missing are made if `makes` says so.
-    pub(super) fn place(&self, path: &Path, makes: bool) -> io::Result<Place> {
+    /// What `path` leads to, which is relative. Directories on the way that are missing are made if `makes` says so.
+    pub(super) fn resolve(&self, path: &Path, makes: bool) -> io::Result<Resolved> {
         let names = names_in(path)?;
         let Some((name, above)) = names.split_last() else {
             let directory = self.root().try_clone_to_owned()?;
-            return Ok(Place { directory, name: ".".into(), path: PathBuf::new() });
+            return Ok(Resolved { directory, name: ".".into(), path: PathBuf::new() });
         };
-        let mut way = Way { tree: self, below: Vec::new() };
+        let mut way = Walk { tree: self, below: Vec::new() };
         way.follow(above.iter().map(OsString::from).collect(), makes)?;
         let path = way.below.iter().map(|(name, _)| name.as_os_str()).chain([*name]).collect();
-        Ok(Place { directory: way.end()?, name: name.into(), path })
+        Ok(Resolved { directory: way.end()?, name: name.into(), path })
     }
 
     /// Opens what `path` leads to, for reading. Links lead as they do when this is the root.
@@ -88,12 +88,12 @@ impl Tree {
 }
 
 /// A walk from the root of a tree: the directories that it has led through, with their names.
-struct Way<'t> {
+struct Walk<'t> {
     tree: &'t Tree,
     below: Vec<(OsString, OwnedFd)>,
 }
 
-impl Way<'_> {
+impl Walk<'_> {
     fn here(&self) -> BorrowedFd<'_> {
         self.below.last().map_or(self.tree.root(), |(_, directory)| directory.as_fd())
     }
@@ -148,7 +148,7 @@ impl Way<'_> {
     }
 }
 
-impl Place {
+impl Resolved {
     pub(super) fn is_root(&self) -> bool {
         self.path.as_os_str().is_empty()
     }

@@ -9,19 +9,19 @@ use std::path::Path;
 use nix::unistd::syncfs;
 
 use super::archive::{self, Files};
+use super::error::ImageError;
 use super::layer::{Filling, Lost, Owners};
-use super::manifest::{self, Layer, Manifest, Process};
+use super::manifest::{self, Layer, Manifest, ProcessConfig};
 use super::process;
 use super::source::Source;
 use super::tree::Tree;
-use super::trouble::Trouble;
 use crate::rootfs::left::remove;
 use crate::rootfs::unpacked::{CONFIG, TREE, Unpacked};
 
 /// Unpacks an image to `place`, which may hold the rest of an unpacking that was killed. `digest` is the manifest's, for a layout of OCI.
 /// Returns what was lost. If it fails, it leaves nothing.
-pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, place: &Path) -> Result<Lost, Trouble> {
-    let at_place = |error: io::Error| Trouble::new(place.display(), error);
+pub(super) fn unpack(source: &Source, digest: Option<&str>, owners: Owners, place: &Path) -> Result<Lost, ImageError> {
+    let at_place = |error: io::Error| ImageError::new(place.display(), error);
     let directory = File::open(place).map(OwnedFd::from).map_err(at_place)?;
     let clear = || remove(&directory, Path::new(TREE));
     clear();
@@ -38,8 +38,8 @@ fn unpack_tree(
     digest: Option<&str>,
     owners: Owners,
     place: &Path,
-) -> Result<(Unpacked, Lost), Trouble> {
-    let at_place = |error: io::Error| Trouble::new(place.display(), error);
+) -> Result<(Unpacked, Lost), ImageError> {
+    let at_place = |error: io::Error| ImageError::new(place.display(), error);
     let path = place.join(TREE);
     fs::create_dir(&path).map_err(at_place)?;
     fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(at_place)?;
@@ -51,13 +51,18 @@ fn unpack_tree(
 }
 
 /// Unpacks all that the image has. Returns what it says of its processes.
-fn fill(filling: &mut Filling<'_>, source: &Source, digest: Option<&str>, place: &Path) -> Result<Process, Trouble> {
+fn fill(
+    filling: &mut Filling<'_>,
+    source: &Source,
+    digest: Option<&str>,
+    place: &Path,
+) -> Result<ProcessConfig, ImageError> {
     if let (Source::Layout { directory, .. }, Some(digest)) = (source, digest) {
         let files = Files::Directory(directory.clone());
         return unpack_layers(filling, &files, manifest::of_digest(&files, digest)?);
     }
     let path = source.path();
-    let at_source = |error: io::Error| Trouble::new(path.display(), error);
+    let at_source = |error: io::Error| ImageError::new(path.display(), error);
     let mut file = File::open(path).and_then(|file| archive::seekable(file, place)).map_err(at_source)?;
     let files = Files::of_archive(file.try_clone().map_err(at_source)?).map_err(at_source)?;
     if let Some(manifest) = manifest::of_archive(&files)? {
@@ -65,17 +70,17 @@ fn fill(filling: &mut Filling<'_>, source: &Source, digest: Option<&str>, place:
     }
     file.rewind().map_err(at_source)?;
     filling.unpack(BufReader::new(file), path.display(), false)?;
-    Ok(Process::default())
+    Ok(ProcessConfig::default())
 }
 
-fn unpack_layers(filling: &mut Filling<'_>, files: &Files, manifest: Manifest) -> Result<Process, Trouble> {
+fn unpack_layers(filling: &mut Filling<'_>, files: &Files, manifest: Manifest) -> Result<ProcessConfig, ImageError> {
     for Layer { name, size } in &manifest.layers {
         let found = files.size(name)?;
         if let Some(size) = size.filter(|size| *size != found) {
             let why = format!("it has {found} bytes, and by the manifest {size}: it is not whole");
-            return Err(Trouble::new(name, why));
+            return Err(ImageError::new(name, why));
         }
-        let source = archive::decompressed(files.open(name)?).map_err(Trouble::at(name))?;
+        let source = archive::decompressed(files.open(name)?).map_err(ImageError::at(name))?;
         filling.unpack(source, name, true)?;
     }
     Ok(manifest.process)

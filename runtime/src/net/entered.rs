@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 
-use super::place::{Back, Place};
+use super::place::{Back, HostNamespaces};
 
 /// What a thread has entered, by numbers, with the way back of each.
 #[derive(Default)]
@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// Moves this thread there. Returns the number to leave with. If that fails, the thread is where it was.
-pub(super) fn enter(place: &Place) -> io::Result<u64> {
+pub(super) fn enter(place: &HostNamespaces) -> io::Result<u64> {
     let back = Back::here()?;
     if let Err(errno) = place.enter() {
         // It may have got half the way.

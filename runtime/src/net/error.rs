@@ -35,10 +35,10 @@ pub(super) const RING: &str = "a ring for packets";
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(pub(super) Trouble);
+pub struct Error(pub(super) ErrorKind);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum ErrorKind {
     Outside,
     NoNetwork,
     NoRoot(u32),
@@ -163,7 +163,7 @@ pub(super) enum Trouble {
 impl Error {
     /// A step that the kernel has refused.
     pub(super) fn step(what: &'static str, of: &str, errno: Errno) -> Self {
-        Self(Trouble::Step { what, of: of.to_owned(), errno })
+        Self(ErrorKind::Step { what, of: of.to_owned(), errno })
     }
 
     /// The kernel's error number, as errno(3) lists them, if it has refused a step.
@@ -178,7 +178,7 @@ impl Error {
     /// ```
     pub fn errno(&self) -> Option<i32> {
         match &self.0 {
-            Trouble::Step { errno, .. } | Trouble::NoModule { errno, .. } => Some(*errno as i32),
+            ErrorKind::Step { errno, .. } | ErrorKind::NoModule { errno, .. } => Some(*errno as i32),
             _ => None,
         }
     }
@@ -186,7 +186,7 @@ impl Error {
 
 impl Display for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        use Trouble as T;
+        use ErrorKind as T;
         write!(f, "belljar: the laboratory is not up: ")?;
         match &self.0 {
             T::Outside => write!(f, "this is no sandbox. Write `#[isolated]` above the test."),
@@ -230,8 +230,8 @@ impl Display for Error {
 }
 
 impl Error {
-    fn write_addressing(trouble: &Trouble, f: &mut Formatter<'_>) -> fmt::Result {
-        use Trouble as T;
+    fn write_addressing(trouble: &ErrorKind, f: &mut Formatter<'_>) -> fmt::Result {
+        use ErrorKind as T;
         match trouble {
             T::BadAddress { of, text } => write!(
                 f,
@@ -322,8 +322,8 @@ impl Error {
         }
     }
 
-    fn write_gates(trouble: &Trouble, f: &mut Formatter<'_>) -> fmt::Result {
-        use Trouble as T;
+    fn write_gates(trouble: &ErrorKind, f: &mut Formatter<'_>) -> fmt::Result {
+        use ErrorKind as T;
         match trouble {
             T::NoSides(router) => write!(
                 f,
@@ -356,10 +356,10 @@ impl std::error::Error for Error {}
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error.0 {
-            Trouble::Step { errno, .. } => Self::from(*errno).kind(),
-            Trouble::NoModule { .. } => io::ErrorKind::Unsupported,
-            Trouble::Outside | Trouble::NoNetwork | Trouble::Forked => io::ErrorKind::Unsupported,
-            Trouble::NoRoot(_) => io::ErrorKind::PermissionDenied,
+            ErrorKind::Step { errno, .. } => Self::from(*errno).kind(),
+            ErrorKind::NoModule { .. } => io::ErrorKind::Unsupported,
+            ErrorKind::Outside | ErrorKind::NoNetwork | ErrorKind::Forked => io::ErrorKind::Unsupported,
+            ErrorKind::NoRoot(_) => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)

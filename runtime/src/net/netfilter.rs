@@ -35,7 +35,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::error::{Error, Trouble};
+use super::error::{Error, ErrorKind};
 use super::gate::Nat;
 use super::netlink::{Messages, Netlink, Refused};
 
@@ -151,12 +151,12 @@ pub(super) fn set_up(router: &str, gate: &PlannedGate) -> Result<(), Error> {
 }
 
 /// Which modules are missing is told by what the kernel does not know.
-fn trouble(router: &str, what: &'static str, errno: Errno) -> Trouble {
+fn trouble(router: &str, what: &'static str, errno: Errno) -> ErrorKind {
     let module = MODULES.iter().find(|(made, _)| *made == what).map(|(_, module)| *module);
     let is_unknown = matches!(errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT);
     match module.filter(|_| is_unknown) {
-        Some(module) => Trouble::NoModule { of: router.to_owned(), what, module, errno },
-        None => Trouble::Step { what, of: router.to_owned(), errno },
+        Some(module) => ErrorKind::NoModule { of: router.to_owned(), what, module, errno },
+        None => ErrorKind::Step { what, of: router.to_owned(), errno },
     }
 }
 

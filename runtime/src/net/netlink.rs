@@ -48,7 +48,7 @@ const REACHABLE_MS: u64 = 3_600_000;
 pub(super) type Mac = [u8; 6];
 
 /// One end of a veth pair.
-pub(super) struct End<'e> {
+pub(super) struct VethEnd<'e> {
     pub(super) name: &'e str,
     /// Its number in its network.
     pub(super) index: i32,
@@ -77,7 +77,7 @@ pub(super) struct Refused {
 impl Messages {
     /// Makes a pair. The outer end is raised. The inner one is for whoever is in its network: the kernel would refuse it here, because the
     /// other end is not there yet.
-    pub(super) fn pair(&mut self, outer: &End<'_>, inner: &End<'_>, mtu: u32) {
+    pub(super) fn pair(&mut self, outer: &VethEnd<'_>, inner: &VethEnd<'_>, mtu: u32) {
         self.message(PAIR, libc::RTM_NEWLINK, MAKE, |message| {
             message.link_head(outer.index, true);
             message.end(outer, mtu);
@@ -180,7 +180,7 @@ impl Messages {
         self.bytes.extend(up.to_ne_bytes());
     }
 
-    fn end(&mut self, end: &End<'_>, mtu: u32) {
+    fn end(&mut self, end: &VethEnd<'_>, mtu: u32) {
         self.attribute(libc::IFLA_IFNAME, &[end.name.as_bytes(), b"\0"].concat());
         self.attribute(libc::IFLA_ADDRESS, &end.mac);
         self.attribute(libc::IFLA_MTU, &mtu.to_ne_bytes());

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::gate::{Gate, Peer};
-use super::place::Place;
+use super::place::HostNamespaces;
 
 /// How many bytes the packets of an interface can have. [`Host::mtu`](super::Host::mtu) and [`Link::mtu`](super::Link::mtu) say so too.
 pub(super) const MTUS: RangeInclusive<u32> = 68..=9000;
@@ -41,7 +41,7 @@ pub struct Node {
     pub(super) role: Role,
     choice: Mutex<Choice>,
     gate: Mutex<Gate>,
-    place: OnceLock<Place>,
+    place: OnceLock<HostNamespaces>,
 }
 
 impl Node {
@@ -66,12 +66,12 @@ impl Node {
     }
 
     /// Says where it is, when the laboratory is up.
-    pub(super) fn set_place(&self, place: Place) {
+    pub(super) fn set_place(&self, place: HostNamespaces) {
         let _ = self.place.set(place);
     }
 
     /// Where it is. `NotConnected` before the laboratory is up.
-    pub(super) fn place(&self) -> io::Result<&Place> {
+    pub(super) fn place(&self) -> io::Result<&HostNamespaces> {
         let down = || {
             let text =
                 format!("belljar: `{}` is not there yet: its laboratory is not up. Call `Lab::up` before.", self.name);

@@ -19,11 +19,11 @@ const KINDS: [Kind; 3] = [Kind::Net, Kind::Uts, Kind::Mount];
 
 /// The namespaces of a host.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct HostNamespaces {
     namespaces: [Namespace; 3],
 }
 
-impl Place {
+impl HostNamespaces {
     /// The one that this thread is at.
     pub(super) fn current() -> Result<Self, ns::Error> {
         let [net, uts, mount] = KINDS.map(Namespace::current);
@@ -73,13 +73,13 @@ pub(super) fn why(error: &io::Error) -> String {
 /// Where a thread was, so that it can go back.
 #[derive(Debug)]
 pub(super) struct Back {
-    place: Place,
+    place: HostNamespaces,
     directory: PathBuf,
 }
 
 impl Back {
     pub(super) fn here() -> io::Result<Self> {
-        Ok(Self { place: Place::current()?, directory: nix::unistd::getcwd()? })
+        Ok(Self { place: HostNamespaces::current()?, directory: nix::unistd::getcwd()? })
     }
 
     /// Moves this thread back.

@@ -2,17 +2,18 @@
 
 use std::fs::File;
 
-use super::wire::Trouble;
+use super::wire::WireTrouble;
 
 /// What is to be said of the numbers that a test's process and its wires have left in this memory, and of so many wires that were killed; and how
 /// many laboratories there were. What the body has written there instead may be anything.
 pub(crate) fn trouble(memory: Option<&File>, killed: u32) -> (Vec<String>, u64) {
-    let trouble = memory.and_then(|memory| Trouble::read(memory).ok()).unwrap_or_default();
+    let trouble = memory.and_then(|memory| WireTrouble::read(memory).ok()).unwrap_or_default();
     (words(&trouble, killed), trouble.laboratories)
 }
 
-fn words(trouble: &Trouble, killed: u32) -> Vec<String> {
-    let Trouble { laboratories, overruns, too_large, late, latest, no_room, refused, forgotten, unanswered } = *trouble;
+fn words(trouble: &WireTrouble, killed: u32) -> Vec<String> {
+    let WireTrouble { laboratories, overruns, too_large, late, latest, no_room, refused, forgotten, unanswered } =
+        *trouble;
     let one_or = |several: &str| if laboratories > 1 { several.to_owned() } else { "its laboratory".to_owned() };
     let its = one_or(&format!("its {laboratories} laboratories"));
     let mut words = Vec::new();
@@ -58,11 +59,11 @@ mod tests {
 
     #[test]
     fn trouble_has_words() {
-        assert_eq!(words(&Trouble::default(), 0), [""; 0]);
+        assert_eq!(words(&WireTrouble::default(), 0), [""; 0]);
         let [overruns, too_large, no_room, refused, forgotten] = [1, 2, 3, 4, 5];
         let (laboratories, late, latest, unanswered) = (1, 6, 7_654_321, 8);
         let trouble =
-            Trouble { laboratories, overruns, too_large, late, latest, no_room, refused, forgotten, unanswered };
+            WireTrouble { laboratories, overruns, too_large, late, latest, no_room, refused, forgotten, unanswered };
         assert_snapshot!(words(&trouble, 1).join("\n"), @r#"
         the wire of its laboratory was killed, so that nothing passed any more. `kill(-1, ..)` hits it too.
         10 packets of its laboratory were lost for reasons other than the faults: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
@@ -70,14 +71,14 @@ mod tests {
         6 packets of its laboratory left too late, by up to 7 ms: the machine was too busy.
         its laboratory had too many flows at a time: 5 were forgotten, and count from the beginning.
         "#);
-        assert_snapshot!(words(&Trouble { laboratories: 3, ..trouble }, 1).join("\n"), @r#"
+        assert_snapshot!(words(&WireTrouble { laboratories: 3, ..trouble }, 1).join("\n"), @r#"
         the wire of one of its laboratories was killed, so that nothing passed any more. `kill(-1, ..)` hits it too.
         10 packets of its 3 laboratories were lost for reasons other than the faults: 1 came faster than the wire could take them, 2 were too large, 3 found no room to wait, 4 were refused by the kernel.
         the wire of one of its laboratories did not run for some seconds, 8 times: what was set or counted then may be for other packets. Something stopped it, or the machine was too busy.
         6 packets of its 3 laboratories left too late, by up to 7 ms: the machine was too busy.
         its 3 laboratories had too many flows at a time: 5 were forgotten, and count from the beginning.
         "#);
-        let two = words(&Trouble { laboratories: 3, ..Trouble::default() }, 2);
+        let two = words(&WireTrouble { laboratories: 3, ..WireTrouble::default() }, 2);
         assert_snapshot!(two.join("\n"), @"2 wires of its 3 laboratories were killed, so that nothing passed there any more. `kill(-1, ..)` hits them too.");
     }
 }

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::channel::frame_socket;
 use super::words;
-use crate::cgroup::{Controller, Directory, Handed, NoGroup, Trouble, refused, usage_of};
+use crate::cgroup::{Controller, Directory, Handed, NoCgroup, NoGroup, refused, usage_of};
 use crate::collect::CollectVec as _;
 use crate::frame::usage::Usage;
 use crate::frame::{Frame, PAYLOAD_MAX};
@@ -388,13 +388,13 @@ impl Group {
     }
 
     /// Does this where the controller is.
-    fn with(&self, controller: Controller, act: impl Fn(&Directory) -> Result<(), Trouble>) -> io::Result<()> {
+    fn with(&self, controller: Controller, act: impl Fn(&Directory) -> Result<(), NoCgroup>) -> io::Result<()> {
         let directory = self.directories.iter().find(|directory| directory.has(controller));
-        let done = directory.ok_or(Trouble::Missing(controller)).and_then(act);
+        let done = directory.ok_or(NoCgroup::Missing(controller)).and_then(act);
         done.map_err(|trouble| self.refused(&trouble))
     }
 
-    fn refused(&self, trouble: &Trouble) -> io::Error {
+    fn refused(&self, trouble: &NoCgroup) -> io::Error {
         io::Error::new(kind_of(trouble.errno()), refused(&self.name, trouble, None))
     }
 }

@@ -70,7 +70,7 @@ pub(super) enum Bad {
 }
 
 /// How a process of a case ended.
-enum Outcome {
+enum CaseEnd {
     Returned(bool),
     Bad(Bad),
 }
@@ -195,10 +195,10 @@ impl Run<'_> {
         notes.set(HITS, hits);
         end_children()?;
         let ended = match self.outcome(BODY, outcome?) {
-            Outcome::Returned(true) => Ended::Returned,
-            Outcome::Returned(false) => Ended::Failed,
-            Outcome::Bad(Bad::Died(End::Killed { signal: libc::SIGKILL, .. })) if kills && hits > 0 => Ended::Killed,
-            Outcome::Bad(bad) => {
+            CaseEnd::Returned(true) => Ended::Returned,
+            CaseEnd::Returned(false) => Ended::Failed,
+            CaseEnd::Bad(Bad::Died(End::Killed { signal: libc::SIGKILL, .. })) if kills && hits > 0 => Ended::Killed,
+            CaseEnd::Bad(bad) => {
                 notes.note_bad(OF_BODY, bad);
                 return Ok(());
             }
@@ -215,7 +215,7 @@ impl Run<'_> {
             true
         };
         let end = self.begin(CHECK, &check)?.wait(setting.timeout)?;
-        if let Outcome::Bad(bad) = self.outcome(CHECK, end) {
+        if let CaseEnd::Bad(bad) = self.outcome(CHECK, end) {
             notes.note_bad(OF_CHECK, bad);
         }
         end_children()?;
@@ -242,13 +242,13 @@ impl Run<'_> {
     }
 
     /// How the work of a process came out that has ended in this way, or, with `None`, was not over in time.
-    fn outcome(&self, place: usize, end: Option<End>) -> Outcome {
+    fn outcome(&self, place: usize, end: Option<End>) -> CaseEnd {
         match (self.notes.get(place), end) {
-            (_, None) => Outcome::Bad(Bad::Hung),
-            (RETURNED, _) => Outcome::Returned(true),
-            (FAILED, _) => Outcome::Returned(false),
-            (PANICKED, _) => Outcome::Bad(Bad::Panicked),
-            (_, Some(end)) => Outcome::Bad(Bad::Died(end)),
+            (_, None) => CaseEnd::Bad(Bad::Hung),
+            (RETURNED, _) => CaseEnd::Returned(true),
+            (FAILED, _) => CaseEnd::Returned(false),
+            (PANICKED, _) => CaseEnd::Bad(Bad::Panicked),
+            (_, Some(end)) => CaseEnd::Bad(Bad::Died(end)),
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::spec::{Spec, Test};
 use crate::sys::{self, Cloned};
 #[cfg(feature = "images")]
 use request::encode_image;
-use request::{Request, SWEEPER, encode_place};
+use request::{Request, SWEEPER, encode_root_at};
 
 /// The zygote, as the test binary sees it.
 #[derive(Debug)]
@@ -172,12 +172,12 @@ impl Zygote {
 
     /// Has the zygote keep what `preparation` has left, the root that is mounted in `tmpfs`, for tests that start from it.
     pub(crate) fn keep(&self, preparation: &'static Test, tmpfs: BorrowedFd<'_>) -> nix::Result<()> {
-        self.send(&encode_place(preparation, None), &[tmpfs.as_raw_fd()], None)
+        self.send(&encode_root_at(preparation, None), &[tmpfs.as_raw_fd()], None)
     }
 
     /// Tells the zygote that the root of `preparation` lies in this directory, or is to be made there.
     pub(crate) fn place(&self, preparation: &'static Test, directory: &Path) -> nix::Result<()> {
-        self.send(&encode_place(preparation, Some(directory)), &[], None)
+        self.send(&encode_root_at(preparation, Some(directory)), &[], None)
     }
 
     /// Has the zygote forget where the root of `preparation` was to be.

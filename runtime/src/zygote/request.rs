@@ -51,26 +51,26 @@ pub(super) fn decode_image(message: &[u8]) -> Option<(&'static Spec, PathBuf)> {
 }
 
 /// Where the root is that tests start from.
-pub(super) enum Place {
+pub(super) enum RootAt {
     /// It is mounted in what came with the message.
     Descriptor,
     Directory(PathBuf),
 }
 
 /// The message by which the zygote is told where the root of `preparation` is: in a directory, or in what comes with the message.
-pub(super) fn encode_place(preparation: &'static Test, directory: Option<&Path>) -> Vec<u8> {
+pub(super) fn encode_root_at(preparation: &'static Test, directory: Option<&Path>) -> Vec<u8> {
     let kind = if directory.is_some() { PLACE } else { KEEP };
     let path = directory.map_or(&b""[..], |directory| directory.as_os_str().as_bytes());
     [&[kind], &address::encode(preparation)[..], path].concat()
 }
 
 /// The preparation whose root is told of, and where that is, if this is what a message says.
-pub(super) fn decode_place(message: &[u8]) -> Option<(&'static Test, Place)> {
+pub(super) fn decode_root_at(message: &[u8]) -> Option<(&'static Test, RootAt)> {
     let (&kind, rest) = message.split_first()?;
     let (address, path) = rest.split_at_checked(ADDRESS_SIZE)?;
     let place = match kind {
-        KEEP => Place::Descriptor,
-        PLACE => Place::Directory(OsStr::from_bytes(path).into()),
+        KEEP => RootAt::Descriptor,
+        PLACE => RootAt::Directory(OsStr::from_bytes(path).into()),
         _ => return None,
     };
     Some((decode_test(address)?, place))

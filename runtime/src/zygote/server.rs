@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
 use super::keeper::Kept;
-use super::request::{MESSAGE_SIZE, Place, Request, SWEEPER, decode_image, decode_place};
+use super::request::{MESSAGE_SIZE, Request, RootAt, SWEEPER, decode_image, decode_root_at};
 use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
 use crate::collect::CollectVec as _;
@@ -54,7 +54,7 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, for_one: bool, proof: &Single
     while let Some((message, descriptors)) = template::next_message(&requests, &mut buffer) {
         if message == [SWEEPER] {
             descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
-        } else if let Some((preparation, place)) = decode_place(message) {
+        } else if let Some((preparation, place)) = decode_root_at(message) {
             server.keep(preparation, place, descriptors.first(), proof);
         } else if let Some((spec, directory)) = decode_image(message) {
             server.know_image(spec, &directory);
@@ -278,13 +278,13 @@ impl Server {
     }
 
     /// Keeps what `preparation` has left, or remembers where that lies, until the path is empty.
-    fn keep(&mut self, preparation: &'static Test, place: Place, tmpfs: Option<&OwnedFd>, proof: &SingleThreaded) {
+    fn keep(&mut self, preparation: &'static Test, place: RootAt, tmpfs: Option<&OwnedFd>, proof: &SingleThreaded) {
         let kept = match place {
-            Place::Directory(path) if path.as_os_str().is_empty() => {
+            RootAt::Directory(path) if path.as_os_str().is_empty() => {
                 return self.kept.retain(|(known, _)| *known != Preparation(preparation));
             }
-            Place::Directory(path) => Ok(Kept::Directory(path)),
-            Place::Descriptor => tmpfs.ok_or(Errno::EMFILE).and_then(|tmpfs| Kept::new(tmpfs, proof)),
+            RootAt::Directory(path) => Ok(Kept::Directory(path)),
+            RootAt::Descriptor => tmpfs.ok_or(Errno::EMFILE).and_then(|tmpfs| Kept::new(tmpfs, proof)),
         };
         self.kept.push((Preparation(preparation), kept));
     }

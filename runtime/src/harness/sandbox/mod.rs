@@ -18,14 +18,14 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
 
-use crate::cgroup::{self, Cgroup, Joining, Trouble};
+use crate::cgroup::{self, Cgroup, Joining, NoCgroup};
 use crate::frame::address;
 use crate::frame::changes::Change;
-use crate::harness::caller::{Call, Caller};
 use crate::harness::evidence::Evidence;
 use crate::harness::keep_failed;
 use crate::harness::output::Stream;
 use crate::harness::processes::{self, Process};
+use crate::harness::run_by::{Call, RunBy};
 use crate::harness::supervisor::{Report, Supervisor};
 use crate::harness::time::{Time, wait};
 use crate::harness::trace::{self, Life};
@@ -86,7 +86,7 @@ impl Sandbox {
         zygote: &Zygote,
         spec: &'static Spec,
         deadline: Option<Instant>,
-        caller: &Caller,
+        caller: &RunBy,
     ) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
@@ -141,7 +141,7 @@ impl Sandbox {
     }
 
     /// Has the sandbox run `test`, as soon as it is ready.
-    pub(in crate::harness) fn begin(&mut self, test: &'static Test, caller: &Caller) -> nix::Result<()> {
+    pub(in crate::harness) fn begin(&mut self, test: &'static Test, caller: &RunBy) -> nix::Result<()> {
         let _span = trace::span("hand the test over");
         if let Some(life) = &mut self.life {
             life.begin(test);
@@ -392,15 +392,15 @@ impl Sandbox {
 #[derive(Debug)]
 pub(in crate::harness) enum NoSandbox {
     /// It has limits, and there can be no cgroup for them.
-    Cgroup(Trouble),
+    Cgroup(NoCgroup),
     /// The way to the zygote.
     Channel(Errno),
     /// What its body is to be called with.
     Input(Errno),
 }
 
-impl From<Trouble> for NoSandbox {
-    fn from(trouble: Trouble) -> Self {
+impl From<NoCgroup> for NoSandbox {
+    fn from(trouble: NoCgroup) -> Self {
         Self::Cgroup(trouble)
     }
 }

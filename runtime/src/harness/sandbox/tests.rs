@@ -42,7 +42,7 @@ fn a_test_is_handed_over_before_more_is_read() {
     for test in &TESTS {
         let (mut sandbox, theirs) = ready(test);
         pass(&theirs);
-        assert_eq!(sandbox.begin(test, &Caller::Harness), Ok(()));
+        assert_eq!(sandbox.begin(test, &RunBy::Harness), Ok(()));
         let mut message = [0; 16];
         let received = sys::receive(theirs.as_fd(), &mut message, MsgFlags::MSG_DONTWAIT).expect("a message");
         assert_eq!(&message[..received.expect("a message").length], address::encode(test));

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::collect::CollectVec as _;
 use crate::faults::PRINTED;
-use crate::faults::calls::{Calls, Place, places};
+use crate::faults::calls::{Calls, Operand, operands};
 use crate::faults::definition::{Definition, Peer};
 use crate::faults::pattern::absolute;
 use crate::faults::table;
@@ -44,9 +44,9 @@ pub(super) struct Caller {
     pub(super) thread: u32,
     pub(super) number: u32,
     pub(super) call: Option<&'static str>,
-    places: &'static [Place],
+    operands: &'static [Operand],
     pub(super) arguments: [u64; 6],
-    named: OnceCell<Vec<(Place, Named)>>,
+    named: OnceCell<Vec<(Operand, Named)>>,
     root: OnceCell<PathBuf>,
 }
 
@@ -73,20 +73,20 @@ pub(super) struct Status {
 }
 
 /// What a call is called, and which of its arguments name something.
-type NameAndPlaces = (Option<&'static str>, &'static [Place]);
+type NameAndOperands = (Option<&'static str>, &'static [Operand]);
 
 /// What is known of system calls, by their numbers. It is asked for each call that is watched, and looked up once for each number.
-pub(super) struct Known(Vec<Option<NameAndPlaces>>);
+pub(super) struct Known(Vec<Option<NameAndOperands>>);
 
 impl Known {
     pub(super) fn new() -> Self {
         Self(vec![None; Calls::COUNT])
     }
 
-    fn of(&mut self, number: u32) -> NameAndPlaces {
+    fn of(&mut self, number: u32) -> NameAndOperands {
         let look_up = || {
             let call = table::name(number);
-            (call, call.map_or(&[][..], places))
+            (call, call.map_or(&[][..], operands))
         };
         let kept = usize::try_from(number).ok().and_then(|number| self.0.get_mut(number));
         kept.map_or_else(look_up, |kept| *kept.get_or_insert_with(look_up))
@@ -96,13 +96,13 @@ impl Known {
 impl Caller {
     pub(super) fn new(call: &seccomp_notif, known: &mut Known) -> Self {
         let number = call.data.nr as u32;
-        let (name, places) = known.of(number);
+        let (name, operands) = known.of(number);
         Self {
             id: call.id,
             thread: call.pid,
             number,
             call: name,
-            places,
+            operands,
             arguments: call.data.args,
             named: OnceCell::new(),
             root: OnceCell::new(),
@@ -196,15 +196,15 @@ impl Caller {
         Ok((word(0).unwrap_or_default(), word(8).unwrap_or_default() & 0xffff_ffff))
     }
 
-    fn thing(&self, place: Place) -> Named {
-        match place {
-            Place::Path(at) => self.path(|| self.link("cwd"), at),
-            Place::PathAt(directory, at) => self.path_at(directory, at),
+    fn thing(&self, operand: Operand) -> Named {
+        match operand {
+            Operand::Path(at) => self.path(|| self.link("cwd"), at),
+            Operand::PathAt(directory, at) => self.path_at(directory, at),
             // An anonymous mapping has none.
-            Place::File(at) if self.argument(at) as i32 == -1 => Ok(Thing::Nothing),
-            Place::File(at) | Place::Source(at) | Place::Target(at) => self.file(at).map(Thing::Path),
-            Place::Address(at, length) => self.address(self.argument(at), self.argument(length)),
-            Place::Message(at) => {
+            Operand::File(at) if self.argument(at) as i32 == -1 => Ok(Thing::Nothing),
+            Operand::File(at) | Operand::Source(at) | Operand::Target(at) => self.file(at).map(Thing::Path),
+            Operand::Address(at, length) => self.address(self.argument(at), self.argument(length)),
+            Operand::Message(at) => {
                 let (address, length) = self.name_of_message(self.argument(at))?;
                 self.address(address, length)
             }
@@ -214,13 +214,13 @@ impl Caller {
     /// Whether what the call names can be read without waiting for anybody: the memory that it is in is there. What is not may be served by a process
     /// of the sandbox, see userfaultfd(2) and fuse(4), whose calls may be watched too.
     pub(super) fn is_at_hand(&self) -> bool {
-        self.named.get().is_some() || self.places.iter().all(|place| self.has_at_hand(*place))
+        self.named.get().is_some() || self.operands.iter().all(|operand| self.has_at_hand(*operand))
     }
 
-    fn has_at_hand(&self, place: Place) -> bool {
+    fn has_at_hand(&self, operand: Operand) -> bool {
         let has = |address, length| address == 0 || seccomp::is_present(self.thread, address, length);
-        match place {
-            Place::Path(at) | Place::PathAt(_, at) => {
+        match operand {
+            Operand::Path(at) | Operand::PathAt(_, at) => {
                 let (address, mut bytes) = (self.argument(at), [0; SHORT]);
                 let mut is_short = || {
                     let length = read_memory(self.thread, address, &mut bytes).unwrap_or_default();
@@ -228,13 +228,13 @@ impl Caller {
                 };
                 has(address, SHORT) && (address == 0 || is_short() || has(address, PATH_MAX))
             }
-            Place::Address(at, _) => has(self.argument(at), ADDRESS_MAX),
-            Place::Message(at) => {
+            Operand::Address(at, _) => has(self.argument(at), ADDRESS_MAX),
+            Operand::Message(at) => {
                 let address = self.argument(at);
                 has(address, HEADER)
                     && self.name_of_message(address).is_ok_and(|(address, _)| has(address, ADDRESS_MAX))
             }
-            Place::File(_) | Place::Source(_) | Place::Target(_) => true,
+            Operand::File(_) | Operand::Source(_) | Operand::Target(_) => true,
         }
     }
 
@@ -244,8 +244,8 @@ impl Caller {
     }
 
     /// What the call names.
-    fn named(&self) -> &[(Place, Named)] {
-        self.named.get_or_init(|| self.places.iter().map(|place| (*place, self.thing(*place))).collect_vec())
+    fn named(&self) -> &[(Operand, Named)] {
+        self.named.get_or_init(|| self.operands.iter().map(|operand| (*operand, self.thing(*operand))).collect_vec())
     }
 
     /// Whether a fault of this call is for what it names. Fails if that can't be known.
@@ -256,7 +256,7 @@ impl Caller {
         let mut trouble = None;
         let mut is_of_path = definition.path.is_none();
         let mut peer = None;
-        for (place, named) in self.named().iter().filter(|(place, _)| definition.side.has(*place)) {
+        for (operand, named) in self.named().iter().filter(|(operand, _)| definition.side.has(*operand)) {
             match named {
                 Ok(Thing::Path(path)) => {
                     is_of_path |= definition.is_of_path(path, || self.root().unwrap_or(Path::new("/")));
@@ -265,7 +265,7 @@ impl Caller {
                 Ok(Thing::Nothing) => {}
                 // A descriptor that is none, and a pointer that leads nowhere, have no name.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EFAULT)) => {}
-                Err(error) => trouble = Some((*place, error)),
+                Err(error) => trouble = Some((*operand, error)),
             }
         }
         let is_meant = is_of_path && definition.is_of_peer(peer);
@@ -287,7 +287,7 @@ impl Caller {
     /// Whether no fault is for the call: it is on the socket or on a pipe that leads to the test binary, or of the wire of a laboratory. Fails if that
     /// can't be known.
     pub(super) fn is_ours(&self, [socket, output, errors]: [u64; 3]) -> nix::Result<bool> {
-        let is_of_file = matches!(self.places, [Place::File(0) | Place::Target(0) | Place::Source(0), ..]);
+        let is_of_file = matches!(self.operands, [Operand::File(0) | Operand::Target(0) | Operand::Source(0), ..]);
         let link = match self.named.get().map(Vec::as_slice) {
             _ if !is_of_file => None,
             Some([(_, Ok(Thing::Path(link))), ..]) => Some(Cow::Borrowed(link)),

@@ -20,21 +20,21 @@ enum Call {
 
 /// What is read, or written: which argument is the descriptor, and which refers to the offset, if one does.
 #[derive(Clone, Copy)]
-struct End(usize, Option<usize>);
+struct Side(usize, Option<usize>);
 
 /// A call that copies.
 pub(super) struct Copy {
     call: Call,
-    from: End,
-    to: End,
+    from: Side,
+    to: Side,
 }
 
 impl Copy {
     /// `None` if it is another call. `Some(None)` if it is for no more bytes than it may have, or for what can't be done here.
     pub(super) fn of(caller: &Caller, most: usize) -> Option<Option<Self>> {
         let (call, from, to, length) = match caller.call? {
-            "copy_file_range" => (Call::CopyFileRange, End(0, Some(1)), End(2, Some(3)), 4),
-            "sendfile" => (Call::SendFile, End(1, Some(2)), End(0, None), 3),
+            "copy_file_range" => (Call::CopyFileRange, Side(0, Some(1)), Side(2, Some(3)), 4),
+            "sendfile" => (Call::SendFile, Side(1, Some(2)), Side(0, None), 3),
             _ => return None,
         };
         // There are no flags yet. They have 32 bits.
@@ -60,7 +60,7 @@ impl Copy {
             Call::SendFile => seccomp::send_file(&to, &from, from_at, most),
         };
         let copied = copied?;
-        for (End(_, place), offset) in [(self.from, from_offset), (self.to, to_offset)] {
+        for (Side(_, place), offset) in [(self.from, from_offset), (self.to, to_offset)] {
             let (Some(place), Ok(Some(offset))) = (place, offset) else { continue };
             if seccomp::write_memory(caller.thread, caller.argument(place), &offset.to_ne_bytes()).is_err() {
                 return Ok(Some(Reply::Fails(libc::EFAULT)));
@@ -86,7 +86,7 @@ impl Copy {
 }
 
 /// The offset that an end has. `Ok(None)` if it is the file's own, `Err` if it can't be read.
-fn offset(caller: &Caller, End(_, place): End) -> nix::Result<Option<u64>> {
+fn offset(caller: &Caller, Side(_, place): Side) -> nix::Result<Option<u64>> {
     let address = place.map_or(0, |place| caller.argument(place));
     let mut bytes = [0; 8];
     if address == 0 {

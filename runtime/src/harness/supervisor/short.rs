@@ -40,12 +40,12 @@ const FLAGS: MsgFlags = MsgFlags::MSG_PEEK
 
 /// What a call does to a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Access {
     Read,
     Write,
 }
 
-impl Way {
+impl Access {
     /// What poll(2) calls a file that is ready for it.
     fn ready(self) -> PollFlags {
         match self {
@@ -57,7 +57,7 @@ impl Way {
 
 /// What is left of a call when it is short.
 struct Work {
-    way: Way,
+    way: Access,
     /// Addresses and lengths in the caller's memory.
     parts: Vec<(u64, usize)>,
     /// Where in the file, if that is said.
@@ -97,7 +97,7 @@ fn shorten(shared: &Shared, caller: &Caller, most: usize) -> nix::Result<Option<
         return Ok(None);
     }
     let mut bytes = vec![0; work.parts.iter().map(|(_, length)| length).sum()];
-    if work.way == Way::Write {
+    if work.way == Access::Write {
         let mut rest = &mut bytes[..];
         for (address, length) in &work.parts {
             let (part, after) = rest.split_at_mut(*length);
@@ -108,7 +108,7 @@ fn shorten(shared: &Shared, caller: &Caller, most: usize) -> nix::Result<Option<
         }
     }
     let Some(count) = transfer(shared, caller, &work, file, &mut bytes)? else { return Ok(None) };
-    if work.way == Way::Read {
+    if work.way == Access::Read {
         let mut rest = &bytes[..bytes.len().min(count)];
         for (address, length) in &work.parts {
             let (part, after) = rest.split_at(rest.len().min(*length));
@@ -123,7 +123,7 @@ fn shorten(shared: &Shared, caller: &Caller, most: usize) -> nix::Result<Option<
 
 /// What the call is to do. `None` if it is for no more bytes than it may have, or for what can't be done here.
 fn work(caller: &Caller, most: usize) -> Option<Work> {
-    use Way::{Read, Write};
+    use Access::{Read, Write};
     let [_, address, length, fourth, _, sixth] = caller.arguments;
     let at = Some(fourth);
     // Some flags, and addresses, are left to the kernel.
@@ -180,7 +180,8 @@ fn transfer(
     match (kind, work.offset) {
         (SFlag::S_IFREG, Some(offset)) => {
             let file = File::from(file);
-            let moved = if work.way == Way::Read { file.read_at(bytes, offset) } else { file.write_at(bytes, offset) };
+            let moved =
+                if work.way == Access::Read { file.read_at(bytes, offset) } else { file.write_at(bytes, offset) };
             moved.map(Some).map_err(|error| errno_of(&error))
         }
         (SFlag::S_IFREG, None) => move_now(&file, work, bytes).map(Some),
@@ -212,33 +213,33 @@ fn transfer(
 }
 
 /// Whether a socket waits for a time only: SO_RCVTIMEO and SO_SNDTIMEO in socket(7).
-fn has_timeout(socket: &OwnedFd, way: Way) -> bool {
+fn has_timeout(socket: &OwnedFd, way: Access) -> bool {
     let time = match way {
-        Way::Read => getsockopt(socket, ReceiveTimeout),
-        Way::Write => getsockopt(socket, SendTimeout),
+        Access::Read => getsockopt(socket, ReceiveTimeout),
+        Access::Write => getsockopt(socket, SendTimeout),
     };
     time.is_ok_and(|time| (time.tv_sec(), time.tv_usec()) != (0, 0))
 }
 
 fn move_now(file: &OwnedFd, work: &Work, bytes: &mut [u8]) -> nix::Result<usize> {
     match work.way {
-        Way::Read => readv(file, &mut [IoSliceMut::new(bytes)]),
-        Way::Write => writev(file, &[IoSlice::new(bytes)]),
+        Access::Read => readv(file, &mut [IoSliceMut::new(bytes)]),
+        Access::Write => writev(file, &[IoSlice::new(bytes)]),
     }
 }
 
 fn exchange(socket: &OwnedFd, work: &Work, bytes: &mut [u8]) -> nix::Result<usize> {
     let flags = work.flags | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     match work.way {
-        Way::Read => recv(socket.as_raw_fd(), bytes, flags),
-        Way::Write => send(socket.as_raw_fd(), bytes, flags),
+        Access::Read => recv(socket.as_raw_fd(), bytes, flags),
+        Access::Write => send(socket.as_raw_fd(), bytes, flags),
     }
 }
 
 /// A file of this process's own for the same pipe, that never waits.
-fn reopen(pipe: &OwnedFd, way: Way) -> nix::Result<OwnedFd> {
+fn reopen(pipe: &OwnedFd, way: Access) -> nix::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
     let mut options = File::options();
-    options.read(way == Way::Read).write(way == Way::Write).custom_flags(libc::O_NONBLOCK);
+    options.read(way == Access::Read).write(way == Access::Write).custom_flags(libc::O_NONBLOCK);
     options.open(path).map(OwnedFd::from).map_err(|error: io::Error| errno_of(&error))
 }

@@ -4,14 +4,14 @@ use nix::errno::Errno;
 
 use super::failed::failed;
 use crate::collect::CollectVec as _;
-use crate::images::{Lost, Trouble};
+use crate::images::{ImageError, Lost};
 use crate::text::{error, plain};
 
 pub(in crate::harness) fn image_failed(test: &str, image: &str, why: &str) -> String {
     format!("{}: its root is the image `{}`: {why}.", failed(test), plain(image))
 }
 
-pub(in crate::harness) fn not_unpacked(trouble: &Trouble) -> String {
+pub(in crate::harness) fn not_unpacked(trouble: &ImageError) -> String {
     format!("it can't be unpacked: {}", plain(trouble))
 }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::plan::Plan;
 use crate::collect::CollectVec as _;
-use crate::net::error::Trouble;
+use crate::net::error::ErrorKind;
 use crate::net::subnet::Subnet;
 use crate::sorted::Map;
 
@@ -19,15 +19,15 @@ const LOWEST_V6_MTU: u32 = 1280;
 const SUBNETS: u32 = 1 << 16;
 
 /// Gives each port its addresses. `has_v6`: the kernel has IPv6.
-pub(super) fn assign(plan: &mut Plan, has_v6: bool) -> Result<(), Trouble> {
+pub(super) fn assign(plan: &mut Plan, has_v6: bool) -> Result<(), ErrorKind> {
     for segment in &mut plan.segments {
         let of = || segment.name.clone();
         for text in &segment.chosen {
-            let bad = || Trouble::BadAddress { of: of(), text: text.clone() };
+            let bad = || ErrorKind::BadAddress { of: of(), text: text.clone() };
             let (_, subnet) = Subnet::parse(text).ok_or_else(bad)?;
             match segment.subnets[kind(&subnet)].replace(subnet) {
                 Some(first) if first != subnet => {
-                    return Err(Trouble::SubnetTwice { of: of(), first, second: subnet });
+                    return Err(ErrorKind::SubnetTwice { of: of(), first, second: subnet });
                 }
                 _ => {}
             }
@@ -68,37 +68,37 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
 }
 
 /// Gives ports the addresses that were chosen for them. The first one decides on the subnet of a segment that has none.
-fn take_chosen(plan: &mut Plan, has_v6: bool) -> Result<(), Trouble> {
+fn take_chosen(plan: &mut Plan, has_v6: bool) -> Result<(), ErrorKind> {
     let mut owners: Map<IpAddr, usize> = Map::new();
     for index in 0..plan.ports.len() {
         let node = plan.ports[index].node;
         let of = plan.nodes[node].name.clone();
         for text in plan.ports[index].chosen_addresses().to_vec() {
-            let bad = || Trouble::BadAddress { of: format!("`{of}`"), text: text.clone() };
+            let bad = || ErrorKind::BadAddress { of: format!("`{of}`"), text: text.clone() };
             let (address, written) = Subnet::parse(&text).ok_or_else(bad)?;
             let segment = &mut plan.segments[plan.ports[index].segment];
             let subnet = *segment.subnets[kind(&written)].get_or_insert(written);
             let no_v6 = (address.is_ipv6() && !has_v6).then_some("one of IPv6, which the kernel lacks");
             if let Some(what) = unusable(address).or(no_v6) {
-                return Err(Trouble::Unusable { of, address, what });
+                return Err(ErrorKind::Unusable { of, address, what });
             }
             if subnet.contains(address) && written.prefix() != subnet.prefix() {
                 let (prefix, segment) = (written.prefix(), segment.name.clone());
-                return Err(Trouble::OtherPrefix { of, address, prefix, segment, subnet });
+                return Err(ErrorKind::OtherPrefix { of, address, prefix, segment, subnet });
             }
             if !subnet.contains(address) {
-                return Err(Trouble::Elsewhere { of, address, segment: segment.name.clone(), subnet });
+                return Err(ErrorKind::Elsewhere { of, address, segment: segment.name.clone(), subnet });
             }
             if !subnet.is_for_hosts(address) {
-                return Err(Trouble::NotForHosts { of, address, subnet });
+                return Err(ErrorKind::NotForHosts { of, address, subnet });
             }
             let mtu = plan.ports[index].mtu;
             if address.is_ipv6() && mtu < LOWEST_V6_MTU {
-                return Err(Trouble::TooSmallForV6 { of, address, mtu });
+                return Err(ErrorKind::TooSmallForV6 { of, address, mtu });
             }
             if let Some(other) = owners.insert(address, node) {
                 let first = plan.nodes[other].name.clone();
-                return Err(Trouble::AddressTwice { address, first, second: of });
+                return Err(ErrorKind::AddressTwice { address, first, second: of });
             }
             plan.ports[index].addresses.push((address, subnet));
         }
@@ -114,18 +114,18 @@ fn taken(plan: &Plan) -> Vec<(usize, Subnet)> {
 }
 
 /// Fails if there is a subnet of IPv4 to which the kernel makes no route when an interface gets an address of it.
-fn check_routes(plan: &Plan) -> Result<(), Trouble> {
+fn check_routes(plan: &Plan) -> Result<(), ErrorKind> {
     let begins_with_zero =
         |subnet: &Subnet| matches!(subnet.network(), IpAddr::V4(network) if network.octets()[0] == 0);
     match taken(plan).into_iter().find(|(_, subnet)| begins_with_zero(subnet)) {
         Some((segment, subnet)) => {
-            Err(Trouble::BeginsWithZero { segment: plan.segments[segment].name.clone(), subnet })
+            Err(ErrorKind::BeginsWithZero { segment: plan.segments[segment].name.clone(), subnet })
         }
         None => Ok(()),
     }
 }
 
-fn check_overlaps(plan: &Plan) -> Result<(), Trouble> {
+fn check_overlaps(plan: &Plan) -> Result<(), ErrorKind> {
     let taken = taken(plan);
     for (at, (first, one)) in taken.iter().enumerate() {
         if let Some((second, other)) =
@@ -133,19 +133,19 @@ fn check_overlaps(plan: &Plan) -> Result<(), Trouble> {
         {
             let [first, second] = [(first, one), (second, other)]
                 .map(|(segment, subnet)| format!("{subnet} of {}", plan.segments[*segment].name));
-            return Err(Trouble::Overlap { first, second });
+            return Err(ErrorKind::Overlap { first, second });
         }
     }
     Ok(())
 }
 
 /// Chooses a subnet of this kind for each segment that has none.
-fn choose_subnets(plan: &mut Plan, kind: usize) -> Result<(), Trouble> {
+fn choose_subnets(plan: &mut Plan, kind: usize) -> Result<(), ErrorKind> {
     let taken = taken(plan);
     let is_free = |subnet: &Subnet| !taken.iter().any(|(_, other)| other.overlaps(subnet));
     let mut free = (0..SUBNETS).filter_map(|number| default_subnet(number, kind)).filter(is_free);
     for segment in plan.segments.iter_mut().filter(|segment| segment.subnets[kind].is_none()) {
-        let subnet = free.next().ok_or_else(|| Trouble::NoSubnet(segment.name.clone()))?;
+        let subnet = free.next().ok_or_else(|| ErrorKind::NoSubnet(segment.name.clone()))?;
         segment.subnets[kind] = Some(subnet);
     }
     Ok(())
@@ -161,7 +161,7 @@ fn default_subnet(number: u32, kind: usize) -> Option<Subnet> {
 }
 
 /// Gives each port of a segment that has no address of this kind the one of its number, or another one that is free.
-fn number_ports(plan: &mut Plan, segment: usize, kind: usize) -> Result<(), Trouble> {
+fn number_ports(plan: &mut Plan, segment: usize, kind: usize) -> Result<(), ErrorKind> {
     let Some(subnet) = plan.segments[segment].subnets[kind] else { return Ok(()) };
     let ports = plan.segments[segment].ports.clone();
     let of_kind = |address: &IpAddr| usize::from(address.is_ipv6()) == kind;
@@ -180,10 +180,10 @@ fn number_ports(plan: &mut Plan, segment: usize, kind: usize) -> Result<(), Trou
         let as_many = used.len() as u128 + 3;
         let numbers = iter::once(position as u128 + 1).chain(behind..behind + as_many).chain(0..as_many);
         let address = numbers.filter_map(|number| subnet.address(number)).find(|address| !used.contains(address));
-        let full = || Trouble::Full { segment: plan.segments[segment].name.clone(), subnet };
+        let full = || ErrorKind::Full { segment: plan.segments[segment].name.clone(), subnet };
         let address = address.ok_or_else(full)?;
         if let Some(what) = unusable(address) {
-            return Err(Trouble::Unusable { of: plan.nodes[plan.ports[*port].node].name.clone(), address, what });
+            return Err(ErrorKind::Unusable { of: plan.nodes[plan.ports[*port].node].name.clone(), address, what });
         }
         used.push(address);
         plan.ports[*port].addresses.push((address, subnet));
@@ -198,7 +198,7 @@ mod tests {
     use crate::net::node::{Choice, Role};
 
     /// The IPv4 addresses of hosts on a switch with this subnet, of which each has chosen one or none.
-    fn addresses(subnet: &str, chosen: &[Option<&str>]) -> Result<Vec<String>, Trouble> {
+    fn addresses(subnet: &str, chosen: &[Option<&str>]) -> Result<Vec<String>, ErrorKind> {
         let choice = |text: Option<&str>| Choice {
             addresses: text.map(str::to_owned).into_iter().collect(),
             ..Choice::default()
@@ -219,7 +219,7 @@ mod tests {
         let what = "one of IPv6, which the kernel lacks";
         let refused = addresses("192.0.2.0/24", &[Some("fd00::7/64")]).expect_err("there is no IPv6");
         let (of, address) = ("host0".to_owned(), "fd00::7".parse().expect("an address"));
-        assert_eq!(refused, Trouble::Unusable { of, address, what });
+        assert_eq!(refused, ErrorKind::Unusable { of, address, what });
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
             assert_eq!(addresses(subnet, chosen).expect(subnet), expected, "{subnet}");
         }
         for (subnet, count) in [("192.0.2.0/30", 3), ("192.0.2.0/31", 3), ("192.0.2.7/32", 2)] {
-            assert!(matches!(addresses(subnet, &vec![None; count]), Err(Trouble::Full { .. })), "{subnet}");
+            assert!(matches!(addresses(subnet, &vec![None; count]), Err(ErrorKind::Full { .. })), "{subnet}");
         }
         assert_eq!(addresses("192.0.2.0/28", &[None; 14]).expect("there are 14").len(), 14);
     }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::plan::{Plan, PlannedNode};
 use super::routes::first_hops;
 use crate::collect::CollectVec as _;
-use crate::net::error::Trouble;
+use crate::net::error::ErrorKind;
 use crate::net::gate::{Forward, Gate, Peer};
 use crate::net::netfilter::{PlannedForward, PlannedGate};
 use crate::net::node::Node;
 use crate::sorted::Set;
 
 /// Finds out what was asked for of each node of the laboratory. Addresses are planned by now.
-pub(super) fn plan_gates(plan: &mut Plan, nodes: &[Arc<Node>]) -> Result<(), Trouble> {
+pub(super) fn plan_gates(plan: &mut Plan, nodes: &[Arc<Node>]) -> Result<(), ErrorKind> {
     let gates = nodes.iter().map(|node| node.gate().clone()).collect_vec();
     for (node, (handle, gate)) in nodes.iter().zip(&gates).enumerate() {
         plan.nodes[node].gate = plan_gate(plan, handle.lab, node, gate)?;
@@ -29,27 +29,27 @@ pub(super) fn plan_gates(plan: &mut Plan, nodes: &[Arc<Node>]) -> Result<(), Tro
 }
 
 /// All but the forwarded ports. `None` for a node that only forwards, or not even that.
-fn plan_gate(plan: &Plan, lab: u64, node: usize, gate: &Gate) -> Result<Option<PlannedGate>, Trouble> {
+fn plan_gate(plan: &Plan, lab: u64, node: usize, gate: &Gate) -> Result<Option<PlannedGate>, ErrorKind> {
     let PlannedNode { name, ports, .. } = &plan.nodes[node];
     let router = || name.clone();
     let mut peers = gate.outside.iter().chain(gate.forwards.iter().map(|forward| &forward.to));
     if let Some(foreign) = peers.find(|peer| peer.lab != lab) {
-        return Err(Trouble::Foreign(foreign.name.clone()));
+        return Err(ErrorKind::Foreign(foreign.name.clone()));
     }
     let chosen = match &gate.outside {
         None => None,
         Some(peer) => {
             let leads = |port: &&usize| leads_to(plan, **port, peer);
-            let none = || Trouble::NotLinked(router(), peer.name.clone());
+            let none = || ErrorKind::NotLinked(router(), peer.name.clone());
             Some(*ports.iter().find(leads).ok_or_else(none)?)
         }
     };
     if gate.nat.is_none() && !gate.has_firewall && gate.forwards.is_empty() {
         return Ok(None);
     }
-    let [_, .., last] = ports[..] else { return Err(Trouble::NoSides(router())) };
+    let [_, .., last] = ports[..] else { return Err(ErrorKind::NoSides(router())) };
     if gate.nat.is_none() && !gate.forwards.is_empty() {
-        return Err(Trouble::ForwardWithoutNat(router()));
+        return Err(ErrorKind::ForwardWithoutNat(router()));
     }
     let outside = chosen.unwrap_or(last);
     Ok(Some(PlannedGate {
@@ -61,7 +61,7 @@ fn plan_gate(plan: &Plan, lab: u64, node: usize, gate: &Gate) -> Result<Option<P
     }))
 }
 
-fn plan_forwards(plan: &Plan, node: usize, gate: &Gate) -> Result<Vec<PlannedForward>, Trouble> {
+fn plan_forwards(plan: &Plan, node: usize, gate: &Gate) -> Result<Vec<PlannedForward>, ErrorKind> {
     let PlannedNode { name, gate: planned, .. } = &plan.nodes[node];
     let Some(PlannedGate { outside, .. }) = planned else { return Ok(Vec::new()) };
     let router = || name.clone();
@@ -69,17 +69,17 @@ fn plan_forwards(plan: &Plan, node: usize, gate: &Gate) -> Result<Vec<PlannedFor
     let mut forwards = Vec::new();
     for Forward { port, to, to_port } in &gate.forwards {
         if *port == 0 || *to_port == 0 {
-            return Err(Trouble::PortZero(router()));
+            return Err(ErrorKind::PortZero(router()));
         }
         if !seen.insert(*port) {
-            return Err(Trouble::PortTwice(router(), *port));
+            return Err(ErrorKind::PortTwice(router(), *port));
         }
         if to.index == node {
-            return Err(Trouble::ForwardToItself(router(), *port));
+            return Err(ErrorKind::ForwardToItself(router(), *port));
         }
         let addresses = addresses_inside(plan, node, *outside, to);
         if addresses.is_empty() {
-            return Err(Trouble::NotInside(router(), to.name.clone()));
+            return Err(ErrorKind::NotInside(router(), to.name.clone()));
         }
         let of = |to| PlannedForward { port: *port, to, to_port: *to_port };
         forwards.extend(addresses.into_iter().map(of));

@@ -22,7 +22,7 @@ use crate::net::error::{Error, NAMESPACES};
 use crate::net::netfilter;
 use crate::net::netlink::{Messages, Netlink, Refused};
 use crate::net::node::{RESERVED, Role};
-use crate::net::place::Place;
+use crate::net::place::HostNamespaces;
 use crate::proc::text_of;
 use crate::sorted::sort_by;
 use crate::sys::{self, Ethernet, errno_of};
@@ -47,13 +47,13 @@ pub(super) fn have_hosts_file() {
 }
 
 /// Has this thread become the host's first: in namespaces of its own, of which the network is ready for interfaces.
-pub(super) fn begin(plan: &Plan, node: usize) -> Result<Place, Error> {
+pub(super) fn begin(plan: &Plan, node: usize) -> Result<HostNamespaces, Error> {
     let planned = &plan.nodes[node];
     let step = |what| move |errno| Error::step(what, &planned.name, errno);
-    Place::enter_new().map_err(step(NAMESPACES))?;
+    HostNamespaces::enter_new().map_err(step(NAMESPACES))?;
     let set = settings::prepare(planned.role == Role::Router);
     set.map_err(|error| Error::step("its settings in /proc/sys/net", &planned.name, errno_of(&error)))?;
-    Place::current().map_err(|error| Error::step(NAMESPACES, &planned.name, Errno::from_raw(error.errno())))
+    HostNamespaces::current().map_err(|error| Error::step(NAMESPACES, &planned.name, Errno::from_raw(error.errno())))
 }
 
 /// Gives the host, whose thread this is, all that it has without interfaces: its name and its files.

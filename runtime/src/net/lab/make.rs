@@ -29,9 +29,9 @@ use super::plan::{FIRST_INDEX, Plan, PlannedNode, outer_mac};
 use super::{host, settings};
 use crate::collect::CollectVec as _;
 use crate::net::error::{Error, NETWORK, RING};
-use crate::net::netlink::{End, Messages, Netlink, Refused};
+use crate::net::netlink::{Messages, Netlink, Refused, VethEnd};
 use crate::net::node::Role;
-use crate::net::place::Place;
+use crate::net::place::HostNamespaces;
 use crate::net::wire::{PortPlan, Wire};
 use crate::ns::{Kind, Namespace};
 use crate::proc::WIRE;
@@ -46,7 +46,7 @@ const A_WIRE: &str = "a wire";
 /// What was made.
 pub(super) struct Made {
     /// Where each host is, by its place among the nodes.
-    pub(super) places: Vec<(usize, Place)>,
+    pub(super) places: Vec<(usize, HostNamespaces)>,
     pub(super) wire: Wire,
     /// The network in which the outer ends are. It is gone with this.
     pub(super) fabric: Namespace,
@@ -62,7 +62,7 @@ struct Fabric {
 /// A host, as its thread hands it over.
 struct Begun {
     node: usize,
-    place: Place,
+    place: HostNamespaces,
 }
 
 /// Makes it, and the wire, whose faults follow from `seed`, and which keeps so many bytes of packets.
@@ -183,13 +183,13 @@ fn make_pairs(plan: &Plan, fabric: &mut Fabric, host: &Begun) -> Result<(), Erro
     let mut messages = Messages::default();
     for (number, port) in plan.ports.iter().enumerate().filter(|(_, port)| port.node == host.node) {
         let name = outer_name(number);
-        let outer = End {
+        let outer = VethEnd {
             name: &name,
             index: outer_index(number),
             mac: outer_mac(number, 1),
             network: fabric.namespace.as_fd(),
         };
-        let inner = End { name: &port.interface, index: port.index, mac: port.mac, network: network.as_fd() };
+        let inner = VethEnd { name: &port.interface, index: port.index, mac: port.mac, network: network.as_fd() };
         messages.pair(&outer, &inner, port.mtu);
     }
     fabric.netlink.run(messages).map_err(|Refused { what, errno }| Error::step(what, FABRIC, errno))

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::collect::CollectVec as _;
-use crate::net::error::{Error, Trouble};
+use crate::net::error::{Error, ErrorKind};
 use crate::net::host::{Host, Router};
 use crate::net::inside::{self, Inside, LEAST_CAPTURE, MOST_CAPTURE};
 use crate::net::network::Net;
@@ -172,7 +172,7 @@ struct LinkParts {
     ends: [Arc<Node>; 2],
     choices: Mutex<[Choice; 2]>,
     /// What is wrong with a choice for it.
-    wrong: Mutex<Option<Trouble>>,
+    wrong: Mutex<Option<ErrorKind>>,
 }
 
 impl Link {
@@ -185,17 +185,17 @@ impl Link {
         self.0.choices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wrong(&self) -> MutexGuard<'_, Option<Trouble>> {
+    fn wrong(&self) -> MutexGuard<'_, Option<ErrorKind>> {
         self.0.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why nothing can be chosen for this one.
-    fn no_end(&self, node: &Arc<Node>) -> Trouble {
+    fn no_end(&self, node: &Arc<Node>) -> ErrorKind {
         if self.0.ends.iter().any(|own| Arc::ptr_eq(own, node)) {
-            return Trouble::OfSwitch(node.name.clone());
+            return ErrorKind::OfSwitch(node.name.clone());
         }
         let [first, second] = self.0.ends.each_ref().map(|end| &end.name);
-        Trouble::NoEnd { link: format!("of `{first}` and `{second}`"), node: node.name.clone() }
+        ErrorKind::NoEnd { link: format!("of `{first}` and `{second}`"), node: node.name.clone() }
     }
 
     fn choose(self, end: &impl End, choose: impl FnOnce(&mut Choice)) -> Self {
@@ -379,7 +379,7 @@ impl Lab {
     pub fn up(&mut self) -> Result<Net, Error> {
         let inside = check_place()?;
         if self.was_up {
-            return Err(Error(Trouble::UpTwice));
+            return Err(Error(ErrorKind::UpTwice));
         }
         let mut plan = Plan::of(self.draft()?).map_err(Error)?;
         addresses::assign(&mut plan, settings::has_v6()).and_then(|()| plan.check_ways()).map_err(Error)?;
@@ -407,7 +407,7 @@ impl Lab {
         let mut draft = Draft { nodes: self.nodes.iter().map(node).collect_vec(), links: Vec::new() };
         for link in &self.links {
             if let Some(foreign) = link.0.ends.iter().find(|end| end.lab != self.number) {
-                return Err(Error(Trouble::Foreign(foreign.name.clone())));
+                return Err(Error(ErrorKind::Foreign(foreign.name.clone())));
             }
             if let Some(trouble) = link.wrong().clone() {
                 return Err(Error(trouble));
@@ -436,10 +436,10 @@ impl Debug for Lab {
 /// Fails if there can be no laboratory where this is called.
 fn check_place() -> Result<Inside, Error> {
     let trouble = match inside::get() {
-        None => Trouble::Outside,
-        Some(Inside { net: false, .. }) => Trouble::NoNetwork,
-        Some(Inside { user: Some(user), .. }) => Trouble::NoRoot(user),
-        Some(_) if !is_marked_process() => Trouble::Forked,
+        None => ErrorKind::Outside,
+        Some(Inside { net: false, .. }) => ErrorKind::NoNetwork,
+        Some(Inside { user: Some(user), .. }) => ErrorKind::NoRoot(user),
+        Some(_) if !is_marked_process() => ErrorKind::Forked,
         Some(inside) => return Ok(inside),
     };
     Err(Error(trouble))

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::collect::{CollectVec as _, both};
 use crate::frame::HOST_NAME_MAX;
-use crate::net::error::Trouble;
+use crate::net::error::ErrorKind;
 use crate::net::netfilter::PlannedGate;
 use crate::net::netlink::Mac;
 use crate::net::node::{Choice, MTUS, RESERVED, Role};
@@ -84,7 +84,7 @@ pub(in crate::net) struct PlannedPort {
 
 impl Plan {
     /// Plans what a draft asks for, but for the addresses.
-    pub(super) fn of(draft: Draft) -> Result<Self, Trouble> {
+    pub(super) fn of(draft: Draft) -> Result<Self, ErrorKind> {
         check_names(&draft.nodes)?;
         let mut choices = draft.nodes.iter().map(|node| node.choice.clone()).collect_vec();
         let nodes = draft.nodes.into_iter().map(|node| PlannedNode {
@@ -107,7 +107,7 @@ impl Plan {
             plan.add_link(ends, &of_switch)?;
         }
         if plan.ports.is_empty() {
-            return Err(Trouble::NoHosts);
+            return Err(ErrorKind::NoHosts);
         }
         plan.take_choices(&mut choices);
         plan.name_interfaces()?;
@@ -115,7 +115,7 @@ impl Plan {
         for port in &mut plan.ports {
             port.mtu = port.choice.mtu.unwrap_or(MTU);
             if !MTUS.contains(&port.mtu) {
-                return Err(Trouble::BadMtu { of: plan.nodes[port.node].name.clone(), mtu: port.mtu });
+                return Err(ErrorKind::BadMtu { of: plan.nodes[port.node].name.clone(), mtu: port.mtu });
             }
         }
         Ok(plan)
@@ -140,14 +140,14 @@ impl Plan {
         }
     }
 
-    fn add_link(&mut self, ends: [DraftEnd; 2], of_switch: &Map<usize, usize>) -> Result<(), Trouble> {
+    fn add_link(&mut self, ends: [DraftEnd; 2], of_switch: &Map<usize, usize>) -> Result<(), ErrorKind> {
         let name = |plan: &Self, end: &DraftEnd| plan.nodes[end.node].name.clone();
         let [first, second] = ends;
         if first.node == second.node {
-            return Err(Trouble::Itself(name(self, &first)));
+            return Err(ErrorKind::Itself(name(self, &first)));
         }
         match (of_switch.get(&first.node), of_switch.get(&second.node)) {
-            (Some(_), Some(_)) => return Err(Trouble::TwoSwitches(name(self, &first), name(self, &second))),
+            (Some(_), Some(_)) => return Err(ErrorKind::TwoSwitches(name(self, &first), name(self, &second))),
             (Some(segment), None) => self.add_port(second.node, *segment, second.choice),
             (None, Some(segment)) => self.add_port(first.node, *segment, first.choice),
             (None, None) => {
@@ -184,7 +184,7 @@ impl Plan {
         }
     }
 
-    fn name_interfaces(&mut self) -> Result<(), Trouble> {
+    fn name_interfaces(&mut self) -> Result<(), ErrorKind> {
         let mut seen = Set::new();
         for port in &mut self.ports {
             let of = &self.nodes[port.node].name;
@@ -195,26 +195,26 @@ impl Plan {
                 let is_wrong_byte = name.bytes().any(|byte| byte == 0xa0);
                 let is_taken = [".", "..", "lo", "all", "default"].contains(&name.as_str());
                 if is_taken || is_wrong_byte || name.contains(is_wrong) || !(1..16).contains(&name.len()) {
-                    return Err(Trouble::BadInterface { of: of.clone(), name });
+                    return Err(ErrorKind::BadInterface { of: of.clone(), name });
                 }
                 port.interface = name;
             }
             if !seen.insert((port.node, port.interface.clone())) {
-                return Err(Trouble::InterfaceTwice { of: of.clone(), name: port.interface.clone() });
+                return Err(ErrorKind::InterfaceTwice { of: of.clone(), name: port.interface.clone() });
             }
         }
         Ok(())
     }
 
-    fn choose_macs(&mut self) -> Result<(), Trouble> {
+    fn choose_macs(&mut self) -> Result<(), ErrorKind> {
         let mut chosen: Map<Mac, usize> = Map::new();
         for port in &mut self.ports {
             let Some(text) = &port.choice.mac else { continue };
-            let bad = || Trouble::BadMac { of: self.nodes[port.node].name.clone(), text: text.clone() };
+            let bad = || ErrorKind::BadMac { of: self.nodes[port.node].name.clone(), text: text.clone() };
             port.mac = parse_mac(text).ok_or_else(bad)?;
             if let Some(other) = chosen.insert(port.mac, port.node) {
                 let [first, second] = both([other, port.node], |node| self.nodes[node].name.clone());
-                return Err(Trouble::MacTwice { text: show_mac(port.mac), first, second });
+                return Err(ErrorKind::MacTwice { text: show_mac(port.mac), first, second });
             }
         }
         // Whoever has not chosen makes room: there is one more number for each that was chosen.
@@ -229,7 +229,7 @@ impl Plan {
     }
 
     /// Fails if the laboratory has two parts that no way connects, not even one over a host.
-    pub(super) fn check_ways(&self) -> Result<(), Trouble> {
+    pub(super) fn check_ways(&self) -> Result<(), ErrorKind> {
         let first = self.ports[0].node;
         let (mut reached, mut pending) = (Set::from([first]), vec![first]);
         while let Some(node) = pending.pop() {
@@ -244,7 +244,7 @@ impl Plan {
         match self.ports.iter().find(|port| !reached.contains(&port.node)) {
             Some(port) => {
                 let [first, second] = both([first, port.node], |node| self.nodes[node].name.clone());
-                Err(Trouble::NoRoute { first, second })
+                Err(ErrorKind::NoRoute { first, second })
             }
             None => Ok(()),
         }
@@ -286,18 +286,18 @@ fn is_number(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_digit()) || name.strip_prefix("0x").is_some_and(is_hex)
 }
 
-fn check_names(nodes: &[DraftNode]) -> Result<(), Trouble> {
+fn check_names(nodes: &[DraftNode]) -> Result<(), ErrorKind> {
     let mut seen = Set::new();
     for DraftNode { name, .. } in nodes {
         let lower = name.to_ascii_lowercase();
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !(name.starts_with('-') || name.ends_with('-'));
         if !is_plain || !(1..=HOST_NAME_MAX).contains(&name.len()) || is_number(&lower) || is_taken(&lower) {
-            return Err(Trouble::BadName(name.clone()));
+            return Err(ErrorKind::BadName(name.clone()));
         }
         // Names of hosts are the same in capitals.
         if !seen.insert(lower) {
-            return Err(Trouble::NameTwice(name.clone()));
+            return Err(ErrorKind::NameTwice(name.clone()));
         }
     }
     Ok(())

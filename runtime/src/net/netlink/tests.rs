@@ -82,7 +82,7 @@ fn subnet(text: &str) -> (IpAddr, Subnet) {
 fn a_pair_has_two_ends() {
     let file = std::fs::File::open("/").expect("a file");
     let fd = file.as_raw_fd();
-    let end = |name, index, last| End { name, index, mac: [2, 0, 0, 0, 0, last], network: file.as_fd() };
+    let end = |name, index, last| VethEnd { name, index, mac: [2, 0, 0, 0, 0, last], network: file.as_fd() };
     let message = read_back(|messages| messages.pair(&end("port0", 7, 1), &end("eth0", 2, 2), 1400));
     let RouteNetlinkMessage::NewLink(link) = message else { panic!("{message:?}") };
     assert_eq!((link.header.index, link.header.flags, link.header.change_mask), (7, LinkFlags::Up, LinkFlags::Up));

@@ -67,7 +67,7 @@ impl Lane {
             [Setting::Loss, Setting::Duplicate, Setting::Reorder, Setting::Corrupt].map(|odds| direction.get(odds));
         let jitter = direction.get(Setting::Jitter);
         // Without chance, there is nothing to draw.
-        let lots = (odds != [0; 4] || jitter != 0).then(|| Lots::of(self.seed, traveller.place.id()));
+        let lots = (odds != [0; 4] || jitter != 0).then(|| Lots::of(self.seed, traveller.key.id()));
         let happens = |lot, odds| lots.is_some_and(|lots| lots.happens(lot, odds));
         let [loss, duplicate, reorder, corrupt] = odds;
         if happens(Lot::Loss, loss) {

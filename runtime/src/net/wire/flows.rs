@@ -18,7 +18,7 @@ const CONTENTS: usize = 1 << 12;
 
 /// What stands for a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FrameKey {
     /// The flow and the direction in it.
     pub(super) stream: u64,
     /// The position in that.
@@ -27,7 +27,7 @@ pub(super) struct Place {
     pub(super) number: u64,
 }
 
-impl Place {
+impl FrameKey {
     /// One number for it.
     pub(super) fn id(self) -> u64 {
         hash(&[self.stream, self.position])
@@ -46,7 +46,7 @@ pub(super) struct Flows {
     flows: Table<u64>,
     streams: Table<Stream>,
     /// Where the first fragments of packets stand.
-    fragments: Table<Place>,
+    fragments: Table<FrameKey>,
     contents: Table<u64>,
 }
 
@@ -131,31 +131,31 @@ impl Flows {
     }
 
     /// Where a frame stands that enters `segment` at `port`.
-    pub(super) fn place(&mut self, packet: &Packet, frame: &[u8], port: u64, segment: u64) -> Place {
-        let place = match &packet.kind {
-            Kind::Ip(ip) => self.place_of_ip(ip, packet.vlan, port, segment),
+    pub(super) fn key(&mut self, packet: &Packet, frame: &[u8], port: u64, segment: u64) -> FrameKey {
+        let key = match &packet.kind {
+            Kind::Ip(ip) => self.key_of_ip(ip, packet.vlan, port, segment),
             _ => None,
         };
-        place.unwrap_or_else(|| self.place_of_content(frame, port))
+        key.unwrap_or_else(|| self.key_of_content(frame, port))
     }
 
-    fn place_of_content(&mut self, frame: &[u8], port: u64) -> Place {
+    fn key_of_content(&mut self, frame: &[u8], port: u64) -> FrameKey {
         let content = hash_bytes(frame);
         let mut number = 1;
         if let Some(seen) = self.contents.entry(hash(&[content, port])) {
             *seen.value += 1;
             number = *seen.value;
         }
-        Place { stream: content, position: number, number }
+        FrameKey { stream: content, position: number, number }
     }
 
-    fn place_of_ip(&mut self, ip: &Ip, vlan: u32, port: u64, segment: u64) -> Option<Place> {
+    fn key_of_ip(&mut self, ip: &Ip, vlan: u32, port: u64, segment: u64) -> Option<FrameKey> {
         let packet = ip.fragment.map(|fragment| {
             hash(&[one_of(ip.source), one_of(ip.destination), fragment.id.into(), ip.protocol.into(), port])
         });
         if let Some((packet, fragment)) = packet.zip(ip.fragment).filter(|(_, fragment)| fragment.offset > 0) {
             if let Some(first) = self.fragments.find(packet) {
-                return Some(Place { position: hash(&[first.position, fragment.offset.into()]), ..*first });
+                return Some(FrameKey { position: hash(&[first.position, fragment.offset.into()]), ..*first });
             }
         }
         let identity = Identity::of(ip, vlan);
@@ -185,11 +185,11 @@ impl Flows {
             Transport::Tcp(tcp) => stream.tcp.position(&tcp),
             _ => stream.count,
         };
-        let place = Place { stream: stream.label, position, number: stream.count };
+        let key = FrameKey { stream: stream.label, position, number: stream.count };
         if let Some(first) = packet.and_then(|packet| self.fragments.entry(packet)) {
-            *first.value = place;
+            *first.value = key;
         }
-        Some(place)
+        Some(key)
     }
 }
 

@@ -113,7 +113,7 @@ fn key_of(segment: usize, address: &[u8]) -> u64 {
     hash(&[segment as u64, hash_bytes(address)])
 }
 
-pub(super) struct Process<'b> {
+pub(super) struct WireProcess<'b> {
     pub(super) board: &'b Board,
     pub(super) outlets: Vec<Outlet>,
     /// The ports of each segment.
@@ -125,7 +125,7 @@ pub(super) struct Process<'b> {
     pub(super) troubles: &'static Troubles,
 }
 
-impl<'b> Process<'b> {
+impl<'b> WireProcess<'b> {
     /// Goes on until the laboratory is over, or the test's process, which `body` refers to, has ended. `wake` is readable when somebody asks something.
     pub(super) fn run(&mut self, ring: &mut PacketRing, slots: usize, wake: BorrowedFd<'_>, body: BorrowedFd<'_>) {
         let (mut answered, mut turns) = (0, 0_u32);
@@ -241,10 +241,10 @@ impl<'b> Process<'b> {
     fn enter(&mut self, frame: &mut [u8], port: usize, sender: &PacketSender<'_>, now: u64) {
         let Some(segment) = self.outlets.get(port).map(|outlet| outlet.segment) else { return };
         let packet = Packet::parse(frame);
-        let place = self.arena.flows.place(&packet, frame, port as u64, segment as u64);
+        let key = self.arena.flows.key(&packet, frame, port as u64, segment as u64);
         let is_upkeep = packet.is_upkeep();
         let next = Next::Segment;
-        let traveller = Traveller { place, from: port, next, sent: now, entered: now, marks: 0, is_upkeep };
+        let traveller = Traveller { key, from: port, next, sent: now, entered: now, marks: 0, is_upkeep };
         self.travel(frame, traveller, now, now, sender);
     }
 
@@ -273,7 +273,7 @@ impl<'b> Process<'b> {
         if way == Way::FromHost {
             self.record(frame, &traveller, None, now);
         }
-        let lane = hash(&[traveller.place.stream, port as u64, way as u64]);
+        let lane = hash(&[traveller.key.stream, port as u64, way as u64]);
         let change = |frame: &mut [u8]| {
             if let Some((byte, bit)) = corrupted.and_then(|(at, bit)| Some((frame.get_mut(at)?, bit))) {
                 *byte ^= bit;
@@ -290,7 +290,7 @@ impl<'b> Process<'b> {
         if is_doubled {
             direction.add(Count::Duplicated, 1);
             let marks = traveller.marks & !(marks::DUPLICATED | marks::HELD | marks::CORRUPTED) | marks::COPY;
-            let copy = Traveller { place: traveller.place.of_copy(), marks, ..traveller };
+            let copy = Traveller { key: traveller.key.of_copy(), marks, ..traveller };
             self.go(frame, &copy, due, now, sender);
         }
         if !is_held {
@@ -401,7 +401,7 @@ impl<'b> Process<'b> {
 
     fn record(&mut self, frame: &[u8], traveller: &Traveller, lost: Option<Cause>, now: u64) {
         let (port, way) = lane_of(traveller);
-        let (marks, number) = (traveller.marks, traveller.place.number);
+        let (marks, number) = (traveller.marks, traveller.key.number);
         let seen = Seen { time: now, port: port as u16, way, lost, marks, number, length: frame.len() as u32 };
         self.tape.record(&seen, frame);
     }

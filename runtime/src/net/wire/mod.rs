@@ -45,9 +45,9 @@ use capture::Tape;
 pub(in crate::net) use chance::odds;
 use chance::{hash, hash_bytes};
 use decide::Lane;
-use forward::{Arena, Outlet, Process};
+use forward::{Arena, Outlet, WireProcess};
 pub use matcher::Packets;
-pub(crate) use trouble::Trouble;
+pub(crate) use trouble::WireTrouble;
 use trouble::{Number, Troubles};
 
 use crate::collect::{CollectVec as _, both};
@@ -139,7 +139,7 @@ impl Wire {
             |segment| (0..ports.len()).filter(move |port| ports[*port].segment as usize == segment).collect_vec();
         let mut by_ifindex = ports.iter().enumerate().map(|(at, port)| (port.ifindex, at)).collect_vec();
         sort(&mut by_ifindex);
-        let mut process = Process {
+        let mut process = WireProcess {
             board: &board,
             outlets: ports.iter().map(outlet).collect_vec(),
             segments: (0..segments).map(of_segment).collect_vec(),
@@ -190,7 +190,7 @@ impl Wire {
 
     /// Has the wire decide about all frames that were sent until now: what is set afterwards holds for those that follow. Returns at once
     /// if there is no wire any more. If it does not run, it may have been stopped, as by `kill(-1, ..)`: it is resumed, once. If it still
-    /// does not answer, this returns after some seconds, and [`Trouble::unanswered`] says so.
+    /// does not answer, this returns after some seconds, and [`WireTrouble::unanswered`] says so.
     pub(crate) fn settle(&self) {
         let asked = self.board.whole(Whole::Asked).fetch_add(1, Ordering::AcqRel) + 1;
         let _ = self.wake.write(1);

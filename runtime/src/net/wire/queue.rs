@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::flows::Place;
+use super::flows::FrameKey;
 
 /// The most frames that are held back for others to overtake them.
 const HELD_MAX: usize = 1 << 10;
@@ -11,7 +11,7 @@ const HELD_MAX: usize = 1 << 10;
 /// A frame on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Traveller {
-    pub(super) place: Place,
+    pub(super) key: FrameKey,
     /// The port that it came in by.
     pub(super) from: usize,
     pub(super) next: Next,
@@ -178,7 +178,7 @@ mod tests {
 
     fn traveller(number: u64) -> Traveller {
         Traveller {
-            place: Place { stream: 0, position: 0, number },
+            key: FrameKey { stream: 0, position: 0, number },
             from: 0,
             next: Next::Segment,
             sent: 0,
@@ -190,7 +190,7 @@ mod tests {
 
     fn numbers(queue: &mut Queue, now: u64) -> Vec<u64> {
         let mut frame = [0; 64];
-        std::iter::from_fn(|| queue.pop(now, &mut frame)).map(|(_, _, traveller)| traveller.place.number).collect()
+        std::iter::from_fn(|| queue.pop(now, &mut frame)).map(|(_, _, traveller)| traveller.key.number).collect()
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
             let mut frame = [0; 64];
             for number in 0..4 {
                 let (due, length, traveller) = queue.pop(9, &mut frame).expect("a frame");
-                assert_eq!((due, length, traveller.place.number), (number.into(), 64, number.into()));
+                assert_eq!((due, length, traveller.key.number), (number.into(), 64, number.into()));
                 assert_eq!(frame, [round ^ number; 64]);
             }
         }

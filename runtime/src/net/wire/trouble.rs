@@ -12,7 +12,7 @@ use crate::sys::shared::SharedBytes;
 
 /// What made the promise of the seed impossible, and other trouble: counts, which are zero if all went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trouble {
+pub(crate) struct WireTrouble {
     /// How many laboratories there were.
     pub(crate) laboratories: u64,
     /// Frames that came faster than the wire could take them, and are lost.
@@ -32,7 +32,7 @@ pub(crate) struct Trouble {
     pub(crate) unanswered: u64,
 }
 
-/// The numbers of a [`Trouble`], in their places.
+/// The numbers of a [`WireTrouble`], in their places.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Number {
     Laboratories,
@@ -91,7 +91,7 @@ impl Troubles {
     }
 }
 
-impl Trouble {
+impl WireTrouble {
     /// Reads what [`Troubles::file`] refers to. It may be anything: the body has it too.
     pub(crate) fn read(file: &File) -> io::Result<Self> {
         let mut bytes = [0; NUMBERS * size_of::<u64>()];

@@ -32,9 +32,9 @@ impl Bench {
 
     fn send_at(&mut self, frame: &[u8], at: u64) -> Result<Passes, Cause> {
         let packet = Packet::parse(frame);
-        let place = self.flows.place(&packet, frame, 0, 0);
+        let key = self.flows.key(&packet, frame, 0, 0);
         let is_upkeep = packet.is_upkeep();
-        let traveller = Traveller { place, from: 0, next: Next::Segment, sent: at, entered: at, marks: 0, is_upkeep };
+        let traveller = Traveller { key, from: 0, next: Next::Segment, sent: at, entered: at, marks: 0, is_upkeep };
         self.lane.decide(self.board.direction(0, Way::FromHost).of(is_upkeep), frame, &traveller, at)
     }
 

@@ -1,7 +1,7 @@
 //! What a frame is, is the same in all runs: whatever ports, sequence numbers and ids were chosen, and whatever else passes.
 
 use super::frames::{Flow, VERSIONS, Version, arp, flow, fragments};
-use crate::net::wire::flows::{Flows, Place};
+use crate::net::wire::flows::{Flows, FrameKey};
 use crate::net::wire::packet::Packet;
 
 struct Run(Flows);
@@ -12,13 +12,13 @@ impl Run {
     }
 
     /// A frame of the client, at port 0, or of the server, at port 1.
-    fn place(&mut self, frame: &[u8]) -> u64 {
+    fn key(&mut self, frame: &[u8]) -> u64 {
         self.whole(frame).id()
     }
 
-    fn whole(&mut self, frame: &[u8]) -> Place {
+    fn whole(&mut self, frame: &[u8]) -> FrameKey {
         let port = u64::from(frame[11] != super::frames::CLIENT);
-        self.0.place(&Packet::parse(frame), frame, port, 0)
+        self.0.key(&Packet::parse(frame), frame, port, 0)
     }
 }
 
@@ -38,11 +38,11 @@ fn connection(run: &mut Run, version: Version, client_port: u16, initial: [u32; 
         there.tcp(0, at(first, 1501), Some(at(second, 101)), b""),
         there.tcp(1, at(first, 1501), Some(at(second, 101)), b""),
     ];
-    frames.iter().map(|frame| run.place(frame)).collect()
+    frames.iter().map(|frame| run.key(frame)).collect()
 }
 
 fn datagrams(run: &mut Run, flow: Flow, count: usize) -> Vec<u64> {
-    (0..count).map(|number| run.place(&flow.udp(&number.to_ne_bytes()))).collect()
+    (0..count).map(|number| run.key(&flow.udp(&number.to_ne_bytes()))).collect()
 }
 
 fn all_different(places: &[u64]) -> bool {
@@ -65,7 +65,7 @@ fn ports_sequence_numbers_and_contents_make_no_difference() {
         assert_eq!(second, connection(&mut other, version, 40001, [3, 4]));
         let places = datagrams(&mut one, flow(version, 45000, 53), 100);
         assert!(all_different(&places));
-        let frames = (0..100).map(|_| other.place(&flow(version, 60000, 53).udp(b"something else")));
+        let frames = (0..100).map(|_| other.key(&flow(version, 60000, 53).udp(b"something else")));
         assert_eq!(places, frames.collect::<Vec<_>>());
     }
 }
@@ -78,13 +78,13 @@ fn others_make_no_difference() {
     let mut beside = Run::new();
     let mut places = [vec![], vec![]];
     for number in 0..50 {
-        places[0].push(beside.place(&first.udp(b"x")));
-        beside.place(&arp(2));
-        beside.place(&flow(Version::Six, 45000, 53).udp(b"x"));
-        beside.place(&flow(Version::Four, 45000, 54).udp(b"x"));
-        beside.place(&flow(Version::Six, 0, 0).icmp_6(135));
-        beside.place(&first.echo(number, number, b"ping"));
-        places[1].push(beside.place(&second.udp(b"x")));
+        places[0].push(beside.key(&first.udp(b"x")));
+        beside.key(&arp(2));
+        beside.key(&flow(Version::Six, 45000, 53).udp(b"x"));
+        beside.key(&flow(Version::Four, 45000, 54).udp(b"x"));
+        beside.key(&flow(Version::Six, 0, 0).icmp_6(135));
+        beside.key(&first.echo(number, number, b"ping"));
+        places[1].push(beside.key(&second.udp(b"x")));
         connection(&mut beside, Version::Four, 33000 + number, [number.into(), 0]);
     }
     assert_eq!(places, [firsts, seconds]);
@@ -103,7 +103,7 @@ fn what_was_chosen_makes_a_difference() {
         flow(Version::Four, 40000, 53).back(),
     ];
     for other in others {
-        assert!(places(other).iter().all(|place| !one.contains(place)), "{other:?}");
+        assert!(places(other).iter().all(|key| !one.contains(key)), "{other:?}");
     }
     assert_eq!(one, places(flow(Version::Four, 40001, 53)));
 }
@@ -114,14 +114,14 @@ fn what_is_sent_again_is_told_apart() {
     let there = flow(Version::Four, 40000, 80);
     let syn = there.tcp(2, 100, None, b"");
     let segment = there.tcp(0, 101, Some(1), b"0123456789");
-    let places: Vec<_> = [&syn, &syn, &segment, &segment, &segment].map(|frame| run.place(frame)).to_vec();
+    let places: Vec<_> = [&syn, &syn, &segment, &segment, &segment].map(|frame| run.key(frame)).to_vec();
     assert!(all_different(&places), "{places:?}");
     // What comes behind it is not touched by that.
-    let next = run.place(&there.tcp(0, 111, Some(1), b"0123456789"));
+    let next = run.key(&there.tcp(0, 111, Some(1), b"0123456789"));
     let mut other = Run::new();
-    let expected = [&syn, &segment].map(|frame| other.place(frame));
+    let expected = [&syn, &segment].map(|frame| other.key(frame));
     assert_eq!(expected, [places[0], places[2]]);
-    assert_eq!(next, other.place(&there.tcp(0, 111, Some(1), b"0123456789")));
+    assert_eq!(next, other.key(&there.tcp(0, 111, Some(1), b"0123456789")));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn echoes_are_told_by_their_number() {
         let flow = flow(version, 0, 0);
         let echoes = |id: u16, payload: &[u8]| {
             let mut run = Run::new();
-            (1..50).map(|sequence| run.place(&flow.echo(id, sequence, payload))).collect::<Vec<_>>()
+            (1..50).map(|sequence| run.key(&flow.echo(id, sequence, payload))).collect::<Vec<_>>()
         };
         let places = echoes(7, b"12:00:00");
         assert!(all_different(&places));
@@ -157,7 +157,7 @@ fn fragments_belong_to_their_packet() {
         let parts = ids.map(|id| fragments(&datagram, id, 104));
         // The last parts come late, and out of order.
         let [[a, b], [c, d], [e, f]] = &parts;
-        [a, c, b, e, f, d].map(|frame| run.place(frame))
+        [a, c, b, e, f, d].map(|frame| run.key(frame))
     };
     let first = places([1, 2, 3]);
     assert!(all_different(&first));
@@ -168,7 +168,7 @@ fn fragments_belong_to_their_packet() {
 fn other_frames_are_told_by_content_and_by_how_often_they_came() {
     let places = || {
         let mut run = Run::new();
-        [arp(2), arp(3), arp(2), vec![7; 100]].map(|frame| run.place(&frame))
+        [arp(2), arp(3), arp(2), vec![7; 100]].map(|frame| run.key(&frame))
     };
     assert!(all_different(&places()));
     assert_eq!(places(), places());
@@ -179,13 +179,13 @@ fn other_frames_are_told_by_content_and_by_how_often_they_came() {
 fn flows_that_are_forgotten_are_counted() {
     let mut run = Run::new();
     for port in 0..60_000 {
-        run.place(&flow(Version::Four, 40000, port % 30_000).udp(b"x"));
+        run.key(&flow(Version::Four, 40000, port % 30_000).udp(b"x"));
     }
     assert!(run.0.take_forgotten() > 0);
     assert_eq!(run.0.take_forgotten(), 0);
     let mut run = Run::new();
     for port in 0..2000 {
-        run.place(&flow(Version::Four, 40000, port).udp(b"x"));
+        run.key(&flow(Version::Four, 40000, port).udp(b"x"));
     }
     assert_eq!(run.0.take_forgotten(), 0);
 }

@@ -163,8 +163,8 @@ fn frames_may_be_anything() {
             assert_eq!(ours(&frame), Some(known), "{shown:?}");
         }
         for _ in 0..2 {
-            let place = flows.place(&packet, &frame, round % 7, round % 3);
-            assert!(place.number > 0, "{shown:?}");
+            let key = flows.key(&packet, &frame, round % 7, round % 3);
+            assert!(key.number > 0, "{shown:?}");
         }
         assert!(matchers[0].match_frame(&packet, &frame));
         matchers.iter().for_each(|matcher| _ = matcher.match_frame(&packet, &frame));

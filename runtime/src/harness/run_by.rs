@@ -15,7 +15,7 @@ use crate::sys;
 
 /// Who has a body run.
 #[derive(Clone)]
-pub(super) enum Caller {
+pub(super) enum RunBy {
     /// A harness, which captures what is printed.
     Harness,
     /// The `main` of a program, whose output is that of the process.
@@ -24,7 +24,7 @@ pub(super) enum Caller {
     Run(Arc<Call>),
 }
 
-impl Caller {
+impl RunBy {
     /// What the body is called with, if it takes bytes.
     pub(super) fn call(&self) -> Option<&Arc<Call>> {
         if let Self::Run(call) = self { Some(call) } else { None }
