@@ -103,6 +103,13 @@ pub(crate) fn see_to_sweeper(send: impl FnOnce(BorrowedFd<'_>) -> nix::Result<()
     run.sweeper = Sweeper::start(directories, send).ok();
 }
 
+/// Waits until there is the sweeper that was asked for last. The zygote makes it before the next sandbox. If there is none, nobody else waits.
+pub(crate) fn wait_for_sweeper() {
+    if let Some(sweeper) = &run().sweeper {
+        sweeper.wait_for_birth();
+    }
+}
+
 /// Whether there is something else that keeps a limit of this kind as well.
 fn has_stand_in(controller: Controller, spec: &Spec) -> bool {
     controller == Controller::Pids && process_limit_is_exact(spec)

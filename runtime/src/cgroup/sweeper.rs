@@ -28,7 +28,7 @@ use crate::sys::{self, Disposition, SingleThreaded};
 /// How often it is tried to remove a directory whose sandboxes are ending: for 13 seconds in all.
 const TRIES: u32 = 17;
 
-/// How long the sweeper may take to end.
+/// How long the sweeper may take to begin, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the sweeper sends with its pidfd.
@@ -59,6 +59,12 @@ impl Sweeper {
     pub(super) fn lives(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO) != Ok(1)
+    }
+
+    /// Waits until it is born, or can't be made any more.
+    pub(super) fn wait_for_birth(&self) {
+        // It tells of it, or the zygote, which makes it, lets go of the other end.
+        let _ = sys::is_ready_by(self.0.as_fd(), Instant::now() + PATIENCE);
     }
 
     /// Tells it of a directory. If there is no sweeper, the next run sweeps.
