@@ -4,7 +4,7 @@
 //! this thread                  a thread for the fabric          a thread for each host
 //!                              network namespace                namespaces
 //! veth pairs, in the fabric ◄─────────────┘◄────────────────────────────┘
-//!      │                       (the ring, meanwhile)            (its name and files, meanwhile)
+//!      ├─────────────────────► (the ring, meanwhile)            (its name and files, meanwhile)
 //!      └─────────────────────────────────────────────────────► interfaces, addresses, routes, neighbours
 //!      │                       the wire                                 │
 //! offloads and carriers of the outer ends ◄─────────────────────────────┘
@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Nobody waits without need. What takes longest is the ring: the kernel waits for all processors, for some milliseconds, or for far less if
-//! somebody on the machine changes interfaces at that moment. So pairs are made early, when it may well be about to wait.
+//! somebody on the machine changes interfaces at that moment. So the ring is begun with the first pair: it has its memory, and is about to wait,
+//! while pairs are made.
 //!
 //! If a step fails, its error goes up, channels close, all threads end, and with the last reference to a namespace what is in it is gone.
 
@@ -69,7 +70,8 @@ struct Begun {
 pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error> {
     thread::scope(|scope| {
         let (told, fabric) = channel();
-        let weaver = start(scope, FABRIC, move || weave(plan, (seed, capture), &told))?;
+        let (make_ring, may_make_ring) = channel();
+        let weaver = start(scope, FABRIC, move || weave(plan, (seed, capture), &told, &may_make_ring))?;
         let nodes = || plan.nodes.iter().enumerate().filter(|(_, node)| node.role != Role::Switch);
         let mut threads = Vec::new();
         for (index, node) in nodes() {
@@ -87,6 +89,9 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
                 goes_on = false;
                 break;
             };
+            if places.is_empty() {
+                make_ring.send(());
+            }
             result = make_pairs(plan, fabric, &host);
             goes_on = result.is_ok();
             if goes_on {
@@ -94,6 +99,7 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
             }
             places.push(host);
         }
+        drop(make_ring);
         for (thread, _, connect) in threads {
             drop(connect);
             result = result.and(joined(thread));
@@ -103,8 +109,7 @@ pub(super) fn make(plan: &Plan, seed: u64, capture: usize) -> Result<Made, Error
         }
         let wire = joined(weaver);
         result?;
-        let (wire, fabric) =
-            (wire?, fabric.ok_or_else(|| Error::step("a thread", FABRIC, Errno::ECANCELED))?.namespace);
+        let (wire, fabric) = (wire?, fabric.ok_or_else(lost)?.namespace);
         wire.begin().map_err(of_io(A_WIRE, FABRIC))?;
         let places = places.into_iter().map(|begun: Begun| (begun.node, begun.place)).collect_vec();
         Ok(Made { places, wire, fabric })
@@ -124,12 +129,22 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error>
     thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }
 
+/// What ends a thread that others have left without an error of its own.
+fn lost() -> Error {
+    Error::step("a thread", FABRIC, Errno::ECANCELED)
+}
+
 fn of_io(what: &'static str, of: &str) -> impl Fn(io::Error) -> Error {
     move |error| Error::step(what, of, errno_of(&error))
 }
 
 /// The fabric's thread: makes its network, and then the ring and the wire, while others make the hosts.
-fn weave(plan: &Plan, (seed, capture): (u64, usize), told: &Sender<Fabric>) -> Result<Wire, Error> {
+fn weave(
+    plan: &Plan,
+    (seed, capture): (u64, usize),
+    told: &Sender<Fabric>,
+    may_make_ring: &Receiver<()>,
+) -> Result<Wire, Error> {
     let step = |what| move |errno| Error::step(what, FABRIC, errno);
     unshare(CloneFlags::CLONE_NEWNET).map_err(step(NETWORK))?;
     settings::silence().map_err(of_io("its settings", FABRIC))?;
@@ -138,6 +153,7 @@ fn weave(plan: &Plan, (seed, capture): (u64, usize), told: &Sender<Fabric>) -> R
     let netlink = Netlink::new().map_err(step("a socket for rtnetlink"))?;
     let ethernet = Ethernet::new().map_err(step("a socket"))?;
     told.send(Fabric { namespace, netlink, ethernet });
+    may_make_ring.recv().ok_or_else(lost)?;
     let ring = Wire::prepare(plan.mtu()).map_err(of_io(RING, FABRIC))?;
     let ports = plan.ports.iter().enumerate().map(|(number, port)| PortPlan {
         ifindex: outer_index(number),
