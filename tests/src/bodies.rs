@@ -1,6 +1,6 @@
 //! Bodies: what tests run in processes of their own, to look at how that ends.
 //!
-//! They are no tests of the harness, which would list them and run them by itself. Each test binary that has some has one test for them,
+//! The harness must not know them: it would run them as tests. Each test binary that has some has one test for them,
 //! `body`. It runs the bodies that are named behind it, as the harness would run tests:
 //!
 //! ```console
@@ -8,7 +8,7 @@
 //! $ moving --exact --test-threads=8 body 'crowd::*'     # all whose names begin so, and a verdict on each
 //! ```
 //!
-//! Where none is named, as in a run of all tests, `body` tests what the first sentence says: the harness lists none of them.
+//! If none is named, as in a run of all tests, `body` checks that the harness lists no body.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +85,11 @@ fn run_named() {
     let is_exact = options.iter().any(|option| option == "--exact");
     let mut names: Vec<_> = arguments.into_iter().skip_while(|name| name != "body").skip(1).collect();
     names.extend(env::var(BODY));
-    // If not all names are exact, these others name tests.
+    if !is_exact {
+        // The others name tests, unless somebody has forgotten the option.
+        let is_body = |name: &String| BODIES.iter().any(|body| body.name() == name);
+        assert!(!names.iter().any(is_body), "write `--exact` to run bodies: {names:?}");
+    }
     if !is_exact || names.is_empty() {
         return check_unlisted();
     }

@@ -10,7 +10,7 @@ use std::process::{self, Command, Stdio};
 use std::{env, io};
 
 use belljar::isolated;
-use belljar_tests::{Run, as_runner, body, descendants, run, runners, this_binary, wait_until};
+use belljar_tests::{Run, as_runner, body, descendants, mark, marked, run, runners, this_binary, wait_until};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, User, geteuid, getpid};
@@ -314,18 +314,21 @@ fn fakeroot_is_named() {
 
 /// Both answer some calls in the place of the kernel. A program that is linked statically loads nothing, so that fakeroot is not in its way.
 #[test]
-#[ignore = "takes valgrind and fakeroot"]
+#[ignore = "takes valgrind and fakeroot: .ci/run installs them"]
 fn what_is_in_the_way_is_named() {
     let fakeroot = (!cfg!(target_env = "musl")).then_some((["fakeroot", "--"], "cause:  fakeroot runs this program"));
     let valgrind = (["valgrind", "--quiet"], "cause:  valgrind runs this program");
     for runner in runners() {
         for ([program, option], cause) in fakeroot.into_iter().chain([valgrind]) {
-            let binary = binary("faked_");
+            let binary = binary("faked_*");
             let mut command = Command::new(program);
             command.arg(option).arg(binary.get_program()).args(binary.get_args());
-            let run = run(&mut as_runner(*runner, &command));
+            let mut command = as_runner(*runner, &command);
+            let mark = mark(&mut command);
+            let run = run(&mut command);
             assert!(run.failed() && run.output.contains(cause), "{}", run.output);
-            assert!(run.left.is_empty(), "{:?}", run.left);
+            // fakeroot does not wait for the end of its daemon.
+            wait_until(|| marked(&mark).is_empty());
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -208,7 +207,7 @@ fn calls_of_other_machines() {
     // i386's numbers of fsync and brk are those of the other two here.
     let faults = [Fault::new("getresuid"), Fault::new("recvfrom").path("/data/*"), Fault::new("fsync")];
     let faults = faults.map(|fault| fault.errno(libc::EIO).start().expect("start"));
-    let fd = i64::from(file.as_raw_fd());
+    let fd = i64::from(std::os::fd::AsRawFd::as_raw_fd(&file));
     let work = move || match (call_as_i386(FSYNC, fd), call_as_i386(BRK, fd)) {
         (0, brk) if brk != -i64::from(libc::EIO) => Ok(()),
         other => panic!("{other:?}"),

@@ -36,7 +36,7 @@ fn group(name: &str) -> Option<Group> {
     }
 }
 
-/// Runs an ignored test, which must pass, with groups or without, as it must be here.
+/// Runs a body, which must pass, with groups or without, as it must be here.
 fn passes(name: &str) {
     let run = run_body(name);
     assert!(run.passed() && run.left.is_empty(), "{}", run.output);

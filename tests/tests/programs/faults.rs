@@ -228,6 +228,8 @@ fn a_static_program_in_go() {
 fn a_static_busybox() {
     fs::create_dir("/data").expect("mkdir");
     fs::write("/data/a", "").expect("write");
+    let maps = Command::new("busybox").args(["cat", "/proc/self/maps"]).output().expect("busybox").stdout;
+    assert!(!String::from_utf8_lossy(&maps).contains("/libc.so"), "busybox is not linked statically");
     let busybox = |words: &[&str]| Command::new("busybox").args(words).status().expect("busybox").success();
     let sync = Fault::new("fsync").errno(libc::EIO).path("/data/*").start().expect("start");
     let copy = ["dd", "if=/usr/bin/busybox", "of=/data/a", "count=1", "conv=fsync"];

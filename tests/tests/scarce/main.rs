@@ -255,7 +255,7 @@ fn faults(run: &Run, named: &[&str]) -> String {
     for line in run.output.lines().filter(failed) {
         let name = line.split(' ').nth(1).unwrap_or_default();
         // The harness shows what bodies have written as one.
-        let shown = if name == "sleeps" { "body" } else { name };
+        let shown = if CROWD.contains(&name) { name } else { "body" };
         let block = run.output.split_once(&format!("---- {shown} stdout ----")).map_or("", |(_, rest)| rest);
         let block = block.split("\n----").next().unwrap_or_default();
         let is_late = shown == "body" && block.contains("its timeout of 300ms");
