@@ -2,7 +2,7 @@
 //!
 //! The compiler makes each generic function anew for each type, unoptimized and with debug info, in the build of each user. `collect` of the
 //! standard library reserves room, and has a way of its own for each kind of iterator: with a chain of adapters, that is 300 to 2,500 lines of
-//! LLVM's language. Here are 80, and what brings the next item.
+//! LLVM's language. `collect_vec` has 80, and those of the iterator's own `next`.
 #![expect(clippy::while_let_on_iterator, reason = "`for` takes a third more lines of LLVM's language")]
 
 pub(crate) trait CollectVec: Iterator + Sized {
@@ -31,6 +31,6 @@ pub(crate) trait CollectVec: Iterator + Sized {
 impl<I: Iterator> CollectVec for I {}
 
 /// Like `map` of an array of two. For each type, that of the standard library is 330 lines of LLVM's language.
-pub(crate) fn both<T, U>([one, other]: [T; 2], mut of: impl FnMut(T) -> U) -> [U; 2] {
+pub(crate) fn map_both<T, U>([one, other]: [T; 2], mut of: impl FnMut(T) -> U) -> [U; 2] {
     [of(one), of(other)]
 }

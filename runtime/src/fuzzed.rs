@@ -20,7 +20,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use crate::cgroup::{self, Handed};
+use crate::cgroup::{self, GroupHandle};
 use crate::frame::changes;
 use crate::frame::usage::{USAGE_SIZE, Usage};
 use crate::harness::fuzzed;
@@ -51,7 +51,7 @@ fn replies(input: &[u8]) {
     if let Some((count, message)) = input.split_first() {
         let fds: Vec<_> = (0..count % 4).filter_map(|_| File::open("/dev/null").ok()).map(Into::into).collect();
         let count = fds.len();
-        if let Some(Ok(directories)) = Handed::decode(message, fds) {
+        if let Some(Ok(directories)) = GroupHandle::decode(message, fds) {
             assert_eq!(directories.len(), count);
         }
     }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::sorted::Set;
 use crate::sys::above_standard_streams;
 use nix::errno::Errno;
@@ -117,9 +117,11 @@ fn has_library(words: &[u8]) -> bool {
     fs::read("/proc/self/maps").is_ok_and(|maps| sys::contains(&maps, words))
 }
 
-/// Whether valgrind(1) runs this program. A static one does not load its library; but valgrind names it to each.
+/// Whether valgrind(1) runs this program. It names its library to each program. A static one does not load it, and a test may have cleared
+/// the environment.
 pub(crate) fn has_valgrind() -> bool {
-    env::var_os("LD_PRELOAD").is_some_and(|libraries| sys::contains(libraries.as_bytes(), b"/vgpreload_core-"))
+    let library = b"/vgpreload_core-";
+    env::var_os("LD_PRELOAD").is_some_and(|named| sys::contains(named.as_bytes(), library)) || has_library(library)
 }
 
 /// Whether fakeroot(1) runs this program, so that the C library asks a daemon about files.
@@ -254,7 +256,7 @@ pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
         let words = |list: &'_ [u8]| list.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect_vec();
         let is_read_only = [options, of_all].into_iter().flat_map(words).any(|word| word == b"ro");
         let flags = words(options).iter().map(|word| flag_of(word)).fold(MsFlags::empty(), MsFlags::union);
-        let [kind, options] = both([kind, of_all], |field| OsString::from_vec(field.to_vec()));
+        let [kind, options] = map_both([kind, of_all], |field| OsString::from_vec(field.to_vec()));
         Some(Mount { id, parent, root, point, kind, options, is_read_only, flags })
     };
     mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect_vec()

@@ -1,7 +1,7 @@
 //! Small sorted sets and maps, and a sort, which cost a user's build little.
 //!
-//! The compiler makes each generic function anew for each type, unoptimized and with debug info, in the build of each user. For a `BTreeMap` of
-//! one more type these are 7,000 lines of LLVM's language, for a `sort` 2,500, and for what is here 300. Keys lie in a vector, in order: to
+//! The compiler makes each generic function anew for each type, unoptimized and with debug info, in the build of each user. One more type
+//! costs 7,000 lines of LLVM's language for a `BTreeMap`, 2,500 for a `sort`, and 300 for what is here. Keys lie in a vector, in order: to
 //! insert one is slow in sets of many thousands, where a `BTreeMap` is worth its price.
 
 use std::borrow::Borrow;

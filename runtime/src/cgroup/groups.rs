@@ -19,7 +19,7 @@ use crate::proc::text_in;
 use crate::text::plain;
 
 /// A group, as the test gets it: a directory for each hierarchy, and in the same order what is to be known of them.
-pub(crate) struct Handed {
+pub(crate) struct GroupHandle {
     descriptions: Vec<u8>,
     directories: Vec<OwnedFd>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct NoGroup {
     pub(crate) text: String,
 }
 
-impl Handed {
+impl GroupHandle {
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.directories.iter().map(|directory| directory.as_fd())
     }
@@ -95,8 +95,8 @@ fn bit(controller: Controller) -> u8 {
 
 impl Cgroup {
     /// Makes a group of this name.
-    pub(crate) fn make_group(&mut self, name: &str) -> Result<Handed, NoCgroup> {
-        let mut made = Handed { descriptions: Vec::new(), directories: Vec::new() };
+    pub(crate) fn make_group(&mut self, name: &str) -> Result<GroupHandle, NoCgroup> {
+        let mut made = GroupHandle { descriptions: Vec::new(), directories: Vec::new() };
         let mut refused = NoCgroup::Missing(Controller::Pids);
         let mut paths = Vec::new();
         let mut run = run();

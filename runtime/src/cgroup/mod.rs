@@ -25,7 +25,7 @@ pub(crate) use directory::Directory;
 #[cfg(any(test, fuzzing))]
 pub(crate) use find::fuzz;
 pub(crate) use find::{chosen, limits_on_processes};
-pub(crate) use groups::{Handed, NoGroup, refused};
+pub(crate) use groups::{GroupHandle, NoGroup, refused};
 #[cfg(any(test, fuzzing))]
 pub(crate) use limits::fuzz_counts;
 pub(crate) use limits::{DEFAULT_PIDS, memory_used_up, usage_of};

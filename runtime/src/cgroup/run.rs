@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use std::{mem, process};
 
 use nix::errno::Errno;
@@ -103,10 +104,13 @@ pub(crate) fn see_to_sweeper(send: impl FnOnce(BorrowedFd<'_>) -> nix::Result<()
     run.sweeper = Sweeper::start(directories, send).ok();
 }
 
-/// Waits until there is the sweeper that was asked for last. The zygote makes it before the next sandbox. If there is none, nobody else waits.
-pub(crate) fn wait_for_sweeper() {
-    if let Some(sweeper) = &run().sweeper {
-        sweeper.wait_for_birth();
+/// Waits until there is the sweeper that was asked for last, but not beyond the `deadline`. The zygote makes it before the next sandbox. If no
+/// sandbox could be asked for, nobody else waits.
+pub(crate) fn wait_for_sweeper(deadline: Option<Instant>) {
+    // Others may need the lock meanwhile.
+    let sweeper = run().sweeper.clone();
+    if let Some(sweeper) = sweeper {
+        sweeper.wait_for_birth(deadline);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The sweeper: a process that removes the cgroups of a test binary that was ended by a signal.
 //!
-//! The problem: such a signal ends all sandboxes too, and leaves their cgroups, which are empty. A handler in the test binary would be
-//! in the way of the tests' own. So, when there is the first directory, the zygote makes the sweeper. It outlives the test binary and the
-//! zygote. If it is gone before, there is another one.
+//! The problem: such a signal ends all sandboxes too, and leaves their cgroups, which are empty. belljar can't catch
+//! it: its handler would replace those that tests set. So the test binary asks the zygote for a sweeper as soon as it has made its first
+//! directory. The sweeper outlives both. If it ends early, the next request for a sandbox has a new one made.
 //!
 //! 1. The test binary tells it of each directory that it makes, over a socket.
 //! 2. If the test binary ends by itself, it removes them itself, and tells the sweeper that there is nothing to do.
@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -40,7 +41,8 @@ const V1: u8 = b'1';
 const V2: u8 = b'2';
 
 /// The sweeper, as the test binary sees it.
-pub(super) struct Sweeper(OwnedFd);
+#[derive(Clone)]
+pub(super) struct Sweeper(Arc<OwnedFd>);
 
 impl Sweeper {
     /// A sweeper that knows of these directories. `send` hands the zygote its socket.
@@ -49,7 +51,7 @@ impl Sweeper {
         send: impl FnOnce(BorrowedFd<'_>) -> nix::Result<()>,
     ) -> nix::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let sweeper = Self(ours);
+        let sweeper = Self(Arc::new(ours));
         directories.for_each(|(directory, v2)| sweeper.tell(directory, v2));
         send(theirs.as_fd())?;
         Ok(sweeper)
@@ -61,10 +63,11 @@ impl Sweeper {
         poll(&mut fds, PollTimeout::ZERO) != Ok(1)
     }
 
-    /// Waits until it is born, or can't be made any more.
-    pub(super) fn wait_for_birth(&self) {
+    /// Waits until it is born, or can't be made any more, but not beyond the `deadline`.
+    pub(super) fn wait_for_birth(&self, deadline: Option<Instant>) {
+        let patience = Instant::now() + PATIENCE;
         // It tells of it, or the zygote, which makes it, lets go of the other end.
-        let _ = sys::is_ready_by(self.0.as_fd(), Instant::now() + PATIENCE);
+        let _ = sys::is_ready_by(self.0.as_fd(), deadline.map_or(patience, |deadline| deadline.min(patience)));
     }
 
     /// Tells it of a directory. If there is no sweeper, the next run sweeps.

@@ -14,7 +14,7 @@ use super::cause::Cause;
 use super::host_state::{Barrier, HostState, Platform, security_context};
 use super::limits::{limit_on, no_more_memory, reached_limit_on_processes, too_many_processes};
 use crate::cgroup::{self, NoCgroup};
-use crate::collect::CollectVec as _;
+use crate::collect::{CollectVec as _, map_both};
 use crate::frame::{Refusal, Step};
 use crate::proc::{self, has_capability, kernel_version, mount_points, text_of};
 use crate::rootfs::access::closed_above;
@@ -104,7 +104,7 @@ fn find(step: Step, errno: Errno, path: &Path, around: &HostState) -> Option<Cau
         return Some(if Path::new("/proc/stat").exists() { Cause::foreign_proc() } else { Cause::no_proc() });
     }
     match step {
-        Step::ForkZygote if errno == Errno::EDEADLK => Some(Cause::locked_by_threads(zygote::beside_fork())),
+        Step::ForkZygote if errno == Errno::EDEADLK => Some(Cause::locked_by_threads(zygote::threads_lost_in_fork())),
         _ if matches!(errno, Errno::EMFILE | Errno::ETOOMANYREFS) => {
             limit_on(Resource::RLIMIT_NOFILE).map(Cause::too_many_descriptors)
         }
@@ -277,11 +277,14 @@ pub(crate) fn explain_cgroup(trouble: &NoCgroup) -> Option<Cause> {
         }
     }
     if let NoCgroup::Refused { path, errno: Errno::EOPNOTSUPP } = trouble {
-        // What was refused is a file of a cgroup below that of the tests.
-        let above = path.ancestors().nth(2).unwrap_or(path);
-        let kind = text_of(above.join("cgroup.type")).unwrap_or_default();
-        if kind.contains("threaded") {
-            return Some(Cause::threaded_cgroup(above, kind.trim()));
+        // What was refused is a file of the cgroup that the tests run in, or of one below it that belljar has made.
+        for directory in path.ancestors().skip(1).take(3) {
+            let [kind, on] = map_both(["cgroup.type", "cgroup.subtree_control"], |name| {
+                text_of(directory.join(name)).unwrap_or_default()
+            });
+            if kind.contains("threaded") {
+                return Some(Cause::threaded_cgroup(directory, kind.trim(), &on));
+            }
         }
     }
     if let NoCgroup::Ends { unit, policy } = trouble {

@@ -14,7 +14,7 @@ pub(super) const SLOTS: usize = 64;
 
 /// Numbers of the whole.
 #[derive(Clone, Copy)]
-enum Whole {
+enum BoardWord {
     /// How many faults were started, in all.
     Started,
     /// How many slots were ever used.
@@ -29,7 +29,7 @@ enum Whole {
     NotKept,
 }
 
-const OURS: [Whole; 3] = [Whole::Socket, Whole::Output, Whole::Errors];
+const OURS: [BoardWord; 3] = [BoardWord::Socket, BoardWord::Output, BoardWord::Errors];
 
 const WHOLE: usize = 8;
 
@@ -91,12 +91,12 @@ impl Board {
     }
 
     pub(super) fn set_waits_killable(&self, is_so: bool) {
-        self.word(Whole::Killable as usize).store(is_so.into(), Ordering::Release);
+        self.word(BoardWord::Killable as usize).store(is_so.into(), Ordering::Release);
     }
 
     /// Whether no signal but SIGKILL interrupts a call that waits for an answer.
     pub(crate) fn waits_killable(&self) -> bool {
-        self.word(Whole::Killable as usize).load(Ordering::Acquire) != 0
+        self.word(BoardWord::Killable as usize).load(Ordering::Acquire) != 0
     }
 
     /// The inodes of what leads to the test binary: of a socket, and of two pipes.
@@ -133,8 +133,8 @@ impl Board {
             // Whoever reads one of these as the fault that had the slot before, sees that it is over.
             to.store(from, Ordering::Release);
         }
-        self.word(Whole::Used as usize).fetch_max(slot as u64 + 1, Ordering::AcqRel);
-        let number = self.word(Whole::Started as usize).fetch_add(1, Ordering::AcqRel) + 1;
+        self.word(BoardWord::Used as usize).fetch_max(slot as u64 + 1, Ordering::AcqRel);
+        let number = self.word(BoardWord::Started as usize).fetch_add(1, Ordering::AcqRel) + 1;
         let entry = Entry { number, slot };
         for field in [Field::Calls, Field::Hits] {
             self.field(slot, field).store(entry.mark(), Ordering::Release);
@@ -188,16 +188,16 @@ impl Board {
 
     /// How often a sweep could not keep what was synced.
     pub(super) fn not_kept(&self) -> u64 {
-        self.word(Whole::NotKept as usize).load(Ordering::Acquire)
+        self.word(BoardWord::NotKept as usize).load(Ordering::Acquire)
     }
 
     pub(crate) fn add_not_kept(&self) {
-        self.word(Whole::NotKept as usize).fetch_add(1, Ordering::AcqRel);
+        self.word(BoardWord::NotKept as usize).fetch_add(1, Ordering::AcqRel);
     }
 
     /// The faults that are active, in no order.
     pub(crate) fn active(&self) -> impl Iterator<Item = Entry> {
-        let used = self.word(Whole::Used as usize).load(Ordering::Acquire);
+        let used = self.word(BoardWord::Used as usize).load(Ordering::Acquire);
         (0..SLOTS.min(usize::try_from(used).unwrap_or(SLOTS))).filter_map(|slot| {
             let state = self.field(slot, Field::State).load(Ordering::Acquire);
             (state & 3 == ACTIVE).then_some(Entry { number: state >> 2, slot })

@@ -7,7 +7,7 @@
 use std::fmt::Display;
 use std::{mem, ptr};
 
-use crate::collect::both;
+use crate::collect::map_both;
 use crate::spec::{Spec, Test};
 use crate::sys;
 
@@ -45,11 +45,11 @@ unsafe fn decode<T>(message: &[u8]) -> Option<&'static T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Function {
     /// Calls it. This alone knows the type of its errors.
-    call: RunBy,
+    call: Invoke,
     address: usize,
 }
 
-type RunBy = fn(usize, &[u8]) -> Result<Vec<u8>, String>;
+type Invoke = fn(usize, &[u8]) -> Result<Vec<u8>, String>;
 
 /// How many bytes stand for a function.
 pub(crate) const FUNCTION_SIZE: usize = 2 * ADDRESS_SIZE;
@@ -78,10 +78,10 @@ impl Function {
     /// The function that a sandbox is told to call.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let (caller, address) = message.split_at_checked(ADDRESS_SIZE)?;
-        let [caller, address] = both([caller, address], |bytes| bytes.try_into().ok().map(usize::from_ne_bytes));
+        let [caller, address] = map_both([caller, address], |bytes| bytes.try_into().ok().map(usize::from_ne_bytes));
         let (caller, address) = (caller.filter(|address| *address != 0)?, address.filter(|address| *address != 0)?);
         // SAFETY: the test binary sends this to the sandbox, and nobody else has the other end of the socket: it comes from `encode`.
-        let call = unsafe { mem::transmute::<*const (), RunBy>(ptr::with_exposed_provenance(caller)) };
+        let call = unsafe { mem::transmute::<*const (), Invoke>(ptr::with_exposed_provenance(caller)) };
         Some(Self { call, address })
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Optio
     if *verdict == Verdict::Passed || verdict.is_expected(test) || evidence.faults.hits > 0 {
         return None;
     }
-    let reason = match (evidence.outcome, zygote::beside_fork()) {
+    let reason = match (evidence.outcome, zygote::threads_lost_in_fork()) {
         (None, threads @ [_, ..]) if evidence.timed_out.is_some() => words::note_on_threads(threads),
         (Some(Outcome::Panicked { .. }), _) => {
             find(&String::from_utf8_lossy(&evidence.panic_text), &test.spec, evidence)?

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, getsockname, sendmsg};
 
-use crate::cgroup::{Cgroup, Handed, NoGroup, refused};
+use crate::cgroup::{Cgroup, GroupHandle, NoGroup, refused};
 use crate::collect::CollectVec as _;
 use crate::diagnosis::explain_cgroup;
 use crate::frame::changes::{self, Change};
@@ -36,13 +36,13 @@ pub(super) fn tell_changes(socket: &OwnedFd, changes: Option<io::Result<Vec<Chan
 
 /// Makes a group, and answers with its directories.
 pub(super) fn hand_group(socket: &OwnedFd, name: &[u8], cgroup: &mut Cgroup) {
-    let Some(name) = std::str::from_utf8(name).ok().filter(|name| Handed::is_name(name)) else { return };
+    let Some(name) = std::str::from_utf8(name).ok().filter(|name| GroupHandle::is_name(name)) else { return };
     let made = cgroup.make_group(name).map_err(|trouble| {
         let text = refused(name, &trouble, explain_cgroup(&trouble).map(|cause| cause.to_string()).as_deref());
         NoGroup { errno: trouble.errno(), text }
     });
-    let fds = made.iter().flat_map(Handed::descriptors).map(|fd| fd.as_raw_fd()).collect_vec();
-    reply(socket, &Handed::encode(&made), &fds);
+    let fds = made.iter().flat_map(GroupHandle::descriptors).map(|fd| fd.as_raw_fd()).collect_vec();
+    reply(socket, &GroupHandle::encode(&made), &fds);
 }
 
 /// Sends an answer to a socket that came from the sandbox, which has room for it. Whatever else somebody has sent in its place is

@@ -221,7 +221,7 @@ fn all_bad_settings() -> &'static [BadSetting] {
 }
 
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
-fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(Over, Evidence, Verdict), Verdict> {
+fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox, Evidence, Verdict), Verdict> {
     let name = test.short_name();
     match all_bad_settings() {
         [] => {}
@@ -282,13 +282,16 @@ fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(Over, Evidence, 
 }
 
 /// A sandbox whose test is over, and that test's slot, which is given back when the sandbox's descriptors are closed.
-pub(super) struct Over {
+pub(super) struct FinishedSandbox {
     sandbox: Sandbox,
     _slot: Slot,
 }
 
 /// Runs `test`, if it can be run.
-pub(super) fn run_and_judge(test: &'static Test, caller: &RunBy) -> Result<(Over, Evidence, Verdict), Obstacle> {
+pub(super) fn run_and_judge(
+    test: &'static Test,
+    caller: &RunBy,
+) -> Result<(FinishedSandbox, Evidence, Verdict), Obstacle> {
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
@@ -327,7 +330,11 @@ pub(super) fn run_and_judge(test: &'static Test, caller: &RunBy) -> Result<(Over
 }
 
 /// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
-fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<(Over, Evidence), NoSandbox> {
+fn run_in_sandbox(
+    test: &'static Test,
+    zygote: &Zygote,
+    caller: &RunBy,
+) -> Result<(FinishedSandbox, Evidence), NoSandbox> {
     let started = Instant::now();
     let mut slot = Slot::take(zygote);
     let mut has_retried = false;
@@ -364,7 +371,7 @@ fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Resul
             continue;
         }
         let (sandbox, evidence) = ran?;
-        return Ok((Over { sandbox, _slot: slot }, evidence));
+        return Ok((FinishedSandbox { sandbox, _slot: slot }, evidence));
     }
 }
 
@@ -407,7 +414,12 @@ fn run_in_one(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<(S
             }
         }
     }
-    let mut sandbox = Sandbox::request(zygote, &test.spec, deadline, caller)?;
+    let asked = Sandbox::request(zygote, &test.spec, deadline, caller);
+    if asked.is_err() {
+        // Whoever ends the run after this verdict is to leave nothing.
+        cgroup::wait_for_sweeper(deadline);
+    }
+    let mut sandbox = asked?;
     match sandbox.begin(test, caller) {
         // It is over already, and has said why or shows it.
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}

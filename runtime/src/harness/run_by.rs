@@ -1,4 +1,4 @@
-//! Who has a body run, and what follows from that: where its output goes, and what it is called with.
+//! The three that can have a body run. Each decides where the output of the body goes, and with which bytes it is called.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::output::Stream;
-use crate::collect::both;
+use crate::collect::map_both;
 use crate::frame::address::{FUNCTION_SIZE, Function};
 use crate::sys;
 
@@ -92,7 +92,7 @@ impl Call {
 
     /// What is sent with them, once it is prepared.
     pub(super) fn descriptors(&self) -> Option<[RawFd; 2]> {
-        self.memory().as_ref().map(|Memory { input, output }| both([input, output], |file| file.as_raw_fd()))
+        self.memory().as_ref().map(|Memory { input, output }| map_both([input, output], |file| file.as_raw_fd()))
     }
 
     /// What the body has returned.

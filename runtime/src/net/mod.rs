@@ -49,7 +49,7 @@ pub use lab::{End, Lab, Link, Switch};
 pub use network::Net;
 pub(crate) use network::notes;
 pub use port::{Port, Stats};
-pub(crate) use threads::{Left, finish};
+pub(crate) use threads::{LeftOnHosts, finish};
 pub(crate) use trouble::trouble;
 pub use wire::Packets;
 pub(crate) use wire::write_capture;

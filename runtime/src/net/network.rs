@@ -12,7 +12,7 @@ use super::node::{Node, Role};
 use super::picture::picture;
 use super::port::Port;
 use super::wire::Wire;
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::ns::Namespace;
 use crate::sorted::Set;
 use crate::sys::is_marked_process;
@@ -237,7 +237,7 @@ impl Net {
     /// The pairs of ports of two hosts that are on one segment.
     #[track_caller]
     fn shared(&self, one: &Host, other: &Host) -> Vec<(usize, usize)> {
-        let [first, second] = both([one, other], |host| self.ports(host));
+        let [first, second] = map_both([one, other], |host| self.ports(host));
         let pairs = first.iter().flat_map(|one| second.iter().map(move |other| (*one, *other)));
         pairs.filter(|(one, other)| one != other && self.segment(*one) == self.segment(*other)).collect_vec()
     }

@@ -80,7 +80,7 @@ fn words(host: &str, payload: &(dyn Any + Send)) -> String {
 }
 
 /// What the body has left on its hosts that fails the test.
-pub(crate) enum Left {
+pub(crate) enum LeftOnHosts {
     /// A thread panicked: how.
     Panic(String),
     /// Nobody knows whether one would have: it went on for too long.
@@ -89,7 +89,7 @@ pub(crate) enum Left {
 
 /// To be called when the body is over. Waits for threads on hosts until each is over or sleeps, such as a server that waits for clients: those end
 /// with the process.
-pub(crate) fn finish() -> Option<Left> {
+pub(crate) fn finish() -> Option<LeftOnHosts> {
     let (mut busy_since, mut is_calm) = (None, false);
     // One that sleeps may wait for another, such as for its turn at the standard error: all must sleep at once, and when they are looked at again.
     let busy = loop {
@@ -105,7 +105,7 @@ pub(crate) fn finish() -> Option<Left> {
         thread::sleep(PULSE);
     };
     let panic = all().panic.take();
-    panic.map(Left::Panic).or(busy.map(|host| Left::Busy(busy_words(&host))))
+    panic.map(LeftOnHosts::Panic).or(busy.map(|host| LeftOnHosts::Busy(busy_words(&host))))
 }
 
 /// What threads on hosts do.

@@ -20,7 +20,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{chdir, chroot, fchdir, mkdir, pivot_root};
 
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::frame::{Refusal, Step};
 use crate::proc::{MOUNTINFO, Mount, bytes_of, mounts_in};
 use crate::rootfs::build::{
@@ -190,7 +190,7 @@ impl Stage {
 
     /// Where inits that have the host's tree put together their `/proc`, and where they mount one that stays whole.
     pub(crate) fn procs(&self) -> [PathBuf; 2] {
-        both([NEW_PROC, WHOLE_PROC], |name| self.path(as_path(name)))
+        map_both([NEW_PROC, WHOLE_PROC], |name| self.path(as_path(name)))
     }
 
     /// Where inits can mount something new.

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::channel::frame_socket;
 use super::words;
-use crate::cgroup::{Controller, Directory, Handed, NoCgroup, NoGroup, refused, usage_of};
+use crate::cgroup::{Controller, Directory, GroupHandle, NoCgroup, NoGroup, refused, usage_of};
 use crate::collect::CollectVec as _;
 use crate::frame::usage::Usage;
 use crate::frame::{Frame, PAYLOAD_MAX};
@@ -83,14 +83,14 @@ impl Group {
     /// # }
     /// ```
     pub fn new(name: &str) -> io::Result<Self> {
-        if !Handed::is_name(name) {
+        if !GroupHandle::is_name(name) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, words::bad_name(name)));
         }
         let outside = || io::Error::new(io::ErrorKind::Unsupported, words::no_group(name));
         let socket = frame_socket().ok_or_else(outside)?;
         let mut buffer = [0; PAYLOAD_MAX];
         let received = socket.ask(&Frame::AskGroup(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
-        match buffer.get(..received.length).and_then(|message| Handed::decode(message, received.fds)) {
+        match buffer.get(..received.length).and_then(|message| GroupHandle::decode(message, received.fds)) {
             Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: own_pid_namespace()? }),
             Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),
             None => Err(io::Error::from_raw_os_error(Errno::EPROTO as i32)),

@@ -21,7 +21,7 @@ use super::channel::{Channel, FrameSocket, InitArgs, give_up};
 use super::ids::map_ids;
 use super::{body, reaper};
 use crate::cgroup;
-use crate::collect::both;
+use crate::collect::map_both;
 use crate::frame::moments::{self, record};
 use crate::frame::{Buffer, Frame, Moment, OrRefuse as _, RefusalRef, Step};
 use crate::rootfs::build;
@@ -106,7 +106,7 @@ fn set_clocks(args: &InitArgs<'_>) -> Result<(), RefusalRef<'static>> {
     let mut line = [0; 128];
     let room = line.len();
     let mut rest = &mut line[..];
-    let [m, b] = both([monotonic, boottime], |offset| (offset.as_secs(), offset.subsec_nanos()));
+    let [m, b] = map_both([monotonic, boottime], |offset| (offset.as_secs(), offset.subsec_nanos()));
     // Offsets have at most 20 digits and nanoseconds 9, so that there is room.
     let formatted = write!(rest, "monotonic {} {}\nboottime {} {}\n", m.0, m.1, b.0, b.1);
     let length = room - rest.len();

@@ -11,7 +11,7 @@ use super::words;
 use crate::collect::CollectVec as _;
 use crate::frame::moments;
 use crate::frame::{Buffer, Frame};
-use crate::net::{self, Inside, Left};
+use crate::net::{self, Inside, LeftOnHosts};
 use crate::settings::settings;
 use crate::spec::{Spec, Test};
 use crate::sys;
@@ -60,23 +60,23 @@ pub(super) fn finish(test: &Test, result: Option<thread::Result<u8>>) -> Option<
 
 /// The result of the body, with what became of its laboratory: a panic on a host is one of the test. Whichever of two panics is not expected
 /// decides. Tells the notes on a failure.
-fn with_lab(test: &Test, result: thread::Result<u8>, left: Option<Left>) -> thread::Result<u8> {
+fn with_lab(test: &Test, result: thread::Result<u8>, left: Option<LeftOnHosts>) -> thread::Result<u8> {
     let name = test.short_name();
     let tell = |text: String| drop(io::stderr().write_all(text.as_bytes()));
     let as_payload = |text: String| Box::new(text) as Box<dyn Any + Send>;
     let result = match (result, left) {
         (result, None) => result,
-        (Err(payload), Some(Left::Panic(text))) if is_expected(test, &*payload) && is_expected(test, &text) => {
+        (Err(payload), Some(LeftOnHosts::Panic(text))) if is_expected(test, &*payload) && is_expected(test, &text) => {
             Err(payload)
         }
-        (result, Some(Left::Panic(text))) => {
+        (result, Some(LeftOnHosts::Panic(text))) => {
             tell(words::panicked_on_host(name, &text));
             match result {
                 Err(payload) if !is_expected(test, &*payload) => Err(payload),
                 _ => Err(as_payload(text)),
             }
         }
-        (result, Some(Left::Busy(text))) => {
+        (result, Some(LeftOnHosts::Busy(text))) => {
             tell(words::panicked_on_host(name, &text));
             match result {
                 // It is no panic, so that no test may expect it.

@@ -8,7 +8,7 @@ use nix::unistd::{ForkResult, Pid, getpid, gettid};
 
 use super::errno::errno_of;
 use super::process::exit_now;
-use crate::collect::both;
+use crate::collect::map_both;
 
 /// How long a thread that has ended may still be listed.
 const LINGERS: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ const LINGERS: Duration = Duration::from_secs(1);
 /// with EDEADLK if there are others.
 pub(crate) fn fork_one_of_two(work: impl FnOnce()) -> nix::Result<Pid> {
     let begun = Instant::now();
-    let own = both([getpid(), gettid()], |id| id.to_string());
+    let own = map_both([getpid(), gettid()], |id| id.to_string());
     loop {
         let mut tasks = fs::read_dir("/proc/self/task").map_err(|error| errno_of(&error))?.flatten();
         if tasks.all(|task| own.iter().any(|id| task.file_name() == id.as_str())) {

@@ -11,7 +11,7 @@ use libc::{seccomp_notif, seccomp_notif_resp, sock_filter, sock_fprog};
 use nix::errno::Errno;
 
 use super::{errno_of, is_of_descriptors, page_size};
-use crate::collect::both;
+use crate::collect::map_both;
 
 // Of linux/seccomp.h.
 const NOTIF_RECV: u64 = 0xc050_2100;
@@ -179,7 +179,7 @@ pub(crate) fn copy_file_range(
     length: usize,
 ) -> nix::Result<usize> {
     let [from_offset, to_offset] =
-        both([from_offset, to_offset], |offset| offset.map_or(ptr::null_mut(), ptr::from_mut));
+        map_both([from_offset, to_offset], |offset| offset.map_or(ptr::null_mut(), ptr::from_mut));
     let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
     // SAFETY: each offset is one of this process's, of 64 bits, or null.
     let copied =

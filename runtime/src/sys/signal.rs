@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-use crate::collect::both;
+use crate::collect::map_both;
 
 /// Why the test's process got SIGSEGV or SIGBUS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ extern "C" fn handle_crash(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_
     let errno = Errno::last_raw();
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo, whose address is set for these signals.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
-    let [start, end] = both([0, 1], |index| GUARD[index].load(Ordering::Acquire));
+    let [start, end] = map_both([0, 1], |index| GUARD[index].load(Ordering::Acquire));
     let crash = match code {
         ..=0 => Crash::Sent,
         libc::SI_KERNEL => Crash::Access { address: None },

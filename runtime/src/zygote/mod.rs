@@ -109,7 +109,7 @@ fn others_run() -> bool {
 static BESIDE_FORK: OnceLock<Vec<String>> = OnceLock::new();
 
 /// The names of the threads that constructors had started, which sandboxes lack, or because of which there is no zygote.
-pub(crate) fn beside_fork() -> &'static [String] {
+pub(crate) fn threads_lost_in_fork() -> &'static [String] {
     BESIDE_FORK.get().map_or(&[], Vec::as_slice)
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{Joining, V1Hierarchy};
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::frame::address::{self, ADDRESS_SIZE, decode_spec, decode_test};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
@@ -80,7 +80,7 @@ impl Request {
     /// The message that stands for this, but for its descriptors.
     pub(super) fn encode(&self) -> Vec<u8> {
         let Joining { v1, v2, process_limit, generation } = &self.joining;
-        let flags = both([v2.is_some(), *process_limit], u8::from);
+        let flags = map_both([v2.is_some(), *process_limit], u8::from);
         let mount_points = v1.iter().map(|tree| tree.mount_point.as_bytes_with_nul());
         let head = [&[SANDBOX], &address::encode(self.spec)[..], &generation.to_ne_bytes(), &flags];
         head.into_iter().chain(mount_points).collect_vec().concat()

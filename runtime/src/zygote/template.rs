@@ -29,7 +29,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::ids::{self, Maps};
 use super::request::{MESSAGE_SIZE, Request};
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::frame::Refusal;
 use crate::frame::moments;
 use crate::frame::{Frame, Moment, Step};
@@ -233,7 +233,7 @@ impl<'i> Template<'i> {
         let proc = open(c"/proc", flags, Mode::empty()).map_err(|errno| Refusal::new(Step::Zygote, "/proc", errno))?;
         match (kind.ids, mapper) {
             (Ids::One, _) => {
-                let [uids, gids] = both([context.uid.as_raw(), context.gid.as_raw()], |id| format!("0 {id} 1\n"));
+                let [uids, gids] = map_both([context.uid.as_raw(), context.gid.as_raw()], |id| format!("0 {id} 1\n"));
                 let proc = proc.as_fd();
                 sandbox::give_up_setgroups(proc)?;
                 sandbox::map_ids(proc, [&uids, &gids])?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use super::Cause;
+use crate::collect::CollectVec as _;
 use crate::diagnosis::host_state::{HostState, Platform};
 use crate::text::{error, plain};
 
@@ -37,16 +38,15 @@ impl Cause {
         )
     }
 
-    /// `kind` is the type of this cgroup, as it names it itself.
-    pub(crate) fn threaded_cgroup(directory: &Path, kind: &str) -> Self {
+    /// `kind` is the type of this cgroup, as it names it itself, and `on` are the controllers that it gives to those below.
+    pub(crate) fn threaded_cgroup(directory: &Path, kind: &str, on: &str) -> Self {
         let directory = plain(directory.display());
+        let off = on.split_ascii_whitespace().map(|controller| format!("-{controller}")).collect_vec().join(" ");
         Self::new(
             "the cgroup that the tests run in is threaded: it has processes, and gives controllers to the cgroups below it. There, the \
              kernel limits threads only",
             format!("cgroup.type of {directory} is {}", plain(kind)),
-            format!(
-                "echo '-pids -cpu' | sudo tee {directory}/cgroup.subtree_control, or run the tests in another cgroup"
-            ),
+            format!("echo '{off}' | sudo tee {directory}/cgroup.subtree_control, or run the tests in another cgroup"),
         )
     }
 

@@ -68,7 +68,7 @@ impl Cause {
     pub(crate) fn valgrind() -> Self {
         Self::new(
             "valgrind runs this program, and knows no namespaces",
-            "LD_PRELOAD has vgpreload_core",
+            "LD_PRELOAD or /proc/self/maps has vgpreload_core",
             "run isolated tests without valgrind",
         )
     }

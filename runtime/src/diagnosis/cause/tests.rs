@@ -82,7 +82,7 @@ fn each_cause_has_its_words() {
         memory_used_up(file, 4096, host),
         too_many_processes(64, 63),
         too_many_in_cgroup(file, 64, 63, host),
-        threaded_cgroup(Path::new("/sys/fs/cgroup/a\n"), "domain threaded"),
+        threaded_cgroup(Path::new("/sys/fs/cgroup/a\n"), "domain threaded", "cpu pids\n"),
         has_threads(),
         no_thread("1G"),
         too_many_keys("1000: 200 200/200 200/200 4000/20000"),
@@ -106,7 +106,7 @@ fn each_cause_has_its_words() {
     remedy: have constructors start no thread that keeps such a lock, or let it begin in `main`
     # valgrind
     cause:  valgrind runs this program, and knows no namespaces
-    seen:   LD_PRELOAD has vgpreload_core
+    seen:   LD_PRELOAD or /proc/self/maps has vgpreload_core
     remedy: run isolated tests without valgrind
     # fakeroot
     cause:  fakeroot runs this program, and its library can't reach its daemon from a sandbox
@@ -347,7 +347,7 @@ fn each_cause_has_its_words() {
     # threaded_cgroup
     cause:  the cgroup that the tests run in is threaded: it has processes, and gives controllers to the cgroups below it. There, the kernel limits threads only
     seen:   cgroup.type of /sys/fs/cgroup/a\n is domain threaded
-    remedy: echo '-pids -cpu' | sudo tee /sys/fs/cgroup/a\n/cgroup.subtree_control, or run the tests in another cgroup
+    remedy: echo '-cpu -pids' | sudo tee /sys/fs/cgroup/a\n/cgroup.subtree_control, or run the tests in another cgroup
     # has_threads
     cause:  the test's process has a second thread before its body begins, as with ThreadSanitizer, so that it can't enter a user namespace
     seen:   EINVAL, which unshare(2) has for such processes

@@ -97,23 +97,7 @@ impl Sandbox {
         };
         // Where that failed, something may have been made too.
         cgroup::see_to_sweeper(|socket| zygote.request_sweeper(socket));
-        let asked =
-            made.map_err(NoSandbox::from).and_then(|made| Self::ask(zygote, (spec, made), deadline, caller, life));
-        if asked.is_err() {
-            // Whoever ends the run after this verdict is to leave nothing.
-            cgroup::wait_for_sweeper();
-        }
-        asked
-    }
-
-    /// Asks for a sandbox that has this cgroup.
-    fn ask(
-        zygote: &Zygote,
-        (spec, (cgroup, joining)): (&'static Spec, (Cgroup, Joining)),
-        deadline: Option<Instant>,
-        caller: &RunBy,
-        life: Option<Life>,
-    ) -> Result<Self, NoSandbox> {
+        let (cgroup, joining) = made?;
         let joining =
             Joining { generation: joining.generation.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
         let (socket, their_socket) =

@@ -8,7 +8,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 use super::caller::Caller;
 use super::shared::Shared;
-use crate::collect::both;
+use crate::collect::map_both;
 use crate::sys::seccomp::{self, Reply};
 
 /// Which call it is.
@@ -44,9 +44,9 @@ impl Copy {
 
     /// Copies so many bytes. `None` if that can't be done here.
     pub(super) fn perform(&self, shared: &Shared, caller: &Caller, most: usize) -> nix::Result<Option<Reply>> {
-        let [from, to] = both([self.from.0, self.to.0], |at| caller.descriptor(at));
+        let [from, to] = map_both([self.from.0, self.to.0], |at| caller.descriptor(at));
         let (from, to) = (from?, to?);
-        let [mut from_offset, mut to_offset] = both([self.from, self.to], |end| offset(caller, end));
+        let [mut from_offset, mut to_offset] = map_both([self.from, self.to], |end| offset(caller, end));
         if !shared.still_waits(caller) {
             return Ok(None);
         }

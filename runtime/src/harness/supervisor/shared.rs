@@ -54,7 +54,7 @@ impl Shared {
     }
 
     /// What was handed back until now.
-    pub(super) fn take_looked_at(&self) -> Vec<(Caller, u32)> {
+    pub(super) fn take_resolved_calls(&self) -> Vec<(Caller, u32)> {
         let _ = self.looked.read();
         std::mem::take(&mut self.lock_looked_at())
     }

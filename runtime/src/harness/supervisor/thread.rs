@@ -110,7 +110,7 @@ impl Thread {
             self.answer_delayed();
             if !looked.is_empty() {
                 self.look_at_faults();
-                shared.take_looked_at().into_iter().for_each(|(caller, arch)| self.answer(caller, arch));
+                shared.take_resolved_calls().into_iter().for_each(|(caller, arch)| self.answer(caller, arch));
             }
             if calls.contains(PollFlags::POLLIN) {
                 match seccomp::next_call(shared.listener.as_fd()) {

@@ -1,4 +1,5 @@
-//! Channels between threads, which cost a user's build little: those of the standard library are 7,000 lines of LLVM's language for each type.
+//! Channels for one thing: one thread sends it, another waits for it. They cost a user's build little: those of the standard library are 7,000
+//! lines of LLVM's language for each type.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 

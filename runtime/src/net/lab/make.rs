@@ -3,19 +3,19 @@
 //! ```text
 //! this thread                  a thread for the fabric          a thread for each host
 //!                              network namespace                namespaces
-//! veth pairs, in the fabric ◄─────────────┘◄────────────────────────────┘
-//!      ├─────────────────────► (the ring, meanwhile)            (its name and files, meanwhile)
+//! veth pairs, in the fabric ◄─────────────┴─────────────────────────────┘
+//!      ├─────────────────────► the ring                         its name and files
 //!      └─────────────────────────────────────────────────────► interfaces, addresses, routes, neighbours
 //!      │                       the wire                                 │
 //! offloads and carriers of the outer ends ◄─────────────────────────────┘
 //! the wire begins
 //! ```
 //!
-//! Nobody waits without need. What takes longest is the ring: the kernel waits for all processors, for some milliseconds, or for far less if
-//! somebody on the machine changes interfaces at that moment. So the ring is begun with the first pair: it has its memory, and is about to wait,
-//! while pairs are made.
+//! What takes longest is the ring. Before it is there, the kernel waits for all processors (RCU): for a tick of its timer or more, but for half
+//! a millisecond only if somebody holds the lock on interfaces at that moment (`synchronize_net`). So the fabric's thread starts on the ring when
+//! the first pair is about to be made. It allocates memory, and then waits while this thread makes pairs.
 //!
-//! If a step fails, its error goes up, channels close, all threads end, and with the last reference to a namespace what is in it is gone.
+//! If a step fails, `make` returns its error. Dropped senders wake the other threads, which end. The kernel then removes the namespaces.
 
 use std::io;
 use std::os::fd::AsFd as _;

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::frame::HOST_NAME_MAX;
 use crate::net::error::ErrorKind;
 use crate::net::netfilter::PlannedGate;
@@ -213,7 +213,7 @@ impl Plan {
             let bad = || ErrorKind::BadMac { of: self.nodes[port.node].name.clone(), text: text.clone() };
             port.mac = parse_mac(text).ok_or_else(bad)?;
             if let Some(other) = chosen.insert(port.mac, port.node) {
-                let [first, second] = both([other, port.node], |node| self.nodes[node].name.clone());
+                let [first, second] = map_both([other, port.node], |node| self.nodes[node].name.clone());
                 return Err(ErrorKind::MacTwice { text: show_mac(port.mac), first, second });
             }
         }
@@ -243,7 +243,7 @@ impl Plan {
         }
         match self.ports.iter().find(|port| !reached.contains(&port.node)) {
             Some(port) => {
-                let [first, second] = both([first, port.node], |node| self.nodes[node].name.clone());
+                let [first, second] = map_both([first, port.node], |node| self.nodes[node].name.clone());
                 Err(ErrorKind::NoRoute { first, second })
             }
             None => Ok(()),

@@ -14,7 +14,7 @@ pub(crate) enum Way {
 
 /// Numbers of the whole wire.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Whole {
+pub(crate) enum WireWord {
     /// The number of the last request to decide about all frames so far.
     Asked,
     /// The number of the last request that the wire has done.
@@ -128,7 +128,7 @@ impl Board {
         self.ports
     }
 
-    pub(crate) fn whole(&self, number: Whole) -> &AtomicU64 {
+    pub(crate) fn whole(&self, number: WireWord) -> &AtomicU64 {
         self.words.words().get(number as usize).unwrap_or(&NONE)
     }
 

@@ -4,7 +4,7 @@ use super::board::{Cause, Direction, Setting};
 use super::chance::{Lot, Lots};
 use super::packet::Packet;
 use super::queue::Traveller;
-use crate::collect::both;
+use crate::collect::map_both;
 
 /// How many bytes wait for the rate at most, if nothing else is said.
 const QUEUE: u64 = 256 << 10;
@@ -88,7 +88,7 @@ impl Lane {
 
     /// What is set anew holds at once: it does not wait for frames that are on their way.
     fn look_for_changes(&mut self, direction: Direction<'_>, jitter: u64) {
-        let [rate, delay] = both([Setting::Rate, Setting::Delay], |setting| direction.get(setting));
+        let [rate, delay] = map_both([Setting::Rate, Setting::Delay], |setting| direction.get(setting));
         if rate != self.rate {
             self.free_at = 0;
         }

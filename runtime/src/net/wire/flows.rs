@@ -8,7 +8,7 @@
 use super::chance::{hash, hash_bytes, mix};
 use super::packet::{Ip, Kind, Packet, Tcp, Transport, flags};
 use super::table::Table;
-use crate::collect::both;
+use crate::collect::map_both;
 
 /// How many directions of flows are known at a time.
 const STREAMS: usize = 1 << 14;
@@ -98,7 +98,7 @@ impl Identity {
         let chosen = ports.map(|port| if is_echo || (32768..=60999).contains(&port) { 0 } else { u64::from(port) });
         let ports = ports.map(u64::from);
         let is_reverse = (ip.source, ports[0]) > (ip.destination, ports[1]);
-        let (mut ends, mut chosen, mut ports) = (both([ip.source, ip.destination], one_of), chosen, ports);
+        let (mut ends, mut chosen, mut ports) = (map_both([ip.source, ip.destination], one_of), chosen, ports);
         if is_reverse {
             ends.reverse();
             chosen.reverse();

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use nix::unistd::read;
 
-use super::board::{Board, Cause, Count, Direction, Setting, Way, Whole};
+use super::board::{Board, Cause, Count, Direction, Setting, Way, WireWord};
 use super::capture::{Seen, Tape, marks};
 use super::chance::{Lot, hash, hash_bytes};
 use super::decide::{Lane, Passes, packet_length};
@@ -130,14 +130,14 @@ impl<'b> WireProcess<'b> {
     pub(super) fn run(&mut self, ring: &mut PacketRing, slots: usize, wake: BorrowedFd<'_>, body: BorrowedFd<'_>) {
         let (mut answered, mut turns) = (0, 0_u32);
         loop {
-            let asked = self.board.whole(Whole::Asked).load(Ordering::Acquire);
+            let asked = self.board.whole(WireWord::Asked).load(Ordering::Acquire);
             let is_empty = self.take_all(ring, if asked == answered { 64 } else { slots });
             if asked != answered {
                 self.look_for_trouble(ring);
-                self.board.whole(Whole::Answered).store(asked, Ordering::Release);
+                self.board.whole(WireWord::Answered).store(asked, Ordering::Release);
                 answered = asked;
             }
-            if self.board.whole(Whole::Over).load(Ordering::Acquire) != 0 {
+            if self.board.whole(WireWord::Over).load(Ordering::Acquire) != 0 {
                 self.look_for_trouble(ring);
                 return;
             }

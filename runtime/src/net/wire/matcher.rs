@@ -1,7 +1,7 @@
 //! Which packets a test means: in numbers, since the wire can't run a closure of the test's.
 
 use super::packet::{Kind, Packet, Tcp, Transport, Upkeep};
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 
 /// How many words it has in shared memory.
 pub(super) const WORDS: usize = 4;
@@ -164,7 +164,7 @@ impl Packets {
         let port = |port: Option<u16>| port.map_or(0, |port| 1 << 16 | u64::from(port));
         let short = [self.protocol as u8, self.flags, self.without_flags, self.beginning_length];
         let lengths = u64::from(u32::from_le_bytes(short)) | u64::from(self.longer_than) << 32;
-        let [low, high] = both([0, 8], |at| self.beginning[at..at + 8].try_into().map_or(0, u64::from_le_bytes));
+        let [low, high] = map_both([0, 8], |at| self.beginning[at..at + 8].try_into().map_or(0, u64::from_le_bytes));
         [lengths, port(self.from) | port(self.to) << 32, low, high]
     }
 

@@ -5,10 +5,11 @@
 //!
 //! 1. [`Wire::prepare`] makes the socket with its ring, and all memory that the process will need.
 //! 2. [`Wire::start`] clones the process. It is init's child, so that the body's `wait` doesn't find it, and has nothing of the body's open.
-//! 3. [`Wire::begin`] has it move frames, when there is somebody to move them to. Those that came before have waited in the ring.
-//! 4. The body's process sets numbers in shared memory, which the wire reads for each frame, and reads those that the wire counts.
-//! 5. Each frame goes through two directions of ports: that from its host into the segment, and that to each host that it is for.
-//!    `decide` has what may happen in one.
+//! 3. [`Wire::begin`] has it move frames once all hosts are connected. Those that came before are in the ring.
+//! 4. The body's process writes settings to shared memory, which the wire reads for each frame. The wire writes counts there, which the body's
+//!    process reads.
+//! 5. Each frame passes two ports: out of its sender's, and into that of each receiver. Faults are set for each of the two, and `decide` has
+//!    what may happen in one.
 
 pub(crate) mod board;
 mod capture;
@@ -40,7 +41,7 @@ use nix::sys::prctl::{set_name, set_timerslack};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{chdir, getpid, setsid};
 
-use board::{Board, Direction, Setting, Way, Whole};
+use board::{Board, Direction, Setting, Way, WireWord};
 use capture::Tape;
 pub(in crate::net) use chance::odds;
 use chance::{hash, hash_bytes};
@@ -50,7 +51,7 @@ pub use matcher::Packets;
 pub(crate) use trouble::WireTrouble;
 use trouble::{Number, Troubles};
 
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::proc::WIRE;
 use crate::sorted::sort;
 use crate::sys;
@@ -131,7 +132,7 @@ impl Wire {
             ifindex: port.ifindex,
             segment: port.segment as usize,
             mtu: port.mtu.into(),
-            lanes: both([Way::FromHost, Way::ToHost], |way| lane(port, way)),
+            lanes: map_both([Way::FromHost, Way::ToHost], |way| lane(port, way)),
             is_refused: false,
         };
         let segments = ports.iter().map(|port| port.segment as usize + 1).max().unwrap_or_default();
@@ -192,7 +193,7 @@ impl Wire {
     /// if there is no wire any more. If it does not run, it may have been stopped, as by `kill(-1, ..)`: it is resumed, once. If it still
     /// does not answer, this returns after some seconds, and [`WireTrouble::unanswered`] says so.
     pub(crate) fn settle(&self) {
-        let asked = self.board.whole(Whole::Asked).fetch_add(1, Ordering::AcqRel) + 1;
+        let asked = self.board.whole(WireWord::Asked).fetch_add(1, Ordering::AcqRel) + 1;
         let _ = self.wake.write(1);
         let is_over = self.wait_for(asked) || {
             let _ = sys::resume(self.process.as_fd());
@@ -207,7 +208,7 @@ impl Wire {
     fn wait_for(&self, asked: u64) -> bool {
         let begun = Instant::now();
         let mut looks = 0_u32;
-        while self.board.whole(Whole::Answered).load(Ordering::Acquire) < asked {
+        while self.board.whole(WireWord::Answered).load(Ordering::Acquire) < asked {
             looks += 1;
             if looks < 50 {
                 thread::yield_now();
@@ -276,7 +277,7 @@ impl Drop for Wire {
         self.settle();
         // It ends by itself, so that init knows of each that does not. Nobody waits for it here: the kernel takes some ten milliseconds to close
         // the ring. One that somebody has stopped is ended by init.
-        self.board.whole(Whole::Over).store(1, Ordering::Release);
+        self.board.whole(WireWord::Over).store(1, Ordering::Release);
         let _ = self.wake.write(1);
     }
 }

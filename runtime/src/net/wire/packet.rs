@@ -1,6 +1,6 @@
 //! What a frame is: read from its bytes, which may be anything.
 
-use crate::collect::both;
+use crate::collect::map_both;
 
 /// The most headers of extensions of version 6 that are looked behind.
 const EXTENSIONS_MAX: usize = 8;
@@ -264,7 +264,7 @@ pub(super) fn complete_checksum(frame: &mut [u8]) {
     }
     // Of an address of version 4, only its own four bytes count.
     let mask = if ip.source >> 32 == MAPPED >> 32 { u128::from(u32::MAX) } else { u128::MAX };
-    let [source, destination] = both([ip.source, ip.destination], |address| sum(&(address & mask).to_be_bytes()));
+    let [source, destination] = map_both([ip.source, ip.destination], |address| sum(&(address & mask).to_be_bytes()));
     let head = source + destination + u64::from(ip.protocol) + body.len() as u64;
     let checksum = match folded(head + sum(body)) {
         // In UDP, zero would say that there is none. For TCP, both are the same.

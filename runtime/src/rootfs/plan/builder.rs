@@ -11,7 +11,7 @@ use super::base::Base;
 use super::basis::Basis;
 use super::host::Host;
 use super::wanted::{Wanted, WantedKind};
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::rootfs::build::{Access, KERNEL_FLAGS, LAYERS, NewRoot, Operation, Plan};
 use crate::rootfs::paths::{HostPath, InsidePath, LINKS_MAX, Source, c_string, names_reversed};
 use crate::rootfs::stage::Stage;
@@ -231,7 +231,7 @@ impl<'f> Builder<'f> {
     }
 
     pub(super) fn move_to(&mut self, from: &Path, to: &Path) {
-        let [from, to] = both([from, to], |path| self.inside(path));
+        let [from, to] = map_both([from, to], |path| self.inside(path));
         self.operations.push(Operation::Move { from, to });
     }
 
@@ -310,7 +310,7 @@ impl<'f> Builder<'f> {
     pub(super) fn new_layer(&mut self, at: &Path, mode: u32) -> (PathBuf, PathBuf) {
         let layer = Path::new(LAYERS).join(self.layers.to_string());
         self.layers += 1;
-        let [upper, work] = both(["upper", "work"], |name| layer.join(name));
+        let [upper, work] = map_both(["upper", "work"], |name| layer.join(name));
         for (path, mode) in [(&layer, 0o755), (&upper, mode), (&work, 0o700)] {
             let mode = Mode::from_bits_truncate(mode);
             self.operations.push(Operation::Directory { path: InsidePath::new(path), mode });
@@ -334,7 +334,7 @@ impl<'f> Builder<'f> {
     /// Shows what the test asks for by name, over all else.
     pub(super) fn binds(&mut self, spec: &Spec) {
         for Bind { from, to, writable } in spec.binds {
-            let [from, to] = both([from, to], |path| self.host.context.absolute(spec, path));
+            let [from, to] = map_both([from, to], |path| self.host.context.absolute(spec, path));
             // The host's tree is as it is.
             let to = if spec.mount { self.physical(&to) } else { to };
             if spec.mount {

@@ -16,7 +16,7 @@ use super::host::Host;
 use super::host_files::{HostFiles, may_wait};
 use super::system::LINKS;
 use super::wanted::{Wanted, as_wanted, profiles, tested, writable};
-use crate::collect::{CollectVec as _, both};
+use crate::collect::{CollectVec as _, map_both};
 use crate::frame::{Refusal, Step};
 use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, Operation};
@@ -338,7 +338,7 @@ fn content_of(file: &Path, name: &Path) -> Option<Vec<u8>> {
 /// The options of an overlay, whose lower directories these are, the uppermost first.
 pub(super) fn overlay_options<'p>(lower: impl IntoIterator<Item = &'p Path>, upper: &Path, work: &Path) -> CString {
     let lower = lower.into_iter().map(escaped).collect_vec();
-    let [upper, work] = both([upper, work], |path| path.as_os_str().as_bytes());
+    let [upper, work] = map_both([upper, work], |path| path.as_os_str().as_bytes());
     // Only with `userxattr` are directories marked in a user namespace that hide what lies below; see the kernel's overlayfs.rst.
     let options =
         [b"lowerdir=", &lower.join(&b':')[..], b",upperdir=", upper, b",workdir=", work, b",userxattr"].concat();

@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
 use super::builder::{Builder, read_only};
-use crate::collect::both;
+use crate::collect::map_both;
 use crate::rootfs::build::{Access, Operation};
 use crate::rootfs::context::as_field;
 use crate::rootfs::stage::Stage;
@@ -117,8 +117,9 @@ impl Builder<'_> {
     /// Fills `/dev`. Device nodes can't be made in a user namespace, so they are the host's.
     pub(super) fn devices(&mut self, spec: &Spec) {
         let of_root = (spec.ids == Ids::Host).then_some("/dev/loop-control");
-        // A module of the kernel may be loaded or removed later, and its device with it.
-        let optional = OPTIONAL_DEVICES.into_iter().chain(of_root).map(|path| (path, true));
+        let optional = OPTIONAL_DEVICES.into_iter().chain(of_root).filter(|path| Path::new(path).exists());
+        // Later, a module of the kernel may be removed, and its device with it.
+        let optional = optional.map(|path| (path, true));
         for (path, is_optional) in DEVICES.into_iter().map(|path| (path, false)).chain(optional) {
             let path = Path::new(path);
             self.directory(path.parent().unwrap_or(Path::new("/")), 0o755);
@@ -173,7 +174,7 @@ impl Builder<'_> {
             self.let_ping();
         }
         // Only the kernel makes what is there.
-        self.shown.extend(both([proc, sys], Path::to_path_buf));
+        self.shown.extend(map_both([proc, sys], Path::to_path_buf));
     }
 
     /// Keeps real root from changing the machine through `proc` by accident. The one that is `whole` stays as it is.
@@ -194,7 +195,7 @@ impl Builder<'_> {
 
     /// The same for `/sys`, of which interfaces are the sandbox's own.
     pub(super) fn shield_sys(&mut self) {
-        let [sys, interfaces] = both(["/sys", "/sys/devices/virtual/net"], Path::new);
+        let [sys, interfaces] = map_both(["/sys", "/sys/devices/virtual/net"], Path::new);
         self.bind_to_itself(sys, sys, Access::AsIs);
         // It becomes a mount of its own before, and stays as it is.
         self.bind_to_itself(interfaces, interfaces, Access::AsIs);
