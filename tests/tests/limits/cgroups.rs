@@ -154,7 +154,7 @@ fn controllers_that_were_on_before_stay_on() {
     fs::write(&control, "-memory -cpu").expect("write");
     // With processes in it, the kernel lets no cgroup below have limits.
     for enter in ["", "unset BELLJAR_CGROUP;"] {
-        let script = format!("echo $$ > \"$PARENT/cgroup.procs\" && {enter} exec \"$0\" \"$@\"");
+        let script = format!("echo $$ > \"$PARENT/cgroup.procs\" && {{ {enter} exec \"$0\" \"$@\"; }}");
         for limited in ["has_all_limits", "processes::forks_too_often"] {
             let within = run(&script, limited);
             let kind = format!("seen:   cgroup.type of {} is domain threaded", directory.display());
