@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
@@ -15,7 +16,7 @@ use super::definition::Definition;
 use super::error::ErrorKind;
 use super::filter;
 use crate::frame::{Buffer, Frame};
-use crate::sys::{self, seccomp};
+use crate::sys::{self, ON_THE_WAY, ON_THE_WAY_PAUSE, seccomp};
 
 /// The way to the test binary, with its inode, if this is a sandbox.
 type ToSupervisor = fn() -> Option<(BorrowedFd<'static>, libc::ino_t)>;
@@ -57,10 +58,25 @@ fn watch(calls: Calls) -> Result<&'static Watch, ErrorKind> {
     // Until the listener is handed over, nobody answers: a watched call of this thread would wait for ever. So it allocates nothing.
     let (listener, is_killable) = seccomp::install_filter(&mut program).map_err(ErrorKind::Filter)?;
     board.set_waits_killable(is_killable);
-    let told = seccomp::send_past(socket, frame, [listener.as_raw_fd(), memory.as_fd().as_raw_fd()], cookie);
+    let told = hand_over(socket, frame, &[listener.as_raw_fd(), memory.as_fd().as_raw_fd()], cookie);
+    if let Err(errno) = told {
+        let _ = seccomp::send_past(socket, Frame::Unanswered(errno).encode(&mut buffer), &[], cookie);
+    }
     seccomp::close_past(listener, cookie);
     told.map_err(ErrorKind::HandOver)?;
     Ok(WATCH.get_or_init(|| Watch { board, watched, cookie }))
+}
+
+/// Sends them as soon as fewer descriptors of this user's are on their way.
+fn hand_over(socket: BorrowedFd<'_>, frame: &[u8], fds: &[RawFd], cookie: seccomp::Cookie) -> nix::Result<()> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match seccomp::send_past(socket, frame, fds, cookie) {
+            Err(Errno::ETOOMANYREFS) if waited < ON_THE_WAY => seccomp::sleep_past(ON_THE_WAY_PAUSE, cookie),
+            result => return result,
+        }
+        waited += ON_THE_WAY_PAUSE;
+    }
 }
 
 /// How a fault is written and spoken of.

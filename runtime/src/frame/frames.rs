@@ -56,6 +56,7 @@ mod tag {
     pub(super) const HOST: u8 = 16;
     pub(super) const WIRE_KILLED: u8 = 17;
     pub(super) const CHANGE: u8 = 18;
+    pub(super) const UNANSWERED: u8 = 19;
 }
 
 // How a body ended.
@@ -123,6 +124,8 @@ pub(crate) enum Frame<'a> {
     Host(&'a [u8]),
     /// From the test: its calls are watched. With it come the descriptor by which they are answered, and the memory in which the faults are.
     Faults,
+    /// From the test: its calls are watched, and what came with `Faults` could not be sent, so that nobody answers them.
+    Unanswered(Errno),
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
     /// `had_children`: the figure may be that of a child which that process had waited for.
     Largest { bytes: u64, had_children: bool, name: &'a [u8] },
@@ -215,6 +218,10 @@ impl<'a> Frame<'a> {
                 writer.put(what);
             }
             Self::Faults => writer.put(&[tag::FAULTS]),
+            Self::Unanswered(errno) => {
+                writer.put(&[tag::UNANSWERED]);
+                writer.put(&(errno as i32).to_ne_bytes());
+            }
             Self::Host(name) => {
                 writer.put(&[tag::HOST]);
                 writer.put(name);
@@ -283,6 +290,9 @@ impl<'a> Frame<'a> {
                 Some(Self::Change { at: u64::from_ne_bytes(*at), what })
             }
             (tag::FAULTS, []) => Some(Self::Faults),
+            (tag::UNANSWERED, errno) => {
+                Some(Self::Unanswered(Errno::from_raw(i32::from_ne_bytes(errno.try_into().ok()?))))
+            }
             (tag::HOST, name) => Some(Self::Host(name)),
             _ => None,
         }
@@ -325,6 +335,7 @@ pub(crate) mod tests {
             Frame::WireKilled,
             Frame::Change { at: 7, what: b"client.eth0: loss 0.1" },
             Frame::Faults,
+            Frame::Unanswered(Errno::ETOOMANYREFS),
             Frame::Host(b"server"),
             Frame::AskGroup(b"db"),
             Frame::Largest { bytes: 61 << 20, had_children: true, name: b"sort" },
@@ -371,7 +382,7 @@ pub(crate) mod tests {
             damaged[1] ^= 1;
             assert_eq!(Frame::decode(&damaged), None);
         }
-        for kind in 19..=255 {
+        for kind in 20..=255 {
             assert_eq!(Frame::decode(&[&MAGIC[..], &[kind]].concat()), None);
         }
         assert_eq!(Frame::decode(b""), None);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -37,7 +37,9 @@ pub(crate) struct Process {
 }
 
 /// Spare descriptors. They are closed while `/proc` or a frame is read, so that there is room though other files take all that is left.
-static RESERVE: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+///
+/// Whoever closes them has the lock alone. Whoever makes descriptors for a sandbox shares it, and so takes none of that room.
+static RESERVE: RwLock<Vec<OwnedFd>> = RwLock::new(Vec::new());
 
 /// How many there are: two come with `Frame::Faults`, and two are opened then, one of them in the place of the memory that came.
 const RESERVED: usize = 3;
@@ -48,18 +50,33 @@ const FREE: u64 = 16;
 /// Whether descriptors were scarce when a sandbox was asked for.
 static ARE_SCARCE: AtomicBool = AtomicBool::new(false);
 
-fn lock() -> MutexGuard<'static, Vec<OwnedFd>> {
-    RESERVE.lock().unwrap_or_else(PoisonError::into_inner)
+/// While this is there, no spare descriptor is closed.
+pub(crate) struct Reserved {
+    _reserve: RwLockReadGuard<'static, Vec<OwnedFd>>,
 }
 
 /// Has descriptors to spare, or fails.
-pub(crate) fn reserve() -> nix::Result<()> {
-    // Whoever holds the lock puts the descriptors back.
-    let Ok(mut reserve) = RESERVE.try_lock() else { return Ok(()) };
+pub(crate) fn reserve() -> nix::Result<Reserved> {
+    loop {
+        let reserve = RESERVE.read().unwrap_or_else(PoisonError::into_inner);
+        if reserve.len() >= RESERVED {
+            return Ok(Reserved { _reserve: reserve });
+        }
+        drop(reserve);
+        fill(&mut RESERVE.write().unwrap_or_else(PoisonError::into_inner))?;
+    }
+}
+
+fn fill(reserve: &mut Vec<OwnedFd>) -> nix::Result<()> {
     while reserve.len() < RESERVED {
-        reserve.push(open(c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
+        reserve.push(spare()?);
     }
     Ok(())
+}
+
+/// A descriptor that keeps a place.
+pub(crate) fn spare() -> nix::Result<OwnedFd> {
+    open(c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Notes the number of a descriptor that was just made. It is the lowest that was free: if it is near the limit, descriptors are scarce.
@@ -72,20 +89,35 @@ pub(crate) fn note_number(fd: &OwnedFd) {
     }
 }
 
-/// Receives what may come with descriptors. Where there is no room for them, they are lost: so where they are scarce, it is received with room for some.
-pub(crate) fn take<T>(take: impl FnOnce() -> T) -> T {
-    if ARE_SCARCE.load(Ordering::Relaxed) { look(take) } else { take() }
+/// Room for some descriptors, until it is dropped.
+pub(crate) struct Room {
+    reserve: RwLockWriteGuard<'static, Vec<OwnedFd>>,
+}
+
+impl Room {
+    fn make() -> Self {
+        let mut reserve = RESERVE.write().unwrap_or_else(PoisonError::into_inner);
+        reserve.clear();
+        Self { reserve }
+    }
+
+    /// Makes room to receive what may come with descriptors, where they are scarce: where there is no room for them, they are lost.
+    pub(crate) fn where_scarce() -> Option<Self> {
+        ARE_SCARCE.load(Ordering::Relaxed).then(Self::make)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // Where there is none any more, the next sandbox is not asked for.
+        let _ = fill(&mut self.reserve);
+    }
 }
 
 /// Runs `look` with room for some descriptors.
 pub(crate) fn look<T>(look: impl FnOnce() -> T) -> T {
-    let mut reserve = lock();
-    reserve.clear();
-    let seen = look();
-    drop(reserve);
-    // Where there is none any more, the next sandbox is not asked for.
-    let _ = self::reserve();
-    seen
+    let _room = Room::make();
+    look()
 }
 
 /// All processes below the init that `init` refers to, by their ids in the sandbox.

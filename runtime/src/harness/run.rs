@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::panic::{panic_any, resume_unwind};
 use std::sync::{LazyLock, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 
@@ -365,18 +365,15 @@ fn run_in_sandbox(
             slot = slot.take_another(zygote);
             continue;
         }
-        if errno == Some(Errno::ETOOMANYREFS) && started.elapsed() < ON_THE_WAY {
+        if errno == Some(Errno::ETOOMANYREFS) && started.elapsed() < sys::ON_THE_WAY {
             drop(ran);
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(sys::ON_THE_WAY_PAUSE);
             continue;
         }
         let (sandbox, evidence) = ran?;
         return Ok((FinishedSandbox { sandbox, _slot: slot }, evidence));
     }
 }
-
-/// How long descriptors may be on their way that other processes of this user have sent. The kernel counts those of all together.
-const ON_THE_WAY: Duration = Duration::from_secs(10);
 
 /// Whether a step starts a process or a thread.
 fn starts_one(step: Step) -> bool {

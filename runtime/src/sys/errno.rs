@@ -1,6 +1,7 @@
 //! Errors of system calls, as numbers.
 
 use std::io;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -19,6 +20,11 @@ pub(crate) fn errno_of(error: &io::Error) -> Errno {
 pub(crate) fn is_of_descriptors(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ETOOMANYREFS)
 }
+
+/// How long descriptors may be on their way that other processes of this user have sent, before a call fails with ETOOMANYREFS for good. The
+/// kernel counts those of all together, and tells nobody when they have come: a call is tried again after each pause.
+pub(crate) const ON_THE_WAY: Duration = Duration::from_secs(10);
+pub(crate) const ON_THE_WAY_PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
 use std::ptr;
+use std::time::Duration;
 
 use libc::{seccomp_notif, seccomp_notif_resp, sock_filter, sock_fprog};
 use nix::errno::Errno;
@@ -64,9 +65,9 @@ fn own_call(number: c_long, [a, b, c]: [c_long; 3], cookie: Cookie) -> nix::Resu
     Errno::result(unsafe { libc::syscall(number, a, b, c, 0_u64, 0_u64, cookie) })
 }
 
-/// Sends `bytes` and two descriptors past the filter.
-pub(crate) fn send_past(socket: BorrowedFd<'_>, bytes: &[u8], fds: [RawFd; 2], cookie: Cookie) -> nix::Result<()> {
-    super::fd::with_message(bytes, &fds, |header| {
+/// Sends `bytes` and descriptors past the filter.
+pub(crate) fn send_past(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], cookie: Cookie) -> nix::Result<()> {
+    super::fd::with_message(bytes, fds, |header| {
         let arguments = [c_long::from(socket.as_raw_fd()), ptr::from_ref(header) as c_long, libc::MSG_NOSIGNAL.into()];
         own_call(libc::SYS_sendmsg, arguments, cookie).map(drop)
     })
@@ -76,6 +77,13 @@ pub(crate) fn send_past(socket: BorrowedFd<'_>, bytes: &[u8], fds: [RawFd; 2], c
 pub(crate) fn close_past(fd: OwnedFd, cookie: Cookie) {
     let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
     let _ = own_call(libc::SYS_close, [fd.into(), 0, 0], cookie);
+}
+
+/// Sleeps past the filter, for less than a second.
+pub(crate) fn sleep_past(time: Duration, cookie: Cookie) {
+    // What nanosleep(2) takes, in words of the machine.
+    let time: [c_long; 2] = [0, time.subsec_nanos() as c_long];
+    let _ = own_call(libc::SYS_nanosleep, [time.as_ptr() as c_long, 0, 0], cookie);
 }
 
 /// This process's number, asked for past the filter.

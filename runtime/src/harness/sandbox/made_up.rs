@@ -24,7 +24,7 @@ impl Sandbox {
     /// Takes a message, as if it had come over the frame socket. Returns whether that was the last frame.
     pub(in crate::harness) fn hear(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, sender: i32) -> nix::Result<bool> {
         let message = sys::Message { length: bytes.len(), fds, sender: Some(sender) };
-        let next = self.take(&bytes[..bytes.len().min(crate::frame::FRAME_MAX)], message)?;
+        let next = self.take(&bytes[..bytes.len().min(crate::frame::FRAME_MAX)], message, None)?;
         Ok(matches!(next, Next::End(_)))
     }
 

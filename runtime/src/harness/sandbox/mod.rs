@@ -74,6 +74,8 @@ pub(in crate::harness) struct Sandbox {
     root: Option<nix::Result<Tree>>,
     /// What the body is called with, if it takes bytes.
     call: Option<Arc<Call>>,
+    /// They keep the places of the descriptors that come with its birth.
+    places: Vec<OwnedFd>,
     progress: Progress,
     /// Who answers its calls that are watched.
     supervisors: Vec<Supervisor>,
@@ -90,7 +92,7 @@ impl Sandbox {
     ) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
-        processes::reserve()?;
+        let reserved = processes::reserve()?;
         let made = {
             let _span = trace::span("make a cgroup");
             cgroup::make(spec, zygote.as_fd())
@@ -107,10 +109,16 @@ impl Sandbox {
         let (stdout, their_stdout) = caller.stdout()?;
         let (stderr, their_stderr) = caller.stderr()?;
         processes::note_number(&their_stderr);
+        let mut places = vec![processes::spare()?];
+        if spec.hands_out_root() {
+            places.push(processes::spare()?);
+        }
+        drop(reserved);
         let has_process_limit = joining.process_limit;
         let channel = Channel { socket: their_socket, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
-        Ok(Self::new(spec, socket, [stdout, stderr], cgroup, has_process_limit, life))
+        let asked_for = Self::new(spec, socket, [stdout, stderr], cgroup, has_process_limit, life);
+        Ok(Self { places, ..asked_for })
     }
 
     /// One of which nothing is known yet.
@@ -134,6 +142,7 @@ impl Sandbox {
             teller: None,
             root: None,
             call: None,
+            places: Vec::new(),
             progress: Progress::default(),
             supervisors: Vec::new(),
             evidence: Evidence::default(),

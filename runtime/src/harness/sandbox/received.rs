@@ -14,7 +14,7 @@ use crate::harness::captures;
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX, Unanswered};
 use crate::harness::kept_host::{HOSTS_MAX, KeptHost};
 use crate::harness::prepared;
-use crate::harness::processes;
+use crate::harness::processes::Room;
 use crate::harness::replies::{self, discard};
 use crate::harness::supervisor::{SUPERVISORS_MAX, Supervisor};
 use crate::rootfs::build::COPY;
@@ -28,8 +28,9 @@ impl Sandbox {
     /// Takes one frame, if there is one.
     pub(super) fn receive(&mut self) -> nix::Result<Next> {
         let mut buffer = [0; FRAME_MAX];
-        match processes::take(|| sys::receive(self.socket.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)) {
-            Ok(Some(message)) => self.take(&buffer, message),
+        let room = Room::where_scarce();
+        match sys::receive(self.socket.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(Some(message)) => self.take(&buffer, message, room),
             Ok(None) => Ok(self.progress.closed()),
             Err(Errno::EAGAIN) => Ok(self.progress.nothing_more()),
             Err(errno) => Err(errno),
@@ -37,7 +38,8 @@ impl Sandbox {
     }
 
     /// Takes the frame that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
-    pub(super) fn take(&mut self, buffer: &[u8], message: Message) -> nix::Result<Next> {
+    /// `room` is for what has come with it.
+    pub(super) fn take(&mut self, buffer: &[u8], message: Message, room: Option<Room>) -> nix::Result<Next> {
         let is_of_init = message.sender == self.teller;
         let mut next = Next::Read;
         let mut fds = message.fds.into_iter();
@@ -45,15 +47,19 @@ impl Sandbox {
             // Without the descriptor, this process could not end the sandbox. So no test is handed over.
             Some(Frame::Born) if self.init.is_none() => {
                 self.init = Some(fds.next().ok_or(Errno::EMFILE)?);
+                self.places.pop();
                 self.teller = message.sender;
                 next = self.progress.born(self.spec.hands_out_root());
             }
             Some(Frame::Copied) if is_of_init && self.root.is_none() && self.spec.hands_out_root() => {
                 let tree = |tmpfs| Tree::new(tmpfs, prepared::left_for(self.spec));
                 self.root = Some(fds.next().ok_or(Errno::EMFILE).and_then(tree));
+                self.places.pop();
                 next = self.progress.ready();
             }
             Some(question @ (Frame::AskUsage | Frame::AskChanges | Frame::AskInitPid | Frame::AskGroup(_))) => {
+                // Others may need it before the answer is given.
+                drop(room);
                 if let Some(socket) = fds.next() {
                     // Once its process has ended, nobody waits for this.
                     if self.evidence.ended.is_none() {
@@ -113,6 +119,7 @@ impl Sandbox {
                     Err(why) => self.evidence.unanswered_calls = Some(why),
                 }
             }
+            Some(Frame::Unanswered(errno)) => self.evidence.unanswered_calls = Some(Unanswered::Failed(errno)),
             Some(Frame::Mark { moment, at, path }) => {
                 if !self.life.as_mut().is_some_and(|life| life.mark(moment, at, path)) {
                     self.evidence.throw_away(message.length);

@@ -11,8 +11,6 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use super::caller::Caller;
 use super::told::{Hit, Told};
 use crate::faults::board::Board;
-use crate::harness::processes;
-use crate::sys::is_of_descriptors;
 use crate::sys::seccomp::{self, Reply};
 
 /// How often it is looked whether the caller still waits.
@@ -36,11 +34,15 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(listener: OwnedFd, board: Board, told: Told) -> nix::Result<Self> {
         let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let events = || Ok((event()?, event()?));
-        // One may have the place of the memory that came with the frame, the other that of a spare descriptor.
-        let (looked, over) =
-            events().or_else(|errno| if is_of_descriptors(errno) { processes::look(events) } else { Err(errno) })?;
-        Ok(Self { listener, board, told, keeps: Mutex::new(()), looked_at: Mutex::default(), looked, over })
+        Ok(Self {
+            listener,
+            board,
+            told,
+            keeps: Mutex::new(()),
+            looked_at: Mutex::default(),
+            looked: event()?,
+            over: event()?,
+        })
     }
 
     fn lock_looked_at(&self) -> MutexGuard<'_, Vec<(Caller, u32)>> {

@@ -1,0 +1,86 @@
+//! Descriptors of this user that are on their way through sockets. The kernel counts those of all of its processes together.
+
+use std::fs::File;
+use std::io::{IoSlice, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::Duration;
+
+use belljar::{Fault, isolated};
+use belljar_tests::body;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::geteuid;
+
+use super::{meeting_place, run_limited};
+
+/// When it has met its neighbour, it hands the test binary what answers its calls.
+#[body]
+#[isolated(mount, uts)]
+fn meets_a_fault() {
+    let _neighbour = meet();
+    let fault = Fault::new("fsync").errno(libc::EIO).start().expect("a fault");
+    let failed = File::create("/tmp/file").and_then(|file| file.sync_all());
+    assert_eq!(failed.expect_err("a fault").raw_os_error(), Some(libc::EIO));
+    assert_eq!(fault.hits(), 1);
+}
+
+/// Waits until the neighbour is there and has them on their way.
+fn meet() -> UnixStream {
+    loop {
+        let met = UnixStream::connect_addr(&meeting_place()).and_then(|mut it| it.read_exact(&mut [0]).map(|()| it));
+        match met {
+            Ok(neighbour) => return neighbour,
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Has more descriptors on their way than a process may have, from the time when it meets its neighbour, until that ends or for this time.
+fn hold_for(time: Option<Duration>) {
+    let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
+    let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
+    let (from, to) = UnixStream::pair().expect("a pair");
+    let fds = [from.as_raw_fd(); 100];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(from.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None).expect("send");
+    neighbour.write_all(&[0]).expect("write");
+    neighbour.set_read_timeout(time).expect("a timeout");
+    let _ = neighbour.read(&mut [0]);
+    drop(to);
+}
+
+#[body]
+fn has_some_on_their_way() {
+    hold_for(Some(Duration::from_millis(200)));
+}
+
+#[body]
+fn has_some_on_their_way_for_long() {
+    hold_for(None);
+}
+
+/// What a run says in which one of them is a neighbour. It is a user's who has nothing else on its way.
+fn run_beside(neighbour: &str, user: u32) -> Option<String> {
+    if !geteuid().is_root() {
+        println!("not tried: this takes root, who can be other users");
+        return None;
+    }
+    let runner = format!("setpriv --reuid={user} --regid={user} --clear-groups");
+    let names = ["body", "on_the_way::meets_a_fault", &format!("on_the_way::{neighbour}")];
+    Some(run_limited(Some(&runner), &names, "ulimit -n 64", 2).output)
+}
+
+#[test]
+fn a_fault_waits_for_descriptors_that_are_on_their_way() {
+    let Some(output) = run_beside("has_some_on_their_way", 65100) else { return };
+    assert!(output.contains("2 passed; 0 failed;"), "{output}");
+}
+
+#[test]
+fn descriptors_that_stay_on_their_way_are_named() {
+    let Some(output) = run_beside("has_some_on_their_way_for_long", 65101) else { return };
+    assert!(output.contains("test on_the_way::meets_a_fault ... FAILED"), "{output}");
+    assert!(output.contains("ETOOMANYREFS (Too many references: cannot splice). It may be that a process may not have so many files open: RLIMIT_NOFILE is 64."), "{output}");
+    assert!(!output.contains("the body closed"), "{output}");
+}
