@@ -32,3 +32,8 @@ not_tried() { # WHAT: ends a check that lacks what it takes. It fails, but in `.
   printf '\nNOT TRIED: %s\n' "$1"
   exit "${NOT_TRIED-1}"
 }
+
+by_hand=() # Arguments of cargo: the tests with `test = false`, which it leaves out if nobody names them.
+for name in $(awk -F'"' '/^\[/ { kind = $0 } /^name/ { name = $2 } /^test = false/ && kind == "[[test]]" { print name }' {tests,examples}/Cargo.toml); do
+  by_hand+=(--test "$name")
+done
