@@ -10,7 +10,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::node::Node;
+use super::node::sealed::Sealed;
+use super::node::{End, Node};
 use super::place::why;
 use super::{entered, threads};
 use crate::ns::Namespace;
@@ -40,6 +41,14 @@ use crate::ns::Namespace;
 /// ```
 #[derive(Clone)]
 pub struct Host(pub(super) Arc<Node>);
+
+impl Sealed for Host {
+    fn node(&self) -> &Arc<Node> {
+        &self.0
+    }
+}
+
+impl End for Host {}
 
 impl Host {
     /// Chooses an address of its first interface, with the bits of its subnet: `192.0.2.7/24`. By default, the interface has one IPv4 and one IPv6
@@ -338,6 +347,14 @@ impl Debug for Host {
 /// ```
 #[derive(Clone)]
 pub struct Router(pub(super) Host);
+
+impl Sealed for Router {
+    fn node(&self) -> &Arc<Node> {
+        &self.0.0
+    }
+}
+
+impl End for Router {}
 
 impl Router {
     /// Chooses an address of its first interface, as [`Host::address`] does. [`Link::address`](super::Link::address) does for others.

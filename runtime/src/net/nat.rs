@@ -3,7 +3,7 @@
 
 use super::gate::{Forward, Nat};
 use super::host::{Host, Router};
-use super::lab::End;
+use super::node::End;
 
 impl Router {
     /// Has it translate addresses, IPv4 and IPv6: what it forwards to the outside has its own address there, and answers find their way back.

@@ -80,3 +80,18 @@ impl Node {
         self.place.get().ok_or_else(down)
     }
 }
+
+/// What a link can lead to: a [`Host`](super::Host), a [`Router`](super::Router) or a [`Switch`](super::Switch).
+pub trait End: sealed::Sealed {}
+
+pub(super) mod sealed {
+    use std::sync::Arc;
+
+    use super::Node;
+
+    /// Implemented for what is a node.
+    pub trait Sealed {
+        #[doc(hidden)]
+        fn node(&self) -> &Arc<Node>;
+    }
+}

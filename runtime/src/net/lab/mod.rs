@@ -19,7 +19,8 @@ use crate::net::error::{Error, ErrorKind};
 use crate::net::host::{Host, Router};
 use crate::net::inside::{self, Inside, LEAST_CAPTURE, MOST_CAPTURE};
 use crate::net::network::Net;
-use crate::net::node::{Choice, Node, Role};
+use crate::net::node::sealed::Sealed;
+use crate::net::node::{Choice, End, Node, Role};
 use crate::sys::is_marked_process;
 pub(in crate::net) use plan::Plan;
 use plan::{Draft, DraftEnd, DraftNode};
@@ -68,40 +69,6 @@ pub struct Lab {
     was_up: bool,
 }
 
-/// What a link can lead to: a [`Host`], a [`Router`] or a [`Switch`].
-pub trait End: sealed::Sealed {}
-
-mod sealed {
-    use std::sync::Arc;
-
-    use crate::net::node::Node;
-
-    /// Implemented for what is a node.
-    pub trait Sealed {
-        #[doc(hidden)]
-        fn node(&self) -> &Arc<Node>;
-    }
-}
-
-macro_rules! ends {
-    ($($name:ident: $node:expr;)*) => {
-        $(impl sealed::Sealed for $name {
-            fn node(&self) -> &Arc<Node> {
-                let get: fn(&Self) -> &Arc<Node> = $node;
-                get(self)
-            }
-        }
-
-        impl End for $name {})*
-    };
-}
-
-ends! {
-    Host: |host| &host.0;
-    Router: |router| &router.0.0;
-    Switch: |switch| &switch.0;
-}
-
 /// A switch: it connects all that are linked with it. [`Lab::switch`] makes one.
 ///
 /// ```test_harness
@@ -119,6 +86,14 @@ ends! {
 /// ```
 #[derive(Clone)]
 pub struct Switch(Arc<Node>);
+
+impl Sealed for Switch {
+    fn node(&self) -> &Arc<Node> {
+        &self.0
+    }
+}
+
+impl End for Switch {}
 
 impl Switch {
     /// Chooses its subnet: `192.0.2.0/24`. It has one for IPv4 and one for IPv6, and that of the other kind is as without this.
