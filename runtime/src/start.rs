@@ -10,7 +10,7 @@ use std::ffi::{OsString, c_char, c_int};
 use std::process::ExitCode;
 
 use crate::cgroup;
-use crate::harness::{self, doctor, listed_twice, pool, processes, report, skip, trace};
+use crate::harness::{self, doctor, forks, listed_twice, pool, processes, report, skip, trace};
 use crate::proc::arguments;
 use crate::settings::settings;
 use crate::spec::Test;
@@ -32,7 +32,10 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
         // So that the zygote has all that they make, and they run once, where `main` will.
         // SAFETY: `ENTRY` lies in `.init_array`, and it is its turn.
         match unsafe { sys::run_constructors_behind(&raw const ENTRY, MainArguments(argc, argv, envp)) } {
-            Ok(()) if zygote::start(leave, name_one_test(arguments())) => pool::watch_mounts(),
+            Ok(()) if zygote::start(leave, name_one_test(arguments())) => {
+                pool::watch_mounts();
+                forks::prepare();
+            }
             Ok(()) => {}
             Err(errno) => zygote::fail(errno),
         }
@@ -45,8 +48,8 @@ extern "C" fn enter(argc: c_int, argv: *const *const c_char, envp: *const *const
 /// Runs the `main` of a program in a sandbox. Arguments by which a harness is told to run no test are the program's own: there may be no
 /// zygote yet.
 pub fn main(test: &'static Test) -> ExitCode {
-    if zygote::zygote().is_none() {
-        zygote::start(leave, false);
+    if zygote::zygote().is_none() && zygote::start(leave, false) {
+        forks::prepare();
     }
     harness::main(test)
 }

@@ -30,6 +30,6 @@ pub(crate) use groups::{GroupHandle, NoGroup, refused};
 pub(crate) use limits::fuzz_counts;
 pub(crate) use limits::{DEFAULT_PIDS, memory_used_up, usage_of};
 pub(crate) use of_sandbox::{Cgroup, Events, Joining};
-pub(crate) use run::{clean_up, make, see_to_sweeper, wait_for_sweeper};
+pub(crate) use run::{clean_up, hold, make, see_to_sweeper, wait_for_sweeper};
 pub(crate) use sweeper::sweep_after;
 pub(crate) use v1::V1Hierarchy;

@@ -1,5 +1,6 @@
 //! What one test binary makes: a directory in each hierarchy that it needs, and in it one for each sandbox.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -59,6 +60,11 @@ static RUN: Mutex<Run> = Mutex::new(Run {
 
 pub(super) fn run() -> MutexGuard<'static, Run> {
     RUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has no other thread make or remove cgroups, until what is returned is dropped.
+pub(crate) fn hold() -> impl Any {
+    run()
 }
 
 /// Makes the cgroup of a sandbox, with its limits. Where there can be no cgroup, a sandbox that has written no limits goes without.

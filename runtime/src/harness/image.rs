@@ -1,5 +1,7 @@
 //! Makes sure that the image of a test is unpacked, and that the zygote knows where.
 
+use std::sync::atomic::Ordering;
+
 use nix::errno::Errno;
 
 use super::judge::Verdict;
@@ -21,12 +23,12 @@ pub(super) fn provide(test: &'static Test) -> Result<(), Verdict> {
             return Err(failed(words::no_such_user(user, count)));
         }
     }
-    found.notes.call_once(|| {
+    if !found.are_noted.swap(true, Ordering::Relaxed) {
         let lost = lost(&found, spec);
         if lost.owners > 0 || lost.devices > 0 {
             eprintln!("{}", words::image_differs(argument, lost));
         }
-    });
+    }
     match zygote() {
         Some(Ok(zygote)) => match zygote.image(spec, &found.directory) {
             // If there is no zygote any more, the request for a sandbox says so.

@@ -6,6 +6,7 @@ pub(crate) mod bytes;
 mod captures;
 pub(crate) mod doctor;
 mod evidence;
+pub(crate) mod forks;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 mod hints;

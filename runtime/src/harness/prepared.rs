@@ -1,7 +1,9 @@
 //! What became of preparations. Each is run once, when the first test that starts from it is about to run; the others wait for that.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::collect::CollectVec as _;
 use crate::rootfs::left::Left;
 use crate::sorted::Map;
 use crate::spec::{Preparation, Spec, Test};
@@ -22,6 +24,20 @@ static OUTCOMES: Mutex<Map<usize, Arc<OnceLock<Outcome>>>> = Mutex::new(Map::new
 
 fn outcomes() -> MutexGuard<'static, Map<usize, Arc<OnceLock<Outcome>>>> {
     OUTCOMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has no other thread ask for a preparation meanwhile.
+pub(super) fn hold() -> Box<dyn Any> {
+    Box::new(outcomes())
+}
+
+/// Forgets the preparations that are being run. In a fork, nobody does.
+pub(super) fn forget_unknown() {
+    let mut outcomes = outcomes();
+    let unknown = outcomes.iter().filter(|(_, outcome)| outcome.get().is_none()).map(|(address, _)| *address);
+    for address in unknown.collect_vec() {
+        outcomes.remove(&address);
+    }
 }
 
 fn address(preparation: &'static Test) -> usize {

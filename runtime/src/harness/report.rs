@@ -1,5 +1,6 @@
 //! What tests have cost, told where `BELLJAR_REPORT` says: line by line in a file, or as a table at the end of the run.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -122,6 +123,16 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
         Destination::Full => lose(Errno::ENOSPC.into()),
         Destination::Table(costs) => costs.lock().unwrap_or_else(PoisonError::into_inner).push(cost),
     }
+}
+
+/// Has no other thread add to the table meanwhile, if there is one, or lose a line.
+pub(super) fn hold() -> [Option<Box<dyn Any>>; 2] {
+    let table = match destination() {
+        Ok(Some(Destination::Table(costs))) => Some(costs.lock().unwrap_or_else(PoisonError::into_inner)),
+        _ => None,
+    };
+    let lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+    [table.map(|table| Box::new(table) as Box<dyn Any>), Some(Box::new(lost))]
 }
 
 /// Whether there is no room, which is no bad setting.

@@ -85,6 +85,12 @@ fn is_stack_small() -> bool {
     *IS_SMALL
 }
 
+/// Finds out what is found out once a process, or waits for the thread that does.
+pub(super) fn settle() {
+    is_stack_small();
+    all_bad_settings();
+}
+
 /// The verdict on `test`, whose text has been printed unless the harness prints it.
 #[inline(never)] // Its stack is not the caller's, where that is small.
 fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {

@@ -12,6 +12,7 @@
 //!
 //! Others may not look into the directory of a run: as root, a preparation may leave programs that are setuid.
 
+use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::OwnedFd;
@@ -19,7 +20,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
-use std::sync::{Once, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{env, io, iter, process, ptr};
 
@@ -73,8 +75,22 @@ pub(super) fn place(preparation: &'static Test) -> Option<SharedRoot> {
 
 /// Tells once that each process runs the preparations for itself, because of an error at this path.
 fn tell(preparation: &Test, path: &Path, error: &io::Error) {
-    static TELL: Once = Once::new();
-    TELL.call_once(|| eprintln!("{}", words::preparation_not_shared(preparation.short_name(), path, error)));
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    if !IS_TOLD.swap(true, Ordering::Relaxed) {
+        eprintln!("{}", words::preparation_not_shared(preparation.short_name(), path, error));
+    }
+}
+
+/// What says that the run is alive, once this process has begun to take part in it.
+static ALIVE: Mutex<Option<Result<Locked, Errno>>> = Mutex::new(None);
+
+fn alive() -> MutexGuard<'static, Option<Result<Locked, Errno>>> {
+    ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has no other thread begin meanwhile.
+pub(super) fn hold() -> Box<dyn Any> {
+    Box::new(alive())
 }
 
 /// Makes the directory of `preparation`. Fails with a path, and with what is wrong there.
@@ -86,9 +102,8 @@ fn make_place(run: &str, preparation: &'static Test) -> Result<PathBuf, (PathBuf
     fs::create_dir_all(&all).map_err(failed)?;
     check(&all, &preparation.spec).map_err(failed)?;
     let of_run = all.join(run);
-    static ALIVE: OnceLock<Result<Locked, Errno>> = OnceLock::new();
-    let alive = ALIVE.get_or_init(|| begin(&all, &of_run).map_err(|error| sys::errno_of(&error)));
-    alive.as_ref().map_err(|errno| failed((*errno).into()))?;
+    let begin = || begin(&all, &of_run).map_err(|error| sys::errno_of(&error));
+    alive().get_or_insert_with(begin).as_ref().map_err(|errno| failed((*errno).into()))?;
     // Two in crates or functions of their own may have one name. Their distance from something else in the binary is always the same.
     let distance = ptr::from_ref(preparation).addr().wrapping_sub(ptr::from_ref(&ANCHOR).addr());
     let name =

@@ -1,5 +1,6 @@
 //! What becomes of tests that this host can't run: they fail, unless somebody has asked for them to be skipped.
 
+use std::any::Any;
 use std::io::{self, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{mem, ptr};
@@ -23,6 +24,11 @@ static SAID: Mutex<Said> = Mutex::new(Said { pages: Vec::new(), skipped: Vec::ne
 
 fn said() -> MutexGuard<'static, Said> {
     SAID.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has no other thread say anything meanwhile.
+pub(super) fn hold() -> Box<dyn Any> {
+    Box::new(said())
 }
 
 /// The verdict on a test that this host can't run.

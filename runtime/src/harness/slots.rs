@@ -3,6 +3,7 @@
 //! Each sandbox takes some descriptors of the test binary, and is processes of the user. A test that gets none waits until another one is
 //! over, and from then on fewer tests are in sandboxes at once. Only a test that has been alone fails.
 
+use std::any::Any;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::pool;
@@ -21,6 +22,11 @@ static GIVEN_BACK: Condvar = Condvar::new();
 
 fn slots() -> MutexGuard<'static, Slots> {
     SLOTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has no other thread take or give back a slot meanwhile.
+pub(super) fn hold() -> Box<dyn Any> {
+    Box::new(slots())
 }
 
 /// Whether descriptors or processes have run short.

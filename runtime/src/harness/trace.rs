@@ -3,6 +3,7 @@
 //!
 //! Each thread that runs a test has a row, and each sandbox. Rows are used again.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -10,7 +11,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
@@ -40,7 +41,7 @@ fn find_path() -> Result<Option<&'static Path>, BadSetting> {
     match append(path, &[Json::object(metadata("process_name", &name))]) {
         Ok(()) => Ok(Some(path)),
         Err(error) if is_full(&error) => {
-            let _ = LOST.set(error);
+            lost().get_or_insert(error);
             Ok(Some(path))
         }
         Err(error) => Err(match error.raw_os_error() {
@@ -151,22 +152,32 @@ fn end_of_events(file: &File) -> io::Result<u64> {
 fn write(events: &[Json]) {
     let is_silent = |error: &io::Error| sys::errno_of(error) == Errno::ETIMEDOUT;
     // Who does not answer is not asked again.
-    if let (Ok(Some(path)), false) = (path(), LOST.get().is_some_and(is_silent)) {
+    if let (Ok(Some(path)), false) = (path(), lost().as_ref().is_some_and(is_silent)) {
         if let Err(error) = append(path, events) {
-            let _ = LOST.set(error);
+            lost().get_or_insert(error);
         }
     }
 }
 
 /// Why a part could not be written: the first time that it could not.
-static LOST: OnceLock<io::Error> = OnceLock::new();
+static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
+
+fn lost() -> MutexGuard<'static, Option<io::Error>> {
+    LOST.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Tells that a part could not be written, if that is so. To be called when no test runs any more.
 pub(crate) fn print() {
-    if let Some(error) = LOST.get() {
+    if let Some(error) = &*lost() {
         let text = "belljar: a part of the trace could not be written to the file that BELLJAR_TRACE names";
         let _ = writeln!(io::stderr(), "{text}: {error}.");
     }
+}
+
+/// Has no other thread take or give back a row meanwhile.
+pub(super) fn hold() -> [Box<dyn Any>; 3] {
+    let hold = |rows: &'static Rows| Box::new(rows.lock()) as Box<dyn Any>;
+    [hold(&THREADS), hold(&SANDBOXES), Box::new(lost())]
 }
 
 /// The rows of one kind: which are in use.
@@ -186,8 +197,12 @@ struct Row {
 }
 
 impl Rows {
+    fn lock(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&'static self) -> Row {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.lock();
         let at = used.iter().position(|used| !used).unwrap_or(used.len());
         if at < used.len() {
             used[at] = true;
@@ -213,7 +228,7 @@ impl Row {
 
 impl Drop for Row {
     fn drop(&mut self) {
-        let mut used = self.rows.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.rows.lock();
         if let Some(used) = used.get_mut(self.at) {
             *used = false;
         }

@@ -28,4 +28,4 @@ mod unpack;
 
 pub(crate) use error::ImageError;
 pub(crate) use layer::Lost;
-pub(crate) use store::{Image, image};
+pub(crate) use store::{Image, forget_unknown, hold, image};

@@ -7,6 +7,7 @@
 //!
 //! When a new version of an image is unpacked, older ones are removed that nobody uses then.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, DirBuilder, File};
@@ -14,7 +15,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::archive::Files;
 use super::error::ImageError;
@@ -44,8 +46,8 @@ pub(crate) struct Image {
     pub(crate) unpacked: Unpacked,
     /// What was lost when this process unpacked it: nothing if another process has.
     pub(crate) lost: Lost,
-    /// For what is said once of each image.
-    pub(crate) notes: Once,
+    /// Whether it was said what a sandbox lacks of it. That is said once of each image.
+    pub(crate) are_noted: AtomicBool,
     /// As long as somebody holds it, nobody removes the image.
     _used: Locked,
 }
@@ -57,13 +59,27 @@ type Known = Arc<OnceLock<Result<Arc<Image>, ImageError>>>;
 
 static IMAGES_KNOWN: Mutex<BTreeMap<Key, Known>> = Mutex::new(BTreeMap::new());
 
+fn known() -> MutexGuard<'static, BTreeMap<Key, Known>> {
+    IMAGES_KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has no other thread ask for an image, until what is returned is dropped.
+pub(crate) fn hold() -> impl Any {
+    known()
+}
+
+/// Forgets the images that are being looked for. In a fork, nobody does.
+pub(crate) fn forget_unknown() {
+    known().retain(|_, image| image.get().is_some());
+}
+
 /// The image that `spec` asks for, which is unpacked if it has to be. `None` if it asks for none. All tests of this process share one.
 pub(crate) fn image(spec: &Spec) -> Option<Result<Arc<Image>, ImageError>> {
     let Root::Image(argument) = spec.root else { return None };
     let source = Source::of(spec, argument);
     let count = if let Ids::Range(count) = spec.ids { Some(count) } else { None };
     let key = (source.clone(), count, spec.ids == Ids::Host);
-    let known = Arc::clone(IMAGES_KNOWN.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+    let known = Arc::clone(known().entry(key).or_default());
     Some(known.get_or_init(|| find(&source, spec.ids).map(Arc::new)).clone())
 }
 
@@ -108,7 +124,7 @@ fn find(source: &Source, ids: Ids) -> Result<Image, ImageError> {
         let used = open_lock(&place.join("used")).map_err(at_place)?;
         let used = Locked::new(used, libc::LOCK_SH).map_err(|(_, errno)| at_place(errno.into()))?;
         let unpacked = Unpacked::read(&place).map_err(at_place)?;
-        return Ok(Image { directory: place, unpacked, lost, notes: Once::new(), _used: used });
+        return Ok(Image { directory: place, unpacked, lost, are_noted: AtomicBool::new(false), _used: used });
     }
 }
 

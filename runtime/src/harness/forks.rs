@@ -1,0 +1,57 @@
+//! Forks of the test binary that tests make while other threads run tests.
+//!
+//! The problem: a fork has one thread. A lock that another thread held at that moment is held in the fork for good, and what it protects
+//! may be half done. A test that runs there would wait for ever, and its run's cgroups would stay.
+//!
+//! So the C library calls this file at each fork(2), by pthread_atfork(3):
+//!
+//! 1. Before it, the thread that forks takes all locks that tests share, and waits for what is done once a process.
+//! 2. After it, that thread gives them back, in both processes.
+//! 3. The fork forgets what other threads were about to find out, such as what becomes of a preparation. It finds that out itself.
+//!
+//! A thread that holds one of these locks takes none of the others, and forks only to run a program: posix_spawn(3) does not call this file. A
+//! sandbox doesn't either: the zygote was forked before.
+
+use std::any::Any;
+use std::cell::RefCell;
+
+use super::{prepared, report, run, shared, skip, slots, trace};
+use crate::cgroup;
+#[cfg(feature = "images")]
+use crate::images;
+use crate::sys;
+
+thread_local! {
+    /// The locks that this thread has taken, as it forks.
+    static HELD: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Sees to it that forks can run tests. If there is no memory for that, they may hang.
+pub(crate) fn prepare() {
+    let _ = sys::at_fork(before, after, after_in_fork);
+}
+
+extern "C" fn before() {
+    run::settle();
+    // A thread that ends may have no place for them any more.
+    let _ = HELD.try_with(|all| {
+        let mut all = all.borrow_mut();
+        all.push(Box::new(cgroup::hold()));
+        #[cfg(feature = "images")]
+        all.push(Box::new(images::hold()));
+        all.extend([slots::hold(), skip::hold(), prepared::hold(), shared::hold()]);
+        all.extend(report::hold().into_iter().flatten());
+        all.extend(trace::hold());
+    });
+}
+
+extern "C" fn after() {
+    let _ = HELD.try_with(|all| all.borrow_mut().clear());
+}
+
+extern "C" fn after_in_fork() {
+    after();
+    prepared::forget_unknown();
+    #[cfg(feature = "images")]
+    images::forget_unknown();
+}

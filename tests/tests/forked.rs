@@ -1,0 +1,106 @@
+//! Plain tests that fork the test binary while other threads run isolated tests: what the fork inherits, no thread gives back there.
+
+use std::panic::catch_unwind;
+use std::process::{self, exit};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{fs, thread};
+
+use belljar::{isolated, prepared};
+use belljar_tests::{as_runner, body, descendants, rounds, run, runners, this_binary, wait_until};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, alarm};
+
+belljar_tests::bodies!();
+
+/// How many threads run isolated tests.
+const THREADS: usize = 8;
+
+/// How long a fork may take before it is ended, in seconds. One that waits for a lock would take for ever.
+const PATIENCE: u32 = 100;
+
+#[body]
+#[isolated]
+fn passes() {}
+
+/// Forks this process, with all its other threads at work. The fork does `work`, and ends. Returns how.
+fn in_fork(work: fn()) -> Pid {
+    #[expect(unsafe_code, reason = "plain tests fork so")]
+    // SAFETY: the C library sees to its own locks, and those of the standard library are not taken.
+    match unsafe { nix::unistd::fork() }.expect("fork") {
+        ForkResult::Child => {
+            alarm::set(PATIENCE);
+            let failed = catch_unwind(work).is_err();
+            exit(failed.into())
+        }
+        ForkResult::Parent { child } => child,
+    }
+}
+
+fn end_of(child: Pid) -> WaitStatus {
+    waitpid(child, None).expect("wait")
+}
+
+/// Forks while other threads run isolated tests.
+fn fork_beside(test: fn(), work: fn()) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    test();
+                }
+            });
+        }
+        let ends: Vec<_> = (0..rounds(25)).map(|_| end_of(in_fork(work))).filter(|end| !is_success(*end)).collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(ends.is_empty(), "{ends:?}");
+    });
+}
+
+fn is_success(end: WaitStatus) -> bool {
+    matches!(end, WaitStatus::Exited(_, 0))
+}
+
+#[body]
+fn forks_that_exit() {
+    fork_beside(passes, || {});
+}
+
+#[body]
+fn forks_that_run_a_test() {
+    fork_beside(passes, passes);
+}
+
+/// It takes so long that this process is forked meanwhile.
+#[prepared]
+fn slow() {
+    thread::sleep(Duration::from_secs(2));
+}
+
+#[body]
+#[isolated(from = slow)]
+fn starts_from_it() {}
+
+#[body]
+fn forks_while_a_preparation_runs() {
+    thread::scope(|scope| {
+        scope.spawn(starts_from_it);
+        let is_init = |pid: &u32| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"belljar-init\n");
+        wait_until(|| descendants(process::id()).iter().any(is_init));
+        let end = end_of(in_fork(starts_from_it));
+        assert!(is_success(end), "{end:?}");
+    });
+}
+
+#[test]
+fn forks_end_beside_tests() {
+    for runner in runners() {
+        for body in ["forks_that_exit", "forks_that_run_a_test", "forks_while_a_preparation_runs"] {
+            let mut command = this_binary();
+            command.args(["--exact", "body", body, "--show-output"]);
+            let run = run(&mut as_runner(*runner, &command));
+            assert!(run.passed() && run.left.is_empty(), "{runner:?}, {body}: {}", run.output);
+        }
+    }
+}
