@@ -18,12 +18,8 @@ pub(crate) fn at_fork(
     after: extern "C" fn(),
     after_in_fork: extern "C" fn(),
 ) -> nix::Result<()> {
-    unsafe extern "C" {
-        // The libc crate lacks it for musl.
-        fn pthread_atfork(before: extern "C" fn(), after: extern "C" fn(), in_fork: extern "C" fn()) -> c_int;
-    }
     // SAFETY: plain function pointers are all that it asks for.
-    match unsafe { pthread_atfork(before, after, after_in_fork) } {
+    match unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after_in_fork)) } {
         0 => Ok(()),
         errno => Err(Errno::from_raw(errno)),
     }
