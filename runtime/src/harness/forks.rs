@@ -9,13 +9,13 @@
 //! 2. After it, that thread gives them back, in both processes.
 //! 3. The fork forgets what other threads were about to find out, such as what becomes of a preparation. It finds that out itself.
 //!
-//! A thread that holds one of these locks takes none of the others, and forks only to run a program: posix_spawn(3) does not call this file. A
-//! sandbox doesn't either: the zygote was forked before.
+//! A thread that holds one of these locks takes none of the others, but that of the cgroups after that of the spare descriptors; and it forks
+//! only to run a program: posix_spawn(3) does not call this file. A sandbox doesn't either: the zygote was forked before.
 
 use std::any::Any;
 use std::cell::RefCell;
 
-use super::{prepared, report, run, shared, skip, slots, trace};
+use super::{prepared, processes, report, run, shared, skip, slots, trace};
 use crate::cgroup;
 #[cfg(feature = "images")]
 use crate::images;
@@ -36,6 +36,7 @@ extern "C" fn before() {
     // A thread that ends may have no place for them any more.
     let _ = HELD.try_with(|all| {
         let mut all = all.borrow_mut();
+        all.push(processes::hold());
         all.push(Box::new(cgroup::hold()));
         #[cfg(feature = "images")]
         all.push(Box::new(images::hold()));

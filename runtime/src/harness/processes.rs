@@ -1,5 +1,6 @@
 //! Lists the processes of a sandbox, from outside, as proc(5) shows them to the test binary.
 
+use std::any::Any;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +73,11 @@ fn fill(reserve: &mut Vec<OwnedFd>) -> nix::Result<()> {
         reserve.push(spare()?);
     }
     Ok(())
+}
+
+/// Has no other thread make descriptors for a sandbox, or free the spare ones, meanwhile.
+pub(super) fn hold() -> Box<dyn Any> {
+    Box::new(RESERVE.write().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// A descriptor that keeps a place.
