@@ -87,7 +87,7 @@ pub trait End: sealed::Sealed {}
 pub(super) mod sealed {
     use std::sync::Arc;
 
-    use super::Node;
+    use crate::net::node::Node;
 
     /// Implemented for what is a node.
     pub trait Sealed {

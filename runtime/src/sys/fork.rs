@@ -1,6 +1,5 @@
 //! Forks without locks that nobody opens: of the only thread that does something, or with what is called before and after.
 
-use std::ffi::c_int;
 use std::time::{Duration, Instant};
 use std::{fs, panic, thread};
 
