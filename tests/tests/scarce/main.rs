@@ -3,6 +3,7 @@
 //! A limit is put on a whole run of this binary: of tests that are over at once, and of one that never ends by itself. Whatever the limit, the
 //! run ends, each test passes or names what ran out, and none passes that has not run.
 
+mod ids;
 mod limited;
 mod on_the_way;
 
