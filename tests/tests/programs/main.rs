@@ -1,6 +1,7 @@
 //! What programs do in sandboxes that aren't on each machine: `.ci/run` installs them, and says which.
 
 mod faults;
+mod go;
 mod mounts;
 
 use std::net::{Ipv4Addr, UdpSocket};
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use belljar::isolated;
 use belljar_tests::succeeds;
+
+belljar_tests::bodies!();
 
 /// The two commands of the guide.
 #[isolated]
