@@ -43,7 +43,7 @@ impl Router {
     }
 
     /// Has TCP connections and UDP packets that come from the outside to this port of the router go to a port of a host inside, also of one
-    /// behind another router. It takes [`nat`](Self::nat).
+    /// behind another router. It takes [`nat`](Self::nat), and the module `nft_nat` in the kernel.
     ///
     /// ```test_harness
     /// # use belljar::isolated;

@@ -1,5 +1,6 @@
 //! Routers that translate addresses, forward ports, and let only answers in. Each with a twin that does not.
 
+use std::env;
 use std::net::{SocketAddr, UdpSocket};
 
 use belljar::isolated;
@@ -250,5 +251,28 @@ fn holes_are_punched_through_what_keeps_ports() {
             next(&here).is_some() && next(&there).is_some()
         });
         assert_eq!(is_open, comes, "{nat:?}");
+    }
+}
+
+/// Which module the kernel lacks, for `a_module_that_is_missing_is_named`.
+const LACKING: &str = "BELLJAR_TESTS_LACKING";
+
+/// Its twin is run by hand: with all modules, it fails.
+#[isolated]
+#[ignore = "takes a kernel that lacks the module which BELLJAR_TESTS_LACKING names: lab/cells boots it"]
+fn a_module_that_is_missing_is_named() {
+    let module = env::var(LACKING).expect(LACKING);
+    let mut lab = Lab::new();
+    let (inside, outside) = (lab.host("inside"), lab.host("outside"));
+    let router = lab.router("router").nat(Nat::Masquerade).forward(8080, &inside, 80).firewall();
+    lab.link(&inside, &router);
+    lab.link(&router, &outside);
+    let error = lab.up().expect_err("the module is missing");
+    let (text, end) = (error.to_string(), format!(" The kernel lacks the module {module}: modprobe {module}."));
+    println!("{text}");
+    assert!(text.ends_with(&end), "{text}");
+    // A router that only forwards takes none of them.
+    if module != "veth" {
+        three(|router, _| router);
     }
 }
