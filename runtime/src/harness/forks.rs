@@ -19,7 +19,7 @@ use super::{prepared, processes, report, run, shared, skip, slots, trace};
 use crate::cgroup;
 #[cfg(feature = "images")]
 use crate::images;
-use crate::sys;
+use crate::sys::threads;
 
 thread_local! {
     /// The locks that this thread has taken, as it forks.
@@ -28,7 +28,7 @@ thread_local! {
 
 /// Sees to it that forks can run tests. If there is no memory for that, they may hang.
 pub(crate) fn prepare() {
-    let _ = sys::at_fork(before, after, after_in_fork);
+    let _ = threads::at_fork(before, after, after_in_fork);
 }
 
 extern "C" fn before() {

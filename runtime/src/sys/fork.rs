@@ -1,4 +1,4 @@
-//! Forks without locks that nobody opens: of the only thread that does something, or with what is called before and after.
+//! A fork without locks that nobody opens: of the only thread that does something.
 
 use std::time::{Duration, Instant};
 use std::{fs, panic, thread};
@@ -9,20 +9,6 @@ use nix::unistd::{ForkResult, Pid, getpid, gettid};
 use super::errno::errno_of;
 use super::process::exit_now;
 use crate::collect::map_both;
-
-/// Has `before` run before each fork(3) of this process, then `after` in it, and `after_in_fork` in the fork; all on the thread that forks. See
-/// pthread_atfork(3).
-pub(crate) fn at_fork(
-    before: extern "C" fn(),
-    after: extern "C" fn(),
-    after_in_fork: extern "C" fn(),
-) -> nix::Result<()> {
-    // SAFETY: plain function pointers are all that it asks for.
-    match unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after_in_fork)) } {
-        0 => Ok(()),
-        errno => Err(Errno::from_raw(errno)),
-    }
-}
 
 /// How long a thread that has ended may still be listed.
 const LINGERS: Duration = Duration::from_secs(1);

@@ -25,6 +25,20 @@ const FORKS: u32 = 200;
 /// How long forks are tried while others run. One that has a lock may have to wait for a processor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Has `before` run before each fork(3) of this process, then `after` in it, and `after_in_fork` in the fork; all on the thread that forks. See
+/// pthread_atfork(3).
+pub(crate) fn at_fork(
+    before: extern "C" fn(),
+    after: extern "C" fn(),
+    after_in_fork: extern "C" fn(),
+) -> nix::Result<()> {
+    // SAFETY: plain function pointers are all that it asks for.
+    match unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after_in_fork)) } {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}
+
 /// Forks the zygote from a process that may have other threads. Unlike one that [`clone_zygote`](super::clone_zygote) makes, `wait` finds
 /// it. `others_run` says whether another thread of this process does not sleep. Fails with EDEADLK if a lock is taken in each fork.
 ///
