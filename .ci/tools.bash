@@ -33,7 +33,13 @@ not_tried() { # WHAT: ends a check that lacks what it takes. It fails, but in `.
   exit "${NOT_TRIED-1}"
 }
 
-by_hand=() # Arguments of cargo: the tests with `test = false`, which it leaves out if nobody names them.
-for name in $(awk -F'"' '/^\[/ { kind = $0 } /^name/ { name = $2 } /^test = false/ && kind == "[[test]]" { print name }' {tests,examples}/Cargo.toml); do
-  by_hand+=(--test "$name")
-done
+by_hand() { # COMMAND ARGUMENT...: of cargo, for the tests with `test = false`. Beside all targets, cargo leaves them out even where they are named.
+  local package name tests
+  for package in tests examples; do
+    tests=()
+    for name in $(awk -F'"' '/^\[/ { kind = $0 } /^name/ { name = $2 } /^test = false/ && kind == "[[test]]" { print name }' "$package/Cargo.toml"); do
+      tests+=(--test "$name")
+    done
+    cargo "$1" --package "belljar-$package" "${tests[@]}" "${@:2}" || return
+  done
+}
