@@ -1,5 +1,6 @@
-//! Plain tests that fork the test binary while other threads run isolated tests: what the fork inherits, no thread gives back there.
+//! Plain tests that fork the test binary while other threads run isolated tests. A lock that another thread holds would stay locked in the fork.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::panic::catch_unwind;
 use std::process::{self, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ const PATIENCE: u32 = 100;
 #[isolated]
 fn passes() {}
 
-/// Forks this process, with all its other threads at work. The fork does `work`, and ends. Returns how.
+/// Forks this process while all its other threads work. The fork does `work`, and ends. Returns its pid.
 fn in_fork(work: fn()) -> Pid {
     #[expect(unsafe_code, reason = "plain tests fork so")]
     // SAFETY: the C library sees to its own locks, and those of the standard library are not taken.
@@ -41,10 +42,20 @@ fn end_of(child: Pid) -> WaitStatus {
     waitpid(child, None).expect("wait")
 }
 
+/// Sets a flag when it is dropped.
+struct Sets<'f>(&'f AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Forks while other threads run isolated tests.
 fn fork_beside(test: fn(), work: fn()) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _over = Sets(&is_over);
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
@@ -53,7 +64,6 @@ fn fork_beside(test: fn(), work: fn()) {
             });
         }
         let ends: Vec<_> = (0..rounds(25)).map(|_| end_of(in_fork(work))).filter(|end| !is_success(*end)).collect();
-        is_over.store(true, Ordering::Relaxed);
         assert!(ends.is_empty(), "{ends:?}");
     });
 }
@@ -97,8 +107,11 @@ fn forks_while_a_preparation_runs() {
 fn forks_end_beside_tests() {
     for runner in runners() {
         for body in ["forks_that_exit", "forks_that_run_a_test", "forks_while_a_preparation_runs"] {
+            let trace = tempfile::NamedTempFile::new().expect("a file");
+            fs::set_permissions(trace.path(), fs::Permissions::from_mode(0o666)).expect("chmod");
             let mut command = this_binary();
             command.args(["--exact", "body", body, "--show-output"]);
+            command.env("BELLJAR_REPORT", "-").env("BELLJAR_TRACE", trace.path());
             let run = run(&mut as_runner(*runner, &command));
             assert!(run.passed() && run.left.is_empty(), "{runner:?}, {body}: {}", run.output);
         }

@@ -150,9 +150,9 @@ fn end_of_events(file: &File) -> io::Result<u64> {
 }
 
 fn write(events: &[Json]) {
-    let is_silent = |error: &io::Error| sys::errno_of(error) == Errno::ETIMEDOUT;
     // Who does not answer is not asked again.
-    if let (Ok(Some(path)), false) = (path(), lost().as_ref().is_some_and(is_silent)) {
+    let is_silent = lost().as_ref().is_some_and(|error| sys::errno_of(error) == Errno::ETIMEDOUT);
+    if let (Ok(Some(path)), false) = (path(), is_silent) {
         if let Err(error) = append(path, events) {
             lost().get_or_insert(error);
         }
@@ -174,7 +174,7 @@ pub(crate) fn print() {
     }
 }
 
-/// Has no other thread take or give back a row meanwhile.
+/// Has no other thread take or give back a row, or note that a part is lost, meanwhile.
 pub(super) fn hold() -> [Box<dyn Any>; 3] {
     let hold = |rows: &'static Rows| Box::new(rows.lock()) as Box<dyn Any>;
     [hold(&THREADS), hold(&SANDBOXES), Box::new(lost())]
