@@ -10,7 +10,7 @@ use std::ffi::{OsString, c_char, c_int};
 use std::process::ExitCode;
 
 use crate::cgroup;
-use crate::harness::{self, doctor, forks, listed_twice, pool, processes, report, skip, trace};
+use crate::harness::{self, doctor, forks, listed_twice, pool, report, skip, spare, trace};
 use crate::proc::arguments;
 use crate::settings::settings;
 use crate::spec::Test;
@@ -70,7 +70,7 @@ fn name_one_test(arguments: Vec<OsString>) -> bool {
 extern "C" fn leave() {
     if zygote::end() {
         // It takes a descriptor.
-        processes::look(cgroup::clean_up);
+        spare::look(cgroup::clean_up);
         report::print();
         trace::print();
         skip::print();

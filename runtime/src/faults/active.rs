@@ -67,7 +67,7 @@ fn watch(calls: Calls) -> Result<&'static Watch, ErrorKind> {
     Ok(WATCH.get_or_init(|| Watch { board, watched, cookie }))
 }
 
-/// Sends them as soon as fewer descriptors of this user's are on their way.
+/// Sends `frame` with `fds`. While too many descriptors of this user are on their way, it tries again, for [`ON_THE_WAY`].
 fn hand_over(socket: BorrowedFd<'_>, frame: &[u8], fds: &[RawFd], cookie: seccomp::Cookie) -> nix::Result<()> {
     let mut waited = Duration::ZERO;
     loop {

@@ -124,7 +124,7 @@ pub(crate) enum Frame<'a> {
     Host(&'a [u8]),
     /// From the test: its calls are watched. With it come the descriptor by which they are answered, and the memory in which the faults are.
     Faults,
-    /// From the test: its calls are watched, and what came with `Faults` could not be sent, so that nobody answers them.
+    /// From the test: its calls are watched, but `Faults` could not be sent. So nobody answers them.
     Unanswered(Errno),
     /// From init, if memory is limited: the most memory that one process had at a time, and its name. The test itself has none.
     /// `had_children`: the figure may be that of a child which that process had waited for.

@@ -9,13 +9,14 @@
 //! 2. After it, that thread gives them back, in both processes.
 //! 3. The fork forgets what other threads were about to find out, such as what becomes of a preparation. It finds that out itself.
 //!
-//! A thread that holds one of these locks takes none of the others, but that of the cgroups after that of the spare descriptors; and it forks
-//! only to run a program: posix_spawn(3) does not call this file. A sandbox doesn't either: the zygote was forked before.
+//! A thread that holds one of these locks takes none of the others, with one exception: whoever has that of the spare descriptors may take that of
+//! the cgroups or of the preparations. So it is taken first here. Such a thread forks only to run a program, and posix_spawn(3) does not call this
+//! file. Nor does a fork in a sandbox: the zygote was forked before this was set up.
 
 use std::any::Any;
 use std::cell::RefCell;
 
-use super::{prepared, processes, report, run, shared, skip, slots, trace};
+use super::{prepared, report, run, shared, skip, slots, spare, trace};
 use crate::cgroup;
 #[cfg(feature = "images")]
 use crate::images;
@@ -33,10 +34,10 @@ pub(crate) fn prepare() {
 
 extern "C" fn before() {
     run::settle();
-    // A thread that ends may have no place for them any more.
+    // A thread that is ending may have no thread-locals any more.
     let _ = HELD.try_with(|all| {
         let mut all = all.borrow_mut();
-        all.push(processes::hold());
+        all.push(spare::hold());
         all.push(Box::new(cgroup::hold()));
         #[cfg(feature = "images")]
         all.push(Box::new(images::hold()));

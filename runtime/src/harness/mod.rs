@@ -29,6 +29,7 @@ mod sandbox;
 mod shared;
 pub(crate) mod skip;
 mod slots;
+pub(crate) mod spare;
 #[cfg_attr(not(feature = "faults"), path = "absent/supervisor.rs")]
 mod supervisor;
 mod time;

@@ -31,7 +31,7 @@ pub(super) fn hold() -> Box<dyn Any> {
     Box::new(outcomes())
 }
 
-/// Forgets the preparations that are being run. In a fork, nobody does.
+/// Forgets the preparations that are being run. In a fork, nobody runs them.
 pub(super) fn forget_unknown() {
     let mut outcomes = outcomes();
     let unknown = outcomes.iter().filter(|(_, outcome)| outcome.get().is_none()).map(|(address, _)| *address);

@@ -1,18 +1,13 @@
 //! Lists the processes of a sandbox, from outside, as proc(5) shows them to the test binary.
 
-use std::any::Any;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::spare::look;
 use crate::collect::CollectVec as _;
 use crate::proc::{self, Stat, WIRE, parent_of, pid_of, text_of};
 use crate::sorted::{Map, Set};
@@ -35,95 +30,6 @@ pub(crate) struct Process {
     pub(crate) state: &'static str,
     /// The function of the kernel that it waits in, where the kernel tells.
     pub(crate) waits_in: Option<String>,
-}
-
-/// Spare descriptors. They are closed while `/proc` or a frame is read, so that there is room though other files take all that is left.
-///
-/// Whoever closes them has the lock alone. Whoever makes descriptors for a sandbox shares it, and so takes none of that room.
-static RESERVE: RwLock<Vec<OwnedFd>> = RwLock::new(Vec::new());
-
-/// How many there are: two come with `Frame::Faults`, and two are opened then, one of them in the place of the memory that came.
-const RESERVED: usize = 3;
-
-/// Descriptors are scarce where no more than these are left.
-const FREE: u64 = 16;
-
-/// Whether descriptors were scarce when a sandbox was asked for.
-static ARE_SCARCE: AtomicBool = AtomicBool::new(false);
-
-/// While this is there, no spare descriptor is closed.
-pub(crate) struct Reserved {
-    _reserve: RwLockReadGuard<'static, Vec<OwnedFd>>,
-}
-
-/// Has descriptors to spare, or fails.
-pub(crate) fn reserve() -> nix::Result<Reserved> {
-    loop {
-        let reserve = RESERVE.read().unwrap_or_else(PoisonError::into_inner);
-        if reserve.len() >= RESERVED {
-            return Ok(Reserved { _reserve: reserve });
-        }
-        drop(reserve);
-        fill(&mut RESERVE.write().unwrap_or_else(PoisonError::into_inner))?;
-    }
-}
-
-fn fill(reserve: &mut Vec<OwnedFd>) -> nix::Result<()> {
-    while reserve.len() < RESERVED {
-        reserve.push(spare()?);
-    }
-    Ok(())
-}
-
-/// Has no other thread make descriptors for a sandbox, or free the spare ones, meanwhile.
-pub(super) fn hold() -> Box<dyn Any> {
-    Box::new(RESERVE.write().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// A descriptor that keeps a place.
-pub(crate) fn spare() -> nix::Result<OwnedFd> {
-    open(c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-}
-
-/// Notes the number of a descriptor that was just made. It is the lowest that was free: if it is near the limit, descriptors are scarce.
-#[expect(clippy::useless_conversion, reason = "on other targets, a limit has another type")]
-pub(crate) fn note_number(fd: &OwnedFd) {
-    let number = u64::try_from(fd.as_raw_fd()).unwrap_or_default();
-    let are_scarce = getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| number + FREE >= u64::from(limit));
-    if are_scarce {
-        ARE_SCARCE.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Room for some descriptors, until it is dropped.
-pub(crate) struct Room {
-    reserve: RwLockWriteGuard<'static, Vec<OwnedFd>>,
-}
-
-impl Room {
-    fn make() -> Self {
-        let mut reserve = RESERVE.write().unwrap_or_else(PoisonError::into_inner);
-        reserve.clear();
-        Self { reserve }
-    }
-
-    /// Makes room to receive what may come with descriptors, where they are scarce: where there is no room for them, they are lost.
-    pub(crate) fn where_scarce() -> Option<Self> {
-        ARE_SCARCE.load(Ordering::Relaxed).then(Self::make)
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        // Where there is none any more, the next sandbox is not asked for.
-        let _ = fill(&mut self.reserve);
-    }
-}
-
-/// Runs `look` with room for some descriptors.
-pub(crate) fn look<T>(look: impl FnOnce() -> T) -> T {
-    let _room = Room::make();
-    look()
 }
 
 /// All processes below the init that `init` refers to, by their ids in the sandbox.

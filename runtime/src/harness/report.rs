@@ -125,7 +125,7 @@ pub(super) fn collect(test: &Test, verdict: &Verdict, wall: Duration, evidence: 
     }
 }
 
-/// Has no other thread add to the table meanwhile, if there is one, or lose a line.
+/// Has no other thread add to the table meanwhile, if there is one, or note that a line is lost.
 pub(super) fn hold() -> [Option<Box<dyn Any>>; 2] {
     let table = match destination() {
         Ok(Some(Destination::Table(costs))) => Some(costs.lock().unwrap_or_else(PoisonError::into_inner)),

@@ -85,7 +85,7 @@ fn is_stack_small() -> bool {
     *IS_SMALL
 }
 
-/// Finds out what is found out once a process, or waits for the thread that does.
+/// Finds out what each process finds out once, or waits for the thread that does.
 pub(super) fn settle() {
     is_stack_small();
     all_bad_settings();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::output::Stream;
-use super::processes;
+use super::spare;
 use crate::collect::map_both;
 use crate::frame::address::{FUNCTION_SIZE, Function};
 use crate::sys;
@@ -74,7 +74,7 @@ impl Call {
         if own.is_some() {
             return Ok(());
         }
-        let _reserved = processes::reserve()?;
+        let _reserved = spare::reserve()?;
         let memory = |name| memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from);
         let (mut input, output) = (memory(c"belljar-input")?, memory(c"belljar-output")?);
         sys::without_size_signal(|| input.write_all(&self.input))?;

@@ -68,7 +68,7 @@ pub(crate) fn hold() -> impl Any {
     known()
 }
 
-/// Forgets the images that are being looked for. In a fork, nobody does.
+/// Forgets the images that are being looked for. In a fork, nobody looks for them.
 pub(crate) fn forget_unknown() {
     known().retain(|_, image| image.get().is_some());
 }

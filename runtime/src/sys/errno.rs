@@ -21,8 +21,8 @@ pub(crate) fn is_of_descriptors(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ETOOMANYREFS)
 }
 
-/// How long descriptors may be on their way that other processes of this user have sent, before a call fails with ETOOMANYREFS for good. The
-/// kernel counts those of all together, and tells nobody when they have come: a call is tried again after each pause.
+/// How long a call that fails with ETOOMANYREFS is tried again, and the pause between. The kernel counts the descriptors that all processes of this
+/// user have sent and nobody has received. It tells nobody when there are fewer.
 pub(crate) const ON_THE_WAY: Duration = Duration::from_secs(10);
 pub(crate) const ON_THE_WAY_PAUSE: Duration = Duration::from_millis(10);
 

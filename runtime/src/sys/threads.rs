@@ -25,8 +25,8 @@ const FORKS: u32 = 200;
 /// How long forks are tried while others run. One that has a lock may have to wait for a processor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Has `before` run before each fork(3) of this process, then `after` in it, and `after_in_fork` in the fork; all on the thread that forks. See
-/// pthread_atfork(3).
+/// Has `before` run before each fork(2) of this process, then `after` in this process and `after_in_fork` in the fork. All run on the thread that
+/// forks. See pthread_atfork(3).
 pub(crate) fn at_fork(
     before: extern "C" fn(),
     after: extern "C" fn(),

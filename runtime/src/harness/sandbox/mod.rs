@@ -26,6 +26,7 @@ use crate::harness::keep_failed;
 use crate::harness::output::Stream;
 use crate::harness::processes::{self, Process};
 use crate::harness::run_by::{Call, RunBy};
+use crate::harness::spare;
 use crate::harness::supervisor::{Report, Supervisor};
 use crate::harness::time::{Time, wait};
 use crate::harness::trace::{self, Life};
@@ -74,7 +75,7 @@ pub(in crate::harness) struct Sandbox {
     root: Option<nix::Result<Tree>>,
     /// What the body is called with, if it takes bytes.
     call: Option<Arc<Call>>,
-    /// They keep the places of the descriptors that come with its birth.
+    /// Spare descriptors. They keep places for its init's pidfd, and for its root if that is handed out.
     places: Vec<OwnedFd>,
     progress: Progress,
     /// Who answers its calls that are watched.
@@ -92,7 +93,7 @@ impl Sandbox {
     ) -> Result<Self, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
-        let reserved = processes::reserve()?;
+        let reserved = spare::reserve()?;
         let made = {
             let _span = trace::span("make a cgroup");
             cgroup::make(spec, zygote.as_fd())
@@ -108,10 +109,10 @@ impl Sandbox {
         setsockopt(&socket, PassCred, &true)?;
         let (stdout, their_stdout) = caller.stdout()?;
         let (stderr, their_stderr) = caller.stderr()?;
-        processes::note_number(&their_stderr);
-        let mut places = vec![processes::spare()?];
+        spare::note_number(&their_stderr);
+        let mut places = vec![spare::make()?];
         if spec.hands_out_root() {
-            places.push(processes::spare()?);
+            places.push(spare::make()?);
         }
         drop(reserved);
         let has_process_limit = joining.process_limit;
@@ -214,7 +215,7 @@ impl Sandbox {
         evidence.last_line = self.stderr.last_line().to_owned();
         evidence.has_process_limit = self.has_process_limit;
         let events = || self.cgroup.events(self.spec);
-        match events().or_else(|_| processes::look(events)) {
+        match events().or_else(|_| spare::look(events)) {
             Ok(events) => evidence.events = events,
             Err(trouble) => evidence.watching_failed = evidence.watching_failed.or(trouble.errno()),
         }
@@ -294,7 +295,7 @@ impl Sandbox {
     /// Kills the test if the kernel has killed one process, which the others may wait for. Returns whether that is so.
     fn kill_if_memory_is_used_up(&mut self) -> nix::Result<bool> {
         let kills = || self.cgroup.oom_kills();
-        let has_killed = matches!(kills().or_else(|_| processes::look(kills)), Ok(1..));
+        let has_killed = matches!(kills().or_else(|_| spare::look(kills)), Ok(1..));
         let Some(init) = self.init().filter(|_| has_killed) else { return Ok(false) };
         // Init tells who it was. If it was the test, init is about to say so.
         if !matches!(processes::kill_test(init), Ok(()) | Err(Errno::ESRCH)) {

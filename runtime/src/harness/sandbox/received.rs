@@ -14,8 +14,8 @@ use crate::harness::captures;
 use crate::harness::evidence::{Ended, Largest, PANIC_TEXT_MAX, Unanswered};
 use crate::harness::kept_host::{HOSTS_MAX, KeptHost};
 use crate::harness::prepared;
-use crate::harness::processes::Room;
 use crate::harness::replies::{self, discard};
+use crate::harness::spare::Freed;
 use crate::harness::supervisor::{SUPERVISORS_MAX, Supervisor};
 use crate::rootfs::build::COPY;
 use crate::rootfs::diff::Tree;
@@ -28,9 +28,9 @@ impl Sandbox {
     /// Takes one frame, if there is one.
     pub(super) fn receive(&mut self) -> nix::Result<Next> {
         let mut buffer = [0; FRAME_MAX];
-        let room = Room::where_scarce();
+        let freed = Freed::where_scarce();
         match sys::receive(self.socket.as_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(Some(message)) => self.take(&buffer, message, room),
+            Ok(Some(message)) => self.take(&buffer, message, freed),
             Ok(None) => Ok(self.progress.closed()),
             Err(Errno::EAGAIN) => Ok(self.progress.nothing_more()),
             Err(errno) => Err(errno),
@@ -38,8 +38,8 @@ impl Sandbox {
     }
 
     /// Takes the frame that a message is, which begins in `buffer`. What is none, or not from the process that tells such things, is rubbish.
-    /// `room` is for what has come with it.
-    pub(super) fn take(&mut self, buffer: &[u8], message: Message, room: Option<Room>) -> nix::Result<Next> {
+    /// `freed` is room for what has come with it.
+    pub(super) fn take(&mut self, buffer: &[u8], message: Message, freed: Option<Freed>) -> nix::Result<Next> {
         let is_of_init = message.sender == self.teller;
         let mut next = Next::Read;
         let mut fds = message.fds.into_iter();
@@ -59,7 +59,7 @@ impl Sandbox {
             }
             Some(question @ (Frame::AskUsage | Frame::AskChanges | Frame::AskInitPid | Frame::AskGroup(_))) => {
                 // Others may need it before the answer is given.
-                drop(room);
+                drop(freed);
                 if let Some(socket) = fds.next() {
                     // Once its process has ended, nobody waits for this.
                     if self.evidence.ended.is_none() {

@@ -19,7 +19,7 @@ use crate::faults::calls::{Calls, Operand, operands};
 use crate::faults::definition::{Definition, Peer};
 use crate::faults::pattern::absolute;
 use crate::faults::table;
-use crate::harness::processes;
+use crate::harness::spare;
 use crate::proc::WIRE;
 use crate::sys::seccomp::{self, read_memory};
 use crate::sys::{self, errno_of, is_of_descriptors};
@@ -328,7 +328,7 @@ impl Caller {
     /// What a file in `/proc` says of the thread. It is read with the descriptor that is kept for such things, if there is no other.
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let read = || fs::read(format!("/proc/{}/{name}", self.thread));
-        read().or_else(|error| if is_of_descriptors(errno_of(&error)) { processes::look(read) } else { Err(error) })
+        read().or_else(|error| if is_of_descriptors(errno_of(&error)) { spare::look(read) } else { Err(error) })
     }
 
     pub(super) fn status(&self) -> nix::Result<Status> {

@@ -211,7 +211,8 @@ fn make_pairs(plan: &Plan, fabric: &mut Fabric, host: &Begun) -> Result<(), Erro
     fabric.netlink.run(messages).map_err(|Refused { what, errno }| Error::step(what, FABRIC, errno))
 }
 
-/// Has all outer ends be without offloads, as the wire expects. The kernel need not have seen their carriers: what the wire sends meets no queue.
+/// Turns offloads off at all outer ends, as the wire expects. The kernel need not have seen their carriers: what the wire sends meets no queue that
+/// would wait for that.
 fn finish_ends(plan: &Plan, fabric: &Fabric) -> Result<(), Error> {
     for number in 0..plan.ports.len() {
         let name = outer_name(number);
