@@ -8,6 +8,7 @@ use std::ffi::{c_int, c_long};
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -107,7 +108,12 @@ pub fn run_hanging(command: &mut Command, has_come: impl Fn(&str) -> bool) -> Ru
 
 /// The running test binary, to be started again.
 pub fn this_binary() -> Command {
-    let mut command = Command::new(env::current_exe().expect("the path of this binary"));
+    binary_at(&env::current_exe().expect("the path of this binary"))
+}
+
+/// A copy of the running test binary, to be started.
+pub fn binary_at(path: &Path) -> Command {
+    let mut command = Command::new(path);
     command.env_remove("RUST_TEST_THREADS").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     // By these, remedies would be those of a cluster that these tests may run in, and preparations would be those of a whole run of nextest.
     command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("NEXTEST_RUN_ID");

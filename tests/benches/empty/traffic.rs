@@ -42,11 +42,12 @@ fn two() -> (Net, Host, Host) {
 
 /// How long the first connections of a laboratory take, while each core has something to do, and other laboratories are made.
 ///
-/// An IPv6 address takes packets when a worker of the kernel has been there, which needs a lock that all networks of the machine share. If it comes too
-/// late, the first packet is dropped, and TCP sends the next a second later. `Lab::up` waits for the worker: `wait_for_v6` in `net/lab/host.rs`.
+/// An IPv6 address takes packets only when a worker of the kernel has made it ready. The worker needs a lock that all networks of the machine share. If
+/// it comes too late, the first packet is dropped, and TCP sends the next a second later. `Lab::up` waits for the worker: `wait_for_v6` in
+/// `runtime/src/net/lab/host.rs`.
 ///
-/// On Linux 6.18 with two cores, 0 of 500 took more than 100 ms, over IPv6 and over IPv4; the longest took 30 and 26. Without `wait_for_v6`, 18 of 500
-/// over IPv6, the longest 1040, and on a busier machine 105.
+/// On Linux 6.18 with two cores, none of 500 took more than 100 ms; the longest took 30 over IPv6 and 26 over IPv4. Without `wait_for_v6`, 18 did over
+/// IPv6, the longest 1040.
 fn first_connects() -> u8 {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let is_over = AtomicBool::new(false);

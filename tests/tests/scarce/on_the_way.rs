@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{IoSlice, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::thread;
 use std::time::Duration;
+use std::{process, thread};
 
 use belljar::{Fault, isolated};
 use belljar_tests::body;
@@ -36,7 +36,7 @@ fn meet() -> UnixStream {
     }
 }
 
-/// Has more descriptors on their way than a process may have, from the time when it meets its neighbour, until that ends or for this time.
+/// Meets its neighbour, and has more descriptors on their way than a process may have: for this time, or until the neighbour ends.
 fn hold_for(time: Option<Duration>) {
     let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
     let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
@@ -61,11 +61,12 @@ fn has_some_on_their_way_for_long() {
 }
 
 /// What a run says in which one of them is a neighbour. It is a user's who has nothing else on its way.
-fn run_beside(neighbour: &str, user: u32) -> Option<String> {
+fn run_beside(neighbour: &str, number: u32) -> Option<String> {
     if !geteuid().is_root() {
         println!("not tried: this takes root, who can be other users");
         return None;
     }
+    let user = 60_000 + process::id() % 1000 * 2 + number;
     let runner = format!("setpriv --reuid={user} --regid={user} --clear-groups");
     let names = ["body", "on_the_way::meets_a_fault", &format!("on_the_way::{neighbour}")];
     Some(run_limited(Some(&runner), &names, "ulimit -n 64", 2).output)
@@ -73,13 +74,13 @@ fn run_beside(neighbour: &str, user: u32) -> Option<String> {
 
 #[test]
 fn a_fault_waits_for_descriptors_that_are_on_their_way() {
-    let Some(output) = run_beside("has_some_on_their_way", 65100) else { return };
+    let Some(output) = run_beside("has_some_on_their_way", 0) else { return };
     assert!(output.contains("2 passed; 0 failed;"), "{output}");
 }
 
 #[test]
 fn descriptors_that_stay_on_their_way_are_named() {
-    let Some(output) = run_beside("has_some_on_their_way_for_long", 65101) else { return };
+    let Some(output) = run_beside("has_some_on_their_way_for_long", 1) else { return };
     assert!(output.contains("test on_the_way::meets_a_fault ... FAILED"), "{output}");
     assert!(output.contains("ETOOMANYREFS (Too many references: cannot splice). It may be that a process may not have so many files open: RLIMIT_NOFILE is 64."), "{output}");
     assert!(!output.contains("the body closed"), "{output}");
