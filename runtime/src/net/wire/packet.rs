@@ -161,6 +161,14 @@ impl Ip {
     }
 }
 
+/// The number of the header by which IPsec authenticates what follows, in both versions.
+const AUTHENTICATION: u8 = 51;
+
+/// How many bytes such a header has, by what it says of its size. See RFC 4302.
+fn authentication(size: u8) -> usize {
+    usize::from(size) * 4 + 8
+}
+
 fn version_4(frame: &[u8], at: usize) -> Option<Ip> {
     let first = byte(frame, at)?;
     let header = usize::from(first & 15) * 4;
@@ -175,8 +183,11 @@ fn version_4(frame: &[u8], at: usize) -> Option<Ip> {
     let is_fragment = offset != 0 || parts & 0x2000 != 0;
     let fragment = is_fragment.then_some(Fragment { id: u32::from(short(frame, at + 4)?), offset });
     let (source, destination) = (address_4(frame, at + 12)?, address_4(frame, at + 16)?);
-    let protocol = byte(frame, at + 9)?;
-    let start = at + header;
+    let (mut protocol, mut start) = (byte(frame, at + 9)?, at + header);
+    if let (AUTHENTICATION, 0, Some(next), Some(size)) = (protocol, offset, byte(frame, start), byte(frame, start + 1))
+    {
+        (protocol, start) = (next, start + authentication(size));
+    }
     let transport = transport(frame, start, end, protocol, offset);
     Some(Ip { source, destination, protocol, fragment, transport, start, end })
 }
@@ -201,8 +212,7 @@ fn version_6(frame: &[u8], at: usize) -> Option<Ip> {
                 fragment = Some(Fragment { id, offset: parts >> 3 });
                 8
             }
-            // Authentication.
-            51 => usize::from(size) * 4 + 8,
+            AUTHENTICATION => authentication(size),
             _ => break,
         };
         protocol = next;

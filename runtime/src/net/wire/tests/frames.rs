@@ -128,6 +128,9 @@ pub(super) fn fragments(frame: &[u8], id: u16, first: usize) -> [Vec<u8>; 2] {
     [part(&frame[head..head + first], 0, true), part(&frame[head + first..], first, false)]
 }
 
+/// Of each version in a frame: where the kind of what follows stands, where its size, and where it begins.
+const PLACES: [[usize; 3]; 2] = [[23, 16, 34], [20, 18, 54]];
+
 /// One of each kind.
 pub(super) fn all() -> Vec<Vec<u8>> {
     let mut frames = vec![arp(SERVER), tagged(7, b"tagged"), vec![0; 60], vec![]];
@@ -157,5 +160,15 @@ pub(super) fn all() -> Vec<Vec<u8>> {
     let length = (extended.len() - 54) as u16;
     extended[18..20].copy_from_slice(&length.to_be_bytes());
     frames.push(extended);
+    for (version, [kind, length, end]) in VERSIONS.into_iter().zip(PLACES) {
+        let mut authenticated = flow(version, 40000, 80).udp(b"authenticated");
+        let datagram = authenticated.split_off(end);
+        authenticated[kind] = 51;
+        authenticated.extend([17, 2, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1, 1, 2, 3, 4]);
+        authenticated.extend(datagram);
+        let size = u16::from_be_bytes([authenticated[length], authenticated[length + 1]]) + 16;
+        authenticated[length..length + 2].copy_from_slice(&size.to_be_bytes());
+        frames.push(authenticated);
+    }
     frames
 }
