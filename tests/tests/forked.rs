@@ -1,11 +1,12 @@
 //! Plain tests that fork the test binary while other threads run isolated tests. A lock that another thread holds would stay locked in the fork.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::panic::catch_unwind;
-use std::process::{self, exit};
+use std::process::{self, Command, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{fs, thread};
+use std::{env, fs, thread};
 
 use belljar::{isolated, prepared};
 use belljar_tests::{as_runner, body, descendants, rounds, run, runners, this_binary, wait_until};
@@ -103,10 +104,52 @@ fn forks_while_a_preparation_runs() {
     });
 }
 
+static FORKS: AtomicBool = AtomicBool::new(false);
+
+/// Called before what belljar does: it has registered that earlier.
+extern "C" fn before_belljar() {
+    FORKS.store(true, Ordering::Relaxed);
+    // Until the other thread waits for the environment.
+    thread::sleep(Duration::from_millis(100));
+}
+
+/// The standard library keeps others from changing the environment while it forks. The program has no test that has run before.
+#[body]
+fn forks_while_the_environment_changes() {
+    #[expect(unsafe_code, reason = "plain tests fork so")]
+    // SAFETY: the function does nothing that is not for such a moment.
+    let errno = unsafe { libc::pthread_atfork(Some(before_belljar), None, None) };
+    assert_eq!(errno, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_until(|| FORKS.load(Ordering::Relaxed));
+            #[expect(unsafe_code, reason = "plain tests change it so")]
+            // SAFETY: nobody reads it but by the standard library.
+            unsafe {
+                env::set_var("BELLJAR_FORKED", "1");
+            }
+        });
+        let mut command = Command::new("true");
+        #[expect(unsafe_code, reason = "it is not started by posix_spawn(3) then")]
+        // SAFETY: nothing is done.
+        unsafe {
+            command.pre_exec(|| Ok(()));
+        }
+        alarm::set(PATIENCE);
+        assert!(command.status().expect("true").success());
+        alarm::cancel();
+    });
+}
+
 #[test]
 fn forks_end_beside_tests() {
     for runner in runners() {
-        for body in ["forks_that_exit", "forks_that_run_a_test", "forks_while_a_preparation_runs"] {
+        for body in [
+            "forks_that_exit",
+            "forks_that_run_a_test",
+            "forks_while_a_preparation_runs",
+            "forks_while_the_environment_changes",
+        ] {
             let trace = tempfile::NamedTempFile::new().expect("a file");
             fs::set_permissions(trace.path(), fs::Permissions::from_mode(0o666)).expect("chmod");
             let mut command = this_binary();

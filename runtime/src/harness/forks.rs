@@ -9,6 +9,9 @@
 //! 2. After it, that thread gives them back, in both processes.
 //! 3. The fork forgets what other threads were about to find out, such as what becomes of a preparation. It finds that out itself.
 //!
+//! Nobody can do the same for a lock of the standard library that a thread takes when it begins and when it ends: a fork at that moment may hang as
+//! it exits. Each test that has faults begins and ends such a thread.
+//!
 //! A thread that holds one of these locks takes none of the others, with one exception: whoever has that of the spare descriptors may take that of
 //! the cgroups or of the preparations. So it is taken first here. Such a thread forks only to run a program, and posix_spawn(3) does not call this
 //! file. Nor does a fork in a sandbox: the zygote was forked before this was set up.
@@ -29,6 +32,8 @@ thread_local! {
 
 /// Sees to it that forks can run tests. If there is no memory for that, they may hang.
 pub(crate) fn prepare() {
+    // This looks at the environment. The standard library keeps that while it forks, and others wait to change it.
+    run::is_stack_small();
     let _ = threads::at_fork(before, after, after_in_fork);
 }
 

@@ -77,7 +77,7 @@ pub(super) fn with_usual_stack<T: Send + 'static>(work: impl FnOnce() -> T + Clo
 }
 
 /// Whether RUST_MIN_STACK gives threads less than is usual.
-fn is_stack_small() -> bool {
+pub(super) fn is_stack_small() -> bool {
     static IS_SMALL: LazyLock<bool> = LazyLock::new(|| {
         let stack = env::var_os("RUST_MIN_STACK");
         stack.and_then(|stack| stack.to_str()?.parse::<usize>().ok()).is_some_and(|stack| stack < USUAL_STACK)
@@ -85,9 +85,9 @@ fn is_stack_small() -> bool {
     *IS_SMALL
 }
 
-/// Finds out what each process finds out once, or waits for the thread that does.
+/// Finds out what each process finds out once, or waits for the thread that does. It does not look at the environment, which the standard library
+/// may keep meanwhile.
 pub(super) fn settle() {
-    is_stack_small();
     all_bad_settings();
 }
 
