@@ -78,7 +78,11 @@ fn in_clone(
                 Err(errno) => (errno as i32, Vec::new()),
             };
             let numbers = fds.iter().map(|fd| fd.as_raw_fd()).collect_vec();
-            let _ = sys::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &numbers);
+            let told = sys::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &numbers);
+            if let Err(errno) = told {
+                // There may be too many on their way.
+                let _ = sys::send(theirs.as_fd(), &(errno as i32).to_ne_bytes());
+            }
             sys::exit_now(0)
         }
         Cloned::Parent(child) => {

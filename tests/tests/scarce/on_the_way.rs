@@ -7,8 +7,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 use std::{process, thread};
 
-use belljar::{Fault, isolated};
-use belljar_tests::body;
+use belljar::{Fault, isolated, prepared};
+use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
+use belljar_tests::{body, this_binary};
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::geteuid;
 
@@ -84,4 +86,32 @@ fn descriptors_that_stay_on_their_way_are_named() {
     assert!(output.contains("test on_the_way::meets_a_fault ... FAILED"), "{output}");
     assert!(output.contains("ETOOMANYREFS (Too many references: cannot splice). It may be that a process may not have so many files open: RLIMIT_NOFILE is 64."), "{output}");
     assert!(!output.contains("the body closed"), "{output}");
+}
+
+#[prepared]
+fn leaves_a_root() {}
+
+#[isolated(from = leaves_a_root)]
+fn starts_from_it() {}
+
+/// Descriptors of what a preparation has left come to the zygote from children of its own.
+#[test]
+fn what_a_preparation_has_left_waits_for_descriptors_that_are_on_their_way() {
+    let name = "on_the_way::starts_from_it";
+    // Runs the test while the zygote's children fail to send this message of theirs, and counts those.
+    let run = |refused: usize| {
+        let mut command = this_binary();
+        command.args(["--exact", name, "--test-threads=1"]);
+        let mut sent = 0;
+        let run = run_supervised(command, name, Calls::These(&[libc::SYS_clone, libc::SYS_sendmsg]), |asked| {
+            let is_sent = asked.role == Some(Role::Template) && asked.number == libc::SYS_sendmsg;
+            sent += usize::from(is_sent);
+            if is_sent && sent == refused { Answer::Fails(Errno::ETOOMANYREFS) } else { Answer::Made }
+        });
+        let run = run.expect("it ends");
+        assert!(run.passed(), "{refused}: {}", run.output);
+        sent
+    };
+    let last = run(0);
+    assert_eq!(run(last), last + 1, "it is sent anew");
 }
