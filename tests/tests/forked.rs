@@ -28,7 +28,7 @@ fn passes() {}
 /// Forks this process while all its other threads work. The fork does `work`, and ends. Returns its pid.
 fn in_fork(work: fn()) -> Pid {
     #[expect(unsafe_code, reason = "plain tests fork so")]
-    // SAFETY: the C library sees to its own locks, and those of the standard library are not taken.
+    // SAFETY: the C library sees to its own locks. Another that stays locked makes the fork wait, and touches no memory.
     match unsafe { nix::unistd::fork() }.expect("fork") {
         ForkResult::Child => {
             alarm::set(PATIENCE);

@@ -73,7 +73,7 @@ pub(crate) struct Freed {
 }
 
 impl Freed {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let mut reserve = RESERVE.write().unwrap_or_else(PoisonError::into_inner);
         reserve.clear();
         Self { reserve }

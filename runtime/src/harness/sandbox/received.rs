@@ -106,6 +106,8 @@ impl Sandbox {
             }
             Some(Frame::Faults) => {
                 let has_trace = self.life.is_some();
+                // Others may have taken all that is left since.
+                let _freed = freed.unwrap_or_else(Freed::now);
                 // If there is none, the descriptor is closed, and the calls fail.
                 let started = match fds.next().zip(fds.next()) {
                     Some(_) if self.supervisors.len() >= SUPERVISORS_MAX => Err(Unanswered::TooMany),
