@@ -143,6 +143,15 @@ impl Cgroup {
         }
         if made.directories.is_empty() { Err(refused) } else { Ok(made) }
     }
+
+    /// Removes the group of this name, which nobody has been told of.
+    pub(crate) fn remove_group(&self, name: &str) {
+        for directory in &self.directories {
+            if let Location::Path(path) = &directory.location {
+                let _ = fs::remove_dir(path.join(name));
+            }
+        }
+    }
 }
 
 /// What a test does with its groups.

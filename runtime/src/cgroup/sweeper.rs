@@ -104,7 +104,7 @@ pub(crate) fn sweep_after(owner: Pid, socket: &OwnedFd, proof: &SingleThreaded) 
     }
     let is_ready = sys::close_all_but(proof, &mut [socket.as_raw_fd()], None)
         .and_then(|()| sys::pidfd_of(getpid()))
-        .and_then(|pidfd| sys::send_with_fds(socket.as_fd(), BORN, &[pidfd.as_raw_fd()]));
+        .and_then(|pidfd| sys::send_in_time(|| sys::send_with_fds(socket.as_fd(), BORN, &[pidfd.as_raw_fd()])));
     // If the test binary is gone, it can't be told, and need not be.
     if matches!(is_ready, Ok(()) | Err(Errno::EPIPE)) {
         for (directory, v2) in left_by(owner, socket) {

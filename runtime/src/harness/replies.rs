@@ -7,17 +7,21 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, getsockname, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, getsockname, send, sendmsg};
 
 use crate::cgroup::{Cgroup, GroupHandle, NoGroup, refused};
 use crate::collect::CollectVec as _;
 use crate::diagnosis::explain_cgroup;
 use crate::frame::changes::{self, Change};
 use crate::sys::{errno_of, spawn};
+use crate::text::error;
+
+/// The socket that came from the sandbox has room for an answer. Whatever else somebody has sent in its place is not waited for.
+const FLAGS: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
 /// Answers with these bytes.
 pub(super) fn tell(socket: &OwnedFd, bytes: &[u8]) {
-    reply(socket, bytes, &[]);
+    let _ = send(socket.as_raw_fd(), bytes, FLAGS);
 }
 
 /// Answers what has changed: with an error, or with 0 and a file. `None` stands for a root that is no copy.
@@ -28,9 +32,12 @@ pub(super) fn tell_changes(socket: &OwnedFd, changes: Option<io::Result<Vec<Chan
         file.write_all(&changes::encode(&changes)).map_err(|error| errno_of(&error))?;
         Ok::<_, Errno>(file)
     };
-    match list() {
+    let told = match list() {
         Ok(file) => reply(socket, &0_i32.to_ne_bytes(), &[file.as_raw_fd()]),
-        Err(errno) => reply(socket, &(errno as i32).to_ne_bytes(), &[]),
+        Err(errno) => Err(errno),
+    };
+    if let Err(errno) = told {
+        tell(socket, &(errno as i32).to_ne_bytes());
     }
 }
 
@@ -42,16 +49,15 @@ pub(super) fn hand_group(socket: &OwnedFd, name: &[u8], cgroup: &mut Cgroup) {
         NoGroup { errno: trouble.errno(), text }
     });
     let fds = made.iter().flat_map(GroupHandle::descriptors).map(|fd| fd.as_raw_fd()).collect_vec();
-    reply(socket, &GroupHandle::encode(&made), &fds);
+    if let Err(errno) = reply(socket, &GroupHandle::encode(&made), &fds) {
+        cgroup.remove_group(name);
+        tell(socket, &GroupHandle::encode(&Err(NoGroup { errno: Some(errno), text: error(errno) })));
+    }
 }
 
-/// Sends an answer to a socket that came from the sandbox, which has room for it. Whatever else somebody has sent in its place is
-/// not waited for.
-fn reply(socket: &OwnedFd, bytes: &[u8], fds: &[RawFd]) {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let rights = [ControlMessage::ScmRights(fds)];
-    let rights = if fds.is_empty() { &[] } else { &rights[..] };
-    let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None);
+/// Answers with descriptors. Fails if too many are on their way, or if the asker has put another socket in the place of its own.
+fn reply(socket: &OwnedFd, bytes: &[u8], fds: &[RawFd]) -> nix::Result<()> {
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &[ControlMessage::ScmRights(fds)], FLAGS, None).map(drop)
 }
 
 /// Closes a descriptor that came from the sandbox. With some, such as a socket that lingers, that takes as long as the sandbox

@@ -341,8 +341,9 @@ fn run_in_sandbox(
     zygote: &Zygote,
     caller: &RunBy,
 ) -> Result<(FinishedSandbox, Evidence), NoSandbox> {
-    let started = Instant::now();
     let mut slot = Slot::take(zygote);
+    // Since when it waits for descriptors that others have on their way.
+    let mut waits_since = None;
     let mut has_retried = false;
     loop {
         let prepared = caller.call().map_or(Ok(()), |call| call.prepare());
@@ -371,7 +372,9 @@ fn run_in_sandbox(
             slot = slot.take_another(zygote);
             continue;
         }
-        if errno == Some(Errno::ETOOMANYREFS) && started.elapsed() < sys::ON_THE_WAY {
+        if errno == Some(Errno::ETOOMANYREFS)
+            && waits_since.get_or_insert_with(Instant::now).elapsed() < sys::ON_THE_WAY
+        {
             drop(ran);
             thread::sleep(sys::ON_THE_WAY_PAUSE);
             continue;

@@ -244,17 +244,26 @@ pub(crate) fn outer() -> Option<&'static Test> {
 pub(crate) fn changes() -> io::Result<Vec<Change>> {
     let unsupported = |text| io::Error::new(io::ErrorKind::Unsupported, text);
     let socket = frame_socket().ok_or_else(|| unsupported(words::no_changes()))?;
-    let mut errno = [0; size_of::<i32>()];
-    let answer = socket.ask(&Frame::AskChanges, &mut errno)?.ok_or_else(|| unsupported(words::no_changes()))?;
-    match (Errno::from_raw(i32::from_ne_bytes(errno)), answer.fds.into_iter().next()) {
-        (Errno::ENODATA, _) => Err(unsupported(words::no_copy())),
-        (_, Some(file)) => {
+    let answer = sys::send_in_time(|| {
+        let mut errno = [0; size_of::<i32>()];
+        let Some(answer) = socket.ask(&Frame::AskChanges, &mut errno)? else { return Ok(None) };
+        match (i32::from_ne_bytes(errno), answer.fds.into_iter().next()) {
+            (0, Some(file)) => Ok(Some(file)),
+            // This process had no room for it.
+            (0, None) => Err(Errno::EMFILE),
+            (errno, _) => Err(Errno::from_raw(errno)),
+        }
+    });
+    match answer {
+        Ok(Some(file)) => {
             let (mut file, mut list) = (File::from(file), Vec::new());
             file.rewind()?;
             file.read_to_end(&mut list)?;
             changes::decode(&list).ok_or_else(|| Errno::EPROTO.into())
         }
-        (errno, None) => Err(errno.into()),
+        Ok(None) => Err(unsupported(words::no_changes())),
+        Err(Errno::ENODATA) => Err(unsupported(words::no_copy())),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -54,7 +54,8 @@ impl FrameSocket {
     pub(super) fn ask(&self, frame: &Frame<'_>, answer: &mut [u8]) -> nix::Result<Option<Message>> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut buffer = Buffer::new();
-        sys::send_with_fds(self.0.as_fd(), frame.encode(&mut buffer), &[theirs.as_raw_fd()])?;
+        let message = frame.encode(&mut buffer);
+        sys::send_in_time(|| sys::send_with_fds(self.0.as_fd(), message, &[theirs.as_raw_fd()]))?;
         drop(theirs);
         sys::receive(ours.as_fd(), answer, MsgFlags::empty())
     }

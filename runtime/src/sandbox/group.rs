@@ -88,12 +88,17 @@ impl Group {
         }
         let outside = || io::Error::new(io::ErrorKind::Unsupported, words::no_group(name));
         let socket = frame_socket().ok_or_else(outside)?;
-        let mut buffer = [0; PAYLOAD_MAX];
-        let received = socket.ask(&Frame::AskGroup(name.as_bytes()), &mut buffer)?.ok_or_else(outside)?;
-        match buffer.get(..received.length).and_then(|message| GroupHandle::decode(message, received.fds)) {
-            Some(Ok(directories)) => Ok(Self { name: name.to_owned(), directories, namespace: own_pid_namespace()? }),
-            Some(Err(NoGroup { errno, text })) => Err(io::Error::new(kind_of(errno), text)),
-            None => Err(io::Error::from_raw_os_error(Errno::EPROTO as i32)),
+        let answer = sys::send_in_time(|| {
+            let mut buffer = [0; PAYLOAD_MAX];
+            let Some(received) = socket.ask(&Frame::AskGroup(name.as_bytes()), &mut buffer)? else { return Ok(None) };
+            match buffer.get(..received.length).and_then(|message| GroupHandle::decode(message, received.fds)) {
+                Some(Err(NoGroup { errno: Some(Errno::ETOOMANYREFS), .. })) => Err(Errno::ETOOMANYREFS),
+                answer => answer.map(Some).ok_or(Errno::EPROTO),
+            }
+        });
+        match answer?.ok_or_else(outside)? {
+            Ok(directories) => Ok(Self { name: name.to_owned(), directories, namespace: own_pid_namespace()? }),
+            Err(NoGroup { errno, text }) => Err(io::Error::new(kind_of(errno), text)),
         }
     }
 

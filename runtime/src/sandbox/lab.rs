@@ -48,7 +48,13 @@ fn tell_change(what: &str) {
 fn hand_over(frame: &Frame<'_>, fds: &[BorrowedFd<'_>]) {
     if let Some(socket) = frame_socket() {
         let fds = fds.iter().map(|fd| fd.as_raw_fd()).collect_vec();
-        let _ = sys::send_with_fds(socket.0.as_fd(), frame.encode(&mut Buffer::new()), &fds);
+        let mut buffer = Buffer::new();
+        let message = frame.encode(&mut buffer);
+        let sent = sys::send_in_time(|| sys::send_with_fds(socket.0.as_fd(), message, &fds));
+        if sent.is_err() {
+            // So it is known that they are missing.
+            let _ = sys::send(socket.0.as_fd(), message);
+        }
     }
 }
 

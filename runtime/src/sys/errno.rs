@@ -1,7 +1,7 @@
 //! Errors of system calls, as numbers.
 
-use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use nix::errno::Errno;
 
@@ -25,6 +25,17 @@ pub(crate) fn is_of_descriptors(errno: Errno) -> bool {
 /// user have sent and nobody has received. It tells nobody when there are fewer.
 pub(crate) const ON_THE_WAY: Duration = Duration::from_secs(10);
 pub(crate) const ON_THE_WAY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Calls `send` until it does not fail with ETOOMANYREFS, for [`ON_THE_WAY`].
+pub(crate) fn send_in_time<T>(mut send: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    let started = Instant::now();
+    loop {
+        match send() {
+            Err(Errno::ETOOMANYREFS) if started.elapsed() < ON_THE_WAY => thread::sleep(ON_THE_WAY_PAUSE),
+            result => return result,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -78,9 +78,8 @@ fn in_clone(
                 Err(errno) => (errno as i32, Vec::new()),
             };
             let numbers = fds.iter().map(|fd| fd.as_raw_fd()).collect_vec();
-            let told = sys::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &numbers);
+            let told = sys::send_in_time(|| sys::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &numbers));
             if let Err(errno) = told {
-                // There may be too many on their way.
                 let _ = sys::send(theirs.as_fd(), &(errno as i32).to_ne_bytes());
             }
             sys::exit_now(0)

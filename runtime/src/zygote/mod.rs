@@ -172,7 +172,8 @@ impl Zygote {
 
     /// Has the zygote keep what `preparation` has left, the root that is mounted in `tmpfs`, for tests that start from it.
     pub(crate) fn keep(&self, preparation: &'static Test, tmpfs: BorrowedFd<'_>) -> nix::Result<()> {
-        self.send(&encode_root_at(preparation, None), &[tmpfs.as_raw_fd()], None)
+        let message = encode_root_at(preparation, None);
+        sys::send_in_time(|| self.send(&message, &[tmpfs.as_raw_fd()], None))
     }
 
     /// Tells the zygote that the root of `preparation` lies in this directory, or is to be made there.

@@ -1,15 +1,18 @@
 //! Descriptors of this user that are on their way through sockets. The kernel counts those of all of its processes together.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{IoSlice, Read as _, Write as _};
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 use std::time::Duration;
 use std::{process, thread};
 
-use belljar::{Fault, isolated, prepared};
-use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
-use belljar_tests::{body, this_binary};
+use belljar::net::Lab;
+use belljar::{Change, Fault, Group, Spec, isolated, prepared};
+use belljar_tests::supervisor::{Answer, Calls, run_supervised};
+use belljar_tests::{Run, body, body_command, this_binary};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::geteuid;
@@ -94,24 +97,69 @@ fn leaves_a_root() {}
 #[isolated(from = leaves_a_root)]
 fn starts_from_it() {}
 
-/// Descriptors of what a preparation has left come to the zygote from children of its own.
 #[test]
-fn what_a_preparation_has_left_waits_for_descriptors_that_are_on_their_way() {
-    let name = "on_the_way::starts_from_it";
-    // Runs the test while the zygote's children fail to send this message of theirs, and counts those.
-    let run = |refused: usize| {
+fn takes_bytes() {
+    static SPEC: Spec = belljar::spec!();
+    let output = belljar::run(&SPEC, b"input", |input| Ok::<_, String>(input.repeat(2)));
+    assert_eq!(output.unwrap_or_else(|failure| panic!("{failure}")), b"inputinput");
+}
+
+#[isolated(root = "overlay")]
+fn asks_for_all() {
+    fs::write("/etc/asked", "").expect("write");
+    assert_eq!(belljar::changes().expect("changes"), [Change::Created("/etc/asked".into())]);
+    assert_ne!(belljar::whereabouts().expect("a sandbox").init, None);
+    match Group::new("group") {
+        Ok(group) => assert!(group.pids().expect("its processes").is_empty()),
+        // Not every user can have one.
+        Err(error) => assert!(!error.to_string().contains("splice"), "{error}"),
+    }
+}
+
+#[body]
+#[isolated]
+fn has_hosts() {
+    let mut lab = Lab::new();
+    let (one, other) = (lab.host("one"), lab.host("other"));
+    let _net = lab.up().expect("hosts");
+    other.run(|| UdpSocket::bind("[::]:80")).expect("bind");
+    one.run(|| UdpSocket::bind("[::]:0")?.send_to(b"x", "other:80")).expect("send");
+    panic!("at its end");
+}
+
+/// Runs a test while one of the messages that carry descriptors fails, counted over all of its processes. Returns how many were sent.
+fn run_refusing(mut command: Command, name: &str, refused: usize) -> (Run, usize) {
+    command.arg("--test-threads=1");
+    let mut sent = 0;
+    let run = run_supervised(command, name, Calls::These(&[libc::SYS_clone, libc::SYS_sendmsg]), |asked| {
+        sent += usize::from(asked.number == libc::SYS_sendmsg);
+        let fails = asked.number == libc::SYS_sendmsg && sent == refused;
+        if fails { Answer::Fails(Errno::ETOOMANYREFS) } else { Answer::Made }
+    });
+    (run.unwrap_or_else(|error| panic!("{name}, {refused}: {error}")), sent)
+}
+
+/// Whichever message is refused once, the test ends as if it had not been.
+#[test]
+fn each_message_with_descriptors_is_sent_anew() {
+    let named = |name: &str| {
         let mut command = this_binary();
-        command.args(["--exact", name, "--test-threads=1"]);
-        let mut sent = 0;
-        let run = run_supervised(command, name, Calls::These(&[libc::SYS_clone, libc::SYS_sendmsg]), |asked| {
-            let is_sent = asked.role == Some(Role::Template) && asked.number == libc::SYS_sendmsg;
-            sent += usize::from(is_sent);
-            if is_sent && sent == refused { Answer::Fails(Errno::ETOOMANYREFS) } else { Answer::Made }
-        });
-        let run = run.expect("it ends");
-        assert!(run.passed(), "{refused}: {}", run.output);
-        sent
+        command.args(["--exact", name]);
+        command
     };
-    let last = run(0);
-    assert_eq!(run(last), last + 1, "it is sent anew");
+    for (name, least) in [("starts_from_it", 8), ("takes_bytes", 4), ("asks_for_all", 6)] {
+        each_is_sent_anew(named, name, least, "test result: ok. 1 passed;");
+    }
+    // This one fails, which shows whether its packets came.
+    each_is_sent_anew(body_command, "has_hosts", 4, ".pcapng");
+}
+
+fn each_is_sent_anew(command: impl Fn(&str) -> Command, name: &str, least: usize, shown: &str) {
+    let name = format!("on_the_way::{name}");
+    let (_, all) = run_refusing(command(&name), &name, 0);
+    assert!(all >= least, "{name}: {all}");
+    for refused in 1..=all {
+        let (run, _) = run_refusing(command(&name), &name, refused);
+        assert!(run.output.contains(shown), "{name}, {refused}: {}", run.output);
+    }
 }

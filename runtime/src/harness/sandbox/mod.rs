@@ -191,7 +191,7 @@ impl Sandbox {
         let mut time = Time::until(deadline, Instant::now());
         let watched = self.watch(zygote.as_fd(), &mut time);
         match watched.and_then(|ending| self.finish(ending, test, zygote.as_fd(), &time)) {
-            Err(errno) if self.init.is_none() => return Err(errno.into()),
+            Err(errno) if !self.progress.has_begun() => return Err(errno.into()),
             Err(errno) => {
                 self.evidence.watching_failed = Some(errno);
                 // Nobody would end it at its timeout.
@@ -274,7 +274,11 @@ impl Sandbox {
                 Next::Read => {}
                 Next::Wait => break,
                 // What comes after this is not for `begin`, and may be the last frame.
-                Next::HandOver(test) => return self.hand_over(test).map(|()| None),
+                Next::HandOver(test) => {
+                    self.hand_over(test)?;
+                    self.progress.handed_over();
+                    return Ok(None);
+                }
                 Next::End(ending) => return Ok(Some(ending)),
             }
         }

@@ -38,6 +38,8 @@ pub(super) enum Ending {
 pub(super) struct Progress {
     /// The test that it is to run, until that is handed over.
     test: Option<&'static Test>,
+    /// Whether it has been handed over.
+    has_begun: bool,
     is_born: bool,
     /// Whether the zygote is dead, or init once that is born.
     is_dead: bool,
@@ -60,6 +62,16 @@ impl Progress {
     /// The sandbox is ready for its test. If its root is a copy, this process has that by now: it knows only of changes that come after this.
     pub(super) fn ready(&mut self) -> Next {
         self.test.take().map_or(Next::Read, Next::HandOver)
+    }
+
+    /// The sandbox has been sent its test.
+    pub(super) fn handed_over(&mut self) {
+        self.has_begun = true;
+    }
+
+    /// Whether its test may have begun. If not, the test can run in another sandbox.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// The last frame has come. `stays`: init waits.
