@@ -16,6 +16,8 @@ use belljar::net::{Host, Lab, Net, Port};
 
 use belljar_tests::wait_until;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 
 belljar_tests::bodies!();
 
@@ -71,6 +73,22 @@ fn numbers(socket: &UdpSocket, is_over: &AtomicBool) -> Vec<u32> {
     }
 }
 
+/// Has this thread stay on the processor that it is on, until what is returned is dropped. On kernels before 6.4, what a thread sends from two
+/// busy processors may change places before it leaves the host. See docs/network.md.
+fn stay() -> impl Drop {
+    struct Stays(CpuSet);
+    impl Drop for Stays {
+        fn drop(&mut self) {
+            let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
+        }
+    }
+    let all = sched_getaffinity(Pid::from_raw(0)).expect("the processors of this thread");
+    let mut own = CpuSet::new();
+    own.set(sched_getcpu().expect("its number")).expect("a set of one");
+    sched_setaffinity(Pid::from_raw(0), &own).expect("it stays");
+    Stays(all)
+}
+
 /// Sends so many datagrams of this size, each with its number, and returns the numbers of those that come. No more are on their way than a
 /// socket has room for.
 fn exchange(port: Port<'_>, socket: &UdpSocket, receiver: &UdpSocket, count: u32, size: usize) -> Vec<u32> {
@@ -81,6 +99,7 @@ fn exchange(port: Port<'_>, socket: &UdpSocket, receiver: &UdpSocket, count: u32
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let receiving = scope.spawn(|| numbers(receiver, &is_over));
+        let _stays = stay();
         let mut datagram = vec![7; size];
         for number in 0..count {
             if number % 50 == 49 {
