@@ -59,8 +59,7 @@ impl Sweeper {
 
     /// Whether it lives, or is about to be made: somebody has the other end.
     pub(super) fn lives(&self) -> bool {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
-        poll(&mut fds, PollTimeout::ZERO) != Ok(1)
+        !sys::is_hung_up(self.0.as_fd())
     }
 
     /// Waits until it is born, or can't be made any more, but not beyond the `deadline`.

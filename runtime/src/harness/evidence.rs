@@ -92,6 +92,11 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
+    /// Whether it is not known yet why the test has not run.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.refused.is_none() && self.timed_out.is_none()
+    }
+
     /// Counts a message of so many bytes that is no frame.
     pub(super) fn throw_away(&mut self, bytes: usize) {
         let rubbish = self.rubbish.get_or_insert_default();

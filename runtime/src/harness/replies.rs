@@ -50,7 +50,10 @@ pub(super) fn hand_group(socket: &OwnedFd, name: &[u8], cgroup: &mut Cgroup) {
     });
     let fds = made.iter().flat_map(GroupHandle::descriptors).map(|fd| fd.as_raw_fd()).collect_vec();
     if let Err(errno) = reply(socket, &GroupHandle::encode(&made), &fds) {
-        cgroup.remove_group(name);
+        // Where none was made, another may have this name.
+        if made.is_ok() {
+            cgroup.remove_group(name);
+        }
         tell(socket, &GroupHandle::encode(&Err(NoGroup { errno: Some(errno), text: error(errno) })));
     }
 }

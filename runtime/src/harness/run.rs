@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 use std::os::fd::AsFd as _;
 use std::panic::{panic_any, resume_unwind};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
 use std::time::Instant;
 
@@ -152,11 +152,11 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
     let below = prepared::left_for(&preparation.spec);
     // A preparation that starts from one that is not shared can't be shared either.
     let place = if below.as_ref().is_none_or(|left| left.is_shared()) { shared::place(preparation) } else { None };
-    let Some((place, zygote)) = place.zip(zygote().and_then(|zygote| zygote.as_ref().ok())) else {
+    let Some((place, zygote)) = place.map(Arc::new).zip(zygote().and_then(|zygote| zygote.as_ref().ok())) else {
         return run_preparation(preparation, None).0;
     };
     let told = zygote.place(preparation, &place.root()).map_err(io::Error::from).and_then(|()| {
-        place.once(|| match run_preparation(preparation, Some(&place)) {
+        place.once(|| match run_preparation(preparation, Some(Arc::clone(&place))) {
             (Outcome::Left(_), _) => Ok((SharedOutcome::Left, true)),
             (Outcome::Skipped(why), _) => Ok((SharedOutcome::Skipped(why), true)),
             (Outcome::Failed(_), _) if place.is_full() => Err(Errno::ENOSPC.into()),
@@ -179,10 +179,11 @@ fn find_outcome(preparation: &'static Test) -> Outcome {
 
 /// Runs `preparation`. What it leaves lies in `place`, or else in memory, where the zygote keeps it. Returns what became of it, and whether
 /// that was its body's doing, so that another process would fare alike.
-fn run_preparation(preparation: &'static Test, place: Option<&SharedRoot>) -> (Outcome, bool) {
+fn run_preparation(preparation: &'static Test, place: Option<Arc<SharedRoot>>) -> (Outcome, bool) {
     let started = Instant::now();
     let _span = trace::test(preparation);
-    let (over, evidence, verdict) = match run_and_tell(preparation, &RunBy::Harness) {
+    let caller = place.clone().map_or(RunBy::Harness, RunBy::Shared);
+    let (over, evidence, verdict) = match run_and_tell(preparation, &caller) {
         Ok((over, evidence, verdict)) => (Some(over), Some(evidence), verdict),
         Err(verdict) => (None, None, verdict),
     };
@@ -347,13 +348,14 @@ fn run_in_sandbox(
     let mut has_retried = false;
     loop {
         let prepared = caller.call().map_or(Ok(()), |call| call.prepare());
-        let ran = prepared
-            .map_err(|error| NoSandbox::Input(errno_of(&error)))
-            .and_then(|()| run_in_one(test, zygote, caller));
+        let prepared = prepared.map_err(|error| NoSandbox::Input(errno_of(&error)));
+        let ran = prepared.and_then(|()| run_in_one(test, zygote, caller));
         let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
         if zygote.is_own() && !mem::replace(&mut has_retried, true) && ran.as_ref().is_ok_and(is_outdated) {
             plan_anew();
             pool::drop_all();
+            drop(ran);
+            caller.begin_anew()?;
             continue;
         }
         let (step, errno) = match &ran {
@@ -366,16 +368,14 @@ fn run_in_sandbox(
         // A process that was forked by the test binary has not the threads that would give a slot back.
         if is_short && zygote.is_own() && !slot.is_alone() {
             drop(ran);
-            if let Some(call) = caller.call() {
-                call.release();
-            }
+            caller.begin_anew()?;
             slot = slot.take_another(zygote);
             continue;
         }
-        if errno == Some(Errno::ETOOMANYREFS)
-            && waits_since.get_or_insert_with(Instant::now).elapsed() < sys::ON_THE_WAY
-        {
+        let is_on_the_way = errno == Some(Errno::ETOOMANYREFS);
+        if is_on_the_way && waits_since.get_or_insert_with(Instant::now).elapsed() < sys::ON_THE_WAY {
             drop(ran);
+            caller.begin_anew()?;
             thread::sleep(sys::ON_THE_WAY_PAUSE);
             continue;
         }

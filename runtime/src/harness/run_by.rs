@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::output::Stream;
+use super::sandbox::plan_anew;
+use super::shared::SharedRoot;
 use super::spare;
 use crate::collect::map_both;
 use crate::frame::address::{FUNCTION_SIZE, Function};
@@ -19,6 +21,8 @@ use crate::sys;
 pub(super) enum RunBy {
     /// A harness, which captures what is printed.
     Harness,
+    /// The same, of a preparation that leaves its root for other processes of the run.
+    Shared(Arc<SharedRoot>),
     /// The `main` of a program, whose output is that of the process.
     Main,
     /// Somebody who hands bytes over.
@@ -29,6 +33,20 @@ impl RunBy {
     /// What the body is called with, if it takes bytes.
     pub(super) fn call(&self) -> Option<&Arc<Call>> {
         if let Self::Run(call) = self { Some(call) } else { None }
+    }
+
+    /// Clears away what an attempt has left in which no body has begun.
+    pub(super) fn begin_anew(&self) -> nix::Result<()> {
+        match self {
+            Self::Harness | Self::Main => {}
+            Self::Run(call) => call.release(),
+            Self::Shared(root) => {
+                // The template has the old directory.
+                plan_anew();
+                root.begin().map_err(|error| sys::errno_of(&error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The standard output of the sandbox, and what the sandbox writes to.

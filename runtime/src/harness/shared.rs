@@ -280,14 +280,7 @@ impl SharedRoot {
         if let Some(told) = proc::text_of(&outcome).ok().and_then(|text| SharedOutcome::from_text(&text)) {
             return Ok(told);
         }
-        // In what was left by one that was killed, processes may still be about to die.
-        let old = format!("old-{}", process::id());
-        let has_old = fs::rename(self.root(), self.directory.join(&old)).is_ok();
-        fs::create_dir(self.root())?;
-        fs::set_permissions(self.root(), Permissions::from_mode(0o755))?;
-        if has_old {
-            remove(&OwnedFd::from(File::open(&self.directory)?), Path::new(&old));
-        }
+        self.begin()?;
         let (told, is_for_all) = run()?;
         if is_for_all {
             let new = self.directory.join("outcome-new");
@@ -295,6 +288,19 @@ impl SharedRoot {
             fs::rename(new, outcome)?;
         }
         Ok(told)
+    }
+
+    /// Makes the directory of the root anew. Only who runs the preparation may do that.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        // In what was left by one that was killed, or that could not be made, processes may still be about to die.
+        let old = format!("old-{}", process::id());
+        let has_old = fs::rename(self.root(), self.directory.join(&old)).is_ok();
+        fs::create_dir(self.root())?;
+        fs::set_permissions(self.root(), Permissions::from_mode(0o755))?;
+        if has_old {
+            remove(&OwnedFd::from(File::open(&self.directory)?), Path::new(&old));
+        }
+        Ok(())
     }
 
     /// Whether the disk is full, so that a preparation may have failed for that.

@@ -50,14 +50,17 @@ impl FrameSocket {
         send(self.0.as_fd(), frame)
     }
 
-    /// Sends a frame with a socket for the answer, and waits for that. `None` if there is nobody to give one.
+    /// Sends a frame with a socket for the answer, and waits for that. `None` if there is nobody to give one. Fails with EMFILE if the test
+    /// binary had no room for that socket.
     pub(super) fn ask(&self, frame: &Frame<'_>, answer: &mut [u8]) -> nix::Result<Option<Message>> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut buffer = Buffer::new();
         let message = frame.encode(&mut buffer);
         sys::send_in_time(|| sys::send_with_fds(self.0.as_fd(), message, &[theirs.as_raw_fd()]))?;
         drop(theirs);
-        sys::receive(ours.as_fd(), answer, MsgFlags::empty())
+        let received = sys::receive(ours.as_fd(), answer, MsgFlags::empty())?;
+        let is_lost = received.is_none() && !sys::is_hung_up(self.0.as_fd());
+        if is_lost { Err(Errno::EMFILE) } else { Ok(received) }
     }
 }
 

@@ -49,7 +49,8 @@ pub(crate) fn init(args: &InitArgs<'_>, proof: SingleThreaded) -> ! {
         Ok(None) => {}
         Ok(Some(copy)) => {
             let mut buffer = Buffer::new();
-            let sent = sys::send_with_fds(socket.0.as_fd(), Frame::Copied.encode(&mut buffer), &[copy.as_raw_fd()]);
+            let message = Frame::Copied.encode(&mut buffer);
+            let sent = sys::send_in_time(|| sys::send_with_fds(socket.0.as_fd(), message, &[copy.as_raw_fd()]));
             if let Err(refusal) = sent.or_refuse(Step::Copy, c"") {
                 give_up(socket.0.as_fd(), refusal);
             }

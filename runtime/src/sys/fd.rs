@@ -88,6 +88,12 @@ pub(crate) fn is_ready_by(fd: BorrowedFd<'_>, deadline: Instant) -> nix::Result<
     }
 }
 
+/// Whether nobody has the other end of a socket any more.
+pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+}
+
 /// Sends `bytes` as one message. It waits for room even if somebody made the socket one that does not wait.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
     loop {

@@ -16,7 +16,6 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, pivot_root};
 
-use crate::collect::CollectVec as _;
 use crate::rootfs::stage::LeftRoot;
 use crate::sys::{self, Cloned, SingleThreaded};
 
@@ -24,6 +23,8 @@ const NONE: Option<&CStr> = None;
 
 /// The root that a preparation has left.
 pub(super) enum Kept {
+    /// A tmpfs, which [`clone_mounts`](sys::clone_mounts) has made. It is kept for good as soon as somebody needs it.
+    Tmpfs(OwnedFd),
     /// A user namespace, and a mount namespace that consists of that root.
     Namespaces { user: OwnedFd, mounts: OwnedFd },
     /// A directory of the host, for all processes of a run. The root may yet have to be made there.
@@ -31,69 +32,82 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    /// Keeps this tmpfs, which [`clone_mounts`](sys::clone_mounts) has made. Nobody can attach it elsewhere any more.
-    pub(super) fn new(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Self> {
-        let enter = || {
-            let namespace = |path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-            let namespaces = vec![namespace(c"/proc/self/ns/user")?, namespace(c"/proc/self/ns/mnt")?];
-            mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-            sys::attach_mounts(tmpfs, c"/")?;
-            // At the root, `..` stays where it is, and then follows what is mounted there.
-            chdir(c"/..")?;
-            pivot_root(c".", c".")?;
-            umount2(c".", MntFlags::MNT_DETACH)?;
-            Ok(namespaces)
-        };
-        let namespaces = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, enter)?;
-        let [user, mounts] = namespaces.try_into().map_err(|_| Errno::EMFILE)?;
-        Ok(Self::Namespaces { user, mounts })
-    }
-
-    /// The root, for a template.
-    pub(super) fn root(&self, proof: &SingleThreaded) -> nix::Result<LeftRoot> {
+    /// The root, for a template. Where that fails, it can be tried again.
+    pub(super) fn root(&mut self, proof: &SingleThreaded) -> nix::Result<LeftRoot> {
+        if let Self::Tmpfs(tmpfs) = self {
+            *self = attach(tmpfs, proof)?;
+        }
         let (user, mounts) = match self {
             Self::Directory(path) => return Ok(LeftRoot::Directory(path.clone())),
             Self::Namespaces { user, mounts } => (user, mounts),
+            Self::Tmpfs(_) => return Err(Errno::EINVAL),
         };
-        let copy = || {
+        let [root] = in_clone(0, proof, |hand_over| {
             setns(user, CloneFlags::CLONE_NEWUSER)?;
             setns(mounts, CloneFlags::CLONE_NEWNS)?;
-            Ok(vec![sys::clone_mounts(c"/")?])
-        };
-        in_clone(0, proof, copy)?.pop().map(LeftRoot::Detached).ok_or(Errno::EMFILE)
+            hand_over(&[sys::clone_mounts(c"/")?])
+        })?;
+        Ok(LeftRoot::Detached(root))
     }
 }
 
-/// Calls `work` in a clone of this process that is in new namespaces, and returns the descriptors that it has made there.
-fn in_clone(
+/// Attaches this tmpfs, which nobody can attach a second time. So that is done once its place can't get lost any more.
+fn attach(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Kept> {
+    let [user, mounts] = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, |hand_over| {
+        let namespace = |path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        hand_over(&[namespace(c"/proc/self/ns/user")?, namespace(c"/proc/self/ns/mnt")?])?;
+        mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+        sys::attach_mounts(tmpfs, c"/")?;
+        // At the root, `..` stays where it is, and then follows what is mounted there.
+        chdir(c"/..")?;
+        pivot_root(c".", c".")?;
+        umount2(c".", MntFlags::MNT_DETACH)
+    })?;
+    Ok(Kept::Namespaces { user, mounts })
+}
+
+/// Calls `work` in a clone of this process that is in new namespaces, and returns the descriptors that it hands over. Handing over fails if they
+/// do not come.
+fn in_clone<const N: usize>(
     flags: libc::c_int,
     proof: &SingleThreaded,
-    work: impl FnOnce() -> nix::Result<Vec<OwnedFd>>,
-) -> nix::Result<Vec<OwnedFd>> {
+    work: impl FnOnce(&dyn Fn(&[OwnedFd; N]) -> nix::Result<()>) -> nix::Result<()>,
+) -> nix::Result<[OwnedFd; N]> {
+    const OK: [u8; 4] = 0_i32.to_ne_bytes();
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     match sys::clone_into(proof, flags, None)? {
         Cloned::Child(_) => {
-            let (errno, fds) = match work() {
-                Ok(fds) => (0, fds),
-                Err(errno) => (errno as i32, Vec::new()),
+            drop(ours);
+            let hand_over = |fds: &[OwnedFd; N]| {
+                sys::send_with_fds(theirs.as_fd(), &OK, &fds.each_ref().map(|fd| fd.as_raw_fd()))?;
+                sys::receive(theirs.as_fd(), &mut [0], MsgFlags::empty())?.map(drop).ok_or(Errno::EMFILE)
             };
-            let numbers = fds.iter().map(|fd| fd.as_raw_fd()).collect_vec();
-            let told = sys::send_in_time(|| sys::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &numbers));
-            if let Err(errno) = told {
-                let _ = sys::send(theirs.as_fd(), &(errno as i32).to_ne_bytes());
-            }
+            let errno = work(&hand_over).err().map_or(0, |errno| errno as i32);
+            let _ = sys::send(theirs.as_fd(), &errno.to_ne_bytes());
             sys::exit_now(0)
         }
         Cloned::Parent(child) => {
             drop(theirs);
-            let mut errno = [0; size_of::<i32>()];
-            let received = sys::receive(ours.as_fd(), &mut errno, MsgFlags::empty());
+            let told = take_over(ours);
             sys::wait_pid(child)?;
-            let message = received?.filter(|message| message.length == errno.len()).ok_or(Errno::ESRCH)?;
-            match i32::from_ne_bytes(errno) {
-                0 => Ok(message.fds),
-                errno => Err(Errno::from_raw(errno)),
-            }
+            told
         }
     }
+}
+
+/// The other end of this: takes the descriptors, and says so, or fails with the error that is told.
+fn take_over<const N: usize>(socket: OwnedFd) -> nix::Result<[OwnedFd; N]> {
+    let next = || {
+        let mut errno = [0; size_of::<i32>()];
+        let received = sys::receive(socket.as_fd(), &mut errno, MsgFlags::empty())?;
+        let message = received.filter(|message| message.length == errno.len()).ok_or(Errno::ESRCH)?;
+        match i32::from_ne_bytes(errno) {
+            0 => Ok(message.fds),
+            errno => Err(Errno::from_raw(errno)),
+        }
+    };
+    let fds = next()?.try_into().map_err(|_| Errno::EMFILE)?;
+    sys::send(socket.as_fd(), b"0")?;
+    next()?;
+    Ok(fds)
 }

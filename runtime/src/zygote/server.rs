@@ -55,7 +55,7 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, for_one: bool, proof: &Single
         if message == [SWEEPER] {
             descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
         } else if let Some((preparation, place)) = decode_root_at(message) {
-            server.keep(preparation, place, descriptors.first(), proof);
+            server.keep(preparation, place, descriptors.into_iter().next());
         } else if let Some((spec, directory)) = decode_image(message) {
             server.know_image(spec, &directory);
         } else if let Some(request) = Request::decode(message, descriptors) {
@@ -278,22 +278,22 @@ impl Server {
     }
 
     /// Keeps what `preparation` has left, or remembers where that lies, until the path is empty.
-    fn keep(&mut self, preparation: &'static Test, place: RootAt, tmpfs: Option<&OwnedFd>, proof: &SingleThreaded) {
+    fn keep(&mut self, preparation: &'static Test, place: RootAt, tmpfs: Option<OwnedFd>) {
         let kept = match place {
             RootAt::Directory(path) if path.as_os_str().is_empty() => {
                 return self.kept.retain(|(known, _)| *known != Preparation(preparation));
             }
             RootAt::Directory(path) => Ok(Kept::Directory(path)),
-            RootAt::Descriptor => tmpfs.ok_or(Errno::EMFILE).and_then(|tmpfs| Kept::new(tmpfs, proof)),
+            RootAt::Descriptor => tmpfs.ok_or(Errno::EMFILE).map(Kept::Tmpfs),
         };
         self.kept.push((Preparation(preparation), kept));
     }
 
     /// What the preparations have left that sandboxes of this kind start from, the last one first.
-    fn left(&self, kind: &TemplateKind, proof: &SingleThreaded) -> Result<Vec<LeftRoot>, Refusal> {
-        let copy = |preparation: &'static Test| {
-            let known = self.kept.iter().rfind(|(known, _)| *known == Preparation(preparation));
-            let kept = known.ok_or(Errno::ESRCH).and_then(|(_, kept)| kept.as_ref().map_err(|errno| *errno));
+    fn left(&mut self, kind: &TemplateKind, proof: &SingleThreaded) -> Result<Vec<LeftRoot>, Refusal> {
+        let mut copy = |preparation: &'static Test| {
+            let known = self.kept.iter_mut().rfind(|(known, _)| *known == Preparation(preparation));
+            let kept = known.ok_or(Errno::ESRCH).and_then(|(_, kept)| kept.as_mut().map_err(|errno| *errno));
             let root = kept.and_then(|kept| kept.root(proof));
             root.map_err(|errno| Refusal::new(Step::Prepared, preparation.short_name(), errno))
         };

@@ -3,16 +3,16 @@
 //! A limit is put on a whole run of this binary: of tests that are over at once, and of one that never ends by itself. Whatever the limit, the
 //! run ends, each test passes or names what ran out, and none passes that has not run.
 
+mod hoarded;
 mod ids;
 mod limited;
 mod on_the_way;
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use std::{env, fs, thread};
 use belljar::net::Lab;
 use belljar::{Fault, isolated};
 use belljar_tests::supervisor::{Answer, Calls, Role, run_supervised};
-use belljar_tests::{MARK, Run, allocate, as_runner, body, must_limit, rounds, run, runners, this_binary, wait_until};
+use belljar_tests::{MARK, Run, allocate, as_runner, body, rounds, run, runners, this_binary};
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
@@ -160,43 +160,9 @@ fn a_hoarder() {
     }
 }
 
-/// The kernel kills a child of it, which it takes no notice of, when its neighbour has all descriptors.
-#[body]
-#[isolated(memory = "64MiB", uts)]
-fn loses_a_child() {
-    wait_until(|| UnixStream::connect_addr(&meeting_place()).is_ok_and(|mut it| it.read_exact(&mut [0]).is_ok()));
-    let status = Command::new("tail").arg("/dev/zero").status().expect("tail");
-    assert_eq!(status.signal(), Some(libc::SIGKILL));
-}
-
-#[body]
-fn hoards_later() {
-    let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
-    let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
-    let mut files = Vec::new();
-    while let Ok(file) = File::open("/dev/null") {
-        files.push(file);
-    }
-    neighbour.write_all(&[0]).expect("write");
-    // Until the neighbour has been judged.
-    thread::sleep(Duration::from_secs(2));
-}
-
 /// Where the two of one run meet, which share the host's network.
 fn meeting_place() -> SocketAddr {
     SocketAddr::from_abstract_name(env::var(MARK).expect("a mark")).expect("an address")
-}
-
-#[test]
-fn an_oom_is_seen_without_descriptors() {
-    if must_limit() != Some(true) {
-        println!("not tried: this user can't limit memory here");
-        return;
-    }
-    let run = run_limited(None, &["body", "loses_a_child", "hoards_later"], "ulimit -n 64", 2);
-    assert!(run.output.contains("test hoards_later ... ok"), "{}", run.output);
-    assert!(run.output.contains("test loses_a_child ... FAILED"), "{}", run.output);
-    assert!(run.output.contains("killed: out of memory"), "{}", run.output);
 }
 
 /// Runs tests, the crowd among them, in a shell that has put these limits on itself.

@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{process, thread};
 
@@ -147,6 +148,15 @@ fn each_message_with_descriptors_is_sent_anew() {
         command.args(["--exact", name]);
         command
     };
+    // Of a run of nextest, what a preparation leaves lies on the disk, where an attempt finds what the one before it has begun.
+    let count = AtomicUsize::new(0);
+    let shared = |name: &str| {
+        let mut command = named(name);
+        let run = format!("{}-{}", process::id(), count.fetch_add(1, Ordering::Relaxed));
+        command.env("NEXTEST_RUN_ID", run);
+        command
+    };
+    each_is_sent_anew(shared, "starts_from_it", 8, "test result: ok. 1 passed;");
     for (name, least) in [("starts_from_it", 8), ("takes_bytes", 4), ("asks_for_all", 6)] {
         each_is_sent_anew(named, name, least, "test result: ok. 1 passed;");
     }

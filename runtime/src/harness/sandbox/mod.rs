@@ -191,7 +191,7 @@ impl Sandbox {
         let mut time = Time::until(deadline, Instant::now());
         let watched = self.watch(zygote.as_fd(), &mut time);
         match watched.and_then(|ending| self.finish(ending, test, zygote.as_fd(), &time)) {
-            Err(errno) if !self.progress.has_begun() => return Err(errno.into()),
+            Err(errno) if !self.progress.has_begun() && self.evidence.says_nothing() => return Err(errno.into()),
             Err(errno) => {
                 self.evidence.watching_failed = Some(errno);
                 // Nobody would end it at its timeout.

@@ -1,0 +1,70 @@
+//! A neighbour in the same process that has all descriptors.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use belljar::isolated;
+use belljar_tests::{body, must_limit, wait_until};
+
+use super::{meeting_place, run_limited};
+
+/// Waits until the neighbour is there and has all that are left.
+fn meet() {
+    wait_until(|| UnixStream::connect_addr(&meeting_place()).is_ok_and(|mut it| it.read_exact(&mut [0]).is_ok()));
+}
+
+/// The kernel kills a child of it, which it takes no notice of, when its neighbour has all descriptors.
+#[body]
+#[isolated(memory = "64MiB", uts)]
+fn loses_a_child() {
+    meet();
+    let status = Command::new("tail").arg("/dev/zero").status().expect("tail");
+    assert_eq!(status.signal(), Some(libc::SIGKILL));
+}
+
+#[body]
+fn hoards_later() {
+    let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
+    let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    neighbour.write_all(&[0]).expect("write");
+    // Until the neighbour has been judged.
+    thread::sleep(Duration::from_secs(2));
+}
+
+/// It asks when its neighbour has all descriptors, so that its question does not arrive.
+#[body]
+#[isolated(root = "overlay", mount, uts)]
+fn asks_in_vain() {
+    meet();
+    let error = belljar::changes().expect_err("no room for the question");
+    assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+}
+
+/// It is not said that nobody can be asked, which a test may take for a host that can't.
+#[test]
+fn a_question_that_is_lost_is_no_answer() {
+    let run = run_limited(None, &["body", "hoarded::asks_in_vain", "hoarded::hoards_later"], "ulimit -n 64", 2);
+    assert!(run.output.contains("test hoarded::hoards_later ... ok"), "{}", run.output);
+    assert!(run.output.contains("test hoarded::asks_in_vain ... ok"), "{}", run.output);
+}
+
+#[test]
+fn an_oom_is_seen_without_descriptors() {
+    if must_limit() != Some(true) {
+        println!("not tried: this user can't limit memory here");
+        return;
+    }
+    let run = run_limited(None, &["body", "hoarded::loses_a_child", "hoarded::hoards_later"], "ulimit -n 64", 2);
+    assert!(run.output.contains("test hoarded::hoards_later ... ok"), "{}", run.output);
+    assert!(run.output.contains("test hoarded::loses_a_child ... FAILED"), "{}", run.output);
+    assert!(run.output.contains("killed: out of memory"), "{}", run.output);
+}
