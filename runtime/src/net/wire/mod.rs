@@ -36,10 +36,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl::{set_name, set_timerslack};
+use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{chdir, getpid, setsid};
+use nix::unistd::{Pid, chdir, getpid, setsid};
 
 use board::{Board, Direction, Setting, Way, WireWord};
 use capture::Tape;
@@ -52,7 +54,7 @@ pub(crate) use trouble::WireTrouble;
 use trouble::{Number, Troubles};
 
 use crate::collect::{CollectVec as _, map_both};
-use crate::proc::WIRE;
+use crate::proc::{WIRE, kernel_version};
 use crate::sorted::sort;
 use crate::sys;
 use crate::sys::packet::PacketRing;
@@ -151,6 +153,7 @@ impl Wire {
         };
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let body = sys::pidfd_of(getpid())?;
+        let is_to_stay = may_overtake();
         let mut kept = [ring.as_fd(), wake.as_fd(), body.as_fd()].map(|fd| fd.as_raw_fd());
         kept.sort_unstable();
         let child = clone_beside(&kept, || {
@@ -159,6 +162,9 @@ impl Wire {
             // What the body is in, it may want to unmount.
             let _ = chdir(c"/");
             let _ = set_name(WIRE);
+            if is_to_stay {
+                stay();
+            }
             // Timers are to be exact.
             let _ = set_timerslack(1);
             wait_for_any(&[wake.as_fd(), body.as_fd()]);
@@ -280,6 +286,19 @@ impl Drop for Wire {
         self.board.whole(WireWord::Over).store(1, Ordering::Release);
         let _ = self.wake.write(1);
     }
+}
+
+/// Whether frames that are sent from one processor may overtake those that were sent from another. Before Linux 6.4, a kernel whose processors are
+/// all busy leaves frames to a thread of its own on each of them.
+fn may_overtake() -> bool {
+    let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
+    version.is_none_or(|version| version < (6, 4))
+}
+
+/// Has this process stay on the processor that it is on.
+fn stay() {
+    let mut own = CpuSet::new();
+    let _ = sched_getcpu().and_then(|cpu| own.set(cpu)).and_then(|()| sched_setaffinity(Pid::from_raw(0), &own));
 }
 
 /// Waits until one of these is readable. Allocates nothing.
