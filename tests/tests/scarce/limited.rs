@@ -12,7 +12,7 @@ use std::{fs, thread};
 use belljar_tests::{Run, mark, marked, this_binary, wait_until};
 use nix::unistd::geteuid;
 
-use crate::{STEP, until_killed, with_tests};
+use crate::{until_killed, with_tests};
 
 /// What is scarce in a run.
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +117,8 @@ impl Limited {
         Self { scarce, limit, threads, as_root }
     }
 
-    /// Runs these tests, as another user than those of other workers, of whom each has a number, and tells how late a thread was that slept
-    /// meanwhile. `None` if that can't be done here.
-    pub(crate) fn run(&self, names: &[&str], worker: u32) -> Option<(Run, Duration)> {
+    /// Runs these tests, as another user than those of other workers, of whom each has a number. `None` if that can't be done here.
+    pub(crate) fn run(&self, names: &[&str], worker: u32) -> Option<Run> {
         let is_root = geteuid().is_root();
         let groups = Groups::make(matches!(self.scarce, Scarce::Memory).then_some(self.limit));
         if matches!(self.scarce, Scarce::Memory) && groups.memory.is_none() {
@@ -160,12 +159,12 @@ impl Limited {
         if let Some((option, ..)) = self.scarce.option() {
             command.arg("prlimit").arg(format!("--{option}={}", self.limit));
         }
-        let (run, late) = run_to_end(with_tests(&mut command, names, self.threads));
+        let run = run_to_end(with_tests(&mut command, names, self.threads));
         // One that was killed can't have removed its own.
         let may_leave = run.status.code() != Some(101);
         let left = groups.remove();
         assert!(may_leave || left.is_empty(), "{self:?} left {left:?}, of:\n{}", run.output);
-        Some((run, late))
+        Some(run)
     }
 }
 
@@ -180,8 +179,8 @@ const FILL: &str = r#"
     cd / && exec "$@"
 "#;
 
-/// The same as [`run`], but what is written goes through a pipe: files may be limited. Also tells how late this thread was.
-fn run_to_end(command: &mut Command) -> (Run, Duration) {
+/// The same as [`run`], but what is written goes through a pipe: files may be limited.
+fn run_to_end(command: &mut Command) -> Run {
     let mark = mark(command);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the command runs");
     let mut pipe = child.stdout.take().expect("a pipe");
@@ -189,15 +188,7 @@ fn run_to_end(command: &mut Command) -> (Run, Duration) {
         let mut output = Vec::new();
         pipe.read_to_end(&mut output).map(|_| output)
     });
-    let mut late = Duration::ZERO;
-    let status = loop {
-        let start = Instant::now();
-        thread::sleep(STEP);
-        late += start.elapsed().saturating_sub(STEP);
-        if let Some(status) = child.try_wait().expect("wait") {
-            break status;
-        }
-    };
+    let status = child.wait().expect("wait");
     let mut run = Run { status, output: String::new(), left: marked(&mark) };
     // What is killed with its parent may be about to end.
     let start = Instant::now();
@@ -207,7 +198,7 @@ fn run_to_end(command: &mut Command) -> (Run, Duration) {
     }
     run.kill_left();
     run.output = String::from_utf8_lossy(&reader.join().expect("read").expect("read")).into_owned();
-    (run, late)
+    run
 }
 
 /// The cgroups of version 1 that a run is in.

@@ -141,7 +141,11 @@ fn sleeps() {
     // Longer than a run may take.
     for _ in 0..100_000 {
         thread::sleep(STEP);
-        println!("a step");
+        // The thread that keeps the timeout answers this, and looks at the clock before the next answer. Where there is no answer, that is
+        // no matter, and the step is not counted.
+        if belljar::whereabouts().is_some_and(|here| here.init.is_some()) {
+            println!("a step");
+        }
     }
 }
 
@@ -268,7 +272,7 @@ fn each_limit_on_descriptors_is_named_or_enough() {
 fn with_few_descriptors_nothing_is_left() {
     for limit in 3..=16 {
         let limited = Limited { scarce: Scarce::Files, limit, threads: 4, as_root: geteuid().is_root() };
-        let (run, _) = limited.run(ALL, WORKERS + 1).expect("a run");
+        let run = limited.run(ALL, WORKERS + 1).expect("a run");
         assert_eq!(faults(&run, limited.scarce.named()), "", "{limited:?}: {}", run.output);
     }
 }
@@ -285,7 +289,7 @@ fn a_neighbour_may_take_all_descriptors() {
 #[test]
 fn with_few_processes_fewer_tests_run_at_once() {
     let limited = Limited { scarce: Scarce::Processes, limit: 45, threads: 64, as_root: false };
-    let (run, _) = limited.run(ALL, WORKERS).expect("a run");
+    let run = limited.run(ALL, WORKERS).expect("a run");
     let counts = format!("test result: FAILED. {} passed; 1 failed;", CROWD.len());
     assert!(run.output.contains(&counts), "{}", run.output);
     assert_eq!(faults(&run, limited.scarce.named()), "");
@@ -310,7 +314,7 @@ fn takes_what_is_left() {
 #[test]
 fn tests_end_before_the_test_binary() {
     let limited = Limited { scarce: Scarce::Memory, limit: 64 << 20, threads: 2, as_root: true };
-    let Some((run, _)) = limited.run(&["body", "a_large_neighbour", "takes_what_is_left"], WORKERS) else {
+    let Some(run) = limited.run(&["body", "a_large_neighbour", "takes_what_is_left"], WORKERS) else {
         println!("not tried: this takes cgroups of version 1, and root");
         return;
     };
@@ -354,7 +358,7 @@ fn a_full_cgroup_is_named_where_a_call_is_refused() {
 #[test]
 fn a_report_that_is_too_large_fails_no_test() {
     let limited = Limited { scarce: Scarce::FileSizes, limit: 2048, threads: 4, as_root: true };
-    let (run, _) = limited.run(&[ALL, &["--skip=crowd_copies"]].concat(), WORKERS).expect("a run");
+    let run = limited.run(&[ALL, &["--skip=crowd_copies"]].concat(), WORKERS).expect("a run");
     let counts = format!("test result: FAILED. {} passed; 1 failed;", CROWD.len() - 1);
     assert!(run.output.contains(&counts), "{}", run.output);
     for variable in ["BELLJAR_REPORT", "BELLJAR_TRACE"] {
@@ -380,11 +384,12 @@ fn whatever_is_scarce_runs_end_and_say_so() {
                 return found;
             }
             let limited = Limited::new(seed);
-            let Some((run, late)) = limited.run(ALL, worker) else { continue };
+            let Some(run) = limited.run(ALL, worker) else { continue };
             let mut faults = faults(&run, limited.scarce.named());
             let steps = run.output.matches("a step\n").count() as u32;
-            if STEP * steps > TIMEOUT + Duration::from_secs(1) + late {
-                let _ = writeln!(faults, "a test went on for {steps} steps, and here a thread was late by {late:?}");
+            // The first may be over before the time is counted.
+            if STEP * steps > TIMEOUT + STEP {
+                let _ = writeln!(faults, "a test went on for {steps} steps");
             }
             if !faults.is_empty() {
                 let _ = writeln!(found, "BELLJAR_TESTS_SEED={seed}: {limited:?}:\n{faults}\nof:\n{}", run.output);
@@ -392,7 +397,7 @@ fn whatever_is_scarce_runs_end_and_say_so() {
             if !run.output.contains("test result: ") {
                 silent.fetch_add(1, Ordering::Relaxed);
                 let plain = limited.run(PLAIN, worker);
-                if plain.is_some_and(|(plain, _)| plain.status.success()) {
+                if plain.is_some_and(|plain| plain.status.success()) {
                     only_ours.fetch_add(1, Ordering::Relaxed);
                     println!("{seed}: {limited:?} ends with {:?}: {}", run.status, run.output);
                 }
