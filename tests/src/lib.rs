@@ -106,6 +106,13 @@ pub fn run_hanging(command: &mut Command, has_come: impl Fn(&str) -> bool) -> Ru
     }
 }
 
+/// Runs `command` until all its tests have begun. A timeout runs from the moment when a sandbox is asked for: on a busy machine, a short one may
+/// be up before there is a sandbox. That shows nothing.
+pub fn run_begun(command: &mut Command) -> Run {
+    let mut runs = iter::repeat_with(|| run(command)).take(100);
+    runs.find(|run| !run.output.contains("did not begin")).expect("one of a hundred begins in time")
+}
+
 /// The running test binary, to be started again.
 pub fn this_binary() -> Command {
     binary_at(&env::current_exe().expect("the path of this binary"))

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use belljar::isolated;
@@ -38,6 +39,9 @@ fn mount_fuse(point: &str) -> File {
     server
 }
 
+/// Whether somebody waits for one who [takes requests](take_requests).
+static IS_WAITED_FOR: AtomicBool = AtomicBool::new(false);
+
 /// Has such a file system be served by somebody who takes all that he is asked, and answers that he is there, and nothing else. Whoever has
 /// asked can't be killed until the server is gone. See fuse(4) on FUSE_INIT.
 fn take_requests(mut server: File) {
@@ -55,6 +59,8 @@ fn take_requests(mut server: File) {
                 answer.resize((head + body) as usize, 0);
                 answer[16 + 20..][..4].copy_from_slice(&4096_u32.to_ne_bytes());
                 server.write_all(&answer).expect("write");
+            } else {
+                IS_WAITED_FOR.store(true, Ordering::Relaxed);
             }
         }
     });
@@ -240,7 +246,7 @@ mod stuck {
     use super::*;
 
     #[body]
-    #[isolated(bind = ["/srv/holder:/srv/holder:rw"], timeout = "1s")]
+    #[isolated(bind = ["/srv/holder:/srv/holder:rw"])]
     fn waits_for_a_server_outside() {
         let server = mount_fuse("/mnt/stuck");
         let holder = UnixStream::connect("/srv/holder").expect("connect");
@@ -271,18 +277,23 @@ fn has_bodies_that_can_not_be_killed() {
     fs::create_dir_all("/srv").expect("mkdir");
     let listener = UnixListener::bind("/srv/holder").expect("bind");
     thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("accept");
-        let (mut byte, mut space) = ([0], nix::cmsg_space!([RawFd; 1]));
-        let mut bytes = [IoSliceMut::new(&mut byte)];
-        let received = recvmsg::<()>(stream.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::empty());
-        let received = received.expect("recvmsg");
-        let Some(ControlMessageOwned::ScmRights(fds)) = received.cmsgs().expect("rights").next() else {
-            panic!("none")
-        };
-        take_requests(owned(fds[0]));
+        for stream in listener.incoming() {
+            let stream = stream.expect("accept");
+            let (mut byte, mut space) = ([0], nix::cmsg_space!([RawFd; 1]));
+            let mut bytes = [IoSliceMut::new(&mut byte)];
+            let received = recvmsg::<()>(stream.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::empty());
+            // Who was killed before has sent none.
+            if let Some(ControlMessageOwned::ScmRights(fds)) =
+                received.expect("recvmsg").cmsgs().expect("rights").next()
+            {
+                take_requests(owned(fds[0]));
+            }
+        }
     });
-    let run = run_here("stuck::*", &[]);
-    assert!(run.failed() && run.output.contains("it still ran after its timeout of 1s"), "{}", run.output);
+    // A body whose time was up before it waited shows nothing.
+    let mut runs = (0..6).map(|doubled| run_here("stuck::*", &[("BELLJAR_TIMEOUT", &format!("{}s", 1 << doubled))]));
+    let run = runs.find(|_| IS_WAITED_FOR.load(Ordering::Relaxed)).expect("it waits in time");
+    assert!(run.failed() && run.output.contains("s, the timeout that BELLJAR_TIMEOUT gives"), "{}", run.output);
     assert!(run.output.contains("has processes that can't be killed"), "{}", run.output);
 }
 

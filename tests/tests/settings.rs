@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{env, thread};
 
 use belljar::isolated;
-use belljar_tests::{Run, body, run, run_in_terminal, this_binary};
+use belljar_tests::{Run, body, run, run_begun, run_hanging, run_in_terminal, this_binary};
 
 belljar_tests::bodies!();
 
@@ -166,10 +166,15 @@ fn with_timeout(test: &str, timeout: &str) -> Run {
 
 #[test]
 fn a_test_with_no_timeout_has_that_of_the_environment() {
-    let run = with_timeout("hangs", "300ms");
-    let told = "belljar: `hangs` failed: it still ran after 300ms, the timeout that BELLJAR_TIMEOUT gives to tests with none of their \
-                own, and was killed with all it had started:\n  pid ";
-    assert!(run.failed() && run.output.contains(told), "{}", run.output);
+    // One that is up before there is a sandbox shows nothing.
+    let timeouts = (0..8).map(|doubled| Duration::from_millis(300 << doubled));
+    let mut runs = timeouts.map(|timeout| (timeout, with_timeout("hangs", &format!("{}ms", timeout.as_millis()))));
+    let (timeout, run) = runs.find(|(_, run)| !run.output.contains("did not begin")).expect("it begins in time");
+    let told = format!(
+        "belljar: `hangs` failed: it still ran after {timeout:?}, the timeout that BELLJAR_TIMEOUT gives to tests with none of their own, \
+         and was killed with all it had started:\n  pid "
+    );
+    assert!(run.failed() && run.output.contains(&told), "{}", run.output);
     assert!(with_timeout("takes_a_while", "1ms").failed());
     // The twins.
     assert!(with_timeout("takes_a_while", "1h").passed());
@@ -178,18 +183,18 @@ fn a_test_with_no_timeout_has_that_of_the_environment() {
 
 #[test]
 fn a_test_keeps_its_own_timeout() {
-    let run = with_timeout("hangs_with_a_timeout", "1h");
+    let run = run_begun(victim("hangs_with_a_timeout").env("BELLJAR_TIMEOUT", "1h"));
     let told = "`hangs_with_a_timeout` failed: it still ran after its timeout of 400ms, and was killed";
-    assert!(run.failed() && run.output.contains(told), "{}", run.output);
+    assert!(run.failed() && run.left.is_empty() && run.output.contains(told), "{}", run.output);
     let run = with_timeout("takes_a_while_and_has_a_timeout", "1ms");
     assert!(run.passed(), "{}", run.output);
 }
 
 #[test]
 fn a_daemon_that_holds_a_pipe_does_not_hold_the_run() {
-    let run = with_timeout("waits_for_a_daemon", "1s");
-    assert!(run.failed() && !run.output.contains(RAN), "{}", run.output);
-    assert!(run.output.contains("it still ran after 1s, the timeout that BELLJAR_TIMEOUT gives"), "{}", run.output);
+    let run = run_hanging(&mut victim("waits_for_a_daemon"), |output| output.contains(" `sleep`, "));
+    assert!(run.failed() && run.left.is_empty() && !run.output.contains(RAN), "{}", run.output);
+    assert!(run.output.contains("s, the timeout that BELLJAR_TIMEOUT gives"), "{}", run.output);
     assert!(run.output.contains(" `sleep`, "), "{}", run.output);
 }
 

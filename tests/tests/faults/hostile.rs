@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{mem, thread};
 
 use belljar::{Fault, isolated};
-use belljar_tests::{body, run_body};
+use belljar_tests::{body, body_command, run_begun, run_body};
 
 use crate::{data, no_fsync};
 
@@ -68,12 +68,7 @@ fn verdict(output: &str, of: &str) -> Vec<String> {
 fn verdicts_are_as_without() {
     for name in NAMES {
         let [plain, faulty] = ["plain", "faulty"].map(|kind| format!("hostile::{kind}::{name}"));
-        // On a machine that is too busy, a timeout may end before the sandbox is made: that shows nothing, and is done again.
-        let begun = |name: &str| {
-            let mut runs = std::iter::repeat_with(|| run_body(name)).take(20);
-            runs.find(|run| !run.output.contains("did not begin")).expect("a sandbox in time")
-        };
-        let (run, other) = (begun(&plain), begun(&faulty));
+        let [run, other] = [&plain, &faulty].map(|name| run_begun(&mut body_command(name)));
         assert_eq!(run.passed(), other.passed(), "{}{}", run.output, other.output);
         assert_eq!(run.failed(), other.failed(), "{}{}", run.output, other.output);
         assert_eq!(

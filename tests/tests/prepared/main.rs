@@ -12,7 +12,7 @@ use std::time::Duration;
 use std::{env, thread};
 
 use belljar::{isolated, prepared};
-use belljar_tests::{MIB, Run, body, refusal_of_copies, run, this_binary};
+use belljar_tests::{MIB, Run, body, refusal_of_copies, run, run_begun, this_binary};
 use nix::sys::stat::Mode;
 
 belljar_tests::bodies!();
@@ -254,7 +254,7 @@ mod failing {
 
 #[test]
 fn who_starts_from_one_that_failed_fails() {
-    let run = run(&mut bodies(&["failing::*", "--test-threads=1"]));
+    let run = run_begun(&mut bodies(&["failing::*", "--test-threads=1"]));
     assert!(run.output.contains("0 passed; 6 failed") && run.left.is_empty(), "{}", run.output);
     assert!(!run.output.contains("the body ran"), "{}", run.output);
     assert_eq!(run.output.matches(PREPARED).count(), 1, "{}", run.output);

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use belljar_tests::{
-    Run, mark, marked, processes, rounds, run, run_in_terminal, runners, start_in_terminal, wait_until,
+    Run, mark, marked, processes, rounds, run, run_begun, run_in_terminal, runners, start_in_terminal, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -253,7 +253,7 @@ fn nextest(test: &str, runner: Option<&str>) -> Command {
 #[test]
 fn under_nextest_a_timeout_of_the_environment_comes_first() {
     for runner in runners() {
-        let Run { status, output, .. } = run(nextest("hangs", *runner).env("BELLJAR_TIMEOUT", "300ms"));
+        let Run { status, output, .. } = run_begun(nextest("hangs", *runner).env("BELLJAR_TIMEOUT", "300ms"));
         assert!(!status.success() && output.contains("1 failed") && !output.contains("timed out"), "{output}");
         assert!(output.contains("it still ran after 300ms, the timeout that BELLJAR_TIMEOUT gives"), "{output}");
         let Run { status, output, .. } = run(nextest("passes", *runner).env("BELLJAR_TIMEOUT", "300"));
@@ -267,7 +267,7 @@ fn under_nextest_a_failure_is_told_where_people_look() {
     for runner in runners() {
         let mut command = nextest("hangs", *runner);
         let junit = report_of(&mut command, "told");
-        let Run { status, output, .. } = run(command.env("BELLJAR_TIMEOUT", "300ms").env("BELLJAR_REPORT", "-"));
+        let Run { status, output, .. } = run_begun(command.env("BELLJAR_TIMEOUT", "300ms").env("BELLJAR_REPORT", "-"));
         assert!(!status.success(), "{output}");
         let junit = fs::read_to_string(junit).expect("a report");
         let reason = junit.split_once("<failure message=\"").expect(&junit).1.lines().next().unwrap_or_default();
