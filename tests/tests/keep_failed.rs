@@ -1,9 +1,9 @@
 //! `BELLJAR_ON_FAIL=shell` keeps the sandboxes of tests that fail, and tells how to enter them.
 
+use std::fs;
 use std::io::BufRead as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio, exit};
-use std::{fs, iter};
 
 use belljar::isolated;
 use belljar::net::Lab;
@@ -39,7 +39,7 @@ fn victim_that_exits() {
 }
 
 #[body]
-#[isolated(hostname = "kept", timeout = "300ms")]
+#[isolated(hostname = "kept")]
 fn victim_that_hangs() {
     leave_evidence();
     hang();
@@ -65,7 +65,7 @@ fn victim_with_a_laboratory() {
 }
 
 #[body]
-#[isolated(hostname = "kept", timeout = "1s")]
+#[isolated(hostname = "kept")]
 fn victim_with_a_laboratory_that_hangs() {
     let mut lab = Lab::new();
     let (server, _client) = (lab.host("server"), lab.host("client"));
@@ -93,6 +93,11 @@ fn victim(name: &str, on_fail: &str) -> Command {
     command
 }
 
+/// Whether the shell succeeds with `line`.
+fn succeeds(line: &str) -> bool {
+    Command::new("sh").args(["-c", line]).status().expect("sh").success()
+}
+
 /// What the shell makes of `line`.
 fn sh(line: &str) -> String {
     let output = Command::new("sh").args(["-c", line]).output().expect("sh");
@@ -107,34 +112,50 @@ fn enter(name: &str) -> String {
 
 /// The same, and hands `look` the command by which each of the hosts is entered that are named, in this order.
 fn enter_hosts(name: &str, hosts: &[&str], look: impl Fn(&str, &str)) -> String {
+    enter_in_time(name, "", hosts, look).expect("a sandbox that is kept")
+}
+
+/// The same for a test that hangs, with twice the timeout until its body has come so far.
+fn enter_late(name: &str, hosts: &[&str], look: impl Fn(&str, &str)) -> String {
+    let mut timeouts = (0..7).map(|doubled| format!("{}ms", 300 << doubled));
+    timeouts.find_map(|timeout| enter_in_time(name, &timeout, hosts, &look)).expect("it hangs in time")
+}
+
+/// The same with this timeout. `None` if that was up before the body left its evidence.
+fn enter_in_time(name: &str, timeout: &str, hosts: &[&str], look: impl Fn(&str, &str)) -> Option<String> {
     let mut command = victim(name, "shell");
+    command.env("BELLJAR_TIMEOUT", timeout);
     let mark = mark(&mut command);
     let (mut child, terminal) = start_in_terminal(command.stdout(Stdio::null()));
-    let mut lines = terminal.lines();
+    // Once nobody has the terminal open, to read is an error.
+    let mut lines = terminal.lines().map_while(Result::ok);
     let mut told = String::new();
-    let mut next = |begin: &str| {
-        let line = iter::from_fn(|| lines.next()).map(|line| line.expect("a line")).find(|line| {
-            told = format!("{told}{line}\n");
-            line.trim_start().starts_with(begin)
-        });
-        line.unwrap_or_else(|| panic!("{name}: {told}"))
+    let go = lines.find(|line| {
+        told = format!("{told}{line}\n");
+        line.trim_start().starts_with("kill ")
+    });
+    let entering = |after: &str| {
+        let (_, rest) = told.split_once(after)?;
+        rest.lines().find(|line| line.trim_start().starts_with("nsenter "))
     };
-    let enter = next("nsenter ");
-    let hosts: Vec<_> = hosts
-        .iter()
-        .map(|host| {
-            next(&format!("To enter its host `{host}`:"));
-            (host, next("nsenter "))
-        })
-        .collect();
-    let go = next("kill ");
+    let enter = entering("");
+    let hosts = hosts.iter().map(|host| Some((host, entering(&format!("To enter its host `{host}`:"))?)));
+    let hosts: Option<Vec<_>> = hosts.collect();
+    let has_left = |enter| succeeds(&format!("{enter} -c 'test -s {EVIDENCE}'"));
+    if !timeout.is_empty() && (hosts.is_none() || !enter.is_some_and(has_left)) {
+        // It is kept if it has begun.
+        let _ = go.map(|go| sh(&go));
+        child.wait().expect("wait");
+        return None;
+    }
+    let Some(((enter, hosts), go)) = enter.zip(hosts).zip(go) else { panic!("{name}: {told}") };
     assert_eq!(sh(&format!("{enter} -c 'uname -n; cat {EVIDENCE}'")), "kept\nwhat the test wrote", "{name}");
     hosts.iter().for_each(|(host, enter)| look(host, enter));
     sh(&go);
     let status = child.wait().expect("wait");
     assert_eq!(status.code(), Some(101), "{name}: {told}");
     wait_until(|| marked(&mark).is_empty());
-    told
+    Some(told)
 }
 
 #[test]
@@ -142,12 +163,13 @@ fn whatever_fails_is_kept() {
     for (name, why) in [
         ("victim_that_panics", "`victim_that_panics` failed: its body panicked: by intention"),
         ("victim_that_exits", "called exit(0) before the body returned"),
-        ("victim_that_hangs", "`victim_that_hangs` failed: its time is up"),
         ("victim_that_should_panic", "its body returned, and should have panicked"),
     ] {
         let told = enter(name);
         assert!(told.contains(why), "{told}");
     }
+    let told = enter_late("victim_that_hangs", &[], |_, _| {});
+    assert!(told.contains("`victim_that_hangs` failed: its time is up"), "{told}");
     if belljar_tests::must_limit() == Some(true) {
         enter("victim_with_a_limit");
     }
@@ -161,7 +183,7 @@ fn hosts_of_a_laboratory_are_kept_too() {
     });
     assert_eq!(told.matches("To enter its host").count(), 2, "{told}");
     // What is between the hosts of a test whose time is up is there too.
-    enter_hosts("victim_with_a_laboratory_that_hangs", &["server", "client"], |host, enter| {
+    enter_late("victim_with_a_laboratory_that_hangs", &["server", "client"], |host, enter| {
         if host == "client" {
             sh(&format!("{enter} -c 'exec 3<>/dev/tcp/server/80'").replace(" sh -c", " bash -c"));
         }
