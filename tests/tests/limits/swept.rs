@@ -99,6 +99,11 @@ fn kill_with_sweeper(child: Child, mark: &str) {
     kill(child);
 }
 
+/// Waits until the process is there that removes what a run leaves, by its name: it gets that some time after it has begun.
+fn wait_for_sweeper(mark: &str) {
+    wait_until(|| !named(mark, "belljar-sweeper").is_empty());
+}
+
 /// Sends a signal to a process, or to a process group, whose number is negative.
 fn send(signal: Signal, to: i32) {
     nix::sys::signal::kill(Pid::from_raw(to), signal).expect("kill");
@@ -137,6 +142,7 @@ fn signals_leave_no_cgroup() {
     wait_until(|| parent.below().is_empty() && marked(&mark).is_empty());
     // The twin: it is the sweeper who removes them.
     let (child, mark) = start_marked(&parent, &["swept::waits_with_all_limits"]);
+    wait_for_sweeper(&mark);
     kill_with_sweeper(child, &mark);
     wait_until(|| marked(&mark).is_empty());
     assert!(!parent.below().is_empty());
@@ -279,6 +285,7 @@ fn the_next_run_sweeps() {
     fs::create_dir(&other).expect("create_dir");
     let (killed, mark) = start_marked(&parent, &["swept::waits_with_all_limits"]);
     let (alive, alives_mark) = start_marked(&parent, &["swept::waits_to_be_killed"]);
+    wait_for_sweeper(&mark);
     kill_with_sweeper(killed, &mark);
     let before = parent.below();
     let next = || {
