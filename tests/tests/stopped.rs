@@ -275,6 +275,11 @@ const STOP: Duration = Duration::from_secs(3);
 /// What can be stopped. Each is made by the one before, and so is what a body starts.
 const KINDS: [&str; 5] = ["the binary", "a zygote", "a template", "an init", "a body"];
 
+/// Whether a child has ended that nobody has waited for.
+fn has_ended(child: u32) -> bool {
+    fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
 /// Runs the victims, and stops a process of this kind `delay` after there is one.
 fn stop_after(delay: Duration, kind: usize) {
     let mut command = Command::new("timeout");
@@ -289,7 +294,8 @@ fn stop_after(delay: Duration, kind: usize) {
         let is_of_kind = |(pid, generation)| (generation == kind + 1).then_some(Pid::from_raw(pid as i32));
         generations(child.id()).into_iter().filter_map(is_of_kind).collect::<Vec<_>>()
     };
-    wait_until(|| !found().is_empty());
+    // All may be over before this process is so far.
+    wait_until(|| !found().is_empty() || has_ended(child.id()));
     thread::sleep(delay);
     let stopped = fastrand::choice(found());
     if let Some(pid) = stopped {
