@@ -30,8 +30,8 @@ fn asks_again_when_an_answer_is_lost() {
             socket.send_to(b"!", from).unwrap();
         }
     });
-    assert_eq!(client.run(|| ask("10.0.0.1:53")), 1);
 
     net.port(&client).to_host().lose_nth(1); // The next packet to the client is lost.
-    assert_eq!(client.run(|| ask("10.0.0.1:53")), 2);
+    assert!(client.run(|| ask("10.0.0.1:53")) >= 2);
+    assert_eq!(net.port(&client).stats().lost_as_told, 1);
 }
