@@ -161,10 +161,10 @@ impl Limited {
             command.arg("prlimit").arg(format!("--{option}={}", self.limit));
         }
         let run = run_to_end(with_tests(&mut command, names, self.threads));
-        assert!(!run.output.contains("setpriv: "), "{self:?} did not begin: {}", run.output);
         // One that was killed can't have removed its own.
         let may_leave = run.status.code() != Some(101);
         let left = groups.remove();
+        assert!(!run.output.contains("setpriv: "), "{self:?} did not begin: {}", run.output);
         assert!(may_leave || left.is_empty(), "{self:?} left {left:?}, of:\n{}", run.output);
         Some(run)
     }
