@@ -7,6 +7,7 @@ mod hoarded;
 mod ids;
 mod limited;
 mod on_the_way;
+mod processes;
 
 use std::fmt::Write as _;
 use std::fs::File;

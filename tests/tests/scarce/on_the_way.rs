@@ -31,7 +31,7 @@ fn meets_a_fault() {
     assert_eq!(fault.hits(), 1);
 }
 
-/// Waits until the neighbour is there and has them on their way.
+/// Waits until the neighbour is there and has what is scarce.
 fn meet() -> UnixStream {
     loop {
         let met = UnixStream::connect_addr(&meeting_place()).and_then(|mut it| it.read_exact(&mut [0]).map(|()| it));
@@ -42,51 +42,57 @@ fn meet() -> UnixStream {
     }
 }
 
-/// Meets its neighbour, and has more descriptors on their way than a process may have: for this time, or until the neighbour ends.
-fn hold_for(time: Option<Duration>) {
+/// Meets its neighbour, and has what it takes for this time, or until the neighbour ends.
+pub(super) fn hold<T>(time: Option<Duration>, take: impl FnOnce() -> T) {
     let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
     let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
+    let taken = take();
+    neighbour.write_all(&[0]).expect("write");
+    neighbour.set_read_timeout(time).expect("a timeout");
+    let _ = neighbour.read(&mut [0]);
+    drop(taken);
+}
+
+/// Has more descriptors on their way than a process may have.
+fn send_many() -> (UnixStream, UnixStream) {
     let (from, to) = UnixStream::pair().expect("a pair");
     let fds = [from.as_raw_fd(); 100];
     let rights = [ControlMessage::ScmRights(&fds)];
     sendmsg::<()>(from.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None).expect("send");
-    neighbour.write_all(&[0]).expect("write");
-    neighbour.set_read_timeout(time).expect("a timeout");
-    let _ = neighbour.read(&mut [0]);
-    drop(to);
+    (from, to)
 }
 
 #[body]
 fn has_some_on_their_way() {
-    hold_for(Some(Duration::from_millis(200)));
+    hold(Some(Duration::from_millis(200)), send_many);
 }
 
 #[body]
 fn has_some_on_their_way_for_long() {
-    hold_for(None);
+    hold(None, send_many);
 }
 
-/// What a run says in which one of them is a neighbour. It is a user's who has nothing else on its way.
-fn run_beside(neighbour: &str, number: u32) -> Option<String> {
+/// What a run with this limit says in which a test that meets a fault has a neighbour. It is a user's who has nothing else. `number` tells the users
+/// of this file's tests apart.
+pub(super) fn run_beside(neighbour: &str, limit: &str, number: u32) -> Option<String> {
     if !geteuid().is_root() {
         println!("not tried: this takes root, who can be other users");
         return None;
     }
-    let user = 60_000 + process::id() % 1000 * 2 + number;
+    let user = 60_000 + process::id() % 1000 * 4 + number;
     let runner = format!("setpriv --reuid={user} --regid={user} --clear-groups");
-    let names = ["body", "on_the_way::meets_a_fault", &format!("on_the_way::{neighbour}")];
-    Some(run_limited(Some(&runner), &names, "ulimit -n 64", 2).output)
+    Some(run_limited(Some(&runner), &["body", "on_the_way::meets_a_fault", neighbour], limit, 2).output)
 }
 
 #[test]
 fn a_fault_waits_for_descriptors_that_are_on_their_way() {
-    let Some(output) = run_beside("has_some_on_their_way", 0) else { return };
+    let Some(output) = run_beside("on_the_way::has_some_on_their_way", "ulimit -n 64", 0) else { return };
     assert!(output.contains("2 passed; 0 failed;"), "{output}");
 }
 
 #[test]
 fn descriptors_that_stay_on_their_way_are_named() {
-    let Some(output) = run_beside("has_some_on_their_way_for_long", 1) else { return };
+    let Some(output) = run_beside("on_the_way::has_some_on_their_way_for_long", "ulimit -n 64", 1) else { return };
     assert!(output.contains("test on_the_way::meets_a_fault ... FAILED"), "{output}");
     assert!(output.contains("ETOOMANYREFS (Too many references: cannot splice). It may be that a process may not have so many files open: RLIMIT_NOFILE is 64."), "{output}");
     assert!(!output.contains("the body closed"), "{output}");

@@ -21,7 +21,7 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, 
 use crate::cgroup::{self, Cgroup, Joining, NoCgroup};
 use crate::frame::address;
 use crate::frame::changes::Change;
-use crate::harness::evidence::Evidence;
+use crate::harness::evidence::{Evidence, Unanswered};
 use crate::harness::keep_failed;
 use crate::harness::output::Stream;
 use crate::harness::processes::{self, Process};
@@ -46,6 +46,9 @@ const MEMORY_CHECK: Duration = Duration::from_millis(20);
 
 /// How long processes may take to end after SIGKILL. One that waits in the kernel for a server that does not answer may take for ever.
 const DEATH: Duration = Duration::from_secs(5);
+
+/// How long the pause is before a thread is asked for again that could not be had.
+const THREAD_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
 const FRAMES_AT_ONCE: usize = 64;
@@ -199,6 +202,9 @@ impl Sandbox {
             }
             Ok(()) => {}
         }
+        if self.supervisors.iter().any(Supervisor::waits) {
+            self.evidence.unanswered_calls = Some(Unanswered::Failed(Errno::EAGAIN));
+        }
         self.evidence.faults = self.supervisors.iter().map(Supervisor::report).fold(Report::default(), Report::with);
         if let Some(life) = &mut self.life {
             words::met_when(&self.evidence.faults).into_iter().for_each(|(at, text)| life.meet(at, text));
@@ -236,11 +242,16 @@ impl Sandbox {
         // Until when the end of a test that was killed is waited for.
         let mut death = None;
         loop {
+            let retry = self.supervisors.iter().any(Supervisor::waits).then(|| Instant::now() + THREAD_PAUSE);
             let life = self.init().unwrap_or(zygote);
             let fds = [Some(self.socket.as_fd()), Some(life), self.stdout.pipe(), self.stderr.pipe()];
-            let [received, dead, stdout, stderr] = wait(fds, [time.pulse(), check, death].into_iter().flatten().min())?;
+            let [received, dead, stdout, stderr] =
+                wait(fds, [time.pulse(), check, death, retry].into_iter().flatten().min())?;
             time.count(Instant::now());
             self.pump(stdout, stderr)?;
+            if retry.is_some() {
+                self.start_supervisors();
+            }
             if check.is_some_and(|check| check <= Instant::now()) {
                 match self.kill_if_memory_is_used_up()? {
                     true => (check, death) = (None, Some(Instant::now() + DEATH)),

@@ -117,7 +117,7 @@ impl Sandbox {
                 let started = match fds.next().zip(fds.next()) {
                     Some(_) if self.supervisors.len() >= SUPERVISORS_MAX => Err(Unanswered::TooMany),
                     Some((listener, memory)) => {
-                        Supervisor::start(listener, memory, has_trace).map_err(Unanswered::Failed)
+                        Supervisor::new(listener, memory, has_trace).map_err(Unanswered::Failed)
                     }
                     None => Err(Unanswered::Failed(Errno::EMFILE)),
                 };
@@ -125,6 +125,7 @@ impl Sandbox {
                     Ok(supervisor) => self.supervisors.push(supervisor),
                     Err(why) => self.evidence.unanswered_calls = Some(why),
                 }
+                self.start_supervisors();
             }
             Some(Frame::Unanswered(errno)) => self.evidence.unanswered_calls = Some(Unanswered::Failed(errno)),
             Some(Frame::Mark { moment, at, path }) => {
@@ -149,6 +150,17 @@ impl Sandbox {
         }
         fds.for_each(discard);
         Ok(next)
+    }
+
+    /// Starts those supervisors that have no thread yet. Where there can be none in the end, the calls fail.
+    pub(super) fn start_supervisors(&mut self) {
+        self.supervisors.retain_mut(|supervisor| match supervisor.start() {
+            Ok(()) => true,
+            Err(errno) => {
+                self.evidence.unanswered_calls = Some(Unanswered::Failed(errno));
+                false
+            }
+        });
     }
 
     /// Whether this does not contradict what has been told. A refused sandbox reports no end of a body. Any other reports one end; where panics

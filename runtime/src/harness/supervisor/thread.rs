@@ -31,12 +31,19 @@ pub(in crate::harness) const SUPERVISORS_MAX: usize = 8;
 /// How many threads' positions are remembered.
 const THREADS_MAX: usize = 1 << 16;
 
+/// For how long there may be no thread for a supervisor: other tests give processes back when they end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A supervisor. When it is dropped, the thread ends.
-pub(in crate::harness) struct Supervisor(Arc<Shared>);
+pub(in crate::harness) struct Supervisor {
+    shared: Arc<Shared>,
+    /// Since when it has no thread, if it has none.
+    waits_since: Option<Instant>,
+}
 
 impl Supervisor {
-    /// Answers the calls that come by `listener`, as is said in `memory`.
-    pub(in crate::harness) fn start(listener: OwnedFd, memory: OwnedFd, has_trace: bool) -> nix::Result<Self> {
+    /// Is to answer the calls that come by `listener`, as is said in `memory`. Nobody answers before [`start`](Self::start).
+    pub(in crate::harness) fn new(listener: OwnedFd, memory: OwnedFd, has_trace: bool) -> nix::Result<Self> {
         let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd()));
         let memory = File::from(memory);
         let board = Board::of(&memory);
@@ -51,22 +58,36 @@ impl Supervisor {
             return Err(Errno::EINVAL);
         }
         let shared = Arc::new(Shared::new(listener, board?, Told::new(has_trace))?);
-        let theirs = Arc::clone(&shared);
+        Ok(Self { shared, waits_since: Some(Instant::now()) })
+    }
+
+    /// Starts the thread, unless it has one. If there can be none now, that is to be tried again. Fails if it was tried for long enough.
+    pub(in crate::harness) fn start(&mut self) -> nix::Result<()> {
+        let Some(since) = self.waits_since else { return Ok(()) };
+        let theirs = Arc::clone(&self.shared);
         let run = move || Thread::new(theirs).run();
-        let started = spawn(thread::Builder::new().name("belljar-faults".to_owned()), Box::new(run));
-        started.map_err(|error| sys::errno_of(&error))?;
-        Ok(Self(shared))
+        match spawn(thread::Builder::new().name("belljar-faults".to_owned()), Box::new(run)) {
+            Ok(_) => self.waits_since = None,
+            Err(error) if sys::errno_of(&error) == Errno::EAGAIN && since.elapsed() < PATIENCE => {}
+            Err(error) => return Err(sys::errno_of(&error)),
+        }
+        Ok(())
+    }
+
+    /// Whether it has no thread yet.
+    pub(in crate::harness) fn waits(&self) -> bool {
+        self.waits_since.is_some()
     }
 
     /// What has become known until now.
     pub(in crate::harness) fn report(&self) -> Report {
-        self.0.told.report()
+        self.shared.told.report()
     }
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        let _ = self.0.over.write(1);
+        let _ = self.shared.over.write(1);
     }
 }
 
