@@ -205,7 +205,8 @@ pub use whereabouts::Whereabouts;
 
 /// What this sandbox has used until now. Outside of sandboxes, nothing is known.
 ///
-/// The test binary, outside, reads it: it makes no difference what the test does to its own view of the system.
+/// The test binary, outside, reads it: it makes no difference what the test does to its own view of the system. Where it has no room for the question,
+/// nothing is known.
 ///
 /// ```test_harness
 /// # use belljar::isolated;
@@ -232,7 +233,7 @@ pub fn usage() -> Usage {
 /// # Errors
 ///
 /// `Unsupported` if the root is no copy, or this is no sandbox. EOVERFLOW if the paths have more than 64 MiB together, as in a tree of a
-/// thousand levels with long names.
+/// thousand levels with long names. EMFILE or ETOOMANYREFS if there is no room for the question or for its answer.
 ///
 /// ```test_harness
 /// # use belljar::isolated;

@@ -92,7 +92,7 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Whether it is not known yet why the test has not run.
+    /// Whether nothing tells yet why the test did not run.
     pub(super) fn says_nothing(&self) -> bool {
         self.refused.is_none() && self.timed_out.is_none()
     }

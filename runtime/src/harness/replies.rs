@@ -50,11 +50,12 @@ pub(super) fn hand_group(socket: &OwnedFd, name: &[u8], cgroup: &mut Cgroup) {
     });
     let fds = made.iter().flat_map(GroupHandle::descriptors).map(|fd| fd.as_raw_fd()).collect_vec();
     if let Err(errno) = reply(socket, &GroupHandle::encode(&made), &fds) {
-        // Where none was made, another may have this name.
+        // If none was made, an older group may have this name, and stays.
         if made.is_ok() {
             cgroup.remove_group(name);
         }
-        tell(socket, &GroupHandle::encode(&Err(NoGroup { errno: Some(errno), text: error(errno) })));
+        let text = format!("belljar: no group `{name}`: its descriptors could not be sent: {}.", error(errno));
+        tell(socket, &GroupHandle::encode(&Err(NoGroup { errno: Some(errno), text })));
     }
 }
 

@@ -35,7 +35,7 @@ impl RunBy {
         if let Self::Run(call) = self { Some(call) } else { None }
     }
 
-    /// Clears away what an attempt has left in which no body has begun.
+    /// Clears away what is left of an attempt that began no body.
     pub(super) fn begin_anew(&self) -> nix::Result<()> {
         match self {
             Self::Harness | Self::Main => {}

@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{env, io, iter, process, ptr};
@@ -292,13 +292,15 @@ impl SharedRoot {
 
     /// Makes the directory of the root anew. Only who runs the preparation may do that.
     pub(super) fn begin(&self) -> io::Result<()> {
-        // In what was left by one that was killed, or that could not be made, processes may still be about to die.
-        let old = format!("old-{}", process::id());
+        static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
+        // Processes of an earlier attempt may still be ending in the old directory.
+        let old = format!("old-{}-{}", process::id(), ATTEMPTS.fetch_add(1, Ordering::Relaxed));
         let has_old = fs::rename(self.root(), self.directory.join(&old)).is_ok();
         fs::create_dir(self.root())?;
         fs::set_permissions(self.root(), Permissions::from_mode(0o755))?;
-        if has_old {
-            remove(&OwnedFd::from(File::open(&self.directory)?), Path::new(&old));
+        // What is not removed now goes with the run.
+        if let (true, Ok(directory)) = (has_old, File::open(&self.directory)) {
+            remove(&OwnedFd::from(directory), Path::new(&old));
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl FrameSocket {
     }
 
     /// Sends a frame with a socket for the answer, and waits for that. `None` if there is nobody to give one. Fails with EMFILE if the test
-    /// binary had no room for that socket.
+    /// binary lives and gives no answer: as a rule, it had no room for that socket.
     pub(super) fn ask(&self, frame: &Frame<'_>, answer: &mut [u8]) -> nix::Result<Option<Message>> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut buffer = Buffer::new();

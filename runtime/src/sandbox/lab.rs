@@ -30,7 +30,8 @@ pub(super) fn prepare(spec: &Spec) {
     net::set_inside(Inside { net, mount, user, memory, hand_over, hand_over_host, tell_change });
 }
 
-/// Gives the test binary, outside, the memory that tells of a laboratory. If that fails, there is no capture, and nothing is said of trouble.
+/// Gives the test binary, outside, the memory that tells of a laboratory. If that fails, there is no capture, and the
+/// test binary says that it is missing.
 fn hand_over_capture(memory: &[BorrowedFd<'_>; 2]) {
     hand_over(&Frame::Captures, memory);
 }
@@ -52,7 +53,7 @@ fn hand_over(frame: &Frame<'_>, fds: &[BorrowedFd<'_>]) {
         let message = frame.encode(&mut buffer);
         let sent = sys::send_in_time(|| sys::send_with_fds(socket.0.as_fd(), message, &fds));
         if sent.is_err() {
-            // So it is known that they are missing.
+            // Without descriptors, the frame of a capture tells that they are missing.
             let _ = sys::send(socket.0.as_fd(), message);
         }
     }

@@ -27,19 +27,26 @@ pub(super) enum Kept {
     Tmpfs(OwnedFd),
     /// A user namespace, and a mount namespace that consists of that root.
     Namespaces { user: OwnedFd, mounts: OwnedFd },
+    /// It is lost, for this reason.
+    Lost(Errno),
     /// A directory of the host, for all processes of a run. The root may yet have to be made there.
     Directory(PathBuf),
 }
 
 impl Kept {
-    /// The root, for a template. Where that fails, it can be tried again.
+    /// The root, for a template. Where that fails for want of descriptors, it can be tried again.
     pub(super) fn root(&mut self, proof: &SingleThreaded) -> nix::Result<LeftRoot> {
         if let Self::Tmpfs(tmpfs) = self {
-            *self = attach(tmpfs, proof)?;
+            *self = match attach(tmpfs, proof) {
+                Err(errno) if sys::is_of_descriptors(errno) => return Err(errno),
+                Err(errno) => Self::Lost(errno),
+                Ok(kept) => kept,
+            };
         }
         let (user, mounts) = match self {
             Self::Directory(path) => return Ok(LeftRoot::Directory(path.clone())),
             Self::Namespaces { user, mounts } => (user, mounts),
+            Self::Lost(errno) => return Err(*errno),
             Self::Tmpfs(_) => return Err(Errno::EINVAL),
         };
         let [root] = in_clone(0, proof, |hand_over| {
@@ -51,7 +58,7 @@ impl Kept {
     }
 }
 
-/// Attaches this tmpfs, which nobody can attach a second time. So that is done once its place can't get lost any more.
+/// Attaches this tmpfs. It can be attached only once. So that is done after the zygote has the descriptors of the namespaces.
 fn attach(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Kept> {
     let [user, mounts] = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, |hand_over| {
         let namespace = |path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -95,7 +102,8 @@ fn in_clone<const N: usize>(
     }
 }
 
-/// The other end of this: takes the descriptors, and says so, or fails with the error that is told.
+/// The zygote's side of [`in_clone`]: takes the descriptors, acknowledges them, and waits until the child is done, or fails with the error that the child
+/// tells.
 fn take_over<const N: usize>(socket: OwnedFd) -> nix::Result<[OwnedFd; N]> {
     let next = || {
         let mut errno = [0; size_of::<i32>()];

@@ -153,7 +153,7 @@ impl Limited {
             command.args(["unshare", "--user", "--map-root-user"]);
         }
         if is_root && !self.as_root {
-            // Containers may have no users from 65,535 on.
+            // Containers may have no users from 65,536 on.
             let user = 30_000 + process::id() % 3000 * (WORKERS + 2) + worker;
             command.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
         }

@@ -377,6 +377,7 @@ fn whatever_is_scarce_runs_end_and_say_so() {
     let first = env::var("BELLJAR_TESTS_SEED").map_or(0, |seed| seed.parse().expect("BELLJAR_TESTS_SEED is a number"));
     let (next, runs) = (AtomicU64::new(first), rounds(40) as u64);
     let (silent, only_ours) = (AtomicU64::new(0), AtomicU64::new(0));
+    let counted = AtomicU64::new(0);
     let all = |worker: u32| {
         let mut found = String::new();
         loop {
@@ -388,7 +389,8 @@ fn whatever_is_scarce_runs_end_and_say_so() {
             let Some(run) = limited.run(ALL, worker) else { continue };
             let mut faults = faults(&run, limited.scarce.named());
             let steps = run.output.matches("a step\n").count() as u32;
-            // The first may be over before the time is counted.
+            counted.fetch_add(steps.into(), Ordering::Relaxed);
+            // The first step may end before the clock is read for the first time.
             if STEP * steps > TIMEOUT + STEP {
                 let _ = writeln!(faults, "a test went on for {steps} steps");
             }
@@ -412,4 +414,6 @@ fn whatever_is_scarce_runs_end_and_say_so() {
     });
     println!("{runs} runs; {silent:?} ended without verdicts, and in {only_ours:?} of them plain tests pass");
     assert!(found.is_empty(), "{found}");
+    // Not every run has room for the answers by which steps are counted.
+    assert!(counted.into_inner() > 0, "no step was counted in {runs} runs");
 }

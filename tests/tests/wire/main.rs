@@ -5,6 +5,7 @@ mod faults;
 mod same;
 mod told;
 
+use std::fs;
 use std::io::{self, Read as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -12,11 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use belljar::isolated;
 use belljar::net::{Host, Lab, Net, Port};
 
 use belljar_tests::wait_until;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::sys::utsname::uname;
 use nix::unistd::Pid;
 
 belljar_tests::bodies!();
@@ -73,8 +76,14 @@ fn numbers(socket: &UdpSocket, is_over: &AtomicBool) -> Vec<u32> {
     }
 }
 
-/// Has this thread stay on the processor that it is on, until what is returned is dropped. On kernels before 6.4, what a thread sends from two
-/// busy processors may change places before it leaves the host. See docs/network.md.
+/// Whether the kernel may change the order of what is sent from two busy processors: before 6.4. See docs/network.md.
+fn may_overtake() -> bool {
+    let release = uname().expect("uname").release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
+    (numbers.next().flatten(), numbers.next().flatten()) < (Some(6), Some(4))
+}
+
+/// Has this thread stay on the processor that it is on, until what is returned is dropped.
 fn stay() -> impl Drop {
     struct Stays(CpuSet);
     impl Drop for Stays {
@@ -89,6 +98,22 @@ fn stay() -> impl Drop {
     Stays(all)
 }
 
+#[isolated]
+fn the_wire_stays_where_it_is_if_the_order_may_change() {
+    let (_net, _client, _server) = two(7);
+    let processors = |process: &str| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
+        let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).expect("its processors").trim();
+        mask.chars().filter_map(|digit| digit.to_digit(16)).map(u32::count_ones).sum::<u32>()
+    };
+    let is_wire =
+        |pid: &String| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "belljar-wire\n");
+    let all = fs::read_dir("/proc").expect("processes").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let wire = all.filter(is_wire).next().expect("a wire");
+    let expected = if may_overtake() { 1 } else { processors("self") };
+    assert_eq!(processors(&wire), expected);
+}
+
 /// Sends so many datagrams of this size, each with its number, and returns the numbers of those that come. No more are on their way than a
 /// socket has room for.
 fn exchange(port: Port<'_>, socket: &UdpSocket, receiver: &UdpSocket, count: u32, size: usize) -> Vec<u32> {
@@ -99,7 +124,7 @@ fn exchange(port: Port<'_>, socket: &UdpSocket, receiver: &UdpSocket, count: u32
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let receiving = scope.spawn(|| numbers(receiver, &is_over));
-        let _stays = stay();
+        let _stays = may_overtake().then(stay);
         let mut datagram = vec![7; size];
         for number in 0..count {
             if number % 50 == 49 {

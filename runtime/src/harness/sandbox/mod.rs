@@ -183,7 +183,8 @@ impl Sandbox {
         }
     }
 
-    /// Follows the test to its end, and returns all that became known. Fails if no test was handed over.
+    /// Follows the test to its end, and returns all that became known. Fails if something went wrong before the test was handed over, and the
+    /// sandbox has not said why.
     pub(in crate::harness) fn follow(
         &mut self,
         test: &Test,
@@ -194,7 +195,10 @@ impl Sandbox {
         let mut time = Time::until(deadline, Instant::now());
         let watched = self.watch(zygote.as_fd(), &mut time);
         match watched.and_then(|ending| self.finish(ending, test, zygote.as_fd(), &time)) {
-            Err(errno) if !self.progress.has_begun() && self.evidence.says_nothing() => return Err(errno.into()),
+            Err(errno) if !self.progress.has_begun() && self.evidence.says_nothing() => {
+                let _ = self.kill_all();
+                return Err(errno.into());
+            }
             Err(errno) => {
                 self.evidence.watching_failed = Some(errno);
                 // Nobody would end it at its timeout.

@@ -289,7 +289,7 @@ impl Drop for Wire {
 }
 
 /// Whether frames that are sent from one processor may overtake those that were sent from another. Before Linux 6.4, a kernel whose processors are
-/// all busy leaves frames to a thread of its own on each of them.
+/// all busy leaves frames to the thread `ksoftirqd` of each processor.
 fn may_overtake() -> bool {
     let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
     version.is_none_or(|version| version < (6, 4))
