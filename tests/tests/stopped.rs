@@ -318,11 +318,11 @@ fn stop_after(delay: Duration, kind: usize) -> bool {
 #[test]
 fn any_of_them_at_any_moment() {
     thread::scope(|scope| {
-        for kind in 0..KINDS.len() {
+        for (kind, name) in KINDS.iter().enumerate() {
             scope.spawn(move || {
                 for _ in 0..rounds(2) {
                     let stop = |_| stop_after(Duration::from_micros(fastrand::u64(0..60_000)), kind);
-                    assert!((0..20).any(stop), "none was found to be stopped: {}", KINDS[kind]);
+                    assert!((0..20).any(stop), "no {name} was found that could be stopped");
                 }
             });
         }

@@ -108,8 +108,9 @@ fn the_wire_stays_where_it_is_if_the_order_may_change() {
     };
     let is_wire =
         |pid: &String| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "belljar-wire\n");
-    let all = fs::read_dir("/proc").expect("processes").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let wire = all.filter(is_wire).next().expect("a wire");
+    let mut all =
+        fs::read_dir("/proc").expect("processes").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let wire = all.find(is_wire).expect("a wire");
     let expected = if may_overtake() { 1 } else { processors("self") };
     assert_eq!(processors(&wire), expected);
 }
