@@ -85,6 +85,7 @@ fn in_clone<const N: usize>(
     match sys::clone_into(proof, flags, None)? {
         Cloned::Child(_) => {
             drop(ours);
+            // This waits for no descriptors that are on their way: they may be in the zygote's own socket, which it does not read meanwhile.
             let hand_over = |fds: &[OwnedFd; N]| {
                 sys::send_with_fds(theirs.as_fd(), &OK, &fds.each_ref().map(|fd| fd.as_raw_fd()))?;
                 sys::receive(theirs.as_fd(), &mut [0], MsgFlags::empty())?.map(drop).ok_or(Errno::EMFILE)

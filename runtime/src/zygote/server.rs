@@ -104,7 +104,7 @@ struct Server {
     /// Which generation of templates the last request needed.
     generation: u32,
     /// What preparations have left.
-    kept: Vec<(Preparation, nix::Result<Kept>)>,
+    kept: Vec<(Preparation, Kept)>,
     /// The images that tests ask for, by the addresses of their specs.
     images: Map<usize, Rc<Unpacked>>,
 }
@@ -185,7 +185,7 @@ impl Server {
         let kind = TemplateKind {
             unreachable: host.unreachable(request.spec),
             root: self.kept.iter().rev().find_map(|(Preparation(test), kept)| match kept {
-                Ok(Kept::Directory(path)) if ptr::eq(&raw const test.spec, request.spec) => Some(path.clone()),
+                Kept::Directory(path) if ptr::eq(&raw const test.spec, request.spec) => Some(path.clone()),
                 _ => None,
             }),
             image: self.images.get(&ptr::from_ref(request.spec).addr()).cloned(),
@@ -283,8 +283,8 @@ impl Server {
             RootAt::Directory(path) if path.as_os_str().is_empty() => {
                 return self.kept.retain(|(known, _)| *known != Preparation(preparation));
             }
-            RootAt::Directory(path) => Ok(Kept::Directory(path)),
-            RootAt::Descriptor => tmpfs.ok_or(Errno::EMFILE).map(Kept::Tmpfs),
+            RootAt::Directory(path) => Kept::Directory(path),
+            RootAt::Descriptor => tmpfs.map_or(Kept::Lost(Errno::EMFILE), Kept::Tmpfs),
         };
         self.kept.push((Preparation(preparation), kept));
     }
@@ -293,8 +293,7 @@ impl Server {
     fn left(&mut self, kind: &TemplateKind, proof: &SingleThreaded) -> Result<Vec<LeftRoot>, Refusal> {
         let mut copy = |preparation: &'static Test| {
             let known = self.kept.iter_mut().rfind(|(known, _)| *known == Preparation(preparation));
-            let kept = known.ok_or(Errno::ESRCH).and_then(|(_, kept)| kept.as_mut().map_err(|errno| *errno));
-            let root = kept.and_then(|kept| kept.root(proof));
+            let root = known.ok_or(Errno::ESRCH).and_then(|(_, kept)| kept.root(proof));
             root.map_err(|errno| Refusal::new(Step::Prepared, preparation.short_name(), errno))
         };
         kind.preparations.iter().map(|Preparation(preparation)| copy(preparation)).try_collect_vec()

@@ -1,28 +1,23 @@
 //! A neighbour in the same process that has all descriptors.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
 use belljar::isolated;
 use belljar_tests::{body, must_limit, wait_until};
 
+use super::on_the_way::meet;
 use super::{meeting_place, run_limited};
-
-/// Waits until the neighbour is there and has all that are left.
-fn meet() {
-    wait_until(|| UnixStream::connect_addr(&meeting_place()).is_ok_and(|mut it| it.read_exact(&mut [0]).is_ok()));
-}
 
 /// The kernel kills a child of it, which it takes no notice of, when its neighbour has all descriptors.
 #[body]
 #[isolated(memory = "64MiB", uts)]
 fn loses_a_child() {
-    meet();
+    let _neighbour = meet();
     let status = Command::new("tail").arg("/dev/zero").status().expect("tail");
     assert_eq!(status.signal(), Some(libc::SIGKILL));
 }
@@ -31,20 +26,28 @@ fn loses_a_child() {
 fn hoards_later() {
     let listener = UnixListener::bind_addr(&meeting_place()).expect("listen");
     let (mut neighbour, _) = listener.accept().expect("the neighbour's sandbox");
+    // Its thread has its name, of which the kernel keeps the beginning. To look whether it is there takes no descriptor.
+    let threads = fs::read_dir("/proc/self/task").expect("threads").map(|thread| thread.expect("a thread").path());
+    let is_neighbour = |thread: &PathBuf| {
+        let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
+        name.starts_with("hoarded::") && !name.starts_with("hoarded::hoards")
+    };
+    let thread = threads.filter(is_neighbour).collect::<Vec<_>>();
+    assert_eq!(thread.len(), 1, "{thread:?}");
     let mut files = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         files.push(file);
     }
     neighbour.write_all(&[0]).expect("write");
     // Until the neighbour has been judged.
-    thread::sleep(Duration::from_secs(2));
+    wait_until(|| !thread[0].exists());
 }
 
 /// It asks when its neighbour has all descriptors, so that its question does not arrive.
 #[body]
 #[isolated(root = "overlay", mount, uts)]
 fn asks_in_vain() {
-    meet();
+    let _neighbour = meet();
     let error = belljar::changes().expect_err("no room for the question");
     assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
 }

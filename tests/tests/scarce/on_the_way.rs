@@ -32,7 +32,7 @@ fn meets_a_fault() {
 }
 
 /// Waits until the neighbour is there and has what is scarce.
-fn meet() -> UnixStream {
+pub(super) fn meet() -> UnixStream {
     loop {
         let met = UnixStream::connect_addr(&meeting_place()).and_then(|mut it| it.read_exact(&mut [0]).map(|()| it));
         match met {
