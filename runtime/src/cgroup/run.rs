@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use std::{mem, process};
 
@@ -127,11 +127,11 @@ fn has_stand_in(controller: Controller, spec: &Spec) -> bool {
 
 /// Whether RLIMIT_NPROC limits this sandbox alone: since Linux 5.14, not for root, and in a sandbox with one id only. See getrlimit(2).
 fn process_limit_is_exact(spec: &Spec) -> bool {
-    if spec.ids != Ids::One || geteuid().is_root() {
-        return false;
-    }
-    let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
-    version.is_some_and(|version| version >= (5, 14))
+    static COUNTS_BY_SANDBOX: LazyLock<bool> = LazyLock::new(|| {
+        let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
+        version.is_some_and(|version| version >= (5, 14))
+    });
+    spec.ids == Ids::One && !geteuid().is_root() && *COUNTS_BY_SANDBOX
 }
 
 /// Removes all that this process has made. To be called when no sandbox is left.

@@ -139,13 +139,13 @@ fn call(test: &'static Test, input: &[u8], function: Function) -> Result<Vec<u8>
         Verdict::Passed => output(),
         Verdict::Panicked(text) => Err(Failure::new(words::panicked(name, text.as_deref()))),
         Verdict::Skipped(text) => Err(Failure { text, is_skip: true }),
-        Verdict::Failed(text) if returned_error(&evidence) && text == words::returned_failure(name, 1) => {
+        Verdict::Failed(text) if returned_error(evidence.as_deref()) && text == words::returned_failure(name, 1) => {
             Err(Failure::new(words::returned_error(name, &String::from_utf8_lossy(&output()?))))
         }
         Verdict::Failed(text) => Err(Failure::new(text)),
     }
 }
 
-fn returned_error(evidence: &Option<Evidence>) -> bool {
-    evidence.as_ref().is_some_and(|evidence| evidence.outcome == Some(Outcome::Returned(1)))
+fn returned_error(evidence: Option<&Evidence>) -> bool {
+    evidence.is_some_and(|evidence| evidence.outcome == Some(Outcome::Returned(1)))
 }

@@ -12,7 +12,6 @@ use std::{env, fs, process};
 use nix::errno::Errno;
 
 use super::bad_settings;
-use super::evidence::Evidence;
 use super::judge::{Obstacle, Verdict};
 use super::run::run_and_judge;
 use super::run_by::RunBy;
@@ -118,12 +117,15 @@ pub fn doctor() -> Diagnosis {
 /// Runs the test of a probe. Fails with why it could not run, or not open its device.
 fn try_out(Probe { test, device, .. }: &'static Probe) -> Result<(), Page> {
     match run_and_judge(test, &RunBy::Harness) {
-        Ok((_, Evidence { outcome: Some(Outcome::Returned(number @ 1..)), .. }, _)) if device.is_some() => {
-            let (path, errno) = (device.unwrap_or_default(), Errno::from_raw(number.into()));
-            Err(Page::of_device(path, errno, diagnosis::device(path, errno)))
-        }
-        Ok((_, _, Verdict::Failed(text))) | Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
-        Ok(_) => Ok(()),
+        Ok((over, verdict)) => match (device, over.sandbox.evidence().outcome, verdict) {
+            (Some(path), Some(Outcome::Returned(number @ 1..)), _) => {
+                let errno = Errno::from_raw(number.into());
+                Err(Page::of_device(path, errno, diagnosis::device(path, errno)))
+            }
+            (_, _, Verdict::Failed(text)) => Err(Page::of_failure(&text, unknown())),
+            _ => Ok(()),
+        },
+        Err(Obstacle::Other(text)) => Err(Page::of_failure(&text, unknown())),
         Err(Obstacle::Host(page) | Obstacle::BadRequest(page) | Obstacle::Busy(page)) => Err(page),
     }
 }

@@ -24,7 +24,7 @@ const MAX_TOTAL: usize = 6;
 
 struct Pool {
     /// The oldest first.
-    ready: Vec<(&'static Spec, Sandbox)>,
+    ready: Vec<(&'static Spec, Box<Sandbox>)>,
     /// How many tests have begun.
     begun: usize,
 }
@@ -50,7 +50,7 @@ fn may_be_used(zygote: &Zygote, spec: &Spec) -> bool {
 }
 
 /// Counts a test that begins, and takes a sandbox of its kind, if the pool has one.
-pub(super) fn take(zygote: &Zygote, spec: &'static Spec) -> Option<Sandbox> {
+pub(super) fn take(zygote: &Zygote, spec: &'static Spec) -> Option<Box<Sandbox>> {
     if !may_be_used(zygote, spec) {
         return None;
     }

@@ -107,16 +107,16 @@ fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
 }
 
 /// The verdict on `test`, and what it rests on, if the test ran.
-pub(super) fn find(test: &'static Test, caller: &RunBy) -> (Verdict, Option<Evidence>) {
+pub(super) fn find(test: &'static Test, caller: &RunBy) -> (Verdict, Option<Box<Evidence>>) {
     let started = Instant::now();
     let (verdict, evidence) = {
         let _span = trace::test(test);
         match run_and_tell(test, caller) {
-            Ok((_, evidence, verdict)) => (verdict, Some(evidence)),
+            Ok((over, verdict)) => (verdict, Some(over.sandbox.into_evidence())),
             Err(verdict) => (verdict, None),
         }
     };
-    report::collect(test, &verdict, started.elapsed(), evidence.as_ref());
+    report::collect(test, &verdict, started.elapsed(), evidence.as_deref());
     (verdict, evidence)
 }
 
@@ -183,11 +183,12 @@ fn run_preparation(preparation: &'static Test, place: Option<Arc<SharedRoot>>) -
     let started = Instant::now();
     let _span = trace::test(preparation);
     let caller = place.clone().map_or(RunBy::Harness, RunBy::Shared);
-    let (over, evidence, verdict) = match run_and_tell(preparation, &caller) {
-        Ok((over, evidence, verdict)) => (Some(over), Some(evidence), verdict),
-        Err(verdict) => (None, None, verdict),
+    let (over, verdict) = match run_and_tell(preparation, &caller) {
+        Ok((over, verdict)) => (Some(over), verdict),
+        Err(verdict) => (None, verdict),
     };
-    report::collect(preparation, &verdict, started.elapsed(), evidence.as_ref());
+    let evidence = over.as_ref().map(|over| over.sandbox.evidence());
+    report::collect(preparation, &verdict, started.elapsed(), evidence);
     let is_of_body = evidence
         .is_some_and(|evidence| evidence.timed_out.is_some() || evidence.outcome.is_some() && evidence.ended.is_some());
     let outcome = match verdict {
@@ -228,7 +229,7 @@ fn all_bad_settings() -> &'static [BadSetting] {
 }
 
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.
-fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox, Evidence, Verdict), Verdict> {
+fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox, Verdict), Verdict> {
     let name = test.short_name();
     match all_bad_settings() {
         [] => {}
@@ -237,12 +238,13 @@ fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox,
     prepare(test)?;
     #[cfg(feature = "images")]
     image::provide(test)?;
-    let (over, evidence, verdict) = run_and_judge(test, caller).map_err(|obstacle| match obstacle {
+    let (over, verdict) = run_and_judge(test, caller).map_err(|obstacle| match obstacle {
         Obstacle::Host(page) => skip::verdict(test, page),
         Obstacle::BadRequest(page) => Verdict::Failed(page.of_bad_request(name)),
         Obstacle::Busy(page) => Verdict::Failed(page.of_busy_host(name)),
         Obstacle::Other(text) => Verdict::Failed(text),
     })?;
+    let evidence = over.sandbox.evidence();
     let changes = if verdict == Verdict::Passed { Ok(Vec::new()) } else { over.sandbox.changes() };
     let changes = match changes {
         Ok(changes) if changes.is_empty() => None,
@@ -250,11 +252,11 @@ fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox,
         Err(error) => Some(words::changes_unknown(name, &error)),
     };
     let is_failure = verdict != Verdict::Passed && !verdict.is_expected(test);
-    let captures = if is_failure { captures::write(test, &evidence) } else { Vec::new() };
-    let faults = if is_failure { words::faults(name, &evidence, lack) } else { Vec::new() };
+    let captures = if is_failure { captures::write(test, evidence) } else { Vec::new() };
+    let faults = if is_failure { words::faults(name, evidence, lack) } else { Vec::new() };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
-    let note = hints::note(test, &verdict, &evidence);
+    let note = hints::note(test, &verdict, evidence);
     let is_told = has_survivors
         || forks_refused > 0
         || changes.is_some()
@@ -285,27 +287,24 @@ fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox,
     if let Some(note) = note {
         eprintln!("{note}");
     }
-    Ok((over, evidence, verdict))
+    Ok((over, verdict))
 }
 
 /// A sandbox whose test is over, and that test's slot, which is given back when the sandbox's descriptors are closed.
 pub(super) struct FinishedSandbox {
-    sandbox: Sandbox,
+    pub(super) sandbox: Box<Sandbox>,
     _slot: Slot,
 }
 
 /// Runs `test`, if it can be run.
-pub(super) fn run_and_judge(
-    test: &'static Test,
-    caller: &RunBy,
-) -> Result<(FinishedSandbox, Evidence, Verdict), Obstacle> {
+pub(super) fn run_and_judge(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox, Verdict), Obstacle> {
     let name = test.short_name();
     let zygote = match zygote() {
         Some(Ok(zygote)) => zygote,
         Some(Err(errno)) => return Err(judge::refused(&test.spec, &Refusal::new(Step::ForkZygote, "", *errno))),
         None => return Err(Obstacle::Other(words::not_a_test_run(name))),
     };
-    let (over, evidence) = run_in_sandbox(test, zygote, caller).map_err(|why| match why {
+    let over = run_in_sandbox(test, zygote, caller).map_err(|why| match why {
         NoSandbox::Channel(_) | NoSandbox::Input(_) if is_ending() => Obstacle::Other(words::binary_ends(name)),
         // The zygote's end of the request socket is closed.
         NoSandbox::Channel(Errno::EPIPE | Errno::ECONNRESET) => {
@@ -332,16 +331,12 @@ pub(super) fn run_and_judge(
         }
     })?;
     let _span = trace::span("judge");
-    let verdict = judge(test, &evidence)?;
-    Ok((over, evidence, verdict))
+    let verdict = judge(test, over.sandbox.evidence())?;
+    Ok((over, verdict))
 }
 
 /// Runs `test` in a sandbox. If there are no descriptors or processes for that, it waits until fewer tests are in sandboxes.
-fn run_in_sandbox(
-    test: &'static Test,
-    zygote: &Zygote,
-    caller: &RunBy,
-) -> Result<(FinishedSandbox, Evidence), NoSandbox> {
+fn run_in_sandbox(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<FinishedSandbox, NoSandbox> {
     let mut slot = Slot::take(zygote);
     // Since when it waits for descriptors that others have on their way.
     let mut waits_since = None;
@@ -350,8 +345,8 @@ fn run_in_sandbox(
         let prepared = caller.call().map_or(Ok(()), |call| call.prepare());
         let prepared = prepared.map_err(|error| NoSandbox::Input(errno_of(&error)));
         let ran = prepared.and_then(|()| run_in_one(test, zygote, caller));
-        let is_outdated = |(_, evidence): &(Sandbox, Evidence)| evidence.refused.as_ref().is_some_and(may_be_outdated);
-        if zygote.is_own() && !mem::replace(&mut has_retried, true) && ran.as_ref().is_ok_and(is_outdated) {
+        let refusal = ran.as_ref().ok().and_then(|sandbox| sandbox.evidence().refused.as_ref());
+        if zygote.is_own() && !mem::replace(&mut has_retried, true) && refusal.is_some_and(may_be_outdated) {
             plan_anew();
             pool::drop_all();
             drop(ran);
@@ -359,7 +354,7 @@ fn run_in_sandbox(
             continue;
         }
         let (step, errno) = match &ran {
-            Ok((_, evidence)) => evidence.refused.as_ref().map(|refusal| (refusal.step, refusal.errno)).unzip(),
+            Ok(_) => refusal.map(|refusal| (refusal.step, refusal.errno)).unzip(),
             Err(NoSandbox::Channel(errno) | NoSandbox::Input(errno)) => (None, Some(*errno)),
             Err(NoSandbox::Cgroup(trouble)) => (None, trouble.errno()),
         };
@@ -379,8 +374,7 @@ fn run_in_sandbox(
             thread::sleep(sys::ON_THE_WAY_PAUSE);
             continue;
         }
-        let (sandbox, evidence) = ran?;
-        return Ok((FinishedSandbox { sandbox, _slot: slot }, evidence));
+        return Ok(FinishedSandbox { sandbox: ran?, _slot: slot });
     }
 }
 
@@ -407,16 +401,16 @@ fn may_be_outdated(refusal: &Refusal) -> bool {
 }
 
 /// Runs `test` in a sandbox of the pool, or else in one that is made for it.
-fn run_in_one(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<(Sandbox, Evidence), NoSandbox> {
+fn run_in_one(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<Box<Sandbox>, NoSandbox> {
     let deadline = settings().timeout_of(test.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
     // Those of the pool have pipes for what is printed.
     let ready = if let RunBy::Main = caller { None } else { pool::take(zygote, &test.spec) };
     if let Some(mut ready) = ready {
         // One that has died, or could not be made, has run nothing. The next one tells why, if that happens again.
         if ready.begin(test, caller).is_ok() {
-            let evidence = follow(&mut ready, test, zygote, deadline)?;
-            if evidence.refused.is_none() && !evidence.unborn {
-                return Ok((ready, evidence));
+            follow(&mut ready, test, zygote, deadline)?;
+            if ready.evidence().refused.is_none() && !ready.evidence().unborn {
+                return Ok(ready);
             }
         }
     }
@@ -431,8 +425,8 @@ fn run_in_one(test: &'static Test, zygote: &Zygote, caller: &RunBy) -> Result<(S
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let evidence = follow(&mut sandbox, test, zygote, deadline)?;
-    Ok((sandbox, evidence))
+    follow(&mut sandbox, test, zygote, deadline)?;
+    Ok(sandbox)
 }
 
 /// Follows a test that has begun to its end, and prepares sandboxes for others meanwhile.
@@ -441,7 +435,7 @@ fn follow(
     test: &'static Test,
     zygote: &Zygote,
     deadline: Option<Instant>,
-) -> Result<Evidence, NoSandbox> {
+) -> Result<(), NoSandbox> {
     // A preparation runs once.
     if !slots::are_scarce() && !test.spec.is_preparation {
         pool::replenish(zygote, &test.spec);

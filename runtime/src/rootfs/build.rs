@@ -21,17 +21,15 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknod, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{
-    AccessFlags, Gid, Uid, UnlinkatFlags, chdir, chown, chroot, mkdir, pivot_root, symlinkat, unlinkat, write,
-};
+use nix::unistd::{AccessFlags, Gid, Uid, UnlinkatFlags, chdir, chown, chroot, pivot_root, symlinkat, unlinkat, write};
 
 use crate::cgroup::Joining;
 use crate::frame::{OrRefuse as _, RefusalRef, Step};
 use crate::rootfs::paths::{HostPath, InsidePath, Source};
-use crate::sys;
+use crate::sys::{self, mkdir, mount, symlink};
 
 /// Where the host's tree is in the stage.
 pub(crate) const HOST: &CStr = c"host";
@@ -174,7 +172,7 @@ fn begin_copy() -> Result<OwnedFd, RefusalRef<'static>> {
 fn enter_new_root(root: &NewRoot) -> nix::Result<()> {
     match root {
         NewRoot::Tmpfs(options) => {
-            mount(Some(c"tmpfs"), NEW, Some(c"tmpfs"), MsFlags::empty(), Some(options.as_c_str()))?;
+            mount(Some(c"tmpfs"), NEW, Some(c"tmpfs"), MsFlags::empty(), Some(options))?;
         }
         NewRoot::Directory => mount(Some(ROOT), NEW, NONE, MsFlags::MS_BIND, NONE)?,
     }
@@ -232,10 +230,8 @@ fn mount_cgroups(joining: &Joining) -> Result<(), RefusalRef<'_>> {
 
 fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
     match operation {
-        Operation::Directory { path, mode } => mkdir(&**path, *mode).or_refuse(Step::Directory, path),
-        Operation::Symlink { path, target } => {
-            symlinkat(target.as_c_str(), AT_FDCWD, &**path).or_refuse(Step::Symlink, path)
-        }
+        Operation::Directory { path, mode } => mkdir(path, *mode).or_refuse(Step::Directory, path),
+        Operation::Symlink { path, target } => symlink(target, path).or_refuse(Step::Symlink, path),
         Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
         // Without rights outside, this is the only node that may be made: overlayfs calls it a whiteout.
         Operation::Node { path } => {
@@ -255,7 +251,7 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
         }
         Operation::Copy { lower, to, options, or_show, if_there } => {
             let (overlay, flags) = (c"overlay", MsFlags::empty());
-            let lay = || mount(Some(overlay), &**to, Some(overlay), flags, Some(options.as_c_str()));
+            let lay = || mount(Some(overlay), to, Some(overlay), flags, Some(options));
             let mounted = match if_there {
                 None => lay(),
                 Some(at) => match while_there(lower, lay) {
@@ -283,13 +279,11 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
             }
         }
         Operation::Links { from, to, prefix, but } => link_all(from, to, prefix, but).or_refuse(Step::Symlink, c"/run"),
-        Operation::Move { from, to } => {
-            mount(Some(&**from), &**to, NONE, MsFlags::MS_MOVE, NONE).or_refuse(Step::Mount, to)
-        }
+        Operation::Move { from, to } => mount(Some(from), to, NONE, MsFlags::MS_MOVE, NONE).or_refuse(Step::Mount, to),
         Operation::ReadOnly { path } => remount_read_only(path).or_refuse(Step::ReadOnly, path),
         Operation::Mount { kind, path, flags, options, kept } => {
             let kept = kept.as_ref().map(|kept| (kept, sys::clone_mounts(kept)));
-            let mount = |flags| mount(Some(*kind), &**path, Some(*kind), flags, options.as_deref());
+            let mount = |flags| mount(Some(kind), path, Some(kind), flags, options.as_deref());
             let mounted = match mount(*flags) {
                 // Where the host's is read-only, as in a container, the kernel lets this one be no other.
                 Err(Errno::EPERM) if *kind == c"sysfs" => mount(*flags | MsFlags::MS_RDONLY),

@@ -16,9 +16,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open, openat};
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, mknod};
-use nix::unistd::{chdir, chroot, fchdir, mkdir, pivot_root};
+use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use crate::collect::{CollectVec as _, map_both};
 use crate::frame::{Refusal, Step};
@@ -29,7 +29,7 @@ use crate::rootfs::build::{
 use crate::rootfs::left::Left;
 use crate::rootfs::paths::c_string;
 use crate::rootfs::read_only::{make_read_only, set_one_read_only};
-use crate::sys;
+use crate::sys::{self, mkdir, mount};
 
 const NONE: Option<&CStr> = None;
 
@@ -156,7 +156,7 @@ impl Stage {
             let host = sys::clone_mounts(PROC)?;
             let working_directory = open(c".", O_PATH, Mode::empty())?;
             let root = mount_stage(PROC, PROC)?;
-            [NEW_PROC, WHOLE_PROC].iter().try_for_each(|name| mkdir(*name, Mode::from_bits_truncate(0o755)))?;
+            [NEW_PROC, WHOLE_PROC].iter().try_for_each(|name| mkdir(name, Mode::from_bits_truncate(0o755)))?;
             sys::attach_mounts(&host, HOST)?;
             Ok((root, working_directory))
         };
@@ -279,7 +279,7 @@ fn prepared(number: usize) -> PathBuf {
 fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
     let place = c_string(place);
     if SFlag::from_bits_truncate(sys::stat(mounts, c"")?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
-        mkdir(&*place, Mode::from_bits_truncate(0o755))?;
+        mkdir(&place, Mode::from_bits_truncate(0o755))?;
     } else {
         mknod(&*place, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
     }
@@ -289,7 +289,7 @@ fn attach(mounts: &OwnedFd, place: &Path) -> nix::Result<()> {
 /// Makes what comes from the host private and read-only. Its mount may be any of the host's.
 fn make_private_and_read_only(place: &Path, mounts: &[Mount]) -> nix::Result<()> {
     let path = c_string(place);
-    mount(NONE, &*path, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    mount(NONE, &path, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     match sys::set_read_only(&path, true) {
         Err(errno) if may_be_unknown(errno) => {
             // What may be locked is repeated.
@@ -303,7 +303,7 @@ fn make_private_and_read_only(place: &Path, mounts: &[Mount]) -> nix::Result<()>
 /// Shows the host's `/sys` in the stage, read-only. What is mounted below it is so already.
 fn show_sysfs(sysfs: &Mount) -> nix::Result<()> {
     mkdir(SYSFS, Mode::from_bits_truncate(0o755))?;
-    mount(Some(&*c_string(&as_path(HOST).join("sys"))), SYSFS, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+    mount(Some(&c_string(&as_path(HOST).join("sys"))), SYSFS, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
     set_one_read_only(SYSFS, sysfs.flags)
 }
 

@@ -48,10 +48,7 @@ pub(crate) fn init(args: &InitArgs<'_>, proof: SingleThreaded) -> ! {
     match set_up(args) {
         Ok(None) => {}
         Ok(Some(copy)) => {
-            let mut buffer = Buffer::new();
-            let message = Frame::Copied.encode(&mut buffer);
-            let sent = sys::send_in_time(|| sys::send_with_fds(socket.0.as_fd(), message, &[copy.as_raw_fd()]));
-            if let Err(refusal) = sent.or_refuse(Step::Copy, c"") {
+            if let Err(refusal) = hand_out_root(&socket, &copy) {
                 give_up(socket.0.as_fd(), refusal);
             }
         }
@@ -87,6 +84,14 @@ fn set_up<'b>(args: &'b InitArgs<'_>) -> Result<Option<OwnedFd>, RefusalRef<'b>>
     }
     // 5. The file system.
     build::build(args.plan, args.joining)
+}
+
+/// Sends the tmpfs of a root to the test binary.
+fn hand_out_root(socket: &FrameSocket, tmpfs: &OwnedFd) -> Result<(), RefusalRef<'static>> {
+    let mut buffer = Buffer::new();
+    let message = Frame::Copied.encode(&mut buffer);
+    let sent = sys::send_in_time(|| sys::send_with_fds(socket.0.as_fd(), message, &[tmpfs.as_raw_fd()]));
+    sent.or_refuse(Step::Copy, c"")
 }
 
 fn leave_session_keyring(has_none: bool) -> Result<(), RefusalRef<'static>> {

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, pivot_root};
 
 use crate::rootfs::stage::LeftRoot;
-use crate::sys::{self, Cloned, SingleThreaded};
+use crate::sys::{self, Cloned, SingleThreaded, mount};
 
 const NONE: Option<&CStr> = None;
 

@@ -326,7 +326,11 @@ impl<'i> Template<'i> {
             }
             self.plans.swap_remove(known);
         }
-        let asked = spec;
+        self.make_plan(spec)
+    }
+
+    /// Makes the plan for `asked`, and returns its number.
+    fn make_plan(&mut self, asked: &'static Spec) -> Result<usize, Refusal> {
         let spec = match (asked.root, self.image.as_ref().map(|image| image.spec(asked))) {
             (Root::Image(image), None | Some(None)) => return Err(Refusal::new(Step::Copy, image, Errno::ENOENT)),
             (_, Some(Some(spec))) => spec,

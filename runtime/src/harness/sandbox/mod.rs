@@ -8,7 +8,6 @@ mod received;
 mod tests;
 
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,7 +82,8 @@ pub(in crate::harness) struct Sandbox {
     progress: Progress,
     /// Who answers its calls that are watched.
     supervisors: Vec<Supervisor>,
-    evidence: Evidence,
+    /// It is large, and handed from function to function: so it lies by itself.
+    evidence: Box<Evidence>,
 }
 
 impl Sandbox {
@@ -93,7 +93,7 @@ impl Sandbox {
         spec: &'static Spec,
         deadline: Option<Instant>,
         caller: &RunBy,
-    ) -> Result<Self, NoSandbox> {
+    ) -> Result<Box<Self>, NoSandbox> {
         let _span = trace::span("ask for a sandbox");
         let life = trace::life();
         let reserved = spare::reserve()?;
@@ -121,8 +121,9 @@ impl Sandbox {
         let has_process_limit = joining.process_limit;
         let channel = Channel { socket: their_socket, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
-        let asked_for = Self::new(spec, socket, [stdout, stderr], cgroup, has_process_limit, life);
-        Ok(Self { places, ..asked_for })
+        let mut asked_for = Box::new(Self::new(spec, socket, [stdout, stderr], cgroup, has_process_limit, life));
+        asked_for.places = places;
+        Ok(asked_for)
     }
 
     /// One of which nothing is known yet.
@@ -149,7 +150,7 @@ impl Sandbox {
             places: Vec::new(),
             progress: Progress::default(),
             supervisors: Vec::new(),
-            evidence: Evidence::default(),
+            evidence: Box::default(),
         }
     }
 
@@ -183,14 +184,14 @@ impl Sandbox {
         }
     }
 
-    /// Follows the test to its end, and returns all that became known. Fails if something went wrong before the test was handed over, and the
+    /// Follows the test to its end, and notes all that becomes known. Fails if something went wrong before the test was handed over, and the
     /// sandbox has not said why.
     pub(in crate::harness) fn follow(
         &mut self,
         test: &Test,
         zygote: &Zygote,
         deadline: Option<Instant>,
-    ) -> Result<Evidence, NoSandbox> {
+    ) -> Result<(), NoSandbox> {
         let _span = trace::span("follow the test");
         let mut time = Time::until(deadline, Instant::now());
         let watched = self.watch(zygote.as_fd(), &mut time);
@@ -214,7 +215,7 @@ impl Sandbox {
             words::met_when(&self.evidence.faults).into_iter().for_each(|(at, text)| life.meet(at, text));
             life.end();
         }
-        let mut evidence = mem::take(&mut self.evidence);
+        let evidence = &mut self.evidence;
         if evidence.ended.is_none() {
             evidence.binary_ends = is_ending();
             evidence.zygote_gone = processes::is_dying(zygote.as_fd());
@@ -232,7 +233,17 @@ impl Sandbox {
         if settings().report.is_some() {
             evidence.usage = self.cgroup.usage();
         }
-        Ok(evidence)
+        Ok(())
+    }
+
+    /// All that has become known.
+    pub(in crate::harness) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// The same, when the sandbox is given up.
+    pub(in crate::harness) fn into_evidence(self: Box<Self>) -> Box<Evidence> {
+        self.evidence
     }
 
     /// Whether the sandbox's output ended in the middle of a line.

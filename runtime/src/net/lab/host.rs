@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::sethostname;
 
@@ -25,7 +25,7 @@ use crate::net::node::{RESERVED, Role};
 use crate::net::place::HostNamespaces;
 use crate::proc::text_of;
 use crate::sorted::sort_by;
-use crate::sys::{self, Ethernet, errno_of};
+use crate::sys::{self, Ethernet, errno_of, mount};
 
 const HOSTS: &str = "/etc/hosts";
 const SYSFS: &CStr = c"/sys";

@@ -89,6 +89,8 @@ fn hosts_root(host: &Host<'_>, spec: &Spec) -> Planned {
         builder.let_ping();
     }
     if host.context.owns_kernel_files && spec.net {
+        let sys = Path::new("/sys");
+        builder.bind_to_itself(sys, sys, Access::AsIs);
         builder.shield_sys();
         if let Some(path) = cgroups {
             let below = host.mounts_below(path).map(|mount| builder.inside(mount)).collect_vec();

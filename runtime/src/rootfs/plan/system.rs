@@ -193,10 +193,9 @@ impl Builder<'_> {
         }
     }
 
-    /// The same for `/sys`, of which interfaces are the sandbox's own.
+    /// The same for `/sys`, of which interfaces are the sandbox's own. Below what is mounted there is one that stays whole.
     pub(super) fn shield_sys(&mut self) {
         let [sys, interfaces] = map_both(["/sys", "/sys/devices/virtual/net"], Path::new);
-        self.bind_to_itself(sys, sys, Access::AsIs);
         // It becomes a mount of its own before, and stays as it is.
         self.bind_to_itself(interfaces, interfaces, Access::AsIs);
         self.operations.push(Operation::ReadOnly { path: self.inside(sys) });
