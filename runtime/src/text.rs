@@ -12,6 +12,18 @@ pub(crate) fn error(errno: Errno) -> String {
     format!("{errno:?} ({})", errno.desc())
 }
 
+/// The same, and which limit to raise, if there are as many processes or open files as there may be.
+pub(crate) fn error_with_limit(errno: Errno) -> String {
+    let raise = match errno {
+        Errno::EAGAIN => {
+            ": there are as many processes and threads as there may be. Raise the limit (`ulimit -u`, or `pids`)"
+        }
+        Errno::EMFILE => ": this process has as many open files as it may have. Raise the limit (`ulimit -n`)",
+        _ => "",
+    };
+    format!("{}{raise}", error(errno))
+}
+
 /// What a test has chosen, a path or a name, so that it can neither look like another line nor control a terminal.
 pub(crate) fn plain(text: impl Display) -> String {
     let escape = |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::node::{MTUS, RESERVED};
 use super::subnet::Subnet;
 use crate::frame::HOST_NAME_MAX;
-use crate::text::{error, plain};
+use crate::text::{error, error_with_limit, plain};
 
 /// Steps of which it is known what their errors mean.
 pub(super) const NAMESPACES: &str = "namespaces";
@@ -301,7 +301,7 @@ impl Error {
                  router with the networks of both."
             ),
             T::Step { what, of, errno } => {
-                write!(f, "`{of}` could not have {what}: {}.{}", error(*errno), Self::why(what, *errno))
+                write!(f, "`{of}` could not have {what}: {}.{}", error_with_limit(*errno), Self::why(what, *errno))
             }
             gates => Self::write_gates(gates, f),
         }

@@ -311,7 +311,7 @@ impl Host {
     fn not_there(&self, error: &io::Error) -> String {
         match error.kind() {
             io::ErrorKind::NotConnected => error.to_string(),
-            _ => format!("belljar: nothing can be done on the host `{}`: {}.", self.0.name, why(error)),
+            _ => format!("belljar: nothing can be done on the host `{}`: {}", self.0.name, why(error)),
         }
     }
 }

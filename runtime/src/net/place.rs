@@ -63,11 +63,14 @@ impl HostNamespaces {
     }
 }
 
-/// Why nothing can be done at a place: the kernel's error in the same words with every C library, or what others say.
+/// Why nothing can be done at a place, to the end of the sentence, and what to do about it: the kernel's error in the same words with every C
+/// library, or what others say.
 pub(super) fn why(error: &io::Error) -> String {
-    let text = error.raw_os_error().map_or_else(|| error.to_string(), |errno| text::error(Errno::from_raw(errno)));
-    // Those of namespaces are whole sentences.
-    text.trim_start_matches("belljar: ").trim_end_matches('.').to_owned()
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) => format!("{}.", text::error_with_limit(errno)),
+        // Those of namespaces are whole sentences.
+        None => error.to_string().trim_start_matches("belljar: ").to_owned(),
+    }
 }
 
 /// Where a thread was, so that it can go back.

@@ -51,7 +51,7 @@ pub(super) fn spawn<T: Send + 'static>(
         own.id.store(gettid().as_raw(), Ordering::Relaxed);
         let result = catch_unwind(AssertUnwindSafe(|| {
             if let Err(error) = host.place().and_then(|place| place.enter().map_err(io::Error::from)) {
-                panic!("belljar: `{}` could not be entered: {}.", host.name, why(&error));
+                panic!("belljar: `{}` could not be entered: {}", host.name, why(&error));
             }
             body()
         }));

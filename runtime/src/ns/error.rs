@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::kind::Kind;
 use crate::sys::errno_of;
-use crate::text::{error, plain};
+use crate::text::{error, error_with_limit, plain};
 
 /// What was to be done with a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Display for Error {
                 "it lies above the caller's own, or belongs there, of which the kernel tells nothing"
             }
             (Action::Map(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN there",
-            _ => return write!(f, "belljar: {what}: {}.", error(self.errno)),
+            _ => return write!(f, "belljar: {what}: {}.", error_with_limit(self.errno)),
         };
         write!(f, "belljar: {what}: {}: {why}.", error(self.errno))
     }
@@ -131,7 +131,7 @@ mod tests {
             (Action::Make(Kind::Net), vec![Errno::EPERM, Errno::ENOSPC, Errno::EINVAL, Errno::EIO]),
             (Action::Enter(Kind::Time), vec![Errno::EUSERS, Errno::EPERM]),
             (Action::Enter(Kind::Pid), vec![Errno::EINVAL]),
-            (Action::Enter(Kind::Net), vec![Errno::EINVAL, Errno::EIO]),
+            (Action::Enter(Kind::Net), vec![Errno::EINVAL, Errno::EIO, Errno::EMFILE]),
             (Action::Parent(Kind::Net), vec![Errno::EINVAL]),
             (Action::Parent(Kind::Pid), vec![Errno::EPERM]),
             (Action::Owner(Kind::Net), vec![Errno::EPERM]),
@@ -179,6 +179,8 @@ mod tests {
         belljar: the net namespace could not be entered: EINVAL (Invalid argument): a thread that starts processes in another pid namespace can't start the one that this takes. Enter that one last.
         # Enter(Net)
         belljar: the net namespace could not be entered: EIO (I/O error).
+        # Enter(Net)
+        belljar: the net namespace could not be entered: EMFILE (Too many open files): this process has as many open files as it may have. Raise the limit (`ulimit -n`).
         # Parent(Net)
         belljar: what is above the net namespace is not known: EINVAL (Invalid argument): only pid and user namespaces have something above.
         # Parent(Pid)

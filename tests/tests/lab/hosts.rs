@@ -211,7 +211,11 @@ fn a_thread_that_cant_enter_stays_where_it_was() {
     for panic in [entered.unwrap_err(), started.unwrap_err()] {
         let words = panic.downcast_ref::<String>().expect("words");
         let words = words.strip_prefix("belljar: nothing can be done on the host `host`: ").expect("what begins it");
-        assert!(words.ends_with("EMFILE (Too many open files).") && !words.contains("belljar"), "{words}");
+        assert!(
+            words.contains("EMFILE (Too many open files): ") && words.ends_with("Raise the limit (`ulimit -n`)."),
+            "{words}"
+        );
+        assert!(!words.contains("belljar"), "{words}");
     }
     assert_eq!((gethostname().expect("name"), interfaces().len()), ("localhost".into(), 1));
     // The twin.

@@ -63,6 +63,8 @@ fn each_error_has_its_words() {
         step(RING, Errno::EAFNOSUPPORT),
         step("a route", Errno::EOPNOTSUPP),
         step("a route", Errno::EEXIST),
+        step("a thread", Errno::EAGAIN),
+        step("a route", Errno::EMFILE),
     ];
     let texts: Vec<_> = troubles.into_iter().map(|trouble| Error(trouble).to_string()).collect();
     let texts: Vec<_> = texts.iter().map(|text| text.strip_prefix("belljar: the laboratory is not up: ")).collect();
@@ -116,5 +118,7 @@ fn each_error_has_its_words() {
     `host` could not have a ring for packets: EAFNOSUPPORT (Address family not supported by protocol). The kernel lacks the module af_packet: modprobe af_packet.
     `host` could not have a route: EOPNOTSUPP (Operation not supported on transport endpoint).
     `host` could not have a route: EEXIST (File exists).
+    `host` could not have a thread: EAGAIN (Try again): there are as many processes and threads as there may be. Raise the limit (`ulimit -u`, or `pids`).
+    `host` could not have a route: EMFILE (Too many open files): this process has as many open files as it may have. Raise the limit (`ulimit -n`).
     ");
 }
