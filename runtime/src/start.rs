@@ -10,7 +10,7 @@ use std::ffi::{OsString, c_char, c_int};
 use std::process::ExitCode;
 
 use crate::cgroup;
-use crate::harness::{self, doctor, forks, listed_twice, pool, report, skip, spare, trace};
+use crate::harness::{self, doctor, forks, listed_twice, pool, report, spare, trace, unsupported};
 use crate::proc::arguments;
 use crate::settings::settings;
 use crate::spec::Test;
@@ -73,7 +73,7 @@ extern "C" fn leave() {
         spare::look(cgroup::clean_up);
         report::print();
         trace::print();
-        skip::print();
+        unsupported::print();
         listed_twice::print();
     }
 }

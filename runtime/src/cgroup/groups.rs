@@ -112,7 +112,7 @@ impl Cgroup {
                     Ok((path.clone(), hierarchy.controllers.clone()))
                 }
                 _ if hierarchy.v2 => continue,
-                // Its groups go below a cgroup that has none of the sandbox's own processes, and tells nothing about them.
+                // The sandbox has no cgroup in this hierarchy: an empty one is made, to hold its groups.
                 _ => run.make_one(&hierarchy).map(|directory| {
                     let path = directory.path_of("");
                     self.directories.push(directory);

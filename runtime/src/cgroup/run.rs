@@ -153,7 +153,7 @@ pub(crate) fn clean_up() {
 
 impl Run {
     /// Whether this process and the zygote are in a cgroup by now that may be divided, because systemd was asked for one. That is
-    /// done once, where a cgroup of version 2 is not this user's to divide, or ends with a test, and nobody has named another.
+    /// done once, where a cgroup is not this user's to divide, or ends with a test, and nobody has named another.
     fn moves_to_scope(&mut self, trouble: &NoCgroup, zygote: BorrowedFd<'_>) -> bool {
         let is_others = match trouble {
             NoCgroup::Foreign { .. } | NoCgroup::Ends { .. } => true,

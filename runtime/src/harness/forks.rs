@@ -19,7 +19,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 
-use super::{prepared, report, run, shared, skip, slots, spare, trace};
+use super::{prepared, report, run, shared, slots, spare, trace, unsupported};
 use crate::cgroup;
 #[cfg(feature = "images")]
 use crate::images;
@@ -46,7 +46,7 @@ extern "C" fn before() {
         all.push(Box::new(cgroup::hold()));
         #[cfg(feature = "images")]
         all.push(Box::new(images::hold()));
-        all.extend([slots::hold(), skip::hold(), prepared::hold(), shared::hold()]);
+        all.extend([slots::hold(), unsupported::hold(), prepared::hold(), shared::hold()]);
         all.extend(report::hold().into_iter().flatten());
         all.extend(trace::hold());
     });

@@ -27,13 +27,13 @@ mod run;
 mod run_by;
 mod sandbox;
 mod shared;
-pub(crate) mod skip;
 mod slots;
 pub(crate) mod spare;
 #[cfg_attr(not(feature = "faults"), path = "absent/supervisor.rs")]
 mod supervisor;
 mod time;
 pub(crate) mod trace;
+pub(crate) mod unsupported;
 mod words;
 
 pub(crate) use program::main;

@@ -21,7 +21,7 @@ use super::run_by::RunBy;
 use super::sandbox::{NoSandbox, Sandbox, plan_anew};
 use super::shared::{self, SharedOutcome, SharedRoot};
 use super::slots::{self, Slot};
-use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, skip, trace, words};
+use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, trace, unsupported, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
 use crate::collect::CollectVec as _;
 use crate::diagnosis::{Page, death, explain_cgroup, lack, unknown};
@@ -135,7 +135,7 @@ fn prepare(test: &'static Test) -> Result<(), Verdict> {
     let _span = trace::span("prepare");
     match prepared::once(preparation, || find_outcome(preparation)) {
         Outcome::Left(_) => Ok(()),
-        Outcome::Skipped(reason) => Err(skip::with_preparation(test, preparation, reason)),
+        Outcome::Skipped(reason) => Err(unsupported::with_preparation(test, preparation, reason)),
         Outcome::Failed(reason) => {
             Err(Verdict::Failed(words::preparation_failed(test.short_name(), preparation.short_name(), &reason)))
         }
@@ -146,7 +146,7 @@ fn prepare(test: &'static Test) -> Result<(), Verdict> {
 fn find_outcome(preparation: &'static Test) -> Outcome {
     match prepare(preparation) {
         Ok(()) | Err(Verdict::Passed | Verdict::Panicked(_)) => {}
-        Err(Verdict::Skipped(_)) => return Outcome::Skipped(skip::reason(preparation)),
+        Err(Verdict::Skipped(_)) => return Outcome::Skipped(unsupported::reason(preparation)),
         Err(Verdict::Failed(text)) => return Outcome::Failed(text),
     }
     let below = prepared::left_for(&preparation.spec);
@@ -204,7 +204,7 @@ fn run_preparation(preparation: &'static Test, place: Option<Arc<SharedRoot>>) -
             left.map_or_else(|errno| Outcome::Failed(words::preparation_lost(errno)), |left| Outcome::Left(left.into()))
         }
         Verdict::Panicked(text) => Outcome::Failed(words::preparation_panicked(text.as_deref())),
-        Verdict::Skipped(_) => Outcome::Skipped(skip::reason(preparation)),
+        Verdict::Skipped(_) => Outcome::Skipped(unsupported::reason(preparation)),
         Verdict::Failed(text) => Outcome::Failed(text),
     };
     (outcome, is_of_body)
@@ -239,7 +239,7 @@ fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox,
     #[cfg(feature = "images")]
     image::provide(test)?;
     let (over, verdict) = run_and_judge(test, caller).map_err(|obstacle| match obstacle {
-        Obstacle::Host(page) => skip::verdict(test, page),
+        Obstacle::Host(page) => unsupported::verdict(test, page),
         Obstacle::BadRequest(page) => Verdict::Failed(page.of_bad_request(name)),
         Obstacle::Busy(page) => Verdict::Failed(page.of_busy_host(name)),
         Obstacle::Other(text) => Verdict::Failed(text),

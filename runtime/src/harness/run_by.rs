@@ -1,4 +1,4 @@
-//! The three that can have a body run. Each decides where the output of the body goes, and with which bytes it is called.
+//! Who has a body run. Each decides where the output of the body goes, and with which bytes it is called.
 
 use std::fs::File;
 use std::io::{self, Write as _};

@@ -185,7 +185,7 @@ fn run_body(test: &'static Test, call: Option<Call>) -> thread::Result<u8> {
     // Without a signal stack, an overflow is reported less well, and as reliably.
     let _ = sys::install_signal_stack();
     if cfg!(panic = "abort") {
-        report_panics();
+        report_panics_that_abort();
     }
     record(Moment::BodyBegins, c"");
     let result = match call {
@@ -204,7 +204,7 @@ fn run_body(test: &'static Test, call: Option<Call>) -> thread::Result<u8> {
 }
 
 /// Where a panic aborts, of whichever thread, only its hook runs. So that one reports it, as the harness's does in other tests.
-fn report_panics() {
+fn report_panics_that_abort() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         print(info);

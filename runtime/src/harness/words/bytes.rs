@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::failed::failed;
+use super::beginning::failed;
 use super::may_be::MayBe;
 use crate::diagnosis::Cause;
 use crate::sys::errno_of;

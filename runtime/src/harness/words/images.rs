@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::failed::failed;
+use super::beginning::failed;
 use crate::collect::CollectVec as _;
 use crate::images::{ImageError, Lost};
 use crate::text::{error, plain};

@@ -1,9 +1,9 @@
 //! All messages about how a test ended.
 
+mod beginning;
 mod bytes;
 #[cfg(any(feature = "net", test))]
 mod captures;
-mod failed;
 #[cfg_attr(not(feature = "faults"), path = "../absent/faults.rs")]
 mod faults;
 #[cfg(feature = "images")]
@@ -21,11 +21,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use beginning::failed;
+pub(super) use beginning::{calls_unanswered, fault_unmet};
 pub(super) use bytes::{input_not_kept, output_lost, returned_error, run_inside};
 #[cfg(any(feature = "net", test))]
 pub(super) use captures::{captured, captures_left_out, captures_lost, not_captured, trouble};
-use failed::failed;
-pub(super) use failed::{calls_unanswered, fault_unmet};
 pub(super) use faults::{faults, met_when};
 #[cfg(feature = "images")]
 pub(super) use images::{image_differs, image_failed, no_such_user, not_told, not_unpacked};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::failed::failed;
+use super::beginning::failed;
 use crate::text::{error, plain};
 
 /// `reason` is what was said of the preparation.
