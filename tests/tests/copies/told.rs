@@ -162,9 +162,9 @@ fn fails_after_changes() {
     panic!("on purpose");
 }
 
-/// Whatever the end, the list is there.
+/// Whatever the end, the list is there. The time is enough to make a copy in an emulator of a host that has much mounted.
 #[body]
-#[isolated(root = "overlay", timeout = "300ms")]
+#[isolated(root = "overlay", timeout = "3s")]
 fn hangs_after_changes() {
     fs::remove_file(directory().join("removed")).expect("remove");
     println!("has removed it");
