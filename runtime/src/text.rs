@@ -15,8 +15,10 @@ pub(crate) fn error(errno: Errno) -> String {
 /// The same, and which limit to raise, if there are as many processes or open files as there may be.
 pub(crate) fn error_with_limit(errno: Errno) -> String {
     let raise = match errno {
+        // pthread_create(3) has the same error where there is no memory for a stack.
         Errno::EAGAIN => {
-            ": there are as many processes and threads as there may be. Raise the limit (`ulimit -u`, or `pids`)"
+            ": perhaps there are as many processes and threads as there may be, or there is no memory for one more. For more, raise \
+             the limit (`ulimit -u`, or the test's `pids`)"
         }
         Errno::EMFILE => ": this process has as many open files as it may have. Raise the limit (`ulimit -n`)",
         _ => "",

@@ -127,6 +127,7 @@ fn has_stand_in(controller: Controller, spec: &Spec) -> bool {
 
 /// Whether RLIMIT_NPROC limits this sandbox alone: since Linux 5.14, not for root, and in a sandbox with one id only. See getrlimit(2).
 fn process_limit_is_exact(spec: &Spec) -> bool {
+    // Only who has the lock of cgroups looks at it, and forks wait for that.
     static COUNTS_BY_SANDBOX: LazyLock<bool> = LazyLock::new(|| {
         let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
         version.is_some_and(|version| version >= (5, 14))

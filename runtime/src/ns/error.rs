@@ -100,6 +100,8 @@ impl Display for Error {
                 "it lies above the caller's own, or belongs there, of which the kernel tells nothing"
             }
             (Action::Map(_), Errno::EPERM) => "it takes CAP_SYS_ADMIN there",
+            // A file that somebody has a lease on, see fcntl(2).
+            (Action::Open(_), Errno::EAGAIN) => "somebody else holds the file",
             _ => return write!(f, "belljar: {what}: {}.", error_with_limit(self.errno)),
         };
         write!(f, "belljar: {what}: {}: {why}.", error(self.errno))
@@ -126,7 +128,10 @@ mod tests {
         let open = |path: &str| Action::Open(path.into());
         let actions = [
             (open("/proc/7/ns/net"), vec![Errno::ENOENT, Errno::EACCES]),
-            (open("/run/netns/a\n"), vec![Errno::ENOENT, Errno::EINVAL, Errno::ENOTTY, Errno::EPERM, Errno::EIO]),
+            (
+                open("/run/netns/a\n"),
+                vec![Errno::ENOENT, Errno::EINVAL, Errno::ENOTTY, Errno::EPERM, Errno::EAGAIN, Errno::EIO],
+            ),
             (Action::Make(Kind::User), vec![Errno::EPERM, Errno::ENOSPC]),
             (Action::Make(Kind::Net), vec![Errno::EPERM, Errno::ENOSPC, Errno::EINVAL, Errno::EIO]),
             (Action::Enter(Kind::Time), vec![Errno::EUSERS, Errno::EPERM]),
@@ -155,6 +160,8 @@ mod tests {
         belljar: no namespace could be had from /run/netns/a\n: ENOTTY (Not a typewriter): the file stands for something else.
         # Open("/run/netns/a\n")
         belljar: no namespace could be had from /run/netns/a\n: EPERM (Operation not permitted): it takes the rights to trace the process, see ptrace(2) on access modes.
+        # Open("/run/netns/a\n")
+        belljar: no namespace could be had from /run/netns/a\n: EAGAIN (Try again): somebody else holds the file.
         # Open("/run/netns/a\n")
         belljar: no namespace could be had from /run/netns/a\n: EIO (I/O error).
         # Make(User)

@@ -330,6 +330,7 @@ impl<'i> Template<'i> {
     }
 
     /// Makes the plan for `asked`, and returns its number.
+    #[inline(never)] // Each clone copies the stack that was written to since the last one.
     fn make_plan(&mut self, asked: &'static Spec) -> Result<usize, Refusal> {
         let spec = match (asked.root, self.image.as_ref().map(|image| image.spec(asked))) {
             (Root::Image(image), None | Some(None)) => return Err(Refusal::new(Step::Copy, image, Errno::ENOENT)),

@@ -57,7 +57,7 @@ const STARTS_THREAD: &str = "start the thread";
 
 const OPEN_ERRORS: &[Errno] = &[EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOSPC];
 
-const KINDS: &[Kind] = &[
+pub(crate) const KINDS: &[Kind] = &[
     kind(
         (libc::SYS_clone, "clone"),
         &[Role::Binary, Role::Zygote, Role::Template, Role::Init, Role::Test],
@@ -192,7 +192,7 @@ const KINDS: &[Kind] = &[
         &[ENOBUFS, ENOMEM, EPERM],
         &["send a descriptor of init to the test binary", "lay a private copy"],
     ),
-    kind((libc::SYS_recvfrom, "recvfrom"), TEST, None, &[ENOMEM, EPERM], &["prepare the test's process"]),
+    kind((libc::SYS_recvmsg, "recvmsg"), TEST, None, &[ENOMEM, EPERM], &["prepare the test's process"]),
 ];
 
 /// A call that was made.

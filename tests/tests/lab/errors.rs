@@ -248,6 +248,7 @@ fn a_lack_of_threads_is_told() {
     (0..8).for_each(|host| drop(lab.host(&format!("host{host}"))));
     let error = lab.up().expect_err("there are too few");
     assert_eq!(error.errno(), Some(libc::EAGAIN), "{error}");
+    assert!(error.to_string().contains("raise the limit (`ulimit -u`"), "{error}");
     // A thread that has been joined still lets go of its namespaces, and counts until it has.
     belljar_tests::wait_until(|| std::fs::read_dir("/proc/self/task").expect("task").count() == 2);
     one_host().expect("of one there is room");

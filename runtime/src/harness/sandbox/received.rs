@@ -37,7 +37,7 @@ impl Sandbox {
         }
     }
 
-    /// Takes the frame that a message is, which begins in `buffer`. A message that is none, or comes from another process than such a frame does, counts as rubbish.
+    /// Takes the frame that a message is, which begins in `buffer`. A message counts as rubbish if it is no frame, or if such a frame comes from another process.
     /// `freed` is room for what has come with it.
     pub(super) fn take(&mut self, buffer: &[u8], message: Message, freed: Option<Freed>) -> nix::Result<Next> {
         let is_of_init = message.sender == self.teller;

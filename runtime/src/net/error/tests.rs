@@ -118,7 +118,7 @@ fn each_error_has_its_words() {
     `host` could not have a ring for packets: EAFNOSUPPORT (Address family not supported by protocol). The kernel lacks the module af_packet: modprobe af_packet.
     `host` could not have a route: EOPNOTSUPP (Operation not supported on transport endpoint).
     `host` could not have a route: EEXIST (File exists).
-    `host` could not have a thread: EAGAIN (Try again): there are as many processes and threads as there may be. Raise the limit (`ulimit -u`, or `pids`).
+    `host` could not have a thread: EAGAIN (Try again): perhaps there are as many processes and threads as there may be, or there is no memory for one more. For more, raise the limit (`ulimit -u`, or the test's `pids`).
     `host` could not have a route: EMFILE (Too many open files): this process has as many open files as it may have. Raise the limit (`ulimit -n`).
     ");
 }

@@ -193,7 +193,8 @@ impl Builder<'_> {
         }
     }
 
-    /// The same for `/sys`, of which interfaces are the sandbox's own. Below what is mounted there is one that stays whole.
+    /// The same for `/sys`, of which interfaces are the sandbox's own. What lies there must not be the one that is to stay whole: the caller has
+    /// mounted another over that.
     pub(super) fn shield_sys(&mut self) {
         let [sys, interfaces] = map_both(["/sys", "/sys/devices/virtual/net"], Path::new);
         // It becomes a mount of its own before, and stays as it is.
