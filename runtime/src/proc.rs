@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::collect::{CollectVec as _, map_both};
-use crate::sorted::Set;
+use crate::sorted::{Map, Set};
 use crate::sys::above_standard_streams;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
@@ -171,6 +171,23 @@ pub(crate) fn threads_of(pid: u32) -> impl Iterator<Item = PathBuf> {
 /// All processes that there are.
 pub(crate) fn all() -> Set<u32> {
     numbers_in(Path::new("/proc"))
+}
+
+/// All processes below this one.
+pub(crate) fn descendants(of: u32) -> Set<u32> {
+    let mut children: Map<u32, Vec<u32>> = Map::new();
+    for pid in all() {
+        if let Some(parent) = parent_of(pid) {
+            children.get_or_insert_with(parent, Vec::new).push(pid);
+        }
+    }
+    let (mut found, mut pending) = (Set::new(), vec![of]);
+    while let Some(parent) = pending.pop() {
+        let below = children.remove(&parent).unwrap_or_default();
+        found.extend(below.iter().copied());
+        pending.extend(below);
+    }
+    found
 }
 
 /// The entries of a directory that are numbers, in order.

@@ -10,7 +10,6 @@ use nix::unistd::Pid;
 use super::spare::look;
 use crate::collect::CollectVec as _;
 use crate::proc::{self, Stat, WIRE, parent_of, pid_of, text_of};
-use crate::sorted::{Map, Set};
 use crate::sys::{self, End};
 
 /// How long a process may take to end that is about to, in milliseconds.
@@ -53,22 +52,9 @@ pub(crate) fn makers(zygote: BorrowedFd<'_>) -> Vec<Process> {
 }
 
 fn descendants(init: u32) -> Vec<Process> {
-    let mut children: Map<u32, Vec<u32>> = Map::new();
-    for pid in proc::all() {
-        if let Some(parent) = parent_of(pid) {
-            children.get_or_insert_with(parent, Vec::new).push(pid);
-        }
-    }
-    let mut found = Set::new();
-    let mut pending = vec![init];
-    while let Some(parent) = pending.pop() {
-        let below = children.remove(&parent).unwrap_or_default();
-        found.extend(below.iter().copied());
-        pending.extend(below);
-    }
     // The wire of a laboratory is none of the test's.
     let is_wire = |process: &Process| process.name.as_bytes() == WIRE.to_bytes();
-    found.into_iter().filter_map(describe).filter(|process| !is_wire(process)).collect_vec()
+    proc::descendants(init).into_iter().filter_map(describe).filter(|process| !is_wire(process)).collect_vec()
 }
 
 /// Kills the process that runs the body, below the init that `init` refers to.

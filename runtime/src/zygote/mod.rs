@@ -29,11 +29,11 @@ use std::{fs, process};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
-use nix::unistd::getpid;
+use nix::unistd::{Pid, getpid};
 
 use crate::cgroup::Joining;
 use crate::collect::CollectVec as _;
-use crate::proc::{name_in, stat, threads_of};
+use crate::proc::{self, name_in, pid_of, stat, threads_of};
 use crate::sandbox::Channel;
 use crate::spec::{Spec, Test};
 use crate::sys::{self, Cloned};
@@ -130,10 +130,21 @@ pub(crate) fn end() -> bool {
     let _ = sys::resume(zygote.pidfd.as_fd());
     // One that waits for a template that somebody has stopped is killed, and with it all templates.
     if sys::is_ready_by(zygote.as_fd(), Instant::now() + PATIENCE) != Ok(true) {
-        let _ = sys::kill(zygote.as_fd());
+        kill(zygote);
     }
     let _ = sys::wait_pidfd(zygote.pidfd.as_fd());
     true
+}
+
+/// Kills the zygote, and waits until what is below it has ended too. Each of these dies with its parent, but not at the same moment.
+fn kill(zygote: &Zygote) {
+    let below = pid_of(zygote.as_fd()).map(proc::descendants).unwrap_or_default();
+    let below = below.into_iter().filter_map(|pid| sys::pidfd_of(Pid::from_raw(pid as libc::pid_t)).ok()).collect_vec();
+    let _ = sys::kill(zygote.as_fd());
+    let deadline = Instant::now() + PATIENCE;
+    for process in &below {
+        let _ = sys::is_ready_by(process.as_fd(), deadline);
+    }
 }
 
 /// Whether this process has begun to end, and so to end the zygote and all sandboxes.

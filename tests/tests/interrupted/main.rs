@@ -329,6 +329,7 @@ fn failures_are_survived() {
 const NOT_SURVIVED_ONCE: &[(&str, Role, c_long, Errno)] = &[
     ("runs_four", Role::Thread, libc::SYS_sendto, ENOMEM),
     ("runs_four", Role::Binary, POLL, ENOMEM),
+    ("runs_four", Role::Binary, libc::SYS_shutdown, ENOMEM),
     ("runs_late", Role::Thread, POLL, ENOMEM),
     ("runs_limited", Role::Binary, libc::SYS_flock, EINTR),
     ("runs_range", Role::Template, libc::SYS_write, EINTR),
