@@ -25,25 +25,24 @@ const ROOMS: &[&[&str]] = &[
     &["collect"],
 ];
 
-/// Each file, by its path below the sources, with its code.
-fn files(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
-    for entry in fs::read_dir(folder).expect("a folder of sources").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files(root, &path, found);
-        } else {
-            let text = fs::read_to_string(&path).expect("a source");
-            let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-            found.insert(path.strip_prefix(root).expect("below").to_path_buf(), code.join("\n"));
-        }
-    }
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository")
 }
 
+/// The files in a folder and below it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of sources").flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Each file, by its path below the sources, with its code.
 fn sources() -> BTreeMap<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").join("runtime/src");
-    let mut found = BTreeMap::new();
-    files(&root, &root, &mut found);
-    found
+    let root = repository().join("runtime/src");
+    let code = |path: &Path| {
+        let text = fs::read_to_string(path).expect("a source");
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    files(&root).into_iter().map(|path| (path.strip_prefix(&root).expect("below").into(), code(&path))).collect()
 }
 
 /// The names that follow `before` in some code.
@@ -204,4 +203,17 @@ fn what_comes_from_outside_is_bytes() {
     let code = sources.get_mut(Path::new("settings.rs")).expect("settings.rs");
     code.insert_str(0, "fn f() { std::env::var(\"HOME\"); }\n");
     assert!(for_text_alone(&sources).contains(&(Path::new("settings.rs"), "env::var(")));
+}
+
+/// How many lines a file may have. What is longer has more than one topic.
+const LINES: usize = 450;
+
+#[test]
+fn no_file_is_long() {
+    let folders =
+        ["runtime/src", "macros/src", "examples", "tests/src", "tests/tests", "tests/benches", "tests/examples"];
+    let sources = folders.iter().flat_map(|folder| files(&repository().join(folder)));
+    let sources = sources.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let lines = |path: &PathBuf| fs::read_to_string(path).expect("a source").lines().count();
+    assert_eq!(sources.filter(|path| lines(path) > LINES).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }

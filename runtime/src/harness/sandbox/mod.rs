@@ -7,7 +7,6 @@ mod received;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -121,9 +120,8 @@ impl Sandbox {
         let has_process_limit = joining.process_limit;
         let channel = Channel { socket: their_socket, stdout: their_stdout, stderr: their_stderr };
         zygote.request(spec, channel, joining, deadline)?;
-        let mut asked_for = Box::new(Self::new(spec, socket, [stdout, stderr], cgroup, has_process_limit, life));
-        asked_for.places = places;
-        Ok(asked_for)
+        let asked_for = Self::new(spec, socket, [stdout, stderr], cgroup, has_process_limit, life);
+        Ok(Box::new(Self { places, ..asked_for }))
     }
 
     /// One of which nothing is known yet.
@@ -176,7 +174,7 @@ impl Sandbox {
     }
 
     /// What the test has changed in the copy that is its root; nothing if that is none.
-    pub(in crate::harness) fn changes(&self) -> io::Result<Vec<Change>> {
+    pub(in crate::harness) fn changes(&self) -> std::io::Result<Vec<Change>> {
         match self.root.as_ref().filter(|_| self.spec.has_copy()) {
             Some(Ok(tree)) => tree.changes(),
             Some(Err(errno)) => Err((*errno).into()),
