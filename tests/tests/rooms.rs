@@ -1,4 +1,5 @@
-//! The rooms of the runtime: code knows of the rooms below its own, and of no other. Within a room, no files know of each other in a circle.
+//! The rooms of the runtime: code knows of the rooms below its own, and of no other. Within a room, no files know of each other in a circle. No
+//! file is long.
 
 use std::collections::BTreeMap;
 use std::fs;
