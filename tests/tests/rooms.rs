@@ -100,12 +100,36 @@ fn known(file: &Path, code: &str, sources: &BTreeMap<PathBuf, String>) -> Vec<Pa
         .collect()
 }
 
-/// Files of one folder that know of each other in a circle, or of one that does.
-fn circles(sources: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
+/// The files of its room that a file knows of by paths that begin at the room.
+fn known_from_top(file: &Path, code: &str, sources: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
+    let room = room_of(file);
+    let found = |path: &str| {
+        let mut names = path.split("::").map(|name| name.split(|c: char| !c.is_alphanumeric() && c != '_').next());
+        let [first, second] = [names.next().flatten()?, names.next().flatten().unwrap_or_default()];
+        let place = Path::new(&room).join(first);
+        let second = place.join(second);
+        let files =
+            [second.with_extension("rs"), second.join("mod.rs"), place.with_extension("rs"), place.join("mod.rs")];
+        files.into_iter().find(|other| sources.contains_key(other) && other != file)
+    };
+    let top = format!("crate::{room}::");
+    let is_at_top = file.iter().count() == 2 && !file.ends_with("mod.rs");
+    let code = if is_at_top { code.replace("super::", &top) } else { code.to_owned() };
+    code.split(&top).skip(1).filter_map(found).collect()
+}
+
+/// Files of one room that know of each other in a circle, or of one that does.
+fn circles(all: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
     // Unit tests know of the file that they are in.
     let code = |text: &'_ str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
-    let mut left: BTreeMap<_, _> =
-        sources.iter().map(|(file, text)| (file.clone(), known(file, &code(text), sources))).collect();
+    let sources = all.iter().filter(|(file, _)| !file.ends_with("tests.rs"));
+    let beside = sources.clone().map(|(file, text)| (file.clone(), known(file, &code(text), all)));
+    let in_room = sources.map(|(file, text)| (file.clone(), known_from_top(file, &code(text), all)));
+    [beside.collect(), in_room.collect()].into_iter().flat_map(in_circles).collect()
+}
+
+/// Those that know of each other in a circle, or of one that does.
+fn in_circles(mut left: BTreeMap<PathBuf, Vec<PathBuf>>) -> Vec<PathBuf> {
     loop {
         let count = left.len();
         let knows_of_those_left = |known: &Vec<PathBuf>| known.iter().any(|other| left.contains_key(other));

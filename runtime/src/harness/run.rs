@@ -18,7 +18,7 @@ use super::image;
 use super::judge::{self, Obstacle, Verdict, judge};
 use super::prepared::{self, Outcome};
 use super::run_by::RunBy;
-use super::sandbox::{NoSandbox, Sandbox, plan_anew};
+use super::sandbox::{NoSandbox, Sandbox};
 use super::shared::{self, SharedOutcome, SharedRoot};
 use super::slots::{self, Slot};
 use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, trace, unsupported, words};
@@ -31,7 +31,7 @@ use crate::sandbox::must_be_outside;
 use crate::settings::{BadSetting, settings};
 use crate::spec::{Preparation, Test};
 use crate::sys::{self, errno_of};
-use crate::zygote::{Zygote, is_ending, zygote};
+use crate::zygote::{Zygote, is_ending, plan_anew, zygote};
 
 /// Runs `test` in a sandbox of its own. Returns if it passed, and panics otherwise, as a test does.
 ///

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::output::Stream;
-use super::sandbox::plan_anew;
 use super::shared::SharedRoot;
 use super::spare;
 use crate::collect::map_both;
 use crate::frame::address::{FUNCTION_SIZE, Function};
 use crate::sys;
+use crate::zygote::plan_anew;
 
 /// Who has a body run.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use std::{io, mem};
 
 use super::host::Host;
 use super::inside;
-use super::lab::Plan;
+use super::lab::plan::Plan;
 use super::node::{Node, Role};
 use super::picture::picture;
 use super::port::Port;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::lab::Plan;
+use super::lab::plan::Plan;
 use super::node::Role;
 use crate::collect::CollectVec as _;
 

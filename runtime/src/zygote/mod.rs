@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, process};
 
@@ -52,6 +53,9 @@ static ZYGOTE: OnceLock<nix::Result<Zygote>> = OnceLock::new();
 
 /// How long the zygote may take to end. It kills what there is, and waits for that.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often sandboxes were planned anew because the host was no longer what they were planned from.
+static OUTDATED: AtomicU32 = AtomicU32::new(0);
 
 /// Set when this process begins to end.
 static ENDING: OnceLock<()> = OnceLock::new();
@@ -152,6 +156,11 @@ pub(crate) fn is_ending() -> bool {
     ENDING.get().is_some()
 }
 
+/// Has the zygote plan all sandboxes to come anew.
+pub(crate) fn plan_anew() {
+    OUTDATED.fetch_add(1, Ordering::Relaxed);
+}
+
 /// The zygote of this test binary. `None` if it was started with arguments that say to run no test.
 pub(crate) fn zygote() -> Option<&'static nix::Result<Zygote>> {
     ZYGOTE.get()
@@ -177,7 +186,8 @@ impl Zygote {
         joining: Joining,
         deadline: Option<Instant>,
     ) -> nix::Result<()> {
-        let request = Request { spec, channel, joining };
+        let generation = joining.generation.wrapping_add(OUTDATED.load(Ordering::Relaxed));
+        let request = Request { spec, channel, joining: Joining { generation, ..joining } };
         self.send(&request.encode(), &request.descriptors(), deadline)
     }
 

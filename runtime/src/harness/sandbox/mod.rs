@@ -9,14 +9,13 @@ mod tests;
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair};
 
-use crate::cgroup::{self, Cgroup, Joining, NoCgroup};
+use crate::cgroup::{self, Cgroup, NoCgroup};
 use crate::frame::address;
 use crate::frame::changes::Change;
 use crate::harness::evidence::{Evidence, Unanswered};
@@ -50,14 +49,6 @@ const THREAD_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many frames are read at once. Whoever sends without end must not keep the rest from being looked at.
 const FRAMES_AT_ONCE: usize = 64;
-
-/// How often sandboxes were planned anew because the host was no longer what they were planned from.
-static OUTDATED: AtomicU32 = AtomicU32::new(0);
-
-/// Has the zygote plan all sandboxes to come anew.
-pub(in crate::harness) fn plan_anew() {
-    OUTDATED.fetch_add(1, Ordering::Relaxed);
-}
 
 pub(in crate::harness) struct Sandbox {
     socket: OwnedFd,
@@ -103,8 +94,6 @@ impl Sandbox {
         // Where that failed, something may have been made too.
         cgroup::see_to_sweeper(|socket| zygote.request_sweeper(socket));
         let (cgroup, joining) = made?;
-        let joining =
-            Joining { generation: joining.generation.wrapping_add(OUTDATED.load(Ordering::Relaxed)), ..joining };
         let (socket, their_socket) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // Each message then comes with its sender. So an empty message is not taken for the end of the stream.

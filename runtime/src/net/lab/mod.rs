@@ -5,7 +5,7 @@ mod channel;
 mod gates;
 mod host;
 mod make;
-mod plan;
+pub(in crate::net) mod plan;
 mod routes;
 mod settings;
 
@@ -22,8 +22,8 @@ use crate::net::network::Net;
 use crate::net::node::sealed::Sealed;
 use crate::net::node::{Choice, End, Node, Role};
 use crate::sys::is_marked_process;
-pub(in crate::net) use plan::Plan;
-use plan::{Draft, DraftEnd, DraftNode};
+
+use plan::{Draft, DraftEnd, DraftNode, Plan};
 
 /// A laboratory that is being put together: hosts, and what is between them. [`up`](Self::up) makes it.
 ///
