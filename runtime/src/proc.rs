@@ -14,6 +14,7 @@ use crate::sys::above_standard_streams;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::utsname::uname;
 
 use crate::sys;
 
@@ -194,6 +195,11 @@ pub(crate) fn descendants(of: u32) -> Set<u32> {
 fn numbers_in(directory: &Path) -> Set<u32> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The version of the kernel that this runs on, if uname(2) tells it.
+pub(crate) fn own_kernel() -> Option<(u32, u32)> {
+    kernel_version(&uname().ok()?.release().to_string_lossy())
 }
 
 /// The two numbers that a release of the kernel begins with, as uname(2) tells it.

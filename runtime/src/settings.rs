@@ -1,7 +1,7 @@
 //! What the environment asks for.
 //!
-//! The problem: many parts of belljar go by environment variables, most of them called `BELLJAR_*`. A test may change them, and a typing error in one must not go
-//! unnoticed. So they are all read here, once: the constructor does it, before `main` and before it forks the zygote. The rest of
+//! The problem: many parts of belljar go by environment variables, most of them called `BELLJAR_*`. A test may change them, and a typing
+//! error in one must not go unnoticed. So they are all read here, once: the constructor does it, before `main` and before it forks the zygote. The rest of
 //! the code sees typed values. A wrong value or an unknown variable is a bad setting. As long as there is one, no isolated test runs,
 //! and each test says what to write.
 

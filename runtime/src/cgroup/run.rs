@@ -10,7 +10,6 @@ use std::time::Instant;
 use std::{mem, process};
 
 use nix::errno::Errno;
-use nix::sys::utsname::uname;
 
 use super::controller::{Controller, NoCgroup};
 use super::directory::Directory;
@@ -23,7 +22,7 @@ use super::sweeper::Sweeper;
 use super::systemd;
 use super::v1::{Reusable, V1Hierarchy};
 use crate::collect::CollectVec as _;
-use crate::proc::{kernel_version, pid_of};
+use crate::proc::{own_kernel, pid_of};
 use crate::settings::settings;
 use crate::spec::{Ids, Spec};
 use crate::sys::{Locked, geteuid, is_of_descriptors};
@@ -128,10 +127,7 @@ fn has_stand_in(controller: Controller, spec: &Spec) -> bool {
 /// Whether RLIMIT_NPROC limits this sandbox alone: since Linux 5.14, not for root, and in a sandbox with one id only. See getrlimit(2).
 fn process_limit_is_exact(spec: &Spec) -> bool {
     // Only who has the lock of cgroups looks at it, and forks wait for that.
-    static COUNTS_BY_SANDBOX: LazyLock<bool> = LazyLock::new(|| {
-        let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
-        version.is_some_and(|version| version >= (5, 14))
-    });
+    static COUNTS_BY_SANDBOX: LazyLock<bool> = LazyLock::new(|| own_kernel().is_some_and(|version| version >= (5, 14)));
     spec.ids == Ids::One && !geteuid().is_root() && *COUNTS_BY_SANDBOX
 }
 

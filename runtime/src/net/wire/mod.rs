@@ -39,7 +39,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl::{set_name, set_timerslack};
-use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, chdir, getpid, setsid};
 
@@ -54,7 +53,7 @@ pub(crate) use trouble::WireTrouble;
 use trouble::{Number, Troubles};
 
 use crate::collect::{CollectVec as _, map_both};
-use crate::proc::{WIRE, kernel_version};
+use crate::proc::{WIRE, own_kernel};
 use crate::sorted::sort;
 use crate::sys;
 use crate::sys::packet::PacketRing;
@@ -291,8 +290,7 @@ impl Drop for Wire {
 /// Whether frames that are sent from one processor may overtake those that were sent from another. Before Linux 6.4, a kernel whose processors are
 /// all busy leaves frames to the thread `ksoftirqd` of each processor.
 fn may_overtake() -> bool {
-    let version = uname().ok().and_then(|system| kernel_version(&system.release().to_string_lossy()));
-    version.is_none_or(|version| version < (6, 4))
+    own_kernel().is_none_or(|version| version < (6, 4))
 }
 
 /// Has this process stay on the processor that it is on.
