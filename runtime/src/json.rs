@@ -29,7 +29,7 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    pub(crate) fn object(members: impl IntoIterator<Item = (&'static str, Self)>) -> Self {
+    pub(crate) fn object(members: Vec<(&'static str, Self)>) -> Self {
         let mut object = Map::new();
         for (key, value) in members {
             object.insert(key, value);
@@ -157,17 +157,17 @@ mod tests {
             3 => Json::from(f64::from_bits(rng.u64(..))),
             4 => Json::from((0..rng.usize(0..20)).map(|_| rng.char(..)).collect::<String>().as_str()),
             5 => (0..rng.usize(0..5)).map(|_| random(rng, depth - 1)).collect(),
-            _ => Json::object((0..rng.usize(0..5)).map(|_| (KEYS[rng.usize(0..8)], random(rng, depth - 1)))),
+            _ => Json::object((0..rng.usize(0..5)).map(|_| (KEYS[rng.usize(0..8)], random(rng, depth - 1))).collect()),
         }
     }
 
     #[test]
     fn each_kind_of_value_has_its_text() {
         let values = [None, Some(true), Some(false)].map(Json::from).into_iter().chain([0.into(), u64::MAX.into()]);
-        let object = Json::object([
+        let object = Json::object(vec![
             ("b", values.chain([1.0.into(), 0.25.into()]).collect()),
             ("a", "\0\u{1f}\r\n\t\"\\/\u{7f}é".into()),
-            ("c", Json::object([])),
+            ("c", Json::object(vec![])),
         ]);
         let text =
             r#"{"a":"\u0000\u001f\u000d\n\t\"\\/é","b":[null,true,false,0,18446744073709551615,1.0,0.25],"c":{}}"#;

@@ -1,5 +1,6 @@
 //! What proc(5) tells: of a process, from wherever it is asked, and of what is mounted.
 
+use std::borrow::Cow;
 use std::env;
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File};
@@ -10,13 +11,12 @@ use std::path::{Path, PathBuf};
 
 use crate::collect::{CollectVec as _, map_both};
 use crate::sorted::{Map, Set};
-use crate::sys::above_standard_streams;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::utsname::uname;
 
-use crate::sys;
+use crate::sys::{self, above_standard_streams};
 
 /// The name of the process that a laboratory has between its hosts. It is none of the test's.
 pub(crate) const WIRE: &CStr = c"belljar-wire";
@@ -24,17 +24,18 @@ pub(crate) const WIRE: &CStr = c"belljar-wire";
 /// A line of proc_pid_stat(5).
 pub(crate) struct Stat<'t> {
     /// At most 15 bytes.
-    pub(crate) name: &'t [u8],
+    pub(crate) name: Cow<'t, [u8]>,
     /// What follows the name.
-    fields: &'t str,
+    fields: Cow<'t, str>,
 }
 
 impl<'t> Stat<'t> {
-    /// The name stands in parentheses and may hold anything, parentheses too.
+    /// The name stands in parentheses and may hold anything, parentheses too. This allocates nothing.
     pub(crate) fn parse(line: &'t [u8]) -> Option<Self> {
         let begin = line.iter().position(|byte| *byte == b'(')?;
         let end = line.iter().rposition(|byte| *byte == b')')?;
-        Some(Self { name: line.get(begin + 1..end)?, fields: std::str::from_utf8(line.get(end + 1..)?).ok()? })
+        let (name, fields) = (line.get(begin + 1..end)?, std::str::from_utf8(line.get(end + 1..)?).ok()?);
+        Some(Self { name: name.into(), fields: fields.into() })
     }
 
     pub(crate) fn state(&self) -> Option<char> {
@@ -93,10 +94,11 @@ fn bytes_in(mut file: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What `read` takes from the line of a process or thread whose `directory` this is. `None` if it has ended.
-pub(crate) fn stat<T>(directory: &Path, read: impl FnOnce(&Stat<'_>) -> Option<T>) -> Option<T> {
+/// The line of the process or thread whose `directory` this is. `None` if it has ended.
+pub(crate) fn stat(directory: &Path) -> Option<Stat<'static>> {
     let line = bytes_of(directory.join("stat")).ok()?;
-    read(&Stat::parse(&line)?)
+    let Stat { name, fields } = Stat::parse(&line)?;
+    Some(Stat { name: name.into_owned().into(), fields: fields.into_owned().into() })
 }
 
 /// The directory of a process.
@@ -110,7 +112,7 @@ pub(crate) fn arguments() -> Vec<OsString> {
     let Ok(mut line) = bytes_of("/proc/self/cmdline") else { return env::args_os().collect_vec() };
     // A NUL stands behind each.
     line.pop();
-    line.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect_vec()
+    parts(&line, 0).into_iter().map(|argument| OsString::from_vec(argument.to_vec())).collect_vec()
 }
 
 /// Whether this process has a library whose path has these words in it.
@@ -132,7 +134,7 @@ pub(crate) fn has_fakeroot() -> bool {
 
 /// The process that made this one, or that took it over. 0 for one from elsewhere. `None` if it has ended.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
-    stat(&directory(pid), |stat| stat.parent())
+    stat(&directory(pid))?.parent()
 }
 
 /// The children of this thread. `None` where the kernel doesn't tell: see CONFIG_PROC_CHILDREN in proc_tid_children(5).
@@ -148,7 +150,7 @@ pub(crate) fn name_of(pid: u32) -> Option<String> {
 
 /// The name of the process or thread whose `directory` this is.
 pub(crate) fn name_in(directory: &Path) -> Option<String> {
-    stat(directory, |stat| Some(String::from_utf8_lossy(stat.name).into_owned()))
+    Some(String::from_utf8_lossy(&stat(directory)?.name).into_owned())
 }
 
 /// The process that a pidfd refers to; see pidfd_open(2) on fdinfo. `None` if it is gone.
@@ -159,14 +161,13 @@ pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
 /// The same of what `/proc` tells of a pidfd. ESRCH: it tells of no process.
 pub(crate) fn pid_in(info: impl Into<File>) -> nix::Result<u32> {
     let info = text_in(info.into()).map_err(|error| sys::errno_of(&error))?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok());
-    pid.ok_or(Errno::ESRCH)
+    field_of(&info, "Pid").and_then(|pid| pid.parse().ok()).ok_or(Errno::ESRCH)
 }
 
 /// The directories of a process's threads, in the order of their ids.
-pub(crate) fn threads_of(pid: u32) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn threads_of(pid: u32) -> Vec<PathBuf> {
     let tasks = directory(pid).join("task");
-    numbers_in(&tasks).into_iter().map(move |tid| tasks.join(tid.to_string()))
+    numbers_in(&tasks).iter().map(|tid| tasks.join(tid.to_string())).collect_vec()
 }
 
 /// All processes that there are.
@@ -193,8 +194,14 @@ pub(crate) fn descendants(of: u32) -> Set<u32> {
 
 /// The entries of a directory that are numbers, in order.
 fn numbers_in(directory: &Path) -> Set<u32> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let mut numbers = Set::new();
+    let Ok(entries) = fs::read_dir(directory) else { return numbers };
+    for entry in entries.flatten() {
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            numbers.insert(number);
+        }
+    }
+    numbers
 }
 
 /// The version of the kernel that this runs on, if uname(2) tells it.
@@ -228,7 +235,7 @@ pub(crate) fn own_cgroups_in(table: &[u8]) -> Vec<OwnCgroup> {
         let is_v2 = number == b"0" && names.is_empty();
         Some(OwnCgroup { controllers: names.into_owned(), is_v2, path: OsStr::from_bytes(path).into() })
     };
-    table.split(|byte| *byte == b'\n').filter_map(cgroup).collect_vec()
+    parts(table, b'\n').into_iter().filter_map(cgroup).collect_vec()
 }
 
 /// The cgroup of version 2 that this process is in.
@@ -267,22 +274,30 @@ pub(crate) fn mounts() -> Vec<Mount> {
 
 /// The mounts in a table of that kind.
 pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
+    parts(mountinfo, b'\n').into_iter().filter_map(mount_in).collect_vec()
+}
+
+fn mount_in(line: &[u8]) -> Option<Mount> {
     let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
-    let mount = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
-        let (root, point) = (PathBuf::from(unescaped(fields.nth(1)?)), PathBuf::from(unescaped(fields.next()?)));
-        let options = fields.next().unwrap_or_default();
-        // What follows are marks, as many as there are, and a hyphen.
-        let kind = fields.find(|field| *field == b"-").and_then(|_| fields.next()).unwrap_or_default();
-        let of_all = fields.nth(1).unwrap_or_default();
-        let words = |list: &'_ [u8]| list.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect_vec();
-        let is_read_only = [options, of_all].into_iter().flat_map(words).any(|word| word == b"ro");
-        let flags = words(options).iter().map(|word| flag_of(word)).fold(MsFlags::empty(), MsFlags::union);
-        let [kind, options] = map_both([kind, of_all], |field| OsString::from_vec(field.to_vec()));
-        Some(Mount { id, parent, root, point, kind, options, is_read_only, flags })
-    };
-    mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect_vec()
+    let fields = parts(line, b' ');
+    let [id, parent, _, root, point, options, rest @ ..] = &fields[..] else { return None };
+    // What follows are marks, as many as there are, and a hyphen.
+    let rest = &rest[rest.iter().position(|field| *field == b"-").unwrap_or(rest.len())..];
+    let [kind, of_all] = map_both([1, 3], |at| rest.get(at).copied().unwrap_or_default());
+    let options = parts(options, b',');
+    let is_read_only = options.contains(&&b"ro"[..]) || parts(of_all, b',').contains(&&b"ro"[..]);
+    let mut flags = MsFlags::empty();
+    for option in options {
+        flags |= flag_of(option);
+    }
+    let [kind, options] = map_both([kind, of_all], |field| OsString::from_vec(field.to_vec()));
+    let [root, point] = map_both([root, point], |field| PathBuf::from(unescaped(field)));
+    Some(Mount { id: number(id)?, parent: number(parent)?, root, point, kind, options, is_read_only, flags })
+}
+
+/// What stands between the separators.
+fn parts(text: &[u8], separator: u8) -> Vec<&[u8]> {
+    text.split(|byte| *byte == separator).collect_vec()
 }
 
 /// The flag that an option of a mount stands for.
@@ -343,7 +358,12 @@ impl MountWatch {
 /// What proc_pid_status(5) has under this name for this process.
 pub(crate) fn status(name: &str) -> Option<String> {
     let status = text_of("/proc/self/status").ok()?;
-    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+    field_of(&status, name).map(str::to_owned)
+}
+
+/// What a file like that has under this name.
+pub(crate) fn field_of<'t>(file: &'t str, name: &str) -> Option<&'t str> {
+    file.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 
 /// Whether this process has a capability, by its number in capabilities(7). Not known without `/proc`.
@@ -422,7 +442,7 @@ mod tests {
     #[test]
     fn names_may_hold_anything() {
         let stat = Stat::parse(b"12 (a) (\xff) S 7 12 12 0 -1 64 5 6 7 8").expect("a stat line");
-        assert_eq!((stat.name, stat.state(), stat.parent()), (&b"a) (\xff"[..], Some('S'), Some(7)));
+        assert_eq!((&*stat.name, stat.state(), stat.parent()), (&b"a) (\xff"[..], Some('S'), Some(7)));
         assert_eq!((stat.flags(), stat.faults_of_children()), (Some(64), Some(6)));
         assert!(["", "12 )a( S 7", "12 a"].iter().all(|line| Stat::parse(line.as_bytes()).is_none()));
         assert_eq!(Stat::parse(b"12 (a) S").and_then(|stat| stat.parent()), None);

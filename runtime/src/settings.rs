@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -139,15 +139,15 @@ pub(crate) enum Unattended {
     NoTerminal,
 }
 
-static SETTINGS: OnceLock<Settings> = OnceLock::new();
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
+    let directory = env::current_dir().unwrap_or_default();
+    let settings = Settings::read(env::vars_os(), &directory, io::stderr().is_terminal());
+    Settings { colours: terminal::colours(), ..settings }
+});
 
 /// The settings. The first call reads them; later the environment may be another.
 pub(crate) fn settings() -> &'static Settings {
-    SETTINGS.get_or_init(|| {
-        let directory = env::current_dir().unwrap_or_default();
-        let settings = Settings::read(env::vars_os(), &directory, io::stderr().is_terminal());
-        Settings { colours: terminal::colours(), ..settings }
-    })
+    &SETTINGS
 }
 
 /// Whether this can be the number of a run, which names a directory.
@@ -171,8 +171,8 @@ impl Settings {
         let mut is_ci = false;
         for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
             let begins = |prefix: &str| name.as_bytes().starts_with(prefix.as_bytes());
-            match Variable::ALL.into_iter().find(|variable| name == variable.name()) {
-                Some(variable) => {
+            match Variable::ALL.iter().find(|variable| name == variable.name()) {
+                Some(&variable) => {
                     if settings.set(variable, &value, directory).is_none() {
                         settings.bad.push(BadSetting::Value { variable, value });
                     }
@@ -244,8 +244,8 @@ fn nearest(name: &OsStr) -> Option<Variable> {
         let is_part = name.len() > TYPING_ERRORS && (name.starts_with(other) || other.starts_with(name));
         if is_part { 0 } else { distance(name, other) }
     };
-    let near = Variable::ALL.into_iter().filter(|variable| distance(variable) <= TYPING_ERRORS);
-    near.min_by_key(distance)
+    let near = Variable::ALL.iter().filter(|variable| distance(variable) <= TYPING_ERRORS);
+    near.min_by_key(|variable| distance(variable)).copied()
 }
 
 #[cfg(test)]

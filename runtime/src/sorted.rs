@@ -151,6 +151,17 @@ impl<K: Ord, V> Map<K, V> {
         Self { keys: Set::new(), values: Vec::new() }
     }
 
+    /// Of pairs whose keys all differ. It takes as long as a sort.
+    pub(crate) fn of(mut pairs: Vec<(K, V)>) -> Self {
+        sort_by(&mut pairs, |(a, _), (b, _)| a.cmp(b));
+        let mut map = Self::new();
+        for (key, value) in pairs {
+            map.keys.0.push(key);
+            map.values.push(value);
+        }
+        map
+    }
+
     /// Returns the value that was there.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.keys.place(&key) {
@@ -191,6 +202,10 @@ impl<K: Ord, V> Map<K, V> {
         let at = self.keys.place(key).ok()?;
         self.keys.0.remove(at);
         Some(self.values.remove(at))
+    }
+
+    pub(crate) fn keys(&self) -> std::slice::Iter<'_, K> {
+        self.keys.iter()
     }
 
     pub(crate) fn values(&self) -> std::slice::Iter<'_, V> {
@@ -254,5 +269,8 @@ mod tests {
             assert_eq!(map.get(&key), expected.get(&key));
             assert!(set.iter().eq(&expected_set) && map.iter().eq(&expected) && map.values().eq(expected.values()));
         }
+        let mut pairs: Vec<_> = map.iter().map(|(key, value)| (*key, *value)).collect();
+        rng.shuffle(&mut pairs);
+        assert_eq!(Map::of(pairs), map);
     }
 }

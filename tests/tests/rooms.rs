@@ -164,7 +164,7 @@ fn other_arrows_are_found() {
 }
 
 /// Where the collections and sorts of the standard library are worth what they cost in a user's build. See `sorted.rs`.
-const COSTLY: [&str; 4] = ["net/wire/mod.rs", "rootfs/diff.rs", "sorted.rs", "sys/fd.rs"];
+const COSTLY: [&str; 3] = ["net/wire/mod.rs", "sorted.rs", "sys/fd.rs"];
 
 /// Files that users get by default, and that use them.
 fn costly(sources: &BTreeMap<PathBuf, String>) -> Vec<&Path> {

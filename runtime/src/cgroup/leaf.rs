@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int};
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
-use std::{iter, process, thread};
+use std::{process, thread};
 
 use nix::errno::Errno;
 
@@ -53,7 +53,7 @@ impl Parent {
                 let _ = unified(parent).write(CONTROL, &format!("-{}", controller.name()));
             }
         }
-        let _ = move_all(&leaf, parent, |_| Ok(true));
+        let _ = move_all(&leaf, parent, &mut |_| Ok(true));
         let _ = fs::remove_dir(leaf);
     }
 }
@@ -109,7 +109,7 @@ pub(super) fn divide(own: &Path, wanted: &[Controller]) -> Result<Vec<Controller
     let leaf = own.join(LEAF);
     let make_room = || {
         make_leaf(&leaf)?;
-        move_all(own, &leaf, |_| Ok(true))
+        move_all(own, &leaf, &mut |_| Ok(true))
     };
     for controller in &controllers {
         if !has(own, *controller) {
@@ -135,9 +135,9 @@ fn make_room(parent: &Path) -> Result<(), NoCgroup> {
     let leaf = parent.join(LEAF);
     let mut tries = 0;
     let mut oldest = None;
-    let moved = move_all(parent, &leaf, |pids| {
+    let moved = move_all(parent, &leaf, &mut |pids| {
         // The oldest ancestor is looked for before this process has moved itself.
-        oldest = oldest.or_else(|| ancestors(process::id()).filter(|pid| pids.contains(pid)).last());
+        oldest = oldest.or_else(|| ancestors(process::id()).into_iter().rfind(|pid| pids.contains(pid)));
         // A process that is about to end, such as the zygote of a test binary that was killed, may have lost its parent already.
         let strangers = strangers(pids, oldest);
         if strangers.is_empty() {
@@ -163,7 +163,7 @@ fn make_room(parent: &Path) -> Result<(), NoCgroup> {
 fn move_all(
     from: &Path,
     to: &Path,
-    mut may_move: impl FnMut(&[u32]) -> Result<bool, NoCgroup>,
+    may_move: &mut dyn FnMut(&[u32]) -> Result<bool, NoCgroup>,
 ) -> Result<(), NoCgroup> {
     let (from, to) = (unified(from), unified(to));
     let mut moved = Vec::new();
@@ -189,8 +189,13 @@ fn move_all(
 }
 
 /// A process, its parent, and so on.
-fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
-    iter::successors(Some(pid), |pid| parent_of(*pid)).take_while(|pid| *pid != 0)
+fn ancestors(pid: u32) -> Vec<u32> {
+    let (mut ancestors, mut next) = (Vec::new(), Some(pid));
+    while let Some(pid) = next.filter(|pid| *pid != 0) {
+        ancestors.push(pid);
+        next = parent_of(pid);
+    }
+    ancestors
 }
 
 /// What a sweeper is called.
@@ -199,7 +204,7 @@ pub(super) const SWEEPER: &CStr = c"belljar-sweeper";
 /// Those of these processes that do not descend from the `oldest` of the test run that was found among them. All are strangers
 /// if there is none.
 fn strangers(pids: &[u32], oldest: Option<u32>) -> Vec<u32> {
-    let is_ours = |pid: u32| oldest.is_some_and(|oldest| ancestors(pid).any(|pid| pid == oldest));
+    let is_ours = |pid: u32| oldest.is_some_and(|oldest| ancestors(pid).contains(&oldest));
     // A process that has ended is no trouble.
     let has_ended = |pid: u32| pid != 0 && parent_of(pid).is_none();
     // That of a test binary which was killed waits for its turn, and ends.

@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::controller::NoCgroup;
-use crate::collect::CollectVec as _;
 use crate::sys::Locked;
 
 /// What the names of our directories begin with.
@@ -81,15 +80,25 @@ pub(super) fn sweep(parent: &Path) {
 
 /// Removes a cgroup and all below it. Returns whether it is gone; one with a process in it stays. It takes one descriptor at a time.
 pub(super) fn remove_tree(directory: &Path) -> bool {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).collect_vec();
-    for entry in below {
-        remove_tree(&entry.path());
+    for below in directories_in(directory) {
+        remove_tree(&below);
     }
     match fs::remove_dir(directory) {
         Ok(()) => true,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
+}
+
+/// The directories in this one; none where it can't be read.
+pub(super) fn directories_in(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(directory) else { return found };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    found
 }
 
 /// Removes a directory of ours. The kernel may still be taking leave of the last process: it is tried so often, each time after twice the

@@ -1,6 +1,6 @@
 //! The cgroup of one sandbox: how the sandbox joins it, and how it met its limits.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
 
@@ -9,6 +9,7 @@ use super::directory::{Directory, PROCS};
 use super::find::Hierarchy;
 use super::limits::{PIDS_EVENTS, usage_of};
 use super::v1::{Reusable, TASKS, V1Hierarchy};
+use crate::collect::CollectVec as _;
 use crate::frame::usage::Usage;
 use crate::spec::Spec;
 
@@ -40,9 +41,12 @@ impl Joining {
     }
 
     /// All descriptors: those of v1, and of v2.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let v2 = self.v2.iter().flat_map(|(directory, procs)| [directory.as_fd(), procs.as_fd()]);
-        self.v1.iter().map(|hierarchy| hierarchy.tasks.as_fd()).chain(v2)
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let mut descriptors = self.v1.iter().map(|hierarchy| hierarchy.tasks.as_raw_fd()).collect_vec();
+        if let Some((directory, procs)) = &self.v2 {
+            descriptors.extend_from_slice(&[directory.as_raw_fd(), procs.as_raw_fd()]);
+        }
+        descriptors
     }
 }
 

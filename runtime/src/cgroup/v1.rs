@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::process;
@@ -15,8 +15,7 @@ use nix::fcntl::OFlag;
 use super::controller::NoCgroup;
 use super::directory::{Directory, Location};
 use super::limits::{DEFAULT_PIDS, PIDS_EVENTS, find_in};
-use super::locked::remove_tree;
-use crate::collect::CollectVec as _;
+use super::locked::{directories_in, remove_tree};
 use crate::sys::page_size;
 
 /// The file that lists the threads. A process with one thread joins by this file: that blocks no fork elsewhere on the machine.
@@ -136,15 +135,15 @@ impl Directory {
         if !self.was_used_up()? {
             return Ok(0);
         }
-        let own = self.count("memory.oom_control", "oom_kill")?;
-        let Location::Path(path) = &self.location else { return Ok(own) };
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let groups = groups.map(|entry| entry.path()).collect_vec();
-        let groups = groups.into_iter().map(|path| Self::at(path, false, Vec::new()));
-        let kills =
-            |group: Self| if group.was_used_up()? { Ok(0) } else { group.count("memory.oom_control", "oom_kill") };
-        groups.map(kills).try_fold(own, |all, kills| Ok(all + kills?))
+        let mut kills = self.count("memory.oom_control", "oom_kill")?;
+        let Location::Path(path) = &self.location else { return Ok(kills) };
+        for below in directories_in(path) {
+            let group = Self::at(below, false, Vec::new());
+            if !group.was_used_up()? {
+                kills += group.count("memory.oom_control", "oom_kill")?;
+            }
+        }
+        Ok(kills)
     }
 
     /// Whether all memory that it may have was in use at a time, without what is swapped out or with it.

@@ -103,7 +103,7 @@ pub(crate) fn death(end: Option<End>) -> Option<Cause> {
     };
     match signal {
         Some(signal) => fitting(signal),
-        None => [libc::SIGKILL, libc::SIGABRT, libc::SIGSEGV, libc::SIGXFSZ].into_iter().find_map(fitting),
+        None => [libc::SIGKILL, libc::SIGABRT, libc::SIGSEGV, libc::SIGXFSZ].iter().find_map(|signal| fitting(*signal)),
     }
 }
 

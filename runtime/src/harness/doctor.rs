@@ -154,13 +154,18 @@ impl Diagnosis {
     /// ```
     pub fn to_json(&self) -> String {
         let found = |Found { probe, refusal }: &Found| {
-            let kind =
-                [("name", probe.name.into()), ("written", probe.written.into()), ("works", refusal.is_none().into())];
-            let why = refusal.iter().flat_map(Page::fields).map(|(key, text)| (key, text.into()));
-            Json::object(kind.into_iter().chain(why))
+            let mut members = vec![
+                ("name", probe.name.into()),
+                ("written", probe.written.into()),
+                ("works", refusal.is_none().into()),
+            ];
+            for (key, text) in refusal.as_ref().map(Page::fields).iter().flatten() {
+                members.push((key, (*text).into()));
+            }
+            Json::object(members)
         };
         let found: Json = self.found.iter().map(found).collect();
-        Json::object([("is_well", self.is_well().into()), ("found", found), ("version", json::VERSION.into())])
+        Json::object(vec![("is_well", self.is_well().into()), ("found", found), ("version", json::VERSION.into())])
             .to_string()
     }
 }
@@ -265,10 +270,8 @@ struct CargoTest {
 impl CargoTest {
     fn find() -> Option<Self> {
         let parent = parent_id();
-        let cargo = proc::stat(&proc::directory(parent), |stat| {
-            (stat.name == b"cargo").then_some(())?;
-            Some(format!("cargo {parent} began at {}, status ", stat.began()?))
-        })?;
+        let stat = proc::stat(&proc::directory(parent)).filter(|stat| *stat.name == *b"cargo")?;
+        let cargo = format!("cargo {parent} began at {}, status ", stat.began()?);
         let binary = env::current_exe().ok()?;
         Some(Self { file: target_of(&binary)?.join("belljar-doctor"), cargo })
     }

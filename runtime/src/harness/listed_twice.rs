@@ -8,7 +8,7 @@ use std::env;
 use std::io::{self, Write as _};
 use std::mem;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::judge::Verdict;
 use super::words;
@@ -48,14 +48,13 @@ pub(super) fn once(test: &'static Test, run: impl FnOnce() -> Verdict) -> Verdic
 
 /// Whether the harness has two tests of this name, or may have.
 fn is_listed_twice(name: &str) -> bool {
-    static LISTED: OnceLock<Option<String>> = OnceLock::new();
-    let listed = LISTED.get_or_init(|| {
+    static LISTED: LazyLock<Option<String>> = LazyLock::new(|| {
         let mut list = Command::new(env::current_exe().ok()?);
         let list = list.args(["--list", "--format", "terse"]).stdin(Stdio::null()).output().ok()?;
         String::from_utf8(list.stdout).ok().filter(|_| list.status.success())
     });
     let is_test = |line: &&str| line.strip_suffix(": test") == Some(name);
-    listed.as_ref().is_none_or(|listed| listed.lines().filter(is_test).count() > 1)
+    LISTED.as_ref().is_none_or(|listed| listed.lines().filter(is_test).count() > 1)
 }
 
 /// Lists the tests that the harness has twice, past the harness, which shows nothing of tests that pass. To be called when no test

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::spare::look;
 use crate::collect::CollectVec as _;
-use crate::proc::{self, Stat, WIRE, parent_of, pid_of, text_of};
+use crate::proc::{self, WIRE, parent_of, pid_of, text_of};
 use crate::sys::{self, End};
 
 /// How long a process may take to end that is about to, in milliseconds.
@@ -46,8 +46,8 @@ pub(crate) fn below_or_init(init: BorrowedFd<'_>) -> Vec<Process> {
 pub(crate) fn makers(zygote: BorrowedFd<'_>) -> Vec<Process> {
     look(|| {
         let Some(zygote) = pid_of(zygote) else { return Vec::new() };
-        let templates = proc::all().into_iter().filter(|pid| parent_of(*pid) == Some(zygote));
-        [zygote].into_iter().chain(templates).filter_map(describe).collect_vec()
+        let is_maker = |pid: &u32| *pid == zygote || parent_of(*pid) == Some(zygote);
+        proc::all().into_iter().filter(is_maker).filter_map(describe).collect_vec()
     })
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn kill_test(init: BorrowedFd<'_>) -> nix::Result<()> {
 /// The id of a process in the innermost pid namespace that it is in.
 fn inner_id(pid: u32) -> Option<u32> {
     let status = text_of(proc::directory(pid).join("status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+    proc::field_of(&status, "NSpid")?.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// Whether the process that `pidfd` refers to has ended or is about to.
@@ -81,7 +81,7 @@ fn inner_id(pid: u32) -> Option<u32> {
 /// seen first. The mark PF_EXITING comes before both.
 pub(crate) fn is_dying(pidfd: BorrowedFd<'_>) -> bool {
     const PF_EXITING: u64 = 0x4;
-    let flags = look(|| pid_of(pidfd).and_then(|pid| proc::stat(&proc::directory(pid), |stat| stat.flags())));
+    let flags = look(|| pid_of(pidfd).and_then(|pid| proc::stat(&proc::directory(pid))?.flags()));
     flags.is_none_or(|flags| flags & PF_EXITING != 0)
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn end_of(pidfd: BorrowedFd<'_>) -> Option<End> {
     // It may be about to end.
     let _ = poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MS));
     let pid = pid_of(pidfd)?;
-    let status = proc::stat(&proc::directory(pid), |stat| stat.wait_status()).filter(|status| *status != 0)?;
+    let status = proc::stat(&proc::directory(pid))?.wait_status().filter(|status| *status != 0)?;
     // If it has been waited for, the number might be another's by now.
     pid_of(pidfd).filter(|same| *same == pid)?;
     Some(End::of_wait_status(status))
@@ -100,12 +100,12 @@ pub(crate) fn end_of(pidfd: BorrowedFd<'_>) -> Option<End> {
 fn describe(pid: u32) -> Option<Process> {
     let inner = inner_id(pid)?;
     let told = |directory: PathBuf| {
-        let name_and_state = |stat: &Stat<'_>| Some((String::from_utf8_lossy(stat.name).into_owned(), stat.state()?));
-        proc::stat(&directory, name_and_state).map(|(name, state)| (name, state, directory))
+        let stat = proc::stat(&directory)?;
+        Some((String::from_utf8_lossy(&stat.name).into_owned(), stat.state()?, directory))
     };
     let process = told(proc::directory(pid))?;
     // The first thread of the test's process only waits for the one that runs the body.
-    let thread = proc::threads_of(pid).nth(usize::from(inner == TEST));
+    let thread = proc::threads_of(pid).into_iter().nth(usize::from(inner == TEST));
     let (name, state, directory) = thread.and_then(told).unwrap_or(process);
     let state = match state {
         'Z' | 'X' => return None,

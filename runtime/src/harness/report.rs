@@ -68,7 +68,7 @@ impl Cost {
     fn to_json(&self) -> String {
         let Self { test, verdict, wall, cpu, memory_peak, pids_peak, left } = self;
         let names = |left: &Vec<String>| left.iter().map(|name| Json::from(name.as_str())).collect::<Json>();
-        let line = Json::object([
+        let line = Json::object(vec![
             ("test", (*test).into()),
             ("verdict", (*verdict).into()),
             ("wall_seconds", wall.as_secs_f64().into()),

@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 use std::os::fd::AsFd as _;
 use std::panic::{panic_any, resume_unwind};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Instant;
 
@@ -23,7 +23,6 @@ use super::shared::{self, SharedOutcome, SharedRoot};
 use super::slots::{self, Slot};
 use super::{bad_settings, captures, hints, listed_twice, pool, processes, report, trace, unsupported, words};
 use crate::cgroup::{self, DEFAULT_PIDS};
-use crate::collect::CollectVec as _;
 use crate::diagnosis::{Page, death, explain_cgroup, lack, unknown};
 use crate::frame::{Refusal, Step};
 use crate::rootfs::left::Left;
@@ -42,7 +41,7 @@ pub fn run(test: &'static Test) {
     must_be_outside(test.short_name());
     // The harness names the thread after the test. Of this thread's stack, there may be little.
     let is_called_by_harness = thread::current().name() == Some(test.short_name());
-    match with_usual_stack(move || find_verdict(test, is_called_by_harness)) {
+    match with_usual_stack(move || (find_verdict(test, is_called_by_harness), None)).0 {
         Verdict::Passed => {}
         Verdict::Panicked(Some(text)) => panic_with(text),
         Verdict::Panicked(None) => panic_with(NoText),
@@ -67,13 +66,16 @@ const USUAL_STACK: usize = 2 << 20;
 /// RUST_MIN_STACK.
 ///
 /// No scoped thread does it: in debug builds, a scope alone takes 4 KiB of this stack.
-pub(super) fn with_usual_stack<T: Send + 'static>(work: impl FnOnce() -> T + Clone + Send + 'static) -> T {
-    if is_stack_small() {
-        if let Ok(thread) = thread::Builder::new().stack_size(USUAL_STACK).spawn(work.clone()) {
-            return thread.join().unwrap_or_else(|payload| resume_unwind(payload));
-        }
+pub(super) fn with_usual_stack(work: impl Fn() -> Found + Send + Sync + 'static) -> Found {
+    if is_stack_small() { on_usual_stack(Arc::new(work)) } else { work() }
+}
+
+fn on_usual_stack(work: Arc<dyn Fn() -> Found + Send + Sync>) -> Found {
+    let on_thread = Arc::clone(&work);
+    match thread::Builder::new().stack_size(USUAL_STACK).spawn(move || on_thread()) {
+        Ok(thread) => thread.join().unwrap_or_else(|payload| resume_unwind(payload)),
+        Err(_) => work(),
     }
-    work()
 }
 
 /// Whether RUST_MIN_STACK gives threads less than is usual.
@@ -106,8 +108,10 @@ fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
     verdict
 }
 
-/// The verdict on `test`, and what it rests on, if the test ran.
-pub(super) fn find(test: &'static Test, caller: &RunBy) -> (Verdict, Option<Box<Evidence>>) {
+/// The verdict on a test, and what it rests on, if the test ran.
+pub(super) type Found = (Verdict, Option<Box<Evidence>>);
+
+pub(super) fn find(test: &'static Test, caller: &RunBy) -> Found {
     let started = Instant::now();
     let (verdict, evidence) = {
         let _span = trace::test(test);
@@ -221,11 +225,13 @@ fn keep(preparation: &'static Test, sandbox: &Sandbox) -> nix::Result<()> {
 
 /// What is wrong in the environment, so that no test runs. The first call opens the files that the environment names.
 fn all_bad_settings() -> &'static [BadSetting] {
-    static BAD: OnceLock<Vec<BadSetting>> = OnceLock::new();
-    BAD.get_or_init(|| {
-        let of_files = [report::check().err(), trace::check().err()];
-        settings().bad.iter().chain(of_files.into_iter().flatten()).cloned().collect_vec()
-    })
+    static BAD: LazyLock<Vec<BadSetting>> = LazyLock::new(|| {
+        let mut bad = settings().bad.clone();
+        bad.extend(report::check().err().cloned());
+        bad.extend(trace::check().err().cloned());
+        bad
+    });
+    &BAD
 }
 
 /// Runs `test`, and prints what is to be said besides the verdict. Fails with the verdict if it did not run.

@@ -35,6 +35,7 @@ use crate::proc;
 use crate::rootfs::access::closed_above;
 use crate::rootfs::context::{in_package, target_of};
 use crate::rootfs::left::remove;
+use crate::rootfs::paths::c_string;
 use crate::settings::settings;
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::sys::{self, Locked};
@@ -157,7 +158,7 @@ fn check(directory: &Path, spec: &Spec) -> io::Result<()> {
     }
     // Overlays take attributes of users, and directories that tell what kinds of files they hold.
     const FIT: [FsType; 4] = [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS];
-    let kind = statfs(directory)?.filesystem_type();
+    let kind = statfs(&*c_string(directory))?.filesystem_type();
     if FIT.contains(&kind) { Ok(()) } else { Err(Errno::EOPNOTSUPP.into()) }
 }
 
@@ -226,7 +227,7 @@ struct Runner {
 impl Runner {
     /// The nearest one above this process that runs a program of that name; or else the parent.
     fn find() -> Self {
-        let parent = |pid: &u32| proc::stat(&proc::directory(*pid), |stat| stat.parent()).filter(|parent| *parent != 0);
+        let parent = |pid: &u32| proc::parent_of(*pid).filter(|parent| *parent != 0);
         let is_nextest = |pid: &u32| {
             let program = fs::read_link(proc::directory(*pid).join("exe")).unwrap_or_default();
             program.file_name().is_some_and(|name| sys::contains(name.as_bytes(), b"nextest"))
@@ -252,7 +253,7 @@ impl Runner {
 }
 
 fn began(pid: u32) -> Option<u64> {
-    proc::stat(&proc::directory(pid), |stat| stat.began())
+    proc::stat(&proc::directory(pid))?.began()
 }
 
 fn own_namespace() -> PathBuf {
@@ -307,7 +308,7 @@ impl SharedRoot {
 
     /// Whether the disk is full, so that a preparation may have failed for that.
     pub(super) fn is_full(&self) -> bool {
-        nix::sys::statvfs::statvfs(&self.directory)
+        nix::sys::statvfs::statvfs(&*c_string(&self.directory))
             .is_ok_and(|disk| disk.blocks_available() == 0 || disk.files() > 0 && disk.files_available() == 0)
     }
 }

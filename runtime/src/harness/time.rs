@@ -52,10 +52,7 @@ impl Time {
 }
 
 /// Waits until one of `fds` has something to say, or the time is up. Returns which have.
-pub(super) fn wait<const N: usize>(
-    fds: [Option<BorrowedFd<'_>>; N],
-    deadline: Option<Instant>,
-) -> nix::Result<[bool; N]> {
+pub(super) fn wait(fds: [Option<BorrowedFd<'_>>; 4], deadline: Option<Instant>) -> nix::Result<[bool; 4]> {
     let mut polled = fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect_vec();
     loop {
         match poll(&mut polled, sys::time_left(deadline)) {
@@ -67,7 +64,9 @@ pub(super) fn wait<const N: usize>(
         }
     }
     let mut polled = polled.iter();
-    Ok(fds.map(|fd| fd.is_some() && polled.next().and_then(PollFd::any).unwrap_or(false)))
+    let [a, b, c, d] = fds;
+    let mut is_ready = |fd: Option<_>| fd.is_some() && polled.next().and_then(PollFd::any).unwrap_or(false);
+    Ok([is_ready(a), is_ready(b), is_ready(c), is_ready(d)])
 }
 
 #[cfg(test)]

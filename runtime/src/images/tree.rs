@@ -2,7 +2,7 @@
 //! file outside.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -159,7 +159,8 @@ impl Resolved {
 
     /// What is there. `None` if nothing is.
     pub(super) fn stat(&self) -> nix::Result<Option<libc::stat64>> {
-        match sys::stat(&self.directory, &*self.name) {
+        let name = CString::new(self.name.as_bytes()).map_err(|_| Errno::EINVAL)?;
+        match sys::stat(&self.directory, &name) {
             Err(Errno::ENOENT) => Ok(None),
             stat => stat.map(Some),
         }

@@ -11,7 +11,7 @@ use std::{env, fs};
 
 use nix::unistd::{Gid, Uid};
 
-use crate::collect::CollectVec as _;
+use crate::collect::{CollectVec as _, map_both};
 use crate::proc::text_of;
 use crate::spec::{DEFAULT_HOME, Spec};
 use crate::sys::{getegid, geteuid};
@@ -60,13 +60,13 @@ impl RunContext {
             is_real_root: uid.is_root() && all_ids_are_real(),
             owns_kernel_files: fs::metadata("/proc/sys").map_or(uid.is_root(), |sys| sys.uid() == uid.as_raw()),
             cwd: env::current_dir().ok(),
-            tools: ["PATH", "LD_LIBRARY_PATH"].into_iter().flat_map(directories).collect_vec(),
+            tools: map_both(["PATH", "LD_LIBRARY_PATH"], directories).concat(),
             toolchain,
             target: env::current_exe().ok().and_then(|binary| target_of(&binary)),
             profiles: env::var_os("LLVM_PROFILE_FILE").and_then(|pattern| profiles_of(Path::new(&pattern))),
             manifest_dir: directory("CARGO_MANIFEST_DIR"),
             resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default(),
-            writable: WRITABLE.map(|(name, _)| if name == "HOME" { Some(home.clone()) } else { directory(name) }),
+            writable: [Some(home.clone()), directory(WRITABLE[1].0), directory(WRITABLE[2].0)],
         }
     }
 
@@ -82,15 +82,19 @@ impl RunContext {
 
     /// The home directory that the test has.
     pub(crate) fn home(&self, spec: &Spec) -> PathBuf {
-        self.writable(spec).next().map_or_else(|| DEFAULT_HOME.into(), |(path, _)| path)
+        self.writable(spec).into_iter().next().map_or_else(|| DEFAULT_HOME.into(), |(path, _)| path)
     }
 
     /// Directories that the environment of the test promises to be writable, with their modes; the home directory first.
-    pub(crate) fn writable(&self, spec: &Spec) -> impl Iterator<Item = (PathBuf, u32)> {
-        WRITABLE.iter().zip(&self.writable).filter_map(|((name, mode), path)| {
+    pub(crate) fn writable(&self, spec: &Spec) -> Vec<(PathBuf, u32)> {
+        let mut writable = Vec::new();
+        for ((name, mode), path) in WRITABLE.iter().zip(&self.writable) {
             let own = spec.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-            Some((own.or_else(|| path.clone())?, *mode))
-        })
+            if let Some(path) = own.or_else(|| path.clone()) {
+                writable.push((path, *mode));
+            }
+        }
+        writable
     }
 }
 
@@ -103,7 +107,7 @@ pub(crate) fn in_package(spec: &Spec, path: &str) -> PathBuf {
 /// Whether this is the first user namespace, which maps each id to itself. See user_namespaces(7).
 pub(crate) fn all_ids_are_real() -> bool {
     let map = text_of("/proc/self/uid_map").unwrap_or_default();
-    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    map.split_ascii_whitespace().collect_vec() == ["0", "0", "4294967295"]
 }
 
 /// The absolute path that the environment variable holds.

@@ -5,7 +5,6 @@
 //! [`build`](super::build) says.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -22,7 +21,7 @@ use crate::collect::CollectVec as _;
 use crate::frame::changes::Change;
 use crate::rootfs::build::{COPY, LAYERS};
 use crate::rootfs::paths::c_string;
-use crate::sorted::{sort, sort_by};
+use crate::sorted::{Map, sort, sort_by};
 use crate::sys;
 
 /// The most bytes that all paths have together which are looked at: many times those of a large source tree. It bounds the memory and the
@@ -36,7 +35,7 @@ pub(crate) struct Tree {
     /// What lies below, if the test has started from what preparations have left.
     left: Option<Arc<Left>>,
     /// What was there before the test began: what the set-up has made.
-    before: BTreeMap<PathBuf, Entry>,
+    before: Map<PathBuf, Entry>,
     /// How many bytes of paths may still be looked at.
     room: Cell<usize>,
 }
@@ -84,11 +83,12 @@ impl Entry {
 impl Tree {
     /// Takes note of what there is in `tmpfs`, whose test has started from what is `left`.
     pub(crate) fn new(tmpfs: OwnedFd, left: Option<Arc<Left>>) -> nix::Result<Self> {
-        let mut tree = Self { tmpfs, left, before: BTreeMap::new(), room: Cell::new(PATHS_MAX) };
-        tree.before = tree.walk(Path::new(COPY))?;
+        let mut tree = Self { tmpfs, left, before: Map::new(), room: Cell::new(PATHS_MAX) };
+        let mut before = tree.walk(Path::new(COPY))?;
         for layer in tree.layers()? {
-            tree.before.extend(tree.walk(&layer.join("upper"))?);
+            before.extend(tree.walk(&layer.join("upper"))?);
         }
+        tree.before = Map::of(before);
         Ok(tree)
     }
 
@@ -115,7 +115,7 @@ impl Tree {
 
     /// What has changed in directories that are the tmpfs's own.
     fn changes_of_skeleton(&self) -> io::Result<Vec<Change>> {
-        let now = self.walk(Path::new(COPY))?;
+        let now = Map::of(self.walk(Path::new(COPY))?);
         let inside = |path: &Path| Path::new("/").join(path.strip_prefix(COPY).unwrap_or(path));
         // Devices are no part of what was copied.
         let counts = |path: &&PathBuf| !path.starts_with(Path::new(COPY).join("dev"));
@@ -127,13 +127,13 @@ impl Tree {
                 Some(_) => {}
             }
         }
-        let gone = self.before.keys().filter(|path| path.starts_with(COPY) && !now.contains_key(*path));
+        let gone = self.before.keys().filter(|path| path.starts_with(COPY) && now.get(*path).is_none());
         changes.extend(gone.filter(counts).map(|path| Change::Removed(inside(path))));
         Ok(changes)
     }
 
     fn layer(&self, layer: &Path) -> nix::Result<Layer<'_>> {
-        let link = |name: &str| readlinkat(&self.tmpfs, &layer.join(name)).map(PathBuf::from);
+        let link = |name: &str| readlinkat(&self.tmpfs, &*c_string(&layer.join(name))).map(PathBuf::from);
         let at = link("at")?;
         let lower = match &self.left {
             None => Merged::new(vec![open(&*c_string(&link("from")?), DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?]),
@@ -148,21 +148,20 @@ impl Tree {
     /// The directories of the layers, without those for what had gone when the copy was made.
     fn layers(&self) -> nix::Result<Vec<PathBuf>> {
         let layers = names_in(self.open(Path::new(LAYERS), READ))?.into_iter().map(|name| Path::new(LAYERS).join(name));
-        Ok(layers.filter(|layer| readlinkat(&self.tmpfs, &layer.join("at")).is_ok()).collect_vec())
+        Ok(layers.filter(|layer| readlinkat(&self.tmpfs, &*c_string(&layer.join("at"))).is_ok()).collect_vec())
     }
 
-    /// All that there is at `root`, which is a directory, and below.
-    fn walk(&self, root: &Path) -> nix::Result<BTreeMap<PathBuf, Entry>> {
-        let mut found = BTreeMap::new();
+    /// All that there is at `root`, which is a directory, and below, in no order.
+    fn walk(&self, root: &Path) -> nix::Result<Vec<(PathBuf, Entry)>> {
         let mut directories = vec![root.to_path_buf()];
-        found.insert(root.to_path_buf(), Entry::of(&sys::stat(&self.open(root, OFlag::O_PATH)?, c"")?));
+        let mut found = vec![(root.to_path_buf(), Entry::of(&sys::stat(&self.open(root, OFlag::O_PATH)?, c"")?))];
         while let Some(directory) = directories.pop() {
             for (name, entry) in self.entries(&directory)? {
                 let path = directory.join(name);
                 if entry.is_directory() {
                     directories.push(path.clone());
                 }
-                found.insert(path, entry);
+                found.push((path, entry));
             }
         }
         Ok(found)
@@ -181,7 +180,7 @@ impl Tree {
         let directory = self.open(directory, OFlag::O_PATH)?;
         sort(&mut names);
         let entry = |name: PathBuf| {
-            let stat = sys::stat(&directory, &name).ok()?;
+            let stat = sys::stat(&directory, &c_string(&name)).ok()?;
             Some((name, Entry::of(&stat)))
         };
         Ok(names.into_iter().filter_map(entry).collect_vec())
@@ -259,9 +258,11 @@ impl Layer<'_> {
         self.changes.push(change(self.inside(path)));
         if entry.is_directory() {
             let root = self.upper.join(path);
-            for found in self.tree.walk(&root)?.into_keys().filter(|found| *found != root) {
-                let inside = self.inside(found.strip_prefix(&self.upper).unwrap_or(&found));
-                self.changes.push(Change::Created(inside));
+            for (found, _) in self.tree.walk(&root)? {
+                if found != root {
+                    let inside = self.inside(found.strip_prefix(&self.upper).unwrap_or(&found));
+                    self.changes.push(Change::Created(inside));
+                }
             }
         }
         Ok(())

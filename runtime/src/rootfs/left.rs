@@ -104,7 +104,7 @@ impl Left {
             let mut found = vec![];
             for name in names_in(open_beneath(tmpfs, Path::new(LAYERS), READ))? {
                 let layer = Path::new(LAYERS).join(name);
-                let link = |name: &str| readlinkat(tmpfs, &layer.join(name)).map(PathBuf::from);
+                let link = |name: &str| readlinkat(tmpfs, &*c_string(&layer.join(name))).map(PathBuf::from);
                 // What it was a copy of may have gone when the copy was made.
                 if let Ok(at) = link("at") {
                     found.push((at, layer.join("upper"), link("from").ok()));

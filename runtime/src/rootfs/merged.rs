@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 
 use crate::collect::CollectVec as _;
+use crate::rootfs::paths::c_string;
 use crate::sorted::Set;
 use crate::sys;
 
@@ -32,7 +33,7 @@ impl Merged {
     /// What is at `path`, a link itself if it is one; for an empty path, this directory.
     pub(super) fn stat(&self, path: &Path) -> nix::Result<libc::stat64> {
         let (layer, path) = self.find(path)?;
-        sys::stat(&layer, &path)
+        sys::stat(&layer, &c_string(&path))
     }
 
     pub(super) fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
@@ -43,7 +44,7 @@ impl Merged {
     /// What the link at `path` holds.
     pub(super) fn link(&self, path: &Path) -> nix::Result<PathBuf> {
         let (layer, path) = self.find(path)?;
-        readlinkat(&layer, &path).map(PathBuf::from)
+        readlinkat(&layer, &*c_string(&path)).map(PathBuf::from)
     }
 
     /// The directory at `path`.
@@ -56,7 +57,7 @@ impl Merged {
         for name in path {
             let mut below = Vec::new();
             for layer in &layers {
-                match sys::stat(layer, name) {
+                match sys::stat(layer, &c_string(Path::new(name))) {
                     Err(Errno::ENOENT) => continue,
                     Err(errno) => return Err(errno),
                     Ok(stat) if stat.st_mode & libc::S_IFMT != libc::S_IFDIR => break,
@@ -80,7 +81,7 @@ impl Merged {
         let mut shown = Vec::new();
         for layer in &self.0 {
             for name in names_in(open_beneath(layer, Path::new(""), READ))? {
-                let is_there = || sys::stat(layer, &name).is_ok_and(|stat| !is_whiteout(&stat));
+                let is_there = || sys::stat(layer, &c_string(&name)).is_ok_and(|stat| !is_whiteout(&stat));
                 if !seen.contains(&name) && is_there() {
                     shown.push(name.clone());
                 }
@@ -96,7 +97,7 @@ impl Merged {
         let above = path.parent().filter(|above| !above.as_os_str().is_empty());
         let above = above.map(|above| self.directory(above)).transpose()?;
         for layer in &above.as_ref().unwrap_or(self).0 {
-            match sys::stat(layer, &name) {
+            match sys::stat(layer, &c_string(&name)) {
                 Err(Errno::ENOENT) => {}
                 Ok(stat) if is_whiteout(&stat) => break,
                 found => return found.and_then(|_| Ok((clone(layer)?, name))),
@@ -142,7 +143,7 @@ const NAMES_AT_ONCE: usize = 15;
 pub(super) fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     let open = |directory: &OwnedFd, path: &Path, flags: OFlag| {
         let within = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        openat2(directory, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(within))
+        openat2(directory, &*c_string(path), OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(within))
     };
     let names = path.iter().collect_vec();
     if names.is_empty() && flags.contains(OFlag::O_PATH) {

@@ -199,8 +199,8 @@ impl Stage {
     }
 
     /// The paths that the template can't reach.
-    pub(crate) fn unreachable(&self) -> impl Iterator<Item = &Path> {
-        self.unreachable.iter().map(|(path, _)| path.as_path())
+    pub(crate) fn unreachable(&self) -> Vec<&Path> {
+        self.unreachable.iter().map(|(path, _)| path.as_path()).collect_vec()
     }
 
     /// Whether `path` is a directory below one of those.

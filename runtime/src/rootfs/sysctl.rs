@@ -65,22 +65,17 @@ pub(crate) fn tree(net: bool) -> Result<OwnedFd, Refusal> {
             Err(Errno::EINVAL) => {}
             result => result?,
         }
-        link_all(&tree, "", |name| name == "user" || name == "net" && net, |name| name == "fs" || name == "kernel")?;
-        link_all(&tree, "fs", |name| name == "mqueue", |_| false)?;
-        link_all(&tree, "kernel", |name| OF_IPC_AND_PID.contains(&name), |_| false)
+        link_all(&tree, "", if net { &["user", "net"] } else { &["user"] }, &["fs", "kernel"])?;
+        link_all(&tree, "fs", &["mqueue"], &[])?;
+        link_all(&tree, "kernel", &OF_IPC_AND_PID, &[])
     };
     make().map_err(failed)?;
     Ok(tree)
 }
 
-/// Makes a link for each entry of a directory of settings: to those of namespaces if it `is_own`, otherwise to those of the machine. Those
+/// Makes a link for each entry of a directory of settings: to those of namespaces if it is one of `own`, otherwise to those of the machine. Those
 /// that are `divided` become directories.
-fn link_all(
-    tree: &OwnedFd,
-    directory: &str,
-    is_own: impl Fn(&str) -> bool,
-    divided: impl Fn(&str) -> bool,
-) -> nix::Result<()> {
+fn link_all(tree: &OwnedFd, directory: &str, own: &[&str], divided: &[&str]) -> nix::Result<()> {
     let errno = |error: io::Error| errno_of(&error);
     let up = if directory.is_empty() { "" } else { "../" };
     for entry in fs::read_dir(Path::new(SETTINGS).join(directory)).map_err(errno)? {
@@ -93,10 +88,10 @@ fn link_all(
         }
         let path = Path::new(directory).join(name);
         let place = c_string(&path);
-        if divided(name) {
+        if divided.contains(&name) {
             mkdirat(tree, &*place, Mode::from_bits_truncate(0o555))?;
         } else {
-            let part = if is_own(name) { OWN } else { MACHINE };
+            let part = if own.contains(&name) { OWN } else { MACHINE };
             symlinkat(&*c_string(&Path::new(up).join(part).join(&path)), tree, &*place)?;
         }
     }

@@ -77,9 +77,10 @@ impl Unpacked {
             words.extend([b"home".to_vec(), home.clone().into()]);
         }
         for Owned { path, owner: (uid, gid), mode } in owned {
-            let numbers = [uid, gid, mode].map(|number| number.to_string().into());
             words.push(b"owned".to_vec());
-            words.extend(numbers);
+            for number in [uid, gid, mode] {
+                words.push(number.to_string().into());
+            }
             words.push(path.as_os_str().as_bytes().to_vec());
         }
         words.push(END.to_vec());

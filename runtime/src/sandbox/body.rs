@@ -8,6 +8,7 @@ use std::os::fd::AsFd as _;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
@@ -46,7 +47,7 @@ const PANICKED: i32 = 101;
 static TEST: OnceLock<&'static Test> = OnceLock::new();
 
 /// Whether the body is over, so that `exit` is ours.
-static OVER: OnceLock<()> = OnceLock::new();
+static OVER: AtomicBool = AtomicBool::new(false);
 
 /// Waits for the test that this sandbox is for, runs its body, reports, and ends.
 pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThreaded) -> ! {
@@ -107,7 +108,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
         // The thread may have held any lock.
         sys::exit_now(if reported.is_ok() { REPORTED } else { UNREPORTED })
     };
-    let _ = OVER.set(());
+    OVER.store(true, Ordering::Relaxed);
     end(finish(socket, result))
 }
 
@@ -209,7 +210,7 @@ fn report_panics_that_abort() {
     panic::set_hook(Box::new(move |info| {
         print(info);
         let Some(socket) = SOCKET.get().filter(|_| sys::is_marked_process()) else { return };
-        let _ = OVER.set(());
+        OVER.store(true, Ordering::Relaxed);
         record(Moment::BodyEnds, c"");
         let reported = check(socket).and_then(|()| send_text(socket, info.payload()));
         end(reported.and_then(|outcome| socket.send(&Frame::Finished(outcome))))
@@ -308,7 +309,7 @@ fn send_text(socket: &FrameSocket, payload: &(dyn Any + Send)) -> nix::Result<Ou
 }
 
 extern "C" fn at_exit() {
-    if OVER.get().is_none() && sys::is_marked_process() {
+    if !OVER.load(Ordering::Relaxed) && sys::is_marked_process() {
         send(&Frame::Exiting);
     }
 }

@@ -407,9 +407,14 @@ impl Group {
 /// Whether no thread of a process can run before it gets a signal: those that are stopped, and those in an uninterruptible
 /// system call, which will see first that they are to stop. `None` if it has ended, or can't be seen.
 fn is_stopped(pid: u32) -> Option<bool> {
-    stat(&directory(pid), |stat| stat.state())?;
-    let mut states = threads_of(pid).filter_map(|thread| stat(&thread, |stat| stat.state()));
-    Some(states.all(|state| matches!(state, 'T' | 't' | 'D' | 'Z' | 'X')))
+    stat(&directory(pid))?.state()?;
+    for thread in threads_of(pid) {
+        let state = stat(&thread).and_then(|stat| stat.state());
+        if state.is_some_and(|state| !matches!(state, 'T' | 't' | 'D' | 'Z' | 'X')) {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 /// The kind of an error: that there is no such thing here, or what the kernel said.

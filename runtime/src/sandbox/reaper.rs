@@ -91,7 +91,7 @@ fn tell_of_wire(socket: &FrameSocket, procfs: &OwnedFd, waited: &Waited) {
         return;
     }
     let mut text = [0; STAT_MAX];
-    if stat(procfs, waited.pid, &mut text).is_some_and(|stat| stat.name == WIRE.to_bytes()) {
+    if stat(procfs, waited.pid, &mut text).is_some_and(|stat| *stat.name == *WIRE.to_bytes()) {
         let _ = socket.send(&Frame::WireKilled);
     }
 }
@@ -108,7 +108,7 @@ fn signal_wires(procfs: &OwnedFd, signal: Signal) -> bool {
         let number = name.to_str().ok().and_then(|name| name.parse().ok());
         if let Some(process) = number.map(Pid::from_raw) {
             let mut text = [0; STAT_MAX];
-            let is_wire = stat(procfs, process, &mut text).is_some_and(|stat| stat.name == WIRE.to_bytes());
+            let is_wire = stat(procfs, process, &mut text).is_some_and(|stat| *stat.name == *WIRE.to_bytes());
             // What only bears the name may be no child of this process, and then it is not waited for.
             if is_wire && kill(process, signal).is_ok() {
                 found |= signal != Signal::SIGKILL || sys::wait_pid(process).is_ok();
@@ -138,7 +138,7 @@ impl Largest {
         if finds_largest && (waited.peak > self.peak || is_test && waited.peak == self.peak) {
             let mut text = [0; STAT_MAX];
             let stat = stat(procfs, waited.pid, &mut text);
-            let name = stat.as_ref().filter(|_| !is_test).map_or(&[][..], |stat| stat.name);
+            let name = stat.as_ref().filter(|_| !is_test).map_or(&[][..], |stat| &*stat.name);
             self.length = name.len().min(self.name.len());
             self.name[..self.length].copy_from_slice(&name[..self.length]);
             // Who has waited for a child has its page faults.

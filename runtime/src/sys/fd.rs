@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 use std::{mem, ptr, thread};
 
-use nix::NixPath;
+#[cfg(feature = "images")]
+use nix::NixPath as _;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -190,13 +191,12 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: MsgFlags
 
 /// What there is at `path` in a directory, a link itself if it is one; for an empty path, the directory, or whatever file it is. Unlike nix's,
 /// it knows large files and file systems on 32-bit targets. See fstatat(2).
-pub(crate) fn stat<P: NixPath + ?Sized>(directory: &OwnedFd, path: &P) -> nix::Result<libc::stat64> {
+pub(crate) fn stat(directory: &OwnedFd, path: &CStr) -> nix::Result<libc::stat64> {
     // SAFETY: `stat64` is integers, for which zero is a value.
     let mut stat: libc::stat64 = unsafe { mem::zeroed() };
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     // SAFETY: the path and the result outlive the call.
-    let call = |path: &CStr| unsafe { libc::fstatat64(directory.as_raw_fd(), path.as_ptr(), &raw mut stat, flags) };
-    Errno::result(path.with_nix_path(call)?)?;
+    Errno::result(unsafe { libc::fstatat64(directory.as_raw_fd(), path.as_ptr(), &raw mut stat, flags) })?;
     Ok(stat)
 }
 

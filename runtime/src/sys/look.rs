@@ -3,7 +3,6 @@
 use std::ffi::{CStr, c_int};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
-use nix::NixPath;
 use nix::errno::Errno;
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
@@ -19,11 +18,7 @@ pub(crate) const LOOKER: &CStr = c"belljar-look";
 
 /// Has a child look at `path`, which lies on what is mounted at `point`. It ends when whoever serves the file system there has answered; until
 /// then, perhaps not even SIGKILL ends it. It has nothing of this process open. It sends no signal at its end: a wait(2) of somebody else's code doesn't find it.
-pub(crate) fn look_in_child<P: NixPath + ?Sized>(point: &P, path: &P) -> nix::Result<(Pid, OwnedFd)> {
-    point.with_nix_path(|point| path.with_nix_path(|path| look(point, path)))??
-}
-
-fn look(point: &CStr, path: &CStr) -> nix::Result<(Pid, OwnedFd)> {
+pub(crate) fn look_in_child(point: &CStr, path: &CStr) -> nix::Result<(Pid, OwnedFd)> {
     let (mut pidfd, parent): (c_int, _) = (-1, getpid());
     // SAFETY: the child makes system calls, and ends.
     match Errno::result(unsafe { clone(libc::CLONE_PIDFD, Some(&mut pidfd)) })? {

@@ -19,7 +19,7 @@ use nix::unistd::{Pid, User, write};
 
 use crate::collect::CollectVec as _;
 use crate::frame::{Buffer, FRAME_MAX, Frame, Refusal, Step};
-use crate::proc::{pid_in, text_in};
+use crate::proc::{field_of, pid_in, text_in};
 use crate::rootfs::paths::c_string;
 use crate::sys::{self, Cloned, SingleThreaded, errno_of, getegid, geteuid};
 
@@ -154,7 +154,7 @@ impl Maps {
         let status = status.map_err(|errno| Refusal::new(Step::MapIds, "/proc/self/status", errno))?;
         let status = text_in(File::from(status)).unwrap_or_default();
         // One for each of these namespaces, from that of `/proc` down.
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        let numbers = field_of(&status, "NSpid").unwrap_or_default();
         let numbers_are_own = numbers.split_ascii_whitespace().count() == 1;
         Ok(Self { lines: [own(uids)?, own(gids)?], numbers_are_own })
     }

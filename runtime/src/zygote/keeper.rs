@@ -16,6 +16,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, pivot_root};
 
+use crate::collect::CollectVec as _;
 use crate::rootfs::stage::LeftRoot;
 use crate::sys::{self, Cloned, SingleThreaded, mount};
 
@@ -49,18 +50,18 @@ impl Kept {
             Self::Lost(errno) => return Err(*errno),
             Self::Tmpfs(_) => return Err(Errno::EINVAL),
         };
-        let [root] = in_clone(0, proof, |hand_over| {
-            setns(user, CloneFlags::CLONE_NEWUSER)?;
-            setns(mounts, CloneFlags::CLONE_NEWNS)?;
+        let root = in_clone(0, proof, &|hand_over| {
+            setns(&*user, CloneFlags::CLONE_NEWUSER)?;
+            setns(&*mounts, CloneFlags::CLONE_NEWNS)?;
             hand_over(&[sys::clone_mounts(c"/")?])
         })?;
-        Ok(LeftRoot::Detached(root))
+        Ok(LeftRoot::Detached(root.into_iter().next().ok_or(Errno::EMFILE)?))
     }
 }
 
 /// Attaches this tmpfs. It can be attached only once. So that is done after the zygote has the descriptors of the namespaces.
 fn attach(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Kept> {
-    let [user, mounts] = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, |hand_over| {
+    let handed = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, &|hand_over| {
         let namespace = |path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         hand_over(&[namespace(c"/proc/self/ns/user")?, namespace(c"/proc/self/ns/mnt")?])?;
         mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
@@ -70,24 +71,28 @@ fn attach(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Kept> {
         pivot_root(c".", c".")?;
         umount2(c".", MntFlags::MNT_DETACH)
     })?;
+    let [user, mounts] = handed.try_into().map_err(|_| Errno::EMFILE)?;
     Ok(Kept::Namespaces { user, mounts })
 }
 
+/// Hands descriptors over.
+type HandOver<'h> = &'h dyn Fn(&[OwnedFd]) -> nix::Result<()>;
+
 /// Calls `work` in a clone of this process that is in new namespaces, and returns the descriptors that it hands over. Handing over fails if they
 /// do not come.
-fn in_clone<const N: usize>(
+fn in_clone(
     flags: libc::c_int,
     proof: &SingleThreaded,
-    work: impl FnOnce(&dyn Fn(&[OwnedFd; N]) -> nix::Result<()>) -> nix::Result<()>,
-) -> nix::Result<[OwnedFd; N]> {
+    work: &dyn Fn(HandOver<'_>) -> nix::Result<()>,
+) -> nix::Result<Vec<OwnedFd>> {
     const OK: [u8; 4] = 0_i32.to_ne_bytes();
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     match sys::clone_into(proof, flags, None)? {
         Cloned::Child(_) => {
             drop(ours);
             // This waits for no descriptors that are on their way: they may be in the zygote's own socket, which it does not read meanwhile.
-            let hand_over = |fds: &[OwnedFd; N]| {
-                sys::send_with_fds(theirs.as_fd(), &OK, &fds.each_ref().map(|fd| fd.as_raw_fd()))?;
+            let hand_over = |fds: &[OwnedFd]| {
+                sys::send_with_fds(theirs.as_fd(), &OK, &fds.iter().map(|fd| fd.as_raw_fd()).collect_vec())?;
                 sys::receive(theirs.as_fd(), &mut [0], MsgFlags::empty())?.map(drop).ok_or(Errno::EMFILE)
             };
             let errno = work(&hand_over).err().map_or(0, |errno| errno as i32);
@@ -105,7 +110,7 @@ fn in_clone<const N: usize>(
 
 /// The zygote's side of [`in_clone`]: takes the descriptors, acknowledges them, and waits until the child is done, or fails with the error that the child
 /// tells.
-fn take_over<const N: usize>(socket: OwnedFd) -> nix::Result<[OwnedFd; N]> {
+fn take_over(socket: OwnedFd) -> nix::Result<Vec<OwnedFd>> {
     let next = || {
         let mut errno = [0; size_of::<i32>()];
         let received = sys::receive(socket.as_fd(), &mut errno, MsgFlags::empty())?;
@@ -115,7 +120,7 @@ fn take_over<const N: usize>(socket: OwnedFd) -> nix::Result<[OwnedFd; N]> {
             errno => Err(Errno::from_raw(errno)),
         }
     };
-    let fds = next()?.try_into().map_err(|_| Errno::EMFILE)?;
+    let fds = next()?;
     sys::send(socket.as_fd(), b"0")?;
     next()?;
     Ok(fds)

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, process};
 
@@ -58,7 +58,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 static OUTDATED: AtomicU32 = AtomicU32::new(0);
 
 /// Set when this process begins to end.
-static ENDING: OnceLock<()> = OnceLock::new();
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Forks the zygote. `leave` is called when this process exits. `for_one`: this process is likely to run one test, and no
 /// more. Returns whether there is a zygote; if there is none, each test says why.
@@ -83,7 +83,7 @@ fn fork(leave: extern "C" fn(), for_one: bool) -> nix::Result<Zygote> {
         // SAFETY: there is one thread, and it is here.
         unsafe { sys::clone_zygote() }
     } else {
-        let _ = BESIDE_FORK.set(other_threads().filter_map(|thread| name_in(&thread)).collect_vec());
+        let _ = BESIDE_FORK.set(other_threads().iter().filter_map(|thread| name_in(thread)).collect_vec());
         // SAFETY: the zygote uses no locks but those of the C library, of the allocator, and of the standard library.
         unsafe { sys::threads::fork_zygote(others_run) }
     };
@@ -100,13 +100,13 @@ fn fork(leave: extern "C" fn(), for_one: bool) -> nix::Result<Zygote> {
 }
 
 /// The threads of this process besides the first, which this is.
-fn other_threads() -> impl Iterator<Item = PathBuf> {
-    threads_of(process::id()).skip(1)
+fn other_threads() -> Vec<PathBuf> {
+    threads_of(process::id()).into_iter().skip(1).collect_vec()
 }
 
 /// Whether one of them does not sleep.
 fn others_run() -> bool {
-    other_threads().any(|other| stat(&other, |stat| stat.state()).is_some_and(|state| state != 'S'))
+    other_threads().iter().any(|other| stat(other).and_then(|stat| stat.state()).is_some_and(|state| state != 'S'))
 }
 
 /// The names of the other threads that this process had when it was to fork the zygote.
@@ -128,7 +128,7 @@ pub(crate) fn end() -> bool {
     let Some(Ok(zygote)) = ZYGOTE.get().filter(|zygote| zygote.as_ref().is_ok_and(Zygote::is_own)) else {
         return false;
     };
-    let _ = ENDING.set(());
+    ENDING.store(true, Ordering::Relaxed);
     let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
     // Somebody may have stopped it.
     let _ = sys::resume(zygote.pidfd.as_fd());
@@ -153,7 +153,7 @@ fn kill(zygote: &Zygote) {
 
 /// Whether this process has begun to end, and so to end the zygote and all sandboxes.
 pub(crate) fn is_ending() -> bool {
-    ENDING.get().is_some()
+    ENDING.load(Ordering::Relaxed)
 }
 
 /// Has the zygote plan all sandboxes to come anew.

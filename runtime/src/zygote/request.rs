@@ -2,7 +2,7 @@
 //! message says which.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -89,8 +89,9 @@ impl Request {
     /// Its descriptors, in their order: the channel, v1's files, v2's directory and file.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         let Channel { socket, stdout, stderr } = &self.channel;
-        let channel = [socket, stdout, stderr].map(|fd| fd.as_fd());
-        channel.into_iter().chain(self.joining.descriptors()).map(|fd| fd.as_raw_fd()).collect_vec()
+        let mut descriptors = vec![socket.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
+        descriptors.extend(self.joining.descriptors());
+        descriptors
     }
 
     /// `None` if the message or one of the descriptors got lost.

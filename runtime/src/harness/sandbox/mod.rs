@@ -248,7 +248,7 @@ impl Sandbox {
             let life = self.init().unwrap_or(zygote);
             let fds = [Some(self.socket.as_fd()), Some(life), self.stdout.pipe(), self.stderr.pipe()];
             let [received, dead, stdout, stderr] =
-                wait(fds, [time.pulse(), check, death, retry].into_iter().flatten().min())?;
+                wait(fds, [time.pulse(), check, death, retry].iter().flatten().min().copied())?;
             time.count(Instant::now());
             self.pump(stdout, stderr)?;
             if retry.is_some() {
@@ -354,8 +354,8 @@ impl Sandbox {
         // Init kills them, and tells if one of them was the largest.
         shutdown(self.socket.as_raw_fd(), Shutdown::Write)?;
         let patience = Instant::now() + DEATH;
-        let [is_dead] = wait([self.init()], Some(deadline.map_or(patience, |deadline| deadline.min(patience))))?;
-        if !is_dead {
+        let patience = deadline.map_or(patience, |deadline| deadline.min(patience));
+        if self.init().is_none_or(|init| sys::is_ready_by(init, patience) != Ok(true)) {
             self.kill_all()?;
         }
         self.progress.died();
@@ -379,7 +379,7 @@ impl Sandbox {
         let Some((failure, pid)) = failure.zip(self.init_pid()) else { return Ok(()) };
         keep_failed::tell(&failure, self.spec, pid, &self.evidence.hosts);
         loop {
-            let [dead, stdout, stderr] = wait([self.init(), self.stdout.pipe(), self.stderr.pipe()], None)?;
+            let [dead, stdout, stderr, _] = wait([self.init(), self.stdout.pipe(), self.stderr.pipe(), None], None)?;
             self.pump(stdout, stderr)?;
             if dead {
                 return Ok(());
@@ -394,8 +394,7 @@ impl Sandbox {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno),
         }
-        let [is_dead] = wait([Some(init)], Some(Instant::now() + DEATH))?;
-        self.evidence.are_unkillable |= !is_dead;
+        self.evidence.are_unkillable |= !sys::is_ready_by(init, Instant::now() + DEATH)?;
         Ok(())
     }
 

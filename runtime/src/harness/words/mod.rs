@@ -178,10 +178,9 @@ pub(super) fn watching_failed(test: &str, errno: Errno, cause: Option<&Cause>) -
 /// The sandbox of a test that has failed is kept. Into namespaces that it shares with the host, not everybody is let. `hosts` are those of its
 /// laboratories, with the options of nsenter(1) for the namespaces of each.
 pub(super) fn kept(failure: &str, spec: &Spec, init: u32, hosts: &[(&str, String)]) -> String {
-    let own = [("user", spec.ids != Ids::Host), ("net", spec.net), ("time", spec.time.is_some())];
-    let own = || own.iter().filter(|(_, is_own)| *is_own).map(|(kind, _)| *kind);
-    let kinds = own().map(|kind| format!(" --{kind}")).collect_vec().concat();
-    let kinds_of_host = own().filter(|kind| *kind != "net").map(|kind| format!(" --{kind}")).collect_vec().concat();
+    let option = |kind: &str, is_own| if is_own { format!(" --{kind}") } else { String::new() };
+    let (user, time) = (option("user", spec.ids != Ids::Host), option("time", spec.time.is_some()));
+    let (kinds, kinds_of_host) = (format!("{user}{}{time}", option("net", spec.net)), format!("{user}{time}"));
     let enter = format!("nsenter --target {init} --preserve-credentials");
     let of_host = |(name, options): &(&str, String)| {
         format!("To enter its host `{name}`:\n  {enter} --pid --ipc --cgroup{kinds_of_host}{options} sh\n")

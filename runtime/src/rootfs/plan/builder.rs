@@ -254,7 +254,7 @@ impl<'f> Builder<'f> {
             return;
         }
         self.mount_point(path, self.host.has_directory(path));
-        let stage = self.host.stage.filter(|stage| stage.unreachable().any(|directory| directory == path));
+        let stage = self.host.stage.filter(|stage| stage.unreachable().contains(&path));
         let from = stage.and_then(|stage| stage.place_of(path));
         self.bind_if_there(from.as_deref().unwrap_or(path), path);
         self.shown.insert(path.to_path_buf());

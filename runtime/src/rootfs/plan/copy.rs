@@ -296,10 +296,11 @@ impl Builder<'_> {
 /// All directories on the way to those that tests write to. A file can be written in a copy only if all that it lies in belong to
 /// somebody who has a number inside, up to the first that root inside owns.
 fn above_what_is_used(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) -> Vec<PathBuf> {
-    let writable = writable(files, context, spec).into_iter().map(|wanted| wanted.canonical);
-    let used = tested(files, context, spec).into_iter().chain(context.cwd.clone());
-    let used = used.map(|path| files.canonical(&path)).chain(writable);
-    used.flat_map(|path| path.ancestors().map(Path::to_path_buf).collect_vec()).collect_vec()
+    let mut used = tested(files, context, spec);
+    used.extend(context.cwd.clone());
+    let mut used = used.iter().map(|path| files.canonical(path)).collect_vec();
+    used.extend(writable(files, context, spec).into_iter().map(|wanted| wanted.canonical));
+    used.iter().flat_map(|path| path.ancestors().map(Path::to_path_buf)).collect_vec()
 }
 
 /// The names in `/etc/passwd` or `/etc/group` with passwords that nobody has, as /etc/shadow (8 fields behind the name) or

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::host_files::HostFiles;
 use super::wanted::{Wanted, WantedKind, tested};
+use crate::collect::CollectVec as _;
 use crate::proc::Mount;
 use crate::rootfs::context::RunContext;
 use crate::rootfs::stage::Stage;
@@ -32,16 +33,17 @@ impl Host<'_> {
     }
 
     /// What is tested and unreachable for the template, to be shown all the same.
-    pub(super) fn unreachable(&self) -> impl Iterator<Item = Wanted> {
+    pub(super) fn unreachable(&self) -> Vec<Wanted> {
         let wanted = |path: &Path| Wanted { canonical: path.into(), kind: WantedKind::Shown, name: path.into() };
-        self.stage.into_iter().flat_map(Stage::unreachable).map(wanted)
+        let unreachable = self.stage.map(Stage::unreachable).unwrap_or_default();
+        unreachable.into_iter().map(wanted).collect_vec()
     }
 
     /// What is tested and unreachable, and not in the stage either.
     pub(super) fn unreachable_by_all(&self, spec: &Spec) -> Option<PathBuf> {
         let files = &self.files;
-        let is_reached =
-            |path: &Path| self.stage.is_some_and(|stage| stage.unreachable().any(|known| path.starts_with(known)));
+        let known = self.stage.map(Stage::unreachable).unwrap_or_default();
+        let is_reached = |path: &Path| known.iter().any(|known| path.starts_with(known));
         let is_closed = |path: &PathBuf| {
             let error = fs::metadata(path).err().map(|error| error.kind());
             error == Some(io::ErrorKind::PermissionDenied) && !is_reached(&files.canonical(path))

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::proc::{self, Mount, directory, stat};
-use crate::rootfs::paths::{LINKS_MAX, names_reversed};
+use crate::rootfs::paths::{LINKS_MAX, c_string, names_reversed};
 use crate::sorted::Map;
 use crate::sys;
 
@@ -137,9 +137,9 @@ pub(crate) fn check_answer(path: &Path) -> nix::Result<()> {
 
 /// Has a child look at `path`, which lies on what is mounted at `point`. Fails if that takes too long.
 fn ask(point: &Path, path: &Path, patience: Duration) -> nix::Result<()> {
-    let (child, pidfd) = sys::look_in_child(point, path)?;
+    let (child, pidfd) = sys::look_in_child(&c_string(point), &c_string(path))?;
     let mut deadline = Instant::now() + patience;
-    let state = || u32::try_from(child.as_raw()).ok().and_then(|pid| stat(&directory(pid), |stat| stat.state()));
+    let state = || u32::try_from(child.as_raw()).ok().and_then(|pid| stat(&directory(pid))?.state());
     loop {
         match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], sys::time_left(Some(deadline))) {
             Err(Errno::EINTR) => {}

@@ -117,7 +117,10 @@ fn own_root(host: &Host<'_>, spec: &Spec) -> Planned {
     builder.etc_of_host();
     builder.devices(spec);
     builder.kernel_file_systems(spec.net);
-    let shown = shown(files, context, spec).into_iter().chain(host.unreachable());
-    builder.wanted(shown.chain(profiles(files, context)).chain(writable(files, context, spec)).collect_vec());
+    let mut wanted = shown(files, context, spec);
+    wanted.extend(host.unreachable());
+    wanted.extend(profiles(files, context));
+    wanted.extend(writable(files, context, spec));
+    builder.wanted(wanted);
     builder.finish(spec, spec.is_preparation)
 }

@@ -47,7 +47,9 @@ pub(super) fn prepared_root(host: &Host<'_>, stage: &Stage, spec: &Spec) -> Resu
                 builder.system_directory(Path::new(path));
             }
             builder.etc_of_host();
-            shown(files, context, spec).into_iter().chain(host.unreachable()).collect_vec()
+            let mut shown = shown(files, context, spec);
+            shown.extend(host.unreachable());
+            shown
         }
     };
     let has_room = |wanted: &'_ Wanted| {

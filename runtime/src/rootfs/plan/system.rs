@@ -116,20 +116,13 @@ impl Builder<'_> {
 
     /// Fills `/dev`. Device nodes can't be made in a user namespace, so they are the host's.
     pub(super) fn devices(&mut self, spec: &Spec) {
-        let of_root = (spec.ids == Ids::Host).then_some("/dev/loop-control");
-        let optional = OPTIONAL_DEVICES.into_iter().chain(of_root).filter(|path| Path::new(path).exists());
-        // Later, a module of the kernel may be removed, and its device with it.
-        let optional = optional.map(|path| (path, true));
-        for (path, is_optional) in DEVICES.into_iter().map(|path| (path, false)).chain(optional) {
-            let path = Path::new(path);
-            self.directory(path.parent().unwrap_or(Path::new("/")), 0o755);
-            self.operations.push(Operation::Node { path: self.inside(path) });
-            self.present.insert(path.into());
-            // Read-only, or whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
-            if is_optional {
-                self.bind_if_there(path, path);
-            } else {
-                self.bind(path, path);
+        for path in DEVICES {
+            self.device(Path::new(path), false);
+        }
+        let of_root = if spec.ids == Ids::Host { &["/dev/loop-control"][..] } else { &[] };
+        for path in OPTIONAL_DEVICES.iter().chain(of_root) {
+            if Path::new(path).exists() {
+                self.device(Path::new(path), true);
             }
         }
         for path in ["/dev/pts", "/dev/mqueue"] {
@@ -145,12 +138,26 @@ impl Builder<'_> {
         self.mount(c"mqueue", Path::new("/dev/mqueue"));
     }
 
+    /// Shows a device. If it is optional, a module of the kernel may be removed later, and the device with it.
+    fn device(&mut self, path: &Path, is_optional: bool) {
+        self.directory(path.parent().unwrap_or(Path::new("/")), 0o755);
+        self.operations.push(Operation::Node { path: self.inside(path) });
+        self.present.insert(path.into());
+        // Read-only, or whoever owns the node could change its mode, on the host. What is written to a device goes there all the same.
+        if is_optional {
+            self.bind_if_there(path, path);
+        } else {
+            self.bind(path, path);
+        }
+    }
+
     /// Mounts `/proc` and `/sys`.
     ///
     /// The kernel lets nobody mount a new one but where it finds one that nothing covers in part. So there is a whole one of each under
     /// what comes to lie on `/sys`. Whoever unmounts `/proc` or `/sys` can mount it anew, and so can a sandbox within this one.
     pub(super) fn kernel_file_systems(&mut self, net: bool) {
-        let [proc, whole_proc, sys, whole_sys] = ["/proc", "/sys/proc", "/sys", "/sys/sys"].map(Path::new);
+        let [proc, whole_proc] = map_both(["/proc", "/sys/proc"], Path::new);
+        let [sys, whole_sys] = map_both(["/sys", "/sys/sys"], Path::new);
         self.directory(whole_proc, 0o555);
         self.mount(c"proc", whole_proc);
         self.bind_inside(whole_proc, proc, Access::AsIs);

@@ -51,13 +51,18 @@ pub(super) enum WantedKind {
 
 /// The private directories that the environment names.
 pub(super) fn writable(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) -> Vec<Wanted> {
-    let target_tmpdir = spec.target_tmpdir.map(|path| (PathBuf::from(path), 0o755));
+    let mut named = context.writable(spec);
+    named.extend(spec.target_tmpdir.map(|path| (PathBuf::from(path), 0o755)));
     let is_below_a_file = |path: &Path| {
         files.follow(path) && fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotADirectory)
     };
-    let wanted = context.writable(spec).chain(target_tmpdir).filter(|(path, _)| !is_below_a_file(path));
-    let wanted = wanted.map(|(name, mode)| (files.canonical(&name), WantedKind::Writable(mode), name));
-    wanted.map(|(canonical, kind, name)| Wanted { canonical, kind, name }).collect_vec()
+    let mut wanted = Vec::new();
+    for (name, mode) in named {
+        if !is_below_a_file(&name) {
+            wanted.push(Wanted { canonical: files.canonical(&name), kind: WantedKind::Writable(mode), name });
+        }
+    }
+    wanted
 }
 
 /// Where coverage profiles go.
@@ -73,12 +78,18 @@ pub(super) fn shown(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) ->
     let leaves_home_private = |path: &Path| leaves_root_private(path) && !home.starts_with(path);
     // What is tested is shown even if it is, or holds, the home directory.
     let mut paths = tested(files, context, spec);
-    let others = context.toolchain.iter().chain(&context.cwd).chain(&context.tools);
-    paths.extend(others.filter(|path| leaves_home_private(&files.canonical(path))).cloned());
-    // Programs come with libraries beside them, in the directory above.
-    let tools = context.tools.iter().filter(|tools| files.follow(tools)).map(|tools| files.canonical(tools));
-    let prefixes = tools.filter_map(|tools| tools.parent().map(Path::to_path_buf));
-    paths.extend(prefixes.filter(|prefix| leaves_home_private(prefix) && is_prefix(&home, prefix)));
+    for path in context.toolchain.iter().chain(&context.cwd).chain(&context.tools) {
+        if leaves_home_private(&files.canonical(path)) {
+            paths.push(path.clone());
+        }
+    }
+    for tools in &context.tools {
+        // Programs come with libraries beside them, in the directory above.
+        let tools = if files.follow(tools) { files.canonical(tools) } else { continue };
+        if let Some(prefix) = tools.parent().filter(|prefix| leaves_home_private(prefix) && is_prefix(&home, prefix)) {
+            paths.push(prefix.to_path_buf());
+        }
+    }
     as_wanted(files, paths)
 }
 
@@ -86,9 +97,14 @@ pub(super) fn shown(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) ->
 pub(crate) fn tested(files: &HostFiles<'_>, context: &RunContext, spec: &Spec) -> Vec<PathBuf> {
     let Some(package) = context.package(spec).filter(|package| files.follow(package)) else { return Vec::new() };
     let home = files.canonical(&context.home(spec));
-    let repository = repository_of(package, &home);
-    let tested = repository.into_iter().chain([workspace_of(package), package]).chain(context.target.as_deref());
-    tested.filter(|path| leaves_root_private(&files.canonical(path))).map(Path::to_path_buf).collect_vec()
+    let target = context.target.as_deref();
+    let mut tested = Vec::new();
+    for path in [repository_of(package, &home), Some(workspace_of(package)), Some(package), target].iter().flatten() {
+        if leaves_root_private(&files.canonical(path)) {
+            tested.push(path.to_path_buf());
+        }
+    }
+    tested
 }
 
 /// Those of these paths that are directories of the host, to be shown.

@@ -3,20 +3,21 @@
 //!
 //! Each thread that runs a test has a row, and each sandbox. Rows are used again.
 
+mod event;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use nix::errno::Errno;
 
+use self::event::{args, arrow, duration, event, instant};
 use super::report::is_full;
 use crate::frame::{Moment, Step};
 use crate::json::Json;
@@ -27,18 +28,18 @@ use crate::sorted::sort_by;
 use crate::spec::Test;
 use crate::sys::{self, Locked, now};
 
-static PATH: OnceLock<Result<Option<&'static Path>, BadSetting>> = OnceLock::new();
+static PATH: LazyLock<Result<Option<&'static Path>, BadSetting>> = LazyLock::new(find_path);
 
 /// Where the trace goes, if one is wanted. The first call opens the file.
 fn path() -> Result<Option<&'static Path>, &'static BadSetting> {
-    PATH.get_or_init(find_path).as_ref().map(|path| *path)
+    PATH.as_ref().map(|path| *path)
 }
 
 fn find_path() -> Result<Option<&'static Path>, BadSetting> {
     let Some(path) = &settings().trace else { return Ok(None) };
     let program = proc::arguments().into_iter().next().unwrap_or_default();
     let name = format!("{} ({})", program.to_string_lossy(), process::id());
-    match append(path, &[Json::object(metadata("process_name", &name))]) {
+    match append(path, &[event("M", "process_name", vec![args("name", &name)])]) {
         Ok(()) => Ok(Some(path)),
         Err(error) if is_full(&error) => {
             lost().get_or_insert(error);
@@ -51,19 +52,6 @@ fn find_path() -> Result<Option<&'static Path>, BadSetting> {
             None => BadSetting::NoTrace(path.clone()),
         }),
     }
-}
-
-/// Tells this process from all others that write to the file: their ids may be of different pid namespaces.
-fn run_id() -> u64 {
-    static ID: OnceLock<u64> = OnceLock::new();
-    // Each `RandomState` has other keys, chosen at random.
-    *ID.get_or_init(|| RandomState::new().hash_one(process::id()) >> 33)
-}
-
-/// An event that names the process or a row.
-fn metadata(kind: &str, name: &str) -> [(&'static str, Json); 4] {
-    let name = Json::object([("name", name.into())]);
-    [("ph", "M".into()), ("name", kind.into()), ("pid", run_id().into()), ("args", name)]
 }
 
 /// Fails if a trace is asked for that can't be had.
@@ -220,9 +208,8 @@ impl Row {
 
     /// What names it.
     fn title(&self) -> Json {
-        let name = format!("{} {}", self.rows.name, self.at + 1);
-        let row = ("tid", self.number().into());
-        Json::object(metadata("thread_name", &name).into_iter().chain([row]))
+        let name = args("name", &format!("{} {}", self.rows.name, self.at + 1));
+        event("M", "thread_name", vec![name, ("tid", self.number().into())])
     }
 }
 
@@ -233,38 +220,6 @@ impl Drop for Row {
             *used = false;
         }
     }
-}
-
-/// What was done from `begin` to `end`, in nanoseconds of the monotonic clock.
-fn event(row: u64, name: &str, path: &str, begin: u64, end: u64) -> Json {
-    let (begin, end) = (micros(begin), micros(end.max(begin)));
-    let what = [("ph", "X".into()), ("name", name.into()), ("pid", run_id().into()), ("tid", row.into())];
-    let when = [("ts", begin.into()), ("dur", (end - begin).into())];
-    let path = (!path.is_empty()).then(|| ("args", Json::object([("path", path.into())])));
-    Json::object(what.into_iter().chain(when).chain(path))
-}
-
-/// What has happened at one time.
-fn instant(row: u64, name: &str, at: u64) -> Json {
-    let what = [("ph", "i".into()), ("s", "t".into()), ("name", name.into()), ("pid", run_id().into())];
-    Json::object(what.into_iter().chain([("tid", row.into()), ("ts", micros(at).into())]))
-}
-
-/// An arrow from what was done at one time in one row to what was done because of that.
-fn arrow(name: &str, from: (u64, u64), to: (u64, u64)) -> [Json; 2] {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let id = format!("{}-{}", run_id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let half = |kind: &str, (row, at): (u64, u64)| {
-        let what = [("ph", kind.into()), ("bp", "e".into()), ("cat", "belljar".into()), ("name", name.into())];
-        let ends =
-            [("id", id.as_str().into()), ("pid", run_id().into()), ("tid", row.into()), ("ts", micros(at).into())];
-        Json::object(what.into_iter().chain(ends))
-    };
-    [half("s", from), half("f", to)]
-}
-
-fn micros(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1000.0
 }
 
 // ---- Threads that run tests ----
@@ -301,7 +256,7 @@ pub(super) fn test(test: &'static Test) -> Option<TestSpan> {
 impl Drop for TestSpan {
     fn drop(&mut self) {
         if let Some(Record { row, mut events }) = RECORD.replace(self.outer.take()) {
-            events.push(event(row.number(), self.test.short_name(), "", self.begin, now()));
+            events.push(duration(row.number(), self.test.short_name(), "", self.begin, now()));
             write(&events);
         }
     }
@@ -322,7 +277,7 @@ impl Drop for Span {
     fn drop(&mut self) {
         RECORD.with_borrow_mut(|record| {
             if let Some(Record { row, events }) = record {
-                events.push(event(row.number(), self.name, "", self.begin, now()));
+                events.push(duration(row.number(), self.name, "", self.begin, now()));
             }
         });
     }
@@ -422,12 +377,11 @@ impl Drop for Life {
         let mut events = vec![self.row.title()];
         // They come from three processes, of which each keeps its order.
         sort_by(&mut self.moments, |(_, a, _), (_, b, _)| a.cmp(b));
-        let arrow_to = |moment: Moment, from: Option<(u64, u64)>, name| {
-            let found = self.moments.iter().find(|(other, ..)| *other == moment);
-            found.zip(from).into_iter().flat_map(move |((_, at, _), from)| arrow(name, from, (row, *at)))
-        };
-        events.extend(arrow_to(Moment::Requested, self.asked, "ask"));
-        events.extend(arrow_to(Moment::Told, self.told, "run"));
+        for (moment, from, name) in [(Moment::Requested, self.asked, "ask"), (Moment::Told, self.told, "run")] {
+            if let (Some((_, at, _)), Some(from)) = (self.moments.iter().find(|(other, ..)| *other == moment), from) {
+                events.extend(arrow(name, from, (row, *at)));
+            }
+        }
         for ((before, begin, _), (moment, end, path)) in self.moments.iter().zip(self.moments.iter().skip(1)) {
             let name = match moment {
                 Moment::Begins => Step::Clone.what(),
@@ -439,11 +393,14 @@ impl Drop for Life {
                 _ if *before == Moment::BodyBegins => test,
                 _ => "end the processes",
             };
-            events.push(event(row, name, path, *begin, *end));
+            events.push(duration(row, name, path, *begin, *end));
         }
-        let left_out = self.left_out.map(|(count, at)| (at, format!("{count} more changes of faults are not shown")));
-        let instants = self.met.iter().chain(&self.changes).chain(&left_out);
-        events.extend(instants.map(|(at, what)| instant(row, what, *at)));
+        for (at, what) in self.met.iter().chain(&self.changes) {
+            events.push(instant(row, what, *at));
+        }
+        if let Some((count, at)) = self.left_out {
+            events.push(instant(row, &format!("{count} more changes of faults are not shown"), at));
+        }
         write(&events);
     }
 }
