@@ -72,8 +72,8 @@ impl<'t> Stat<'t> {
     }
 }
 
-/// What a file holds in which words and numbers are looked for. What is no UTF-8, such as in the name of a process or of a directory, becomes
-/// U+FFFD, so that it can't hide the rest.
+/// Reads a file as text, to look for words and numbers in it. What is no UTF-8, such as in the name of a process or of a directory, becomes
+/// U+FFFD, so that the rest can still be read.
 pub(crate) fn text_of(path: impl AsRef<Path>) -> io::Result<String> {
     File::open(path).and_then(text_in)
 }
@@ -224,10 +224,10 @@ pub(crate) struct OwnCgroup {
     pub(crate) path: PathBuf,
 }
 
-/// The table of them.
+/// The table of this process's cgroups.
 pub(crate) const OWN_CGROUPS: &str = "/proc/self/cgroup";
 
-/// The cgroups in a table of that kind, see cgroups(7). It has lines like `4:cpu,cpuacct:/path`, and `0::/path` for version 2.
+/// The cgroups in a table like [`OWN_CGROUPS`], see cgroups(7). It has lines like `4:cpu,cpuacct:/path`, and `0::/path` for version 2.
 pub(crate) fn own_cgroups_in(table: &[u8]) -> Vec<OwnCgroup> {
     let cgroup = |line: &[u8]| {
         let mut fields = line.splitn(3, |byte| *byte == b':');
@@ -247,7 +247,7 @@ pub(crate) fn own_cgroup_v2() -> Option<PathBuf> {
 /// What is mounted in the mount namespace of this process.
 pub(crate) const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// A line of it; see proc_pid_mountinfo(5).
+/// A line of [`MOUNTINFO`]; see proc_pid_mountinfo(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) id: u32,
@@ -272,7 +272,7 @@ pub(crate) fn mounts() -> Vec<Mount> {
     mounts_in(&bytes_of(MOUNTINFO).unwrap_or_default())
 }
 
-/// The mounts in a table of that kind.
+/// The mounts in a table like [`MOUNTINFO`].
 pub(crate) fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {
     parts(mountinfo, b'\n').into_iter().filter_map(mount_in).collect_vec()
 }
@@ -316,7 +316,7 @@ pub(crate) fn mount_points() -> Set<PathBuf> {
     mounts().into_iter().map(|mount| mount.point).collect()
 }
 
-/// Empty directories of the kernel's that other file systems are meant to be mounted on: they hide nothing.
+/// Places at which, or below which, other file systems are meant to be mounted: they hide nothing that a sandbox needs.
 const MOUNT_POINTS: [&str; 11] = [
     "/proc/fs/nfsd",
     "/proc/sys/fs/binfmt_misc",
@@ -361,7 +361,7 @@ pub(crate) fn status(name: &str) -> Option<String> {
     field_of(&status, name).map(str::to_owned)
 }
 
-/// What a file like that has under this name.
+/// What a text like `/proc/self/status` has under this name.
 pub(crate) fn field_of<'t>(file: &'t str, name: &str) -> Option<&'t str> {
     file.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }

@@ -8,11 +8,11 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::mem;
 
-/// Sorts like `slice::sort_by`: what is equal keeps its order. The sort proper knows no type but that of positions.
+/// Sorts like `slice::sort_by`: what is equal keeps its order. Only positions are sorted, so that one sort is compiled for all types.
 pub(crate) fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     let mut from = positions(items.len(), &|a, b| compare(&items[a], &items[b]));
     for at in 0..from.len() {
-        // What belongs here has moved to where an earlier one came from, and so on.
+        // An earlier swap may have moved what belongs here. The swaps lead to it.
         let mut source = from[at];
         while source < at {
             source = from[source];
@@ -65,7 +65,7 @@ impl<K: Ord> Set<K> {
         Err(low)
     }
 
-    /// Whether it was not there.
+    /// Inserts `key`. Returns whether it is new.
     pub(crate) fn insert(&mut self, key: K) -> bool {
         match self.place(&key) {
             Ok(_) => false,
@@ -151,15 +151,19 @@ impl<K: Ord, V> Map<K, V> {
         Self { keys: Set::new(), values: Vec::new() }
     }
 
-    /// Of pairs whose keys all differ. It takes as long as a sort.
+    /// Of pairs in any order, also of many thousands: it takes as long as a sort. Of pairs with the same key, the last counts.
     pub(crate) fn of(mut pairs: Vec<(K, V)>) -> Self {
         sort_by(&mut pairs, |(a, _), (b, _)| a.cmp(b));
-        let mut map = Self::new();
+        let (mut keys, mut values) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
         for (key, value) in pairs {
-            map.keys.0.push(key);
-            map.values.push(value);
+            if keys.last() == Some(&key) {
+                values.pop();
+            } else {
+                keys.push(key);
+            }
+            values.push(value);
         }
-        map
+        Self { keys: Set(keys), values }
     }
 
     /// Returns the value that was there.
@@ -271,6 +275,10 @@ mod tests {
         }
         let mut pairs: Vec<_> = map.iter().map(|(key, value)| (*key, *value)).collect();
         rng.shuffle(&mut pairs);
+        let (key, _) = pairs[0];
+        pairs.push((key, 7));
+        map.insert(key, 7);
         assert_eq!(Map::of(pairs), map);
+        assert_eq!(Map::of(Vec::new()), Map::<u8, u8>::new());
     }
 }

@@ -164,7 +164,7 @@ fn other_arrows_are_found() {
 }
 
 /// Where the collections and sorts of the standard library are worth what they cost in a user's build. See `sorted.rs`.
-const COSTLY: [&str; 3] = ["net/wire/mod.rs", "sorted.rs", "sys/fd.rs"];
+const COSTLY: [&str; 2] = ["net/wire/mod.rs", "sorted.rs"];
 
 /// Files that users get by default, and that use them.
 fn costly(sources: &BTreeMap<PathBuf, String>) -> Vec<&Path> {
@@ -218,7 +218,8 @@ fn for_text_alone(sources: &BTreeMap<PathBuf, String>) -> Vec<(&Path, &'static s
 fn what_comes_from_outside_is_bytes() {
     let mut sources = sources();
     // Names of functions, and what an image says.
-    let known = ["harness/listed_twice.rs", "rootfs/unpacked.rs"].map(|file| (Path::new(file), "String::from_utf8("));
+    let known =
+        ["harness/listed_twice.rs", "rootfs/image_directory.rs"].map(|file| (Path::new(file), "String::from_utf8("));
     assert_eq!(
         for_text_alone(&sources),
         known,
@@ -228,6 +229,40 @@ fn what_comes_from_outside_is_bytes() {
     let code = sources.get_mut(Path::new("settings.rs")).expect("settings.rs");
     code.insert_str(0, "fn f() { std::env::var(\"HOME\"); }\n");
     assert!(for_text_alone(&sources).contains(&(Path::new("settings.rs"), "env::var(")));
+}
+
+/// Files with locks that several tests take, and that are not held at a fork of the test binary. See `harness/forks.rs`.
+fn not_held(sources: &BTreeMap<PathBuf, String>) -> Vec<&Path> {
+    let forks = &sources[Path::new("harness/forks.rs")];
+    let has_lock = |text: &str| {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let is_lock = |line: &str| {
+            line.starts_with("static ") && ["Mutex<", "Mutex::new(", "RwLock<"].iter().any(|lock| line.contains(lock))
+        };
+        code.lines().any(is_lock)
+    };
+    let is_held = |file: &Path| {
+        let room = file.iter().next().expect("a room").to_string_lossy().into_owned();
+        let name =
+            file.with_extension("").to_string_lossy().trim_end_matches("/mod").rsplit('/').next().map(str::to_owned);
+        let name = if room == "harness" { name.expect("a name") } else { room };
+        forks.contains(&format!("{name}::hold()"))
+    };
+    let is_of_tests = |file: &Path| ["harness", "cgroup", "images"].iter().any(|room| file.starts_with(room));
+    let all = sources.iter().filter(|(file, text)| is_of_tests(file) && has_lock(text) && !is_held(file));
+    all.map(|(file, _)| file.as_path()).collect()
+}
+
+/// A fork of the test binary has one thread: a lock that another one had then is never given back there.
+#[test]
+fn locks_of_tests_are_held_at_forks() {
+    let mut sources = sources();
+    // No fork uses the pool.
+    assert_eq!(not_held(&sources), [Path::new("harness/pool.rs")], "give it `hold`, and `harness/forks.rs` a line");
+    // The twin: without its line, a file is told.
+    let forks = sources.get_mut(Path::new("harness/forks.rs")).expect("forks.rs");
+    *forks = forks.replace("listed_twice::hold()", "");
+    assert!(not_held(&sources).contains(&Path::new("harness/listed_twice.rs")));
 }
 
 /// How many lines a file may have. What is longer has more than one topic.

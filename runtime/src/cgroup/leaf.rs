@@ -137,7 +137,7 @@ fn make_room(parent: &Path) -> Result<(), NoCgroup> {
     let mut oldest = None;
     let moved = move_all(parent, &leaf, &mut |pids| {
         // The oldest ancestor is looked for before this process has moved itself.
-        oldest = oldest.or_else(|| ancestors(process::id()).into_iter().rfind(|pid| pids.contains(pid)));
+        oldest = oldest.or_else(|| oldest_ancestor(pids));
         // A process that is about to end, such as the zygote of a test binary that was killed, may have lost its parent already.
         let strangers = strangers(pids, oldest);
         if strangers.is_empty() {
@@ -188,14 +188,28 @@ fn move_all(
     }
 }
 
-/// A process, its parent, and so on.
-fn ancestors(pid: u32) -> Vec<u32> {
-    let (mut ancestors, mut next) = (Vec::new(), Some(pid));
+/// The oldest among these processes that is this one, or its parent, and so on.
+fn oldest_ancestor(pids: &[u32]) -> Option<u32> {
+    let (mut oldest, mut next) = (None, Some(process::id()));
     while let Some(pid) = next.filter(|pid| *pid != 0) {
-        ancestors.push(pid);
+        if pids.contains(&pid) {
+            oldest = next;
+        }
         next = parent_of(pid);
     }
-    ancestors
+    oldest
+}
+
+/// Whether `pid` is `ancestor`, or its parent is, and so on.
+fn descends(pid: u32, ancestor: u32) -> bool {
+    let mut next = Some(pid);
+    while let Some(pid) = next.filter(|pid| *pid != 0) {
+        if pid == ancestor {
+            return true;
+        }
+        next = parent_of(pid);
+    }
+    false
 }
 
 /// What a sweeper is called.
@@ -204,7 +218,7 @@ pub(super) const SWEEPER: &CStr = c"belljar-sweeper";
 /// Those of these processes that do not descend from the `oldest` of the test run that was found among them. All are strangers
 /// if there is none.
 fn strangers(pids: &[u32], oldest: Option<u32>) -> Vec<u32> {
-    let is_ours = |pid: u32| oldest.is_some_and(|oldest| ancestors(pid).contains(&oldest));
+    let is_ours = |pid: u32| oldest.is_some_and(|oldest| descends(pid, oldest));
     // A process that has ended is no trouble.
     let has_ended = |pid: u32| pid != 0 && parent_of(pid).is_none();
     // That of a test binary which was killed waits for its turn, and ends.

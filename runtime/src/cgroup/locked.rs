@@ -101,8 +101,8 @@ pub(super) fn directories_in(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Removes a directory of ours. The kernel may still be taking leave of the last process: it is tried so often, each time after twice the
-/// time.
+/// Removes a directory of ours. The kernel may not be done with the last process. So this tries so often, and each time waits twice as long as
+/// before.
 pub(super) fn remove_in_time(directory: &Path, tries: u32) {
     for doubled in 0..tries {
         if remove_tree(directory) {

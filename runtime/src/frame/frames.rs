@@ -24,6 +24,7 @@ pub(crate) const PAYLOAD_MAX: usize = 1024;
 pub(crate) const FRAME_MAX: usize = MAGIC.len() + 1 + PAYLOAD_MAX;
 
 /// The most bytes that the name of a host in a laboratory has.
+#[cfg(feature = "net")]
 pub(crate) const HOST_NAME_MAX: usize = 63;
 
 /// With this status the test's process ends after it has reported how the body ended.

@@ -8,11 +8,13 @@ mod refusal;
 mod step;
 pub(crate) mod usage;
 
+#[cfg(feature = "net")]
+pub(crate) use frames::HOST_NAME_MAX;
 #[cfg(any(test, fuzzing))]
 pub(crate) use frames::MAGIC;
 #[cfg(test)]
 pub(crate) use frames::tests::examples;
-pub(crate) use frames::{Buffer, FRAME_MAX, Frame, HOST_NAME_MAX, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
+pub(crate) use frames::{Buffer, FRAME_MAX, Frame, Outcome, PAYLOAD_MAX, REPORTED, UNREPORTED};
 pub(crate) use moments::OrRefuse;
 pub(crate) use refusal::{Refusal, RefusalRef};
 pub(crate) use step::{Moment, Step};

@@ -19,7 +19,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 
-use super::{prepared, report, run, shared, slots, spare, trace, unsupported};
+use super::{listed_twice, prepared, report, run, shared, slots, spare, trace, unsupported};
 use crate::cgroup;
 #[cfg(feature = "images")]
 use crate::images;
@@ -49,6 +49,7 @@ extern "C" fn before() {
         all.extend([slots::hold(), unsupported::hold(), prepared::hold(), shared::hold()]);
         all.extend(report::hold().into_iter().flatten());
         all.extend(trace::hold());
+        all.extend(listed_twice::hold());
     });
 }
 

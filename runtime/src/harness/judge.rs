@@ -18,6 +18,9 @@ use crate::settings::settings;
 use crate::spec::{Root, Spec, Test};
 use crate::sys::{self, Crash, End};
 
+/// The verdict on a test, and what it rests on, if the test ran.
+pub(super) type Found = (Verdict, Option<Box<Evidence>>);
+
 /// What the harness is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

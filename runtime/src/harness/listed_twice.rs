@@ -4,11 +4,12 @@
 //! another, of the same name, and the harness calls both. The body runs once; the second call has the verdict of the first, and
 //! says so.
 
+use std::any::Any;
 use std::env;
 use std::io::{self, Write as _};
 use std::mem;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::judge::Verdict;
 use super::words;
@@ -23,6 +24,11 @@ static REPEATED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has no other thread look at these meanwhile.
+pub(super) fn hold() -> [Box<dyn Any>; 2] {
+    [Box::new(lock(&CALLED)), Box::new(lock(&REPEATED))]
 }
 
 /// The verdict on `test`, which the harness calls, and `run` finds unless the harness has called it before.
@@ -48,13 +54,14 @@ pub(super) fn once(test: &'static Test, run: impl FnOnce() -> Verdict) -> Verdic
 
 /// Whether the harness has two tests of this name, or may have.
 fn is_listed_twice(name: &str) -> bool {
-    static LISTED: LazyLock<Option<String>> = LazyLock::new(|| {
+    static LISTED: OnceLock<Option<String>> = OnceLock::new();
+    let listed = LISTED.get_or_init(|| {
         let mut list = Command::new(env::current_exe().ok()?);
         let list = list.args(["--list", "--format", "terse"]).stdin(Stdio::null()).output().ok()?;
         String::from_utf8(list.stdout).ok().filter(|_| list.status.success())
     });
     let is_test = |line: &&str| line.strip_suffix(": test") == Some(name);
-    LISTED.as_ref().is_none_or(|listed| listed.lines().filter(is_test).count() > 1)
+    listed.as_ref().is_none_or(|listed| listed.lines().filter(is_test).count() > 1)
 }
 
 /// Lists the tests that the harness has twice, past the harness, which shows nothing of tests that pass. To be called when no test

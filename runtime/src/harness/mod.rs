@@ -14,6 +14,7 @@ mod hints;
 mod image;
 mod judge;
 mod keep_failed;
+#[cfg_attr(not(feature = "net"), path = "absent/kept_host.rs")]
 mod kept_host;
 pub(crate) mod listed_twice;
 mod output;

@@ -46,8 +46,9 @@ pub(crate) fn below_or_init(init: BorrowedFd<'_>) -> Vec<Process> {
 pub(crate) fn makers(zygote: BorrowedFd<'_>) -> Vec<Process> {
     look(|| {
         let Some(zygote) = pid_of(zygote) else { return Vec::new() };
-        let is_maker = |pid: &u32| *pid == zygote || parent_of(*pid) == Some(zygote);
-        proc::all().into_iter().filter(is_maker).filter_map(describe).collect_vec()
+        let mut pids = vec![zygote];
+        pids.extend(proc::all().into_iter().filter(|pid| parent_of(*pid) == Some(zygote)));
+        pids.into_iter().filter_map(describe).collect_vec()
     })
 }
 

@@ -3,10 +3,10 @@
 use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::mem;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use std::{iter, mem};
 
 use nix::errno::Errno;
 
@@ -169,10 +169,11 @@ const NAME: usize = 16;
 fn table(costs: &[Cost], terminal: Terminal) -> String {
     let known = |figure: Option<String>| figure.unwrap_or_else(|| "?".to_owned());
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
-    let heads = ["test", "verdict", "wall", "CPU", "peak memory", "peak pids", "left over"].map(str::to_owned);
-    let row = |cost: &Cost| {
-        let left = |left: &Vec<String>| if left.is_empty() { "none".to_owned() } else { plain(left.join(" ")) };
-        [
+    const HEADS: [&str; 7] = ["test", "verdict", "wall", "CPU", "peak memory", "peak pids", "left over"];
+    let left = |left: &Vec<String>| if left.is_empty() { "none".to_owned() } else { plain(left.join(" ")) };
+    let mut rows = vec![HEADS.iter().map(|head| (*head).to_owned()).collect_vec()];
+    for cost in costs {
+        rows.push(vec![
             cost.test.to_owned(),
             cost.verdict.to_owned(),
             milliseconds(cost.wall),
@@ -180,18 +181,24 @@ fn table(costs: &[Cost], terminal: Terminal) -> String {
             known(cost.memory_peak.map(|bytes| Size(bytes).to_string())),
             known(cost.pids_peak.map(|pids| pids.to_string())),
             known(cost.left.as_ref().map(left)),
-        ]
-    };
-    let mut rows = iter::once(heads).chain(costs.iter().map(row)).collect_vec();
-    let widths = |rows: &[[String; 7]]| {
-        [0, 1, 2, 3, 4, 5, 6].map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
-    };
-    if let Some(columns) = terminal.columns {
-        let [_, others @ ..] = widths(&rows);
-        let room = columns.saturating_sub(1 + others.iter().map(|width| width + 2).sum::<usize>() + 2).max(NAME);
-        rows.iter_mut().for_each(|[name, ..]| *name = Terminal::shortened(name, room));
+        ]);
     }
-    let widths = widths(&rows);
+    let mut widths = [0; HEADS.len()];
+    let widen = |widths: &mut [usize], row: &[String]| {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    };
+    rows.iter().for_each(|row| widen(&mut widths, row));
+    if let Some(columns) = terminal.columns {
+        let others: usize = widths[1..].iter().map(|width| width + 2).sum();
+        let room = columns.saturating_sub(1 + others + 2).max(NAME);
+        widths[0] = 0;
+        for row in &mut rows {
+            row[0] = Terminal::shortened(&row[0], room);
+            widen(&mut widths[..1], row);
+        }
+    }
     let mut table = String::from("\nbelljar: what the tests have cost\n");
     for (index, row) in rows.iter().enumerate() {
         let mut line = String::from(" ");

@@ -12,10 +12,9 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::evidence::Evidence;
 #[cfg(feature = "images")]
 use super::image;
-use super::judge::{self, Obstacle, Verdict, judge};
+use super::judge::{self, Found, Obstacle, Verdict, judge};
 use super::prepared::{self, Outcome};
 use super::run_by::RunBy;
 use super::sandbox::{NoSandbox, Sandbox};
@@ -108,9 +107,7 @@ fn find_verdict(test: &'static Test, is_called_by_harness: bool) -> Verdict {
     verdict
 }
 
-/// The verdict on a test, and what it rests on, if the test ran.
-pub(super) type Found = (Verdict, Option<Box<Evidence>>);
-
+/// Runs `test`, and judges.
 pub(super) fn find(test: &'static Test, caller: &RunBy) -> Found {
     let started = Instant::now();
     let (verdict, evidence) = {

@@ -27,8 +27,9 @@ use super::unpack::unpack;
 use crate::proc::text_of;
 use crate::rootfs::access::closed_above;
 use crate::rootfs::context::target_of;
+use crate::rootfs::image_directory::{CONFIG, TREE};
 use crate::rootfs::left::remove;
-use crate::rootfs::unpacked::{CONFIG, TREE, Unpacked};
+use crate::rootfs::unpacked::Unpacked;
 use crate::spec::{Ids, Root, Spec};
 use crate::sys::{self, Locked};
 

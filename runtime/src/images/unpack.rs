@@ -15,8 +15,9 @@ use super::manifest::{self, Layer, Manifest, ProcessConfig};
 use super::process;
 use super::source::Source;
 use super::tree::Tree;
+use crate::rootfs::image_directory::{CONFIG, TREE};
 use crate::rootfs::left::remove;
-use crate::rootfs::unpacked::{CONFIG, TREE, Unpacked};
+use crate::rootfs::unpacked::Unpacked;
 
 /// Unpacks an image to `place`, which may hold the rest of an unpacking that was killed. `digest` is the manifest's, for a layout of OCI.
 /// Returns what was lost. If it fails, it leaves nothing.

@@ -43,7 +43,7 @@ pub(crate) struct RunContext {
     pub(crate) resolv_conf: Vec<u8>,
 }
 
-/// Variables that name directories which are to be writable, and the modes of those.
+/// Variables that name directories which are to be writable, and the modes of those. The home directory comes first: there is one in any case.
 const WRITABLE: [(&str, u32); 3] = [("HOME", 0o755), ("TMPDIR", 0o1777), ("XDG_RUNTIME_DIR", 0o700)];
 
 impl RunContext {
@@ -124,18 +124,13 @@ fn directories(variable: &str) -> Vec<PathBuf> {
 /// The target directory that a test binary lies in. Cargo marks one that it has made as a cache, and keeps notes in every one; in the
 /// directory of a profile, it has a lock. Failing that, the binary's directory.
 pub(crate) fn target_of(binary: &Path) -> Option<PathBuf> {
-    let holds =
-        |names: &'static [&str]| move |directory: &&Path| names.iter().any(|name| directory.join(name).exists());
     // Behind `deps` and the profile, there may be a target platform.
-    let above = || binary.ancestors().skip(1).take(4);
-    let of_profile = || above().find(holds(&[".cargo-lock"])).and_then(Path::parent);
-    Some(
-        above()
-            .find(holds(&["CACHEDIR.TAG", ".rustc_info.json"]))
-            .or_else(of_profile)
-            .or(binary.parent())?
-            .to_path_buf(),
-    )
+    let above = binary.ancestors().skip(1).take(4).collect_vec();
+    let with =
+        |names: &[&str]| above.iter().find(|directory| names.iter().any(|name| directory.join(name).exists())).copied();
+    let of_profile = || with(&[".cargo-lock"]).and_then(Path::parent);
+    let marked = with(&["CACHEDIR.TAG", ".rustc_info.json"]);
+    marked.or_else(of_profile).or(binary.parent()).map(Path::to_path_buf)
 }
 
 /// The directory in which the files lie that this pattern of the profile runtime's stands for.

@@ -24,8 +24,8 @@ use crate::rootfs::paths::c_string;
 use crate::sorted::{Map, sort, sort_by};
 use crate::sys;
 
-/// The most bytes that all paths have together which are looked at: many times those of a large source tree. It bounds the memory and the
-/// time that a test costs this process whose directories are deep: each has the names of all above it in its path.
+/// At most so many bytes of paths are looked at, all paths together: many times those of a large source tree. Without a limit, a test with
+/// deep directories could cost this process any memory and any time: each path has the names of all directories above it.
 const PATHS_MAX: usize = 64 << 20;
 
 /// The copy of a sandbox.
@@ -46,10 +46,9 @@ struct Entry {
     kind: libc::mode_t,
     mode: libc::mode_t,
     owner: (u32, u32),
-    /// What differs after each change: inode and time of status change. Nothing for directories, whose entries stand for
-    /// themselves; the same goes for the next.
+    /// Inode, and time of status change: each change alters them. `None` for directories: their entries are compared one by one.
     version: Option<(u64, i64, i64)>,
-    /// What a copy has too: size and time of modification.
+    /// Size, and time of modification: the kernel keeps them when it copies a file. `None` for directories.
     content: Option<(i64, i64, i64)>,
     is_whiteout: bool,
 }
@@ -167,8 +166,7 @@ impl Tree {
         Ok(found)
     }
 
-    /// What there is in a directory of the tmpfs, in the order of the names. In one that this user can't list, or that has gone meanwhile, as far
-    /// as one can tell, nothing.
+    /// What there is in a directory of the tmpfs, in the order of the names. Nothing if this user can't list it, or if it has gone meanwhile.
     fn entries(&self, directory: &Path) -> nix::Result<Vec<(PathBuf, Entry)>> {
         let opened = self.open(directory, READ);
         let mut names = match names_in(opened) {

@@ -12,13 +12,16 @@
 //! | [left] | test binary, template | what preparations have left |
 //! | `merged` | test binary, template | directories that lie one over another |
 //! | [diff] | test binary | what has changed in a copy |
-//! | [unpacked] | test binary, zygote, template | an image in a directory |
+//! | [unpacked] | zygote, template | an image in a directory |
+//! | `image_directory` | test binary, zygote | that directory, with the feature `images` |
 //! | [access] | test binary, zygote | which directories root of a sandbox can't enter |
 
 pub(crate) mod access;
 pub(crate) mod build;
 pub(crate) mod context;
 pub(crate) mod diff;
+#[cfg(feature = "images")]
+pub(crate) mod image_directory;
 pub(crate) mod left;
 mod merged;
 pub(crate) mod paths;

@@ -108,7 +108,7 @@ pub(super) fn run(socket: FrameSocket, args: &InitArgs<'_>, proof: &SingleThread
         // The thread may have held any lock.
         sys::exit_now(if reported.is_ok() { REPORTED } else { UNREPORTED })
     };
-    OVER.store(true, Ordering::Relaxed);
+    OVER.store(true, Ordering::Release);
     end(finish(socket, result))
 }
 
@@ -210,7 +210,7 @@ fn report_panics_that_abort() {
     panic::set_hook(Box::new(move |info| {
         print(info);
         let Some(socket) = SOCKET.get().filter(|_| sys::is_marked_process()) else { return };
-        OVER.store(true, Ordering::Relaxed);
+        OVER.store(true, Ordering::Release);
         record(Moment::BodyEnds, c"");
         let reported = check(socket).and_then(|()| send_text(socket, info.payload()));
         end(reported.and_then(|outcome| socket.send(&Frame::Finished(outcome))))
@@ -309,7 +309,7 @@ fn send_text(socket: &FrameSocket, payload: &(dyn Any + Send)) -> nix::Result<Ou
 }
 
 extern "C" fn at_exit() {
-    if !OVER.load(Ordering::Relaxed) && sys::is_marked_process() {
+    if !OVER.load(Ordering::Acquire) && sys::is_marked_process() {
         send(&Frame::Exiting);
     }
 }

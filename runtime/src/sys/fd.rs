@@ -252,7 +252,14 @@ pub(crate) fn duplicate_above(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedF
 /// Whoever owned one of them must not use it any more, as is so in a process that was just cloned and forgets what its
 /// parent was doing.
 pub(crate) fn close_all_but(_: &SingleThreaded, kept: &mut [RawFd], proc: Option<BorrowedFd<'_>>) -> nix::Result<()> {
-    kept.sort_unstable();
+    for sorted in 1..kept.len() {
+        // Few, and so by insertion.
+        for at in (1..=sorted).rev() {
+            if kept[at - 1] > kept[at] {
+                kept.swap(at - 1, at);
+            }
+        }
+    }
     // SAFETY: that nobody misses what is closed is said above.
     unsafe { close_from_but(libc::STDERR_FILENO + 1, kept, proc) }
 }

@@ -24,7 +24,8 @@ const NONE: Option<&CStr> = None;
 
 /// The root that a preparation has left.
 pub(super) enum Kept {
-    /// A tmpfs, which [`clone_mounts`](sys::clone_mounts) has made. It is kept for good as soon as somebody needs it.
+    /// A tmpfs that is mounted nowhere, from [`clone_mounts`](sys::clone_mounts). For the first test that needs it, it is attached, and becomes the
+    /// next.
     Tmpfs(OwnedFd),
     /// A user namespace, and a mount namespace that consists of that root.
     Namespaces { user: OwnedFd, mounts: OwnedFd },
@@ -50,7 +51,7 @@ impl Kept {
             Self::Lost(errno) => return Err(*errno),
             Self::Tmpfs(_) => return Err(Errno::EINVAL),
         };
-        let root = in_clone(0, proof, &|hand_over| {
+        let root = in_clone(0, proof, 1, &|hand_over| {
             setns(&*user, CloneFlags::CLONE_NEWUSER)?;
             setns(&*mounts, CloneFlags::CLONE_NEWNS)?;
             hand_over(&[sys::clone_mounts(c"/")?])
@@ -59,14 +60,15 @@ impl Kept {
     }
 }
 
-/// Attaches this tmpfs. It can be attached only once. So that is done after the zygote has the descriptors of the namespaces.
+/// Attaches this tmpfs, which works only once. If the zygote did not get the descriptors of the namespaces then, the root would be lost. So they
+/// are handed over before.
 fn attach(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Kept> {
-    let handed = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, &|hand_over| {
+    let handed = in_clone(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, proof, 2, &|hand_over| {
         let namespace = |path| open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         hand_over(&[namespace(c"/proc/self/ns/user")?, namespace(c"/proc/self/ns/mnt")?])?;
         mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
         sys::attach_mounts(tmpfs, c"/")?;
-        // At the root, `..` stays where it is, and then follows what is mounted there.
+        // `/` is still the old root, below the new mount. `/..` leads to what is mounted on it.
         chdir(c"/..")?;
         pivot_root(c".", c".")?;
         umount2(c".", MntFlags::MNT_DETACH)
@@ -78,11 +80,12 @@ fn attach(tmpfs: &OwnedFd, proof: &SingleThreaded) -> nix::Result<Kept> {
 /// Hands descriptors over.
 type HandOver<'h> = &'h dyn Fn(&[OwnedFd]) -> nix::Result<()>;
 
-/// Calls `work` in a clone of this process that is in new namespaces, and returns the descriptors that it hands over. Handing over fails if they
-/// do not come.
+/// Calls `work` in a clone of this process that is in new namespaces, and returns the descriptors that it hands over, which are `count`. Handing
+/// over fails if they do not all come.
 fn in_clone(
     flags: libc::c_int,
     proof: &SingleThreaded,
+    count: usize,
     work: &dyn Fn(HandOver<'_>) -> nix::Result<()>,
 ) -> nix::Result<Vec<OwnedFd>> {
     const OK: [u8; 4] = 0_i32.to_ne_bytes();
@@ -90,7 +93,8 @@ fn in_clone(
     match sys::clone_into(proof, flags, None)? {
         Cloned::Child(_) => {
             drop(ours);
-            // This waits for no descriptors that are on their way: they may be in the zygote's own socket, which it does not read meanwhile.
+            // This does not try again after ETOOMANYREFS. Descriptors that are on their way may be in the zygote's own socket, and the zygote
+            // reads nothing while it waits for this process.
             let hand_over = |fds: &[OwnedFd]| {
                 sys::send_with_fds(theirs.as_fd(), &OK, &fds.iter().map(|fd| fd.as_raw_fd()).collect_vec())?;
                 sys::receive(theirs.as_fd(), &mut [0], MsgFlags::empty())?.map(drop).ok_or(Errno::EMFILE)
@@ -101,7 +105,7 @@ fn in_clone(
         }
         Cloned::Parent(child) => {
             drop(theirs);
-            let told = take_over(ours);
+            let told = take_over(ours, count);
             sys::wait_pid(child)?;
             told
         }
@@ -110,7 +114,7 @@ fn in_clone(
 
 /// The zygote's side of [`in_clone`]: takes the descriptors, acknowledges them, and waits until the child is done, or fails with the error that the child
 /// tells.
-fn take_over(socket: OwnedFd) -> nix::Result<Vec<OwnedFd>> {
+fn take_over(socket: OwnedFd, count: usize) -> nix::Result<Vec<OwnedFd>> {
     let next = || {
         let mut errno = [0; size_of::<i32>()];
         let received = sys::receive(socket.as_fd(), &mut errno, MsgFlags::empty())?;
@@ -120,7 +124,7 @@ fn take_over(socket: OwnedFd) -> nix::Result<Vec<OwnedFd>> {
             errno => Err(Errno::from_raw(errno)),
         }
     };
-    let fds = next()?;
+    let fds = Some(next()?).filter(|fds| fds.len() == count).ok_or(Errno::EMFILE)?;
     sys::send(socket.as_fd(), b"0")?;
     next()?;
     Ok(fds)

@@ -128,7 +128,7 @@ pub(crate) fn end() -> bool {
     let Some(Ok(zygote)) = ZYGOTE.get().filter(|zygote| zygote.as_ref().is_ok_and(Zygote::is_own)) else {
         return false;
     };
-    ENDING.store(true, Ordering::Relaxed);
+    ENDING.store(true, Ordering::Release);
     let _ = shutdown(zygote.requests.as_raw_fd(), Shutdown::Both);
     // Somebody may have stopped it.
     let _ = sys::resume(zygote.pidfd.as_fd());
@@ -153,7 +153,7 @@ fn kill(zygote: &Zygote) {
 
 /// Whether this process has begun to end, and so to end the zygote and all sandboxes.
 pub(crate) fn is_ending() -> bool {
-    ENDING.load(Ordering::Relaxed)
+    ENDING.load(Ordering::Acquire)
 }
 
 /// Has the zygote plan all sandboxes to come anew.

@@ -36,6 +36,7 @@ const KEEP: u8 = b'k';
 const PLACE: u8 = b'p';
 
 /// The image that the spec asks for whose address follows has been unpacked to the directory whose path follows that.
+#[cfg(feature = "images")]
 const IMAGE: u8 = b'i';
 
 /// The message by which the zygote is told where the image lies that `spec` asks for.
@@ -45,6 +46,7 @@ pub(super) fn encode_image(spec: &'static Spec, directory: &Path) -> Vec<u8> {
 }
 
 /// The spec that asks for an image, and where that lies, if this is what a message says.
+#[cfg(feature = "images")]
 pub(super) fn decode_image(message: &[u8]) -> Option<(&'static Spec, PathBuf)> {
     let (address, path) = message.strip_prefix(&[IMAGE])?.split_at_checked(ADDRESS_SIZE)?;
     Some((decode_spec(address)?, OsStr::from_bytes(path).into()))
@@ -103,14 +105,11 @@ impl Request {
         let spec = decode_spec(address)?;
         let mut descriptors = descriptors.into_iter();
         let channel = Channel { socket: descriptors.next()?, stdout: descriptors.next()?, stderr: descriptors.next()? };
-        let mount_points = mount_points.split_inclusive(|byte| *byte == 0);
-        let tree = |path| {
-            Some(V1Hierarchy {
-                mount_point: CString::from_vec_with_nul(Vec::from(path)).ok()?,
-                tasks: descriptors.next()?,
-            })
-        };
-        let v1 = mount_points.map(tree).collect::<Option<_>>()?;
+        let mut v1 = Vec::new();
+        for path in mount_points.split_inclusive(|byte| *byte == 0) {
+            let mount_point = CString::from_vec_with_nul(Vec::from(path)).ok()?;
+            v1.push(V1Hierarchy { mount_point, tasks: descriptors.next()? });
+        }
         let v2 = if has_v2 == 0 { None } else { Some((descriptors.next()?, descriptors.next()?)) };
         let generation = u32::from_ne_bytes(*generation);
         let joining = Joining { v1, v2, process_limit: process_limit != 0, generation };

@@ -17,7 +17,9 @@ use nix::unistd::{Pid, getpid, getppid, pipe2, setpgid};
 
 use super::ids;
 use super::keeper::Kept;
-use super::request::{MESSAGE_SIZE, Request, RootAt, SWEEPER, decode_image, decode_root_at};
+#[cfg(feature = "images")]
+use super::request::decode_image;
+use super::request::{MESSAGE_SIZE, Request, RootAt, SWEEPER, decode_root_at};
 use super::template::{self, Inherited, TemplateArgs, TemplateKind, raise_oom_score};
 use crate::cgroup;
 use crate::collect::CollectVec as _;
@@ -52,12 +54,15 @@ pub(super) fn serve(requests: OwnedFd, owner: Pid, for_one: bool, proof: &Single
     };
     let mut buffer = [0; MESSAGE_SIZE];
     while let Some((message, descriptors)) = template::next_message(&requests, &mut buffer) {
+        #[cfg(feature = "images")]
+        if let Some((spec, directory)) = decode_image(message) {
+            server.know_image(spec, &directory);
+            continue;
+        }
         if message == [SWEEPER] {
             descriptors.iter().for_each(|socket| make_sweeper(owner, socket, proof));
         } else if let Some((preparation, place)) = decode_root_at(message) {
             server.keep(preparation, place, descriptors.into_iter().next());
-        } else if let Some((spec, directory)) = decode_image(message) {
-            server.know_image(spec, &directory);
         } else if let Some(request) = Request::decode(message, descriptors) {
             server.hand_on(message, &request, proof);
         }
@@ -265,6 +270,7 @@ impl Server {
     }
 
     /// Remembers the image that `spec` asks for. If it can't be read, there is none, and the sandbox is refused.
+    #[cfg(feature = "images")]
     fn know_image(&mut self, spec: &'static Spec, directory: &Path) {
         let address = ptr::from_ref(spec).addr();
         match Unpacked::read(directory) {

@@ -219,14 +219,11 @@ impl<'i> Template<'i> {
         }
         set_name(c"belljar-tmpl").map_err(failed)?;
         raise_oom_score(OOM_SCORE_OF_TEMPLATE);
-        let mut kept = [requests]
-            .into_iter()
-            .chain(&mapper)
-            .chain(&proc_sys)
-            .chain(&unreachable_mounts)
-            .chain(left.iter().filter_map(LeftRoot::descriptor))
-            .map(AsRawFd::as_raw_fd)
-            .collect_vec();
+        let mut kept = vec![requests.as_raw_fd()];
+        for fd in mapper.iter().chain(&proc_sys).chain(&unreachable_mounts) {
+            kept.push(fd.as_raw_fd());
+        }
+        kept.extend(left.iter().filter_map(LeftRoot::descriptor).map(AsRawFd::as_raw_fd));
         sys::close_all_but(proof, &mut kept, None).map_err(failed)?;
         let pidfd = sys::pidfd_of(getpid()).map_err(failed)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -250,8 +247,8 @@ impl<'i> Template<'i> {
         let responding = Responding::default();
         let files = HostFiles::new(&mounts, &responding, context.target.as_deref());
         // If a file system does not respond, the plan says so.
-        let writable = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path);
-        let writable = writable.filter(|path| files.follow(path)).collect_vec();
+        let mut writable = context.profiles.iter().chain(&kind.writable_binds).map(PathBuf::as_path).collect_vec();
+        writable.retain(|path| files.follow(path));
         let unreachable_mounts = kind.unreachable.iter().cloned().zip(unreachable_mounts).collect_vec();
         let root = kind.root.as_deref();
         let parts = StageParts { writable, unreachable_mounts, proc_sys, left, root, net: kind.net };

@@ -355,7 +355,8 @@ impl Sandbox {
         shutdown(self.socket.as_raw_fd(), Shutdown::Write)?;
         let patience = Instant::now() + DEATH;
         let patience = deadline.map_or(patience, |deadline| deadline.min(patience));
-        if self.init().is_none_or(|init| sys::is_ready_by(init, patience) != Ok(true)) {
+        let is_dead = self.init().map_or(Ok(false), |init| sys::is_ready_by(init, patience))?;
+        if !is_dead {
             self.kill_all()?;
         }
         self.progress.died();

@@ -238,7 +238,7 @@ thread_local! {
 pub(super) struct TestSpan {
     test: &'static Test,
     begin: u64,
-    /// What this thread does a preparation for.
+    /// The record of the test that waits for this one, if this is a preparation: both are on one thread.
     outer: Option<Record>,
 }
 
@@ -304,13 +304,13 @@ pub(super) struct Life {
     changes: Vec<(u64, String)>,
     /// How many of these changes there was no room for, and when the first was.
     left_out: Option<(u64, u64)>,
-    /// How many bytes of these there are.
+    /// How many bytes `changes` has.
     changed_bytes: usize,
     /// How many bytes it has told.
     told_bytes: usize,
 }
 
-/// The most that one sandbox tells, of its set-up and of faults: many times what that takes.
+/// The most bytes that one sandbox may tell, of its set-up and of faults. A real one tells far less.
 const TOLD_MAX: usize = 1 << 20;
 
 /// A sandbox is asked for, and that on this thread.
@@ -338,7 +338,7 @@ impl Life {
         (self.told, self.test) = (here(), Some(test));
     }
 
-    /// Takes down what the sandbox tells. `false` if that is more than any has to tell.
+    /// Takes down what the sandbox tells. `false` if it has told more than [`TOLD_MAX`].
     pub(super) fn mark(&mut self, moment: Moment, at: u64, path: &[u8]) -> bool {
         self.told_bytes = self.told_bytes.saturating_add(size_of::<(Moment, u64)>() + path.len());
         let fits = self.told_bytes <= TOLD_MAX;

@@ -263,17 +263,23 @@ impl Builder<'_> {
                 fs::symlink_metadata(&original).ok().filter(|metadata| (metadata.uid(), metadata.gid()) != own)?;
             Some((original, upper.join(below), metadata))
         };
-        let mut made = Set::from([upper.to_path_buf()]);
-        let owned: Set<&Path> =
-            OWNED.into_iter().map(Path::new).chain(self.owned.iter().map(PathBuf::as_path)).collect();
-        for (_, path, metadata) in owned.into_iter().filter_map(place) {
+        let mut made = Set::new();
+        made.insert(upper.to_path_buf());
+        let mut owned: Set<&Path> = Set::new();
+        for path in OWNED {
+            owned.insert(Path::new(path));
+        }
+        for path in &self.owned {
+            owned.insert(path);
+        }
+        for (_, path, metadata) in owned.iter().filter_map(|path| place(path)) {
             if metadata.is_dir() && path.parent().is_some_and(|parent| made.contains(parent)) {
                 let mode = Mode::from_bits_truncate(metadata.mode() & 0o7777);
                 self.operations.push(Operation::Directory { path: InsidePath::new(&path), mode });
                 made.insert(path);
             }
         }
-        for (original, path, metadata) in OWNED_FILES.into_iter().map(Path::new).filter_map(place) {
+        for (original, path, metadata) in OWNED_FILES.iter().filter_map(|path| place(Path::new(path))) {
             self.basis.add(original.clone());
             let content = if metadata.is_file() { content_of(&original, &original) } else { None };
             let (Some(content), Some(directory), Some(parent)) = (content, original.parent(), path.parent()) else {

@@ -36,7 +36,7 @@ pub(super) struct Wanted {
     pub(super) name: PathBuf,
 }
 
-/// Where one path is wanted as the host's and as a private one, it is the host's.
+/// If a path is wanted twice, the kind that comes first here wins: the order of the variants counts.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WantedKind {
     /// The host's, read-only.
