@@ -29,4 +29,5 @@ pub(crate) mod plan;
 mod read_only;
 pub(crate) mod stage;
 pub(crate) mod sysctl;
+#[cfg_attr(not(feature = "images"), path = "absent/unpacked.rs")]
 pub(crate) mod unpacked;

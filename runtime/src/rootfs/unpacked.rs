@@ -1,6 +1,6 @@
 //! An image that has been unpacked to a directory: its tree, and what it says of the processes that run in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::collect::CollectVec as _;
 use crate::spec::{Ids, Root, Spec};
@@ -34,6 +34,11 @@ pub(crate) struct Owned {
 }
 
 impl Unpacked {
+    /// The files that are somebody else's, with user and group, and with their modes.
+    pub(crate) fn owners(&self) -> Vec<(&Path, (u32, u32), u32)> {
+        self.owned.iter().map(|Owned { path, owner, mode }| (path.as_path(), *owner, *mode)).collect_vec()
+    }
+
     /// The spec of a sandbox whose root is this image: that of a copy of its tree. What the test says goes first. The result is never freed.
     /// `None` if the path of the tree is not UTF-8.
     pub(crate) fn spec(&self, spec: &'static Spec) -> Option<&'static Spec> {

@@ -22,7 +22,7 @@ use crate::proc::{Mount, text_of};
 use crate::rootfs::build::{COPY, Operation};
 use crate::rootfs::context::RunContext;
 use crate::rootfs::paths::{HostPath, InsidePath, c_string};
-use crate::rootfs::unpacked::{Owned, Unpacked};
+use crate::rootfs::unpacked::Unpacked;
 use crate::sorted::{Set, sort};
 use crate::spec::{Ids, Spec};
 
@@ -223,8 +223,8 @@ impl Builder<'_> {
 
     /// Gives the files of the image to their owners that are root's in its tree.
     fn give_back(&mut self, image: &Unpacked) {
-        for Owned { path, owner, mode } in &image.owned {
-            self.give_away(self.inside(path), *owner, *mode);
+        for (path, owner, mode) in image.owners() {
+            self.give_away(self.inside(path), owner, mode);
         }
     }
 
