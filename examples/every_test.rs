@@ -56,14 +56,14 @@ mod with_a_fixture {
 
     impl Drop for Scratch {
         fn drop(&mut self) {
-            // In the sandbox, like all of the body: on the host, there is no such directory.
+            // In the sandbox, like all of the body.
             std::fs::remove_dir_all(&self.0).unwrap();
         }
     }
 
     #[isolated]
     fn cleans_up() {
-        let scratch = Scratch("/srv".into());
+        let scratch = Scratch("/tmp/scratch".into());
         std::fs::create_dir_all(scratch.0.join("data")).unwrap();
     }
 }

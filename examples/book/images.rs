@@ -8,14 +8,15 @@ fn is_debian() {
 }
 
 fn initdb(directory: &str) -> std::io::Result<()> {
-    std::process::Command::new("initdb").arg(directory).status().map(drop)
+    let status = std::process::Command::new("initdb").arg(directory).status()?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other(status.to_string())) }
 }
 
-#[prepared(root = "oci:tests/images:postgres", timeout = "60s")]
+#[prepared(root = "oci:tests/images:postgres", user = 999, timeout = "60s")]
 fn database() -> std::io::Result<()> {
     initdb("/var/lib/postgresql/data")
 }
 
-#[isolated(from = database)]
+#[isolated(from = database, user = 999)]
 fn has_its_own_server() { /* starts it on localhost:5432 */
 }

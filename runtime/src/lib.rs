@@ -23,6 +23,8 @@
 //! | have several hosts, and links that lose packets | [`net`] |
 //! | make, keep and enter namespaces | [`ns`] |
 //! | freeze, kill, limit and measure some processes of a test | [`Group`] |
+//! | have system calls fail, or each of them once | [`Fault`], [`Sweep`] |
+//! | call a function in a sandbox, where there is no attribute | [`run`], [`spec!`] |
 //! | learn what a test has used, or has changed in a copy | [`usage`], [`changes`] |
 //! | keep a function from running on the machine itself | [`whereabouts`] |
 //! | learn what a machine lets sandboxes have, and what to type | [`doctor`], `BELLJAR_DOCTOR=1 cargo test` |
@@ -46,7 +48,8 @@
 //! It is root, in fresh namespaces of its own (see namespaces(7)): user, pid, mount, ipc, uts and cgroup in any case, and a
 //! network that consists of `lo`. Its root is a tmpfs with the host's `/usr`, the repository, the target directory, the
 //! toolchain, and what `PATH` and `LD_LIBRARY_PATH` name, all read-only and in their places; a small `/etc`; a `/dev`, `/proc`
-//! and `/sys` that fit; and `/tmp`, `/run`, `/var`, `$HOME` and `CARGO_TARGET_TMPDIR`, which are empty and writable. Statics,
+//! and `/sys` that fit; and `/tmp`, `/run`, `/var`, `$HOME` and `CARGO_TARGET_TMPDIR`, which are the test's own, and have nothing of the
+//! host's but what is shown, such as a toolchain in `~/.cargo`. Statics,
 //! the environment, the working directory and signal handlers are as they were when the test binary began.
 //!
 //! [`net`] makes more hosts in it, with switches, routers and bad links between them. [`prepared`](macro@prepared) makes data once for many tests.
@@ -54,7 +57,7 @@
 //! # What a verdict means
 //!
 //! A test passes only if its body returned (or panicked, if it should), said so, and its process then ended cleanly. Calling
-//! `exit(0)`, a signal, a stack overflow, `exec`, a closed descriptor, a limit that is met and a timeout are failures, each
+//! `exit(0)`, a signal, a stack overflow, `exec`, a closed descriptor, memory that is used up and a timeout are failures, each
 //! with a message of its own. Where the host can't make the sandbox, the test fails with the step, the path, the error, and
 //! the likely cause: it never runs less isolated than it says.
 //!
@@ -72,8 +75,8 @@
 //! | `BELLJAR_DOCTOR` | `1`, `json` | tells what this host lets sandboxes have, in place of running tests |
 //! | `BELLJAR_CGROUP` | a path | the cgroup below which those of sandboxes go |
 //!
-//! An empty value is none. With another value, and with a variable `BELLJAR_...` that is not in the table, no isolated test runs: each
-//! fails and says what to write. Names that begin with `BELLJAR_TESTS_` are for belljar's own tests. A test sees `BELLJAR_TIMEOUT` and
+//! A variable that is empty counts as not set. If one has a value that is not in the table, or if there is another variable `BELLJAR_...`,
+//! no isolated test runs: each fails and says what to write. Names that begin with `BELLJAR_TESTS_` are for belljar's own tests. A test sees `BELLJAR_TIMEOUT` and
 //! `BELLJAR_UNSUPPORTED`, and so does a test binary that it starts; the others are removed from its environment.
 //!
 //! Tables have colours on terminals. `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE` are heeded.
@@ -98,7 +101,7 @@
 //!
 //! **`BELLJAR_ON_FAIL`**: the sandbox of a test that fails, or runs out of time, stays: with what it has mounted and written, and with
 //! the processes that it has left. Standard error then says how to enter it, by nsenter(1), and how to let it go; the run waits for
-//! that. Hosts of laboratories (the first 64) stay too, and it says how to enter each. So it is an error where nobody would answer: if standard error is no terminal, and if `CI` is set (to anything but `false`).
+//! that. Hosts of laboratories (the first 64) stay too, and it says how to enter each. So it is an error where nobody would answer: if standard error is no terminal, or if `CI` is set (to anything but `false`).
 //! nextest captures standard error, unless `--no-capture` is given.
 //!
 //! **`BELLJAR_DOCTOR`**: write `BELLJAR_DOCTOR=1 cargo test`. `1` is a table, `json` what [`Diagnosis::to_json`] writes.
@@ -281,13 +284,13 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// Makes a function a test that runs in a Linux sandbox of its own.
 ///
 /// Words choose what is replaced, options say more. Namespaces of the kinds user, pid, ipc, uts and cgroup and a mount table
-/// of its own are there in any case; naming one of them alone asks for no more.
+/// of its own are there in any case. One of these words alone, such as `uts`, keeps the host's network and files.
 ///
 /// | written | network | file system |
 /// | --- | --- | --- |
 /// | `#[isolated]`, or with options only | its own, `lo` up | its own root, a tmpfs |
 /// | `#[isolated(net, mount)]` | its own, `lo` up | its own root, a tmpfs |
-/// | `#[isolated(net)]` | its own, `lo` up | the host's, in a mount table of its own |
+/// | `#[isolated(net)]` | its own, `lo` up | the host's, in a mount table of its own, with a `/run` of its own |
 /// | `#[isolated(mount)]` | the host's | its own root, a tmpfs |
 /// | `#[isolated(uts)]` | the host's | the host's, in a mount table of its own |
 ///
@@ -322,7 +325,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 /// `./` begins at the package; what is tested is shown in its place.
 ///
 /// With the feature `images`, `root` takes images: `"oci:DIR"` or `"oci:DIR:TAG"` for a directory in the image layout of OCI, and the path of an
-/// archive (`.tar`, `.tar.gz`, `.tgz`, `.tar.zst`, `.tzst`) that `docker save` has written, that holds such a layout, or that holds a tree. A path
+/// archive (`.tar`, `.tar.gz`, `.tgz`, `.tar.zst`, `.tar.zstd`, `.tzst`) that `docker save` has written, that holds such a layout, or that holds a tree. A path
 /// that is relative begins at the package. It is unpacked once for each version, below the target directory. What the image says of its user,
 /// environment and working directory holds where the test says nothing. Files that belong to others are root's without `uids`.
 ///
@@ -335,7 +338,7 @@ pub fn whereabouts() -> Option<Whereabouts> {
 ///
 /// A limit that is written is a promise: where it can't be kept, the test fails and does not run. Limits take cgroups, see
 /// cgroups(7): of version 2, which the user may divide (`systemd-run --user --scope -p Delegate=yes -- cargo test`), or of
-/// version 1 for root. For `pids` alone, ordinary users need none since Linux 5.14.
+/// version 1 for root. For `pids` without `uids`, ordinary users need none since Linux 5.14.
 ///
 /// On a module, it isolates each test in it, and in modules in that. A test's own arguments are added: its words to those of the module,
 /// while of options its own hold. What may be a test and can't be seen, such as the call of a macro, is an error:
@@ -400,7 +403,8 @@ pub use belljar_macros::isolated;
 /// ```
 ///
 /// It runs in a sandbox of its own, when the first test that starts from it is about to run. The others wait. It takes what [`isolated`]
-/// takes, `from` too: so preparations stack. It may return what a test may return.
+/// takes, `from` too: so preparations stack. It has a root of its own, so that `net` goes with `mount`. It takes no parameters, is not
+/// `async`, and may return what a test may return.
 ///
 /// A test that starts from it finds the files that it has left, with owners, modes, times, links and user attributes, in a copy that is
 /// the test's own. What lies in `/dev`, `/proc` and `/sys` is not left, nor is any process, mount, interface or clock.
@@ -412,7 +416,7 @@ pub use belljar_macros::isolated;
 /// ends. Under nextest, which runs each test in a process of its own, it lies below the target directory, and a later run removes it. Where it
 /// can't lie there, each test runs the preparation itself, and says so.
 ///
-/// Like copies, it takes overlayfs, and Linux 5.11 or later where the tests don't run as root.
+/// Like copies, it takes overlayfs, and Linux 5.11 or later.
 pub use belljar_macros::prepared;
 
 /// Describes a sandbox for [`run`], by the arguments that [`isolated`] takes: a [`Spec`], which may be a `static` or a `const`.

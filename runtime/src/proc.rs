@@ -316,7 +316,7 @@ pub(crate) fn mount_points() -> Set<PathBuf> {
     mounts().into_iter().map(|mount| mount.point).collect()
 }
 
-/// Places at which, or below which, other file systems are meant to be mounted: they hide nothing that a sandbox needs.
+/// Places at which, or below which, the kernel has empty directories to mount other file systems on: these hide nothing of a proc or a sysfs.
 const MOUNT_POINTS: [&str; 11] = [
     "/proc/fs/nfsd",
     "/proc/sys/fs/binfmt_misc",

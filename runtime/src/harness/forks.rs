@@ -15,6 +15,10 @@
 //! A thread that holds one of these locks takes none of the others, with one exception: whoever has that of the spare descriptors may take that of
 //! the cgroups or of the preparations. So it is taken first here. Such a thread forks only to run a program, and posix_spawn(3) does not call this
 //! file. Nor does a fork in a sandbox: the zygote was forked before this was set up.
+//!
+//! There is one more lock in that order: the standard library's of the environment, which a thread takes that runs a program, also while it forks
+//! for one with `pre_exec`. Whoever has the lock of the cgroups may ask systemd, by a program. So if one thread does that, another one forks with `pre_exec`
+//! and a third one waits to change the environment, all three may wait for ever.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -60,6 +64,7 @@ extern "C" fn after() {
 extern "C" fn after_in_fork() {
     after();
     prepared::forget_unknown();
+    listed_twice::forget_unknown();
     #[cfg(feature = "images")]
     images::forget_unknown();
 }

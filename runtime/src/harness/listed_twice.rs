@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::judge::Verdict;
 use super::words;
+use crate::collect::CollectVec as _;
 use crate::sorted::Map;
 use crate::spec::Test;
 
@@ -29,6 +30,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Has no other thread look at these meanwhile.
 pub(super) fn hold() -> [Box<dyn Any>; 2] {
     [Box::new(lock(&CALLED)), Box::new(lock(&REPEATED))]
+}
+
+/// Forgets the tests that are being run. In a fork, nobody runs them.
+pub(super) fn forget_unknown() {
+    let mut called = lock(&CALLED);
+    let unknown = called.iter().filter(|(_, verdict)| verdict.get().is_none()).map(|(name, _)| *name).collect_vec();
+    for name in unknown {
+        called.remove(name);
+    }
 }
 
 /// The verdict on `test`, which the harness calls, and `run` finds unless the harness has called it before.

@@ -10,7 +10,7 @@
 //! | `unpack` | unpacks an image |
 //! | `process` | what an image says of its processes |
 //! | `layer` | unpacks a layer |
-//! | `trouble` | why unpacking fails |
+//! | `error` | why unpacking fails |
 //! | `tree` | the directory that an image is unpacked to: no path leads out of it |
 //!
 //! Formats: the [image layout](https://github.com/opencontainers/image-spec/blob/main/image-layout.md) and the

@@ -3,7 +3,7 @@
 //! - `lock` is locked by whoever looks whether the image is there, and unpacks it if it is not;
 //! - `used` is shared by all processes that use the image, until they end;
 //! - `source` says which image this is a version of;
-//! - the rest is as [`unpacked`](crate::rootfs::unpacked) has it.
+//! - the rest is as [`image_directory`](crate::rootfs::image_directory) has it.
 //!
 //! When a new version of an image is unpacked, older ones are removed that nobody uses then.
 

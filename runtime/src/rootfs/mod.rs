@@ -12,7 +12,7 @@
 //! | [left] | test binary, template | what preparations have left |
 //! | `merged` | test binary, template | directories that lie one over another |
 //! | [diff] | test binary | what has changed in a copy |
-//! | [unpacked] | zygote, template | an image in a directory |
+//! | [unpacked] | test binary, zygote, template | an image in a directory |
 //! | `image_directory` | test binary, zygote | that directory, with the feature `images` |
 //! | [access] | test binary, zygote | which directories root of a sandbox can't enter |
 

@@ -290,7 +290,7 @@ fn print_table(files: &[&str]) -> ExitCode {
     }
     let count = |key: &str| rows.iter().filter(|row| row[key].is_string()).count();
     println!(
-        "\n{} rows: {} work, {} say why not, {} were not tried.",
+        "\n{} combinations of a place, a user and a kernel: {} work, {} say why not, {} were not tried.",
         rows.len(),
         rows.len() - count("cause") - count("not_tried"),
         count("cause"),

@@ -52,14 +52,7 @@ impl Sandbox {
                 next = self.progress.born(self.spec.hands_out_root());
             }
             Some(Frame::Copied) if is_of_init && self.root.is_none() && self.spec.hands_out_root() => {
-                let tree = |tmpfs| Tree::new(tmpfs, prepared::left_for(self.spec));
-                let root = fds.next().ok_or(Errno::EMFILE).and_then(tree);
-                // No body has begun: the test can run where there is room.
-                if let Some(errno) = root.as_ref().err().filter(|errno| sys::is_of_descriptors(**errno)) {
-                    return Err(*errno);
-                }
-                self.root = Some(root);
-                self.places.pop();
+                self.take_root(fds.next())?;
                 next = self.progress.ready();
             }
             Some(question @ (Frame::AskUsage | Frame::AskChanges | Frame::AskInitPid | Frame::AskGroup(_))) => {
@@ -110,22 +103,9 @@ impl Sandbox {
                 self.evidence.hosts.extend(is_room.then(|| KeptHost::taken(name, &mut fds)).flatten());
             }
             Some(Frame::Faults) => {
-                let has_trace = self.life.is_some();
                 // Others may have taken all that is left since.
                 let _freed = freed.unwrap_or_else(Freed::now);
-                // If there is none, the descriptor is closed, and the calls fail.
-                let started = match fds.next().zip(fds.next()) {
-                    Some(_) if self.supervisors.len() >= SUPERVISORS_MAX => Err(Unanswered::TooMany),
-                    Some((listener, memory)) => {
-                        Supervisor::new(listener, memory, has_trace).map_err(Unanswered::Failed)
-                    }
-                    None => Err(Unanswered::Failed(Errno::EMFILE)),
-                };
-                match started {
-                    Ok(supervisor) => self.supervisors.push(supervisor),
-                    Err(why) => self.evidence.unanswered_calls = Some(why),
-                }
-                self.start_supervisors();
+                self.take_faults(fds.next().zip(fds.next()));
             }
             Some(Frame::Unanswered(errno)) => self.evidence.unanswered_calls = Some(Unanswered::Failed(errno)),
             Some(Frame::Mark { moment, at, path }) => {
@@ -150,6 +130,34 @@ impl Sandbox {
         }
         fds.for_each(discard);
         Ok(next)
+    }
+
+    /// Takes the root of the sandbox, before a body begins. Fails where there is no room for it: the test can run where there is.
+    fn take_root(&mut self, tmpfs: Option<OwnedFd>) -> nix::Result<()> {
+        let tree = |tmpfs| Tree::new(tmpfs, prepared::left_for(self.spec));
+        let root = tmpfs.ok_or(Errno::EMFILE).and_then(tree);
+        if let Some(errno) = root.as_ref().err().filter(|errno| sys::is_of_descriptors(**errno)) {
+            return Err(*errno);
+        }
+        self.root = Some(root);
+        self.places.pop();
+        Ok(())
+    }
+
+    /// Has a supervisor answer the calls that are watched from now on: by the listener, and by the memory of the faults. If there is none, the
+    /// listener is closed, and the calls fail.
+    fn take_faults(&mut self, descriptors: Option<(OwnedFd, OwnedFd)>) {
+        let has_trace = self.life.is_some();
+        let started = match descriptors {
+            Some(_) if self.supervisors.len() >= SUPERVISORS_MAX => Err(Unanswered::TooMany),
+            Some((listener, memory)) => Supervisor::new(listener, memory, has_trace).map_err(Unanswered::Failed),
+            None => Err(Unanswered::Failed(Errno::EMFILE)),
+        };
+        match started {
+            Ok(supervisor) => self.supervisors.push(supervisor),
+            Err(why) => self.evidence.unanswered_calls = Some(why),
+        }
+        self.start_supervisors();
     }
 
     /// Starts those supervisors that have no thread yet. Where there can be none in the end, the calls fail.

@@ -36,7 +36,7 @@ pub(super) struct Wanted {
     pub(super) name: PathBuf,
 }
 
-/// If a path is wanted twice, the kind that comes first here wins: the order of the variants counts.
+/// They are made in this order, and a later kind lies over an earlier one. But what is shown is never made private.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WantedKind {
     /// The host's, read-only.
