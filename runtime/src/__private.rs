@@ -17,23 +17,48 @@ use std::process::{ExitCode, Termination};
 /// Fails to compile in a function that no program begins with: by the path of its module. Merged documentation tests have modules.
 #[cfg(target_os = "linux")]
 pub const fn must_be_a_program(module: &str) {
-    let (path, mark) = (module.as_bytes(), b"__doctest_");
-    let (mut at, mut is_root) = (0, true);
+    let is_root = !contains(module.as_bytes(), b":");
+    let is_program = is_root || contains(module.as_bytes(), MERGED);
+    assert!(is_program, "no program begins with this `main`: write `#[isolated] #[test] fn main()` if it is a test");
+}
+
+/// Fails to compile in a documentation test, which calls no functions but `main`.
+#[cfg(target_os = "linux")]
+pub const fn must_not_be_documentation(module: &str) {
+    let path = module.as_bytes();
+    let is_documentation =
+        begins(path, 0, b"rust_out") && (path.len() == 8 || path[8] == b':') || contains(path, MERGED);
+    assert!(
+        !is_documentation,
+        "a documentation test calls no test: write ```test_harness in the place of ```, or `#[isolated] fn main()`"
+    );
+}
+
+/// What begins the names of modules that merged documentation tests are in.
+#[cfg(target_os = "linux")]
+const MERGED: &[u8] = b"__doctest_";
+
+#[cfg(target_os = "linux")]
+const fn contains(path: &[u8], mark: &[u8]) -> bool {
+    let mut at = 0;
     while at < path.len() {
-        if path[at] == b':' {
-            is_root = false;
-        }
-        let (mut length, mut is_mark) = (0, at + mark.len() <= path.len());
-        while is_mark && length < mark.len() {
-            is_mark = path[at + length] == mark[length];
-            length += 1;
-        }
-        if is_mark {
-            return;
+        if begins(path, at, mark) {
+            return true;
         }
         at += 1;
     }
-    assert!(is_root, "no program begins with this `main`: write `#[isolated] #[test] fn main()` if it is a test");
+    false
+}
+
+/// Whether `path` goes on with `mark` at this place.
+#[cfg(target_os = "linux")]
+const fn begins(path: &[u8], at: usize, mark: &[u8]) -> bool {
+    let (mut length, mut is_mark) = (0, at + mark.len() <= path.len());
+    while is_mark && length < mark.len() {
+        is_mark = path[at + length] == mark[length];
+        length += 1;
+    }
+    is_mark
 }
 
 /// What `#[prepared]` makes of a function.

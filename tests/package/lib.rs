@@ -14,6 +14,21 @@
 //!     package::ran("documentation with a harness");
 //! }
 //! ```
+//!
+//! Nobody would call these.
+//!
+//! ```compile_fail,E0080
+//! #[belljar::isolated]
+//! fn isolated() {}
+//! ```
+//!
+//! ```compile_fail,E0080
+//! #[belljar::isolated]
+//! mod tests {
+//!     #[test]
+//!     fn isolated() {}
+//! }
+//! ```
 
 use std::env;
 use std::fs::File;

@@ -4,14 +4,14 @@
 //! this process. A row that expects a namespace to be shared is the twin of those that expect it to be fresh.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::{env, fs};
 
 use belljar::isolated;
-use belljar_tests::{body, run_body};
+use belljar_tests::{body, body_command, run, run_body};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Pid, Uid, getgid, getpid, getuid, setgroups, sethostname, setuid};
 
@@ -108,7 +108,23 @@ fn root_inside_is_the_runner_outside() {
         let fields: Vec<_> = map.split_whitespace().collect();
         assert_eq!((fields.len(), fields[0], fields[2]), (3, "0", "1"), "{map}");
     }
-    assert_eq!(fs::metadata(env!("CARGO_MANIFEST_DIR")).expect("stat").mode() & 0o40000, 0o40000);
+}
+
+/// A directory of whoever runs the tests.
+const OF_RUNNER: &str = "BELLJAR_TESTS_DIRECTORY";
+
+#[body]
+#[isolated(net)]
+fn sees_what_is_the_runners() {
+    let metadata = fs::metadata(env::var(OF_RUNNER).expect(OF_RUNNER)).expect("stat");
+    assert_eq!((metadata.uid(), metadata.gid()), (0, 0));
+}
+
+#[test]
+fn what_is_the_runners_is_roots_inside() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let run = run(body_command("sees_what_is_the_runners").env(OF_RUNNER, directory.path()));
+    assert!(run.passed(), "{}", run.output);
 }
 
 #[isolated]

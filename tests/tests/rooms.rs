@@ -261,10 +261,10 @@ fn shared_locks(sources: &BTreeMap<PathBuf, String>) -> Vec<(String, String)> {
         }
         for declaration in code.split("static ").skip(1).filter_map(|rest| rest.split(';').next()) {
             let is_lock = ["Mutex<", "Mutex::", "RwLock<", "RwLock::"].iter().any(|lock| declaration.contains(lock));
-            if let Some((name, _)) = declaration.split_once(':').filter(|_| is_lock) {
-                if name.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
-                    found.push((file.to_string_lossy().into_owned(), name.to_owned()));
-                }
+            let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+            let name = declaration.split_once(':').map(|(name, _)| name).filter(is_name);
+            if let Some(name) = name.filter(|_| is_lock) {
+                found.push((file.to_string_lossy().into_owned(), name.to_owned()));
             }
         }
     }

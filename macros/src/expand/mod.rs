@@ -26,6 +26,8 @@ mod program;
 #[cfg(test)]
 mod tests;
 
+use std::env;
+
 use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt as _;
@@ -50,7 +52,7 @@ const ELSEWHERE: &str =
 /// The condition under which there are sandboxes. Unless told otherwise, rust-analyzer reads code as if it were for Miri, and would then
 /// take the body for dead, and run the test as one that is ignored.
 fn has_sandboxes() -> TokenStream {
-    let server = std::env::current_exe().unwrap_or_default();
+    let server = env::current_exe().unwrap_or_default();
     let is_editor = server.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rust-analyzer"));
     if is_editor { quote!(target_os = "linux") } else { quote!(all(target_os = "linux", not(miri))) }
 }
@@ -313,6 +315,7 @@ fn isolated_test(
     let run = run(args, arguments, function);
     let has_sandboxes = has_sandboxes();
     let elsewhere = elsewhere(function, test_attribute.as_ref());
+    let check = must_not_be_documentation(&args.krate, name.span());
     // The span of this function goes from the attribute to the end of the body: so Clippy sees that the body is a test's. Its braces stay
     // at the attribute: at the body, that would count twice for coverage.
     let mut beginning: Vec<TokenTree> = quote!(#vis fn).into_iter().collect();
@@ -332,8 +335,26 @@ fn isolated_test(
         #(#attrs)*
         #test_attribute
         #(#beginning)* #name() #inside
+        #check
         #elsewhere
     }
+}
+
+/// Whether what is compiled has a harness that calls its tests.
+fn has_harness() -> bool {
+    env::args_os().any(|argument| argument == "--test")
+}
+
+/// What fails to compile in a documentation test. Without a harness, the compiler drops tests: there, that would be a pass.
+fn must_not_be_documentation(krate: &Path, place: Span) -> Option<TokenStream> {
+    if cfg!(test) || has_harness() {
+        return None;
+    }
+    let (span, has_sandboxes) = (Span::mixed_site().located_at(place), has_sandboxes());
+    Some(quote_spanned! {span=>
+        #[cfg(#has_sandboxes)]
+        const _: () = #krate::__private::must_not_be_documentation(::core::module_path!());
+    })
 }
 
 /// The call that runs the test.

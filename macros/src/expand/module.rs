@@ -20,7 +20,9 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Error, Ident, Meta, MetaList, Path, Token, Visibility};
 
-use super::{Above, Function, expand_function, is_standard_test, last_name, makes_tests, names};
+use super::{
+    Above, Function, expand_function, is_standard_test, last_name, makes_tests, must_not_be_documentation, names,
+};
 use crate::above::is_maker;
 use crate::args::{Args, merge, with_words};
 use crate::function::in_braces;
@@ -142,6 +144,7 @@ fn content(arguments: &TokenStream, krate: &Path, module: Module, mut errors: Ve
     let mut inside = TokenStream::new();
     if errors.is_empty() {
         inside = rewritten(arguments, krate, module.content.stream(), &mut errors);
+        inside.extend(must_not_be_documentation(krate, module.name.span()));
     }
     // What would run on the host is not even there.
     let Module { attrs, vis, keyword, name, content } = module;

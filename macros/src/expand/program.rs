@@ -9,24 +9,21 @@
 //! spec!(net)                    →       __private::spec(const { &Test { name, spec, ..Test::PLAIN } })
 //! ```
 
-use std::env;
-
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Error};
 
-use super::{Above, ELSEWHERE, asked, constant, has_sandboxes, is_standard_test, last_name, makes_tests, unfit};
+use super::{
+    Above, ELSEWHERE, asked, constant, has_harness, has_sandboxes, is_standard_test, last_name, makes_tests, unfit,
+};
 use crate::args::Args;
 use crate::function::Function;
 
 /// Whether a function is the `main` of a program. Where there is a harness, nobody would call it: there it is a test of that name.
 pub(super) fn is_main(function: &Function, above: &Above) -> bool {
     let is_test = |attribute: &Attribute| makes_tests(attribute) || is_standard_test(attribute);
-    function.sig.ident == "main"
-        && above.makers.is_empty()
-        && !function.attrs.iter().any(is_test)
-        && !env::args_os().any(|argument| argument == "--test")
+    function.sig.ident == "main" && above.makers.is_empty() && !function.attrs.iter().any(is_test) && !has_harness()
 }
 
 /// Turns the `main` of a program into one whose body runs in a sandbox.

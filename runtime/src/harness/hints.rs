@@ -61,8 +61,11 @@ const NO_NAME: [&str; 4] = [
 /// Whether a text tells of a user or a group that has no number: EINVAL of a call that takes one, or of one that is not named.
 fn is_of_ids(text: &str) -> bool {
     const CALLS: [&str; 7] = ["chown", "setuid", "setgid", "seteuid", "setegid", "setres", "setre"];
-    const UNNAMED: &str = "called `Result::unwrap()` on an `Err` value: ";
-    shows(text, Errno::EINVAL) && (CALLS.iter().any(|call| text.contains(call)) || text.starts_with(UNNAMED))
+    // Of `unwrap`, and of what a test returns.
+    const UNNAMED: [&str; 2] = ["called `Result::unwrap()` on an `Err` value: ", "Error: "];
+    let is_unnamed =
+        || UNNAMED.iter().any(|before| text.strip_prefix(before).is_some_and(|rest| !rest.contains(": E")));
+    shows(text, Errno::EINVAL) && (CALLS.iter().any(|call| text.contains(call)) || is_unnamed())
 }
 
 /// Whether a text shows an error: by its name, by its description, or by its number as the standard library writes that.

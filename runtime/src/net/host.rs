@@ -65,10 +65,9 @@ impl Host {
     /// server.run(|| std::net::TcpListener::bind("192.0.2.7:80")).unwrap();
     /// # }
     /// ```
-    #[must_use]
-    pub fn address(self, address: &str) -> Self {
+    pub fn address(&self, address: &str) -> Self {
         self.0.choice().addresses.push(address.to_owned());
-        self
+        self.clone()
     }
 
     /// Chooses the MAC address of its first interface: `02:00:00:00:00:07`.
@@ -86,10 +85,9 @@ impl Host {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
-    pub fn mac(self, mac: &str) -> Self {
+    pub fn mac(&self, mac: &str) -> Self {
         self.0.choice().mac = Some(mac.to_owned());
-        self
+        self.clone()
     }
 
     /// Chooses how many bytes the packets of its first interface can have: 68 to 9000, and 1500 without this. Below 1280,
@@ -107,10 +105,9 @@ impl Host {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
-    pub fn mtu(self, bytes: u32) -> Self {
+    pub fn mtu(&self, bytes: u32) -> Self {
         self.0.choice().mtu = Some(bytes);
-        self
+        self.clone()
     }
 
     /// Chooses the name of its first interface, which is `eth0` without this.
@@ -126,10 +123,9 @@ impl Host {
     /// assert!(host.run(|| std::path::Path::new("/sys/class/net/wan0").exists()));
     /// # }
     /// ```
-    #[must_use]
-    pub fn interface(self, name: &str) -> Self {
+    pub fn interface(&self, name: &str) -> Self {
         self.0.choice().interface = Some(name.to_owned());
-        self
+        self.clone()
     }
 
     /// Its name.
@@ -364,8 +360,7 @@ impl Router {
     /// # let mut lab = Lab::new();
     /// let gateway = lab.router("gateway").address("192.0.2.254/24");
     /// ```
-    #[must_use]
-    pub fn address(self, address: &str) -> Self {
+    pub fn address(&self, address: &str) -> Self {
         Self(self.0.address(address))
     }
 
@@ -376,8 +371,7 @@ impl Router {
     /// # let mut lab = Lab::new();
     /// let gateway = lab.router("gateway").mac("02:00:00:00:be:11");
     /// ```
-    #[must_use]
-    pub fn mac(self, mac: &str) -> Self {
+    pub fn mac(&self, mac: &str) -> Self {
         Self(self.0.mac(mac))
     }
 
@@ -388,8 +382,7 @@ impl Router {
     /// # let mut lab = Lab::new();
     /// let gateway = lab.router("gateway").mtu(1400);
     /// ```
-    #[must_use]
-    pub fn mtu(self, bytes: u32) -> Self {
+    pub fn mtu(&self, bytes: u32) -> Self {
         Self(self.0.mtu(bytes))
     }
 
@@ -400,8 +393,7 @@ impl Router {
     /// # let mut lab = Lab::new();
     /// let gateway = lab.router("gateway").interface("lan0");
     /// ```
-    #[must_use]
-    pub fn interface(self, name: &str) -> Self {
+    pub fn interface(&self, name: &str) -> Self {
         Self(self.0.interface(name))
     }
 }

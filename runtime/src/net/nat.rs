@@ -36,10 +36,9 @@ impl Router {
     ///     assert_eq!(socket.recv_from(&mut [0; 8]).unwrap().1.ip().to_string(), "10.0.1.1");
     /// }
     /// ```
-    #[must_use]
-    pub fn nat(self, nat: Nat) -> Self {
+    pub fn nat(&self, nat: Nat) -> Self {
         self.0.0.gate().nat = Some(nat);
-        self
+        self.clone()
     }
 
     /// Has TCP connections and UDP packets that come from the outside to this port of the router go to a port of a host inside, also of one
@@ -61,10 +60,9 @@ impl Router {
     /// visitor.run(|| TcpStream::connect("10.0.1.1:8080").unwrap());
     /// # }
     /// ```
-    #[must_use]
-    pub fn forward(self, port: u16, to: &Host, to_port: u16) -> Self {
+    pub fn forward(&self, port: u16, to: &Host, to_port: u16) -> Self {
         self.0.0.gate().forwards.push(Forward { port, to: to.0.peer(), to_port });
-        self
+        self.clone()
     }
 
     /// Has it let nothing pass from the outside but what belongs to a connection that the inside has begun, errors about such a one, and what
@@ -95,10 +93,9 @@ impl Router {
     /// visitor.run(|| connect("10.0.0.1:80")).unwrap_err();
     /// # }
     /// ```
-    #[must_use]
-    pub fn firewall(self) -> Self {
+    pub fn firewall(&self) -> Self {
         self.0.0.gate().has_firewall = true;
-        self
+        self.clone()
     }
 
     /// Says which of its links leads to the outside, for [`nat`](Self::nat), [`forward`](Self::forward) and [`firewall`](Self::firewall): the
@@ -110,9 +107,8 @@ impl Router {
     /// let internet = lab.switch("internet");
     /// let home = lab.router("home").nat(Nat::Masquerade).outside(&internet);
     /// ```
-    #[must_use]
-    pub fn outside(self, of: &impl End) -> Self {
+    pub fn outside(&self, of: &impl End) -> Self {
         self.0.0.gate().outside = Some(of.node().peer());
-        self
+        self.clone()
     }
 }

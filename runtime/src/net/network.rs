@@ -209,7 +209,8 @@ impl Net {
     ///
     /// # Errors
     ///
-    /// If the file can't be written.
+    /// If the file can't be written. A path that is relative begins at the package, which is read-only where the sandbox has a root of its
+    /// own. A file below `/tmp` goes with the sandbox; one below a path that `bind` shows with `:rw` stays.
     ///
     /// ```test_harness
     /// # use belljar::isolated;
@@ -278,6 +279,12 @@ impl Net {
                 continue;
             }
             for from in &self.plan.nodes[next].ports {
+                // On its own segments, a host sends to the others itself, and over no router.
+                if next != node
+                    && self.plan.nodes[node].ports.iter().any(|own| self.segment(*own) == self.segment(*from))
+                {
+                    continue;
+                }
                 let others = &self.plan.segments[self.segment(*from)].ports;
                 for to in others.iter().filter(|to| !blocked.contains(&(*from, **to))) {
                     if reached.insert(self.plan.ports[*to].node) {

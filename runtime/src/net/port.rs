@@ -67,7 +67,8 @@ pub struct Stats {
     pub lost_by_chance: u64,
     /// The ones that [`lose_nth`](Port::lose_nth) and [`lose_when`](Port::lose_when) were for.
     pub lost_as_told: u64,
-    /// The ones that came while the port was cut, or the two hosts were kept apart.
+    /// The ones that came while the port was cut, or the two hosts were kept apart. What hosts that are kept apart send to each other is counted
+    /// at the port of the receiver.
     pub lost_by_cut: u64,
     /// The ones that were longer than the [MTU](Port::mtu) of the port, or of the [host](super::Host::mtu) that they were for.
     pub lost_by_length: u64,

@@ -74,6 +74,8 @@ pub(crate) enum Operation {
     Symlink { path: InsidePath, target: CString },
     /// Writes a file.
     File { path: InsidePath, content: Vec<u8>, mode: Mode },
+    /// Writes another content to a file that is there.
+    Rewrite { path: InsidePath, content: Vec<u8> },
     /// Makes a device node that leads nowhere, as the mount point of a device: so a listing of the directory shows a device.
     Node { path: InsidePath },
     /// Writes a file with a number that no other sandbox has, as machine-id(5) describes it.
@@ -233,6 +235,7 @@ fn carry_out(operation: &Operation) -> Result<(), RefusalRef<'_>> {
         Operation::Directory { path, mode } => mkdir(path, *mode).or_refuse(Step::Directory, path),
         Operation::Symlink { path, target } => symlink(target, path).or_refuse(Step::Symlink, path),
         Operation::File { path, content, mode } => write_file(path, content, *mode).or_refuse(Step::File, path),
+        Operation::Rewrite { path, content } => rewrite(path, content).or_refuse(Step::File, path),
         // Without rights outside, this is the only node that may be made: overlayfs calls it a whiteout.
         Operation::Node { path } => {
             mknod(&**path, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).or_refuse(Step::File, path)
@@ -370,10 +373,17 @@ fn write_file(path: &CStr, content: &[u8], mode: Mode) -> nix::Result<()> {
         return mknod(path, SFlag::S_IFREG, mode, 0);
     }
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let file = open(path, flags, mode)?;
-    let mut rest = content;
+    write_all(&open(path, flags, mode)?, content)
+}
+
+fn rewrite(path: &CStr, content: &[u8]) -> nix::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    write_all(&open(path, flags, Mode::empty())?, content)
+}
+
+fn write_all(file: &OwnedFd, mut rest: &[u8]) -> nix::Result<()> {
     while !rest.is_empty() {
-        rest = &rest[write(&file, rest)?..];
+        rest = &rest[write(file, rest)?..];
     }
     Ok(())
 }

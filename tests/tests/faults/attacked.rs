@@ -64,7 +64,7 @@ fn faults_come_and_go() {
         (failed as u64, hits, faults)
     });
     // Each thread may meet a fault once more between the moment that its hits are looked at and its end.
-    assert!((hits..=hits + 16 * faults).contains(&failed), "{failed} {hits} {faults}");
+    assert!(failed > 0 && (hits..=hits + 16 * faults).contains(&failed), "{failed} {hits} {faults}");
     assert_eq!((first.calls(), first.hits()), (16 * calls as u64, 0));
     file.sync_all().expect("all are over");
 }
@@ -75,9 +75,7 @@ fn what_comes_late_is_counted_for_no_other() {
     let (reader, writer) = nix::unistd::pipe().expect("pipe");
     let fault = Fault::reading().short(2).path("pipe:*").start().expect("start");
     let waits = thread::spawn(move || nix::unistd::read(&reader, &mut [0; 16]));
-    while fault.calls() == 0 {
-        thread::yield_now();
-    }
+    belljar_tests::wait_until(|| fault.calls() > 0);
     drop(fault);
     let next = no_fsync().start().expect("start");
     nix::unistd::write(&writer, b"abc").expect("write");
@@ -303,7 +301,7 @@ fn a_path_that_changes() {
                 }
             }
         });
-        let mut counts = [0; 3];
+        let mut counts = [0; 2];
         for _ in 0..rounds(20) * 50 {
             counts[match open(path.as_ptr().cast()) {
                 Errno::EMFILE => 0,
@@ -314,7 +312,7 @@ fn a_path_that_changes() {
         is_over.store(true, Ordering::Relaxed);
         counts
     });
-    assert_eq!(counts[2], 0);
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 }
 
 /// A program that another one traces.

@@ -58,9 +58,7 @@ fn others_go_on_during_a_delay() {
     let fault = Fault::new("fsync").delay(Duration::from_secs(3600)).first(1).start().expect("start");
     let stuck = file.try_clone().expect("dup");
     std::thread::spawn(move || stuck.sync_all());
-    while fault.calls() == 0 {
-        std::thread::yield_now();
-    }
+    belljar_tests::wait_until(|| fault.calls() > 0);
     file.sync_all().expect("the second");
     assert_eq!((fault.hits(), fault.calls()), (1, 2));
 }

@@ -1,7 +1,8 @@
 //! Calls that do less than they were asked for.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
-use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::fs::FileExt as _;
@@ -62,9 +63,7 @@ fn short_counts_on_pipes_and_sockets() {
             let count = server.read(&mut buffer).expect("recv");
             buffer[..count].to_vec()
         });
-        while fault.calls() == 0 {
-            std::thread::yield_now();
-        }
+        belljar_tests::wait_until(|| fault.calls() > 0);
         client.write_all(b"hello").expect("send");
         assert_eq!(waiting.join().expect("join"), b"he");
     });
@@ -84,11 +83,14 @@ fn short_counts_on_pipes_and_sockets() {
 fn a_reader_that_is_killed_is_waited_for_by_nobody() {
     let fault = Fault::reading().short(2).path("pipe:*").start().expect("start");
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("cat");
-    while fault.calls() == 0 {
-        std::thread::yield_now();
-    }
+    // Who waits in the reader's place has the last reading end.
+    let stdin = RefCell::new(child.stdin.take().expect("a pipe"));
+    belljar_tests::wait_until(|| fault.calls() > 0);
     child.kill().expect("kill");
     assert_eq!(child.wait().expect("wait").signal(), Some(libc::SIGKILL));
+    belljar_tests::wait_until(|| {
+        stdin.borrow_mut().write(b"x").is_err_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    });
 }
 
 /// Copies from one file to another, from a position if there is one.
@@ -140,9 +142,7 @@ fn short_copies_to_pipes() {
     let fault = Fault::new("sendfile").short(3).start().expect("start");
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| copy(File::open("/data/from").expect("open"), None, &writer, true));
-        while fault.calls() == 0 {
-            std::thread::yield_now();
-        }
+        belljar_tests::wait_until(|| fault.calls() > 0);
         let mut reader = File::from(reader);
         reader.read_exact(&mut [0; 4096]).expect("read");
         assert_eq!(waits.join().expect("join"), Ok(3));

@@ -62,6 +62,26 @@ fn a_cut_port_is_healed_with_the_rest() {
     assert_eq!(reach(&a, &b, PATIENCE), [true; 2]);
 }
 
+/// A router beside them leads nobody around that: neighbours send to each other themselves.
+#[isolated]
+fn neighbours_are_divided_beside_their_router() {
+    let mut lab = Lab::new();
+    let (lan, gateway) = (lab.switch("lan"), lab.router("gateway"));
+    let [a, b, outside] = ["a", "b", "outside"].map(|name| lab.host(name));
+    for host in [&a, &b, gateway.as_ref()] {
+        lab.link(host, &lan);
+    }
+    lab.link(&gateway, &outside);
+    let net = lab.up().expect("up");
+    net.partition([&a], [&b]);
+    assert_eq!(reach(&a, &b, SHORT), [false; 2]);
+    assert_eq!([reach(&a, &outside, PATIENCE), reach(&b, &outside, PATIENCE)], [[true; 2]; 2]);
+    net.heal();
+    net.oneway(&a, &b);
+    assert!(gets(&a, &b, "b", PATIENCE));
+    assert!(!gets(&b, &a, "a", SHORT));
+}
+
 /// A partition that a router leads around is none.
 #[isolated]
 fn a_way_over_a_router_is_told() {
@@ -97,8 +117,9 @@ fn a_port_of_another_laboratory_is_no_port() {
     let net = lab.up().expect("up");
     net.port(&host);
     let other = Lab::new().host("host");
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| net.port(&other).stats().lost));
-    assert!(result.is_err());
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| net.port(&other).stats().lost)).unwrap_err();
+    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+    assert!(text.contains("`host` belongs to another laboratory"), "{text}");
 }
 
 /// Never less than is asked for. How much more depends on the machine.

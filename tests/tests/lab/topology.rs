@@ -29,6 +29,20 @@ fn addresses(host: &Host, interface: &str) -> Vec<String> {
     all
 }
 
+/// What is chosen for a host can be said in statements, and behind each other.
+#[isolated]
+fn choices_are_made_in_any_style() {
+    let mut lab = Lab::new();
+    let first = lab.host("first");
+    first.address("192.0.2.7/24");
+    first.interface("wan0");
+    let second = lab.host("second").address("192.0.2.8/24").interface("wan0");
+    let _net = lab.up().expect("up");
+    for (host, address) in [(&first, "192.0.2.7"), (&second, "192.0.2.8")] {
+        assert_eq!(addresses(host, "wan0")[0], address);
+    }
+}
+
 #[isolated]
 fn hosts_without_links_are_on_one_switch() {
     let mut lab = Lab::new();

@@ -166,8 +166,10 @@ fn looks_at_its_usage() {
 #[isolated(pids = 32)]
 fn asks_with_its_report_closed() {
     let file = File::create_new("/tmp/file").expect("create");
-    for number in 3..=255 {
-        if fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|target| target.starts_with("socket:")) {
+    for number in 3..4096 {
+        if fs::read_link(format!("/proc/self/fd/{number}"))
+            .is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+        {
             #[expect(unsafe_code, reason = "nix has no dup2 to a bare number")]
             // SAFETY: the number stays what it is, another name of an open descriptor.
             unsafe {
@@ -187,7 +189,8 @@ fn usage_is_told() {
         assert!(run.passed(), "{}", run.output);
     }
     let run = run_body("asks_with_its_report_closed");
-    assert!(run.failed() || run.output.contains("asked in vain") || !is_limited(&run), "{}", run.output);
+    // Belljar fails it for what it has done to its report.
+    assert!(run.output.contains("asked in vain") || !is_limited(&run), "{}", run.output);
 }
 
 /// What is not known is not told: not as 0 either.

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs::{self};
 use std::io::{self};
+use std::net::ToSocketAddrs as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -132,4 +133,59 @@ fn preparations_stack() {
     let Some(run) = see(bodies(&["roots::stacked::*", "--test-threads=16"])) else { return };
     assert!(run.output.contains("3 passed; 0 failed"), "{}", run.output);
     assert_eq!(run.output.matches(PREPARED).count(), 3, "{}", run.output);
+}
+
+// ---- What a test asks for that has a file in /etc ----
+
+#[prepared]
+fn plain() -> io::Result<()> {
+    fs::write("/var/lib/kept", "kept")
+}
+
+#[body]
+#[isolated(from = plain, hostname = "web1")]
+fn has_a_name_of_its_own() {
+    assert_eq!(fs::read_to_string("/etc/hostname").expect("hostname"), "web1\n");
+    assert!(("web1", 80).to_socket_addrs().expect("it is in /etc/hosts").count() > 0);
+    assert_eq!(belljar::changes().expect("changes"), []);
+}
+
+#[body]
+#[isolated(from = plain, user = 1000)]
+fn is_a_user_of_its_own() {
+    assert!(fs::read_to_string("/etc/passwd").expect("passwd").contains("user:x:1000:1000:"));
+    assert!(fs::read_to_string("/etc/group").expect("group").contains("user:x:1000:"));
+}
+
+/// The twins: another test sees nothing of that, and what a preparation has written itself stays.
+#[body]
+#[isolated(from = plain)]
+fn has_what_was_prepared() {
+    assert_eq!(fs::read_to_string("/etc/hostname").expect("hostname"), "localhost\n");
+    assert!(!fs::read_to_string("/etc/passwd").expect("passwd").contains("user:x:"));
+}
+
+#[prepared(hostname = "db")]
+fn with_other_hosts() -> io::Result<()> {
+    fs::write("/etc/hosts", "192.0.2.7 elsewhere\n")
+}
+
+#[body]
+#[isolated(from = with_other_hosts, hostname = "web1")]
+fn has_the_hosts_that_were_written() {
+    assert_eq!(fs::read_to_string("/etc/hosts").expect("hosts"), "192.0.2.7 elsewhere\n");
+    assert_eq!(fs::read_to_string("/etc/hostname").expect("hostname"), "web1\n");
+}
+
+#[test]
+fn names_and_users_are_each_tests_own() {
+    let names = [
+        "roots::has_a_name_of_its_own",
+        "roots::is_a_user_of_its_own",
+        "roots::has_what_was_prepared",
+        "roots::has_the_hosts_that_were_written",
+    ];
+    if let Some(run) = see(bodies(&names)) {
+        assert!(run.output.contains("4 passed; 0 failed"), "{}", run.output);
+    }
 }

@@ -171,6 +171,7 @@ fn the_first_step_of_a_connection_is_lost() {
     let address = "10.0.0.2:80".parse().expect("an address");
     let connect = |patience| client.run(|| TcpStream::connect_timeout(&address, patience));
     assert!(connect(Duration::from_millis(100)).is_err());
+    assert!(net.port(&client).stats().lost > 0);
     net.port(&client).lose_no_more();
     connect(PATIENCE).expect("connect");
     drop(listener);

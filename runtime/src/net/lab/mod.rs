@@ -103,10 +103,9 @@ impl Switch {
     /// let mut lab = Lab::new();
     /// let lan = lab.switch("lan").subnet("192.0.2.0/24").subnet("2001:db8::/64");
     /// ```
-    #[must_use]
-    pub fn subnet(self, subnet: &str) -> Self {
+    pub fn subnet(&self, subnet: &str) -> Self {
         self.0.choice().addresses.push(subnet.to_owned());
-        self
+        self.clone()
     }
 
     /// Its name.
@@ -173,13 +172,13 @@ impl Link {
         ErrorKind::NoEnd { link: format!("of `{first}` and `{second}`"), node: node.name.clone() }
     }
 
-    fn choose(self, end: &impl End, choose: impl FnOnce(&mut Choice)) -> Self {
+    fn choose(&self, end: &impl End, choose: impl FnOnce(&mut Choice)) -> Self {
         let node = end.node();
         match self.0.ends.iter().position(|own| Arc::ptr_eq(own, node) && node.role != Role::Switch) {
             Some(index) => choose(&mut self.choices()[index]),
             None => *self.wrong() = Some(self.no_end(node)),
         }
-        self
+        self.clone()
     }
 
     /// Chooses an address of one end, with the bits of its subnet: `192.0.2.7/24`.
@@ -190,7 +189,7 @@ impl Link {
     /// # let (home, gateway) = (lab.host("home"), lab.router("gateway"));
     /// lab.link(&home, &gateway).address(&gateway, "192.0.2.254/24").address(&gateway, "2001:db8::1/64");
     /// ```
-    pub fn address(self, end: &impl End, address: &str) -> Self {
+    pub fn address(&self, end: &impl End, address: &str) -> Self {
         self.choose(end, |choice| choice.addresses.push(address.to_owned()))
     }
 
@@ -202,7 +201,7 @@ impl Link {
     /// # let (home, gateway) = (lab.host("home"), lab.router("gateway"));
     /// lab.link(&home, &gateway).mac(&gateway, "02:00:00:00:00:07");
     /// ```
-    pub fn mac(self, end: &impl End, mac: &str) -> Self {
+    pub fn mac(&self, end: &impl End, mac: &str) -> Self {
         self.choose(end, |choice| choice.mac = Some(mac.to_owned()))
     }
 
@@ -214,7 +213,7 @@ impl Link {
     /// # let (home, gateway) = (lab.host("home"), lab.router("gateway"));
     /// lab.link(&home, &gateway).interface(&gateway, "lan0");
     /// ```
-    pub fn interface(self, end: &impl End, name: &str) -> Self {
+    pub fn interface(&self, end: &impl End, name: &str) -> Self {
         self.choose(end, |choice| choice.interface = Some(name.to_owned()))
     }
 
@@ -226,9 +225,9 @@ impl Link {
     /// # let (home, gateway) = (lab.host("home"), lab.router("gateway"));
     /// lab.link(&home, &gateway).mtu(1400);
     /// ```
-    pub fn mtu(self, bytes: u32) -> Self {
+    pub fn mtu(&self, bytes: u32) -> Self {
         self.choices().iter_mut().for_each(|choice| choice.mtu = Some(bytes));
-        self
+        self.clone()
     }
 }
 

@@ -1,13 +1,14 @@
 //! What a root is a copy of, as plans look at it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::host_files::HostFiles;
 use crate::collect::CollectVec as _;
 use crate::rootfs::left::{Left, LeftLayer};
-use crate::rootfs::merged::Merged;
+use crate::rootfs::merged::{Merged, READ};
 
 /// The tree that a root is a copy of. Paths in it are absolute.
 pub(super) enum Base {
@@ -49,6 +50,18 @@ impl Base {
     pub(super) fn stat(&self, path: &Path) -> Option<libc::stat64> {
         let (merged, below) = self.layer_of(path)?;
         merged.stat(below).ok()
+    }
+
+    /// Whether preparations have left a file at `path` that holds this.
+    pub(super) fn holds(&self, path: &Path, content: &[u8]) -> bool {
+        let is_one =
+            |stat: libc::stat64| stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_size == content.len() as i64;
+        let Some((merged, below)) = self.layer_of(path).filter(|_| self.stat(path).is_some_and(is_one)) else {
+            return false;
+        };
+        let mut found = Vec::new();
+        let read = merged.open(below, READ).map(|file| File::from(file).read_to_end(&mut found));
+        read.is_ok_and(|read| read.is_ok()) && found == content
     }
 
     /// Where the host has what is at `path`, unless nobody answers there.

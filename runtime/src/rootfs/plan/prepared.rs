@@ -16,7 +16,7 @@ use crate::rootfs::build::{COPY, Operation};
 use crate::rootfs::left::LeftLayer;
 use crate::rootfs::paths::{HostPath, InsidePath};
 use crate::rootfs::stage::Stage;
-use crate::spec::{Root, Spec};
+use crate::spec::{Preparation, Root, Spec};
 
 /// A copy of what the preparations have left that are in the `stage`. What was mounted in their sandboxes is mounted again, in the places
 /// that they have left for it. All else is as they left it: no file and no directory is made that they may have removed.
@@ -38,6 +38,9 @@ pub(super) fn prepared_root(host: &Host<'_>, stage: &Stage, spec: &Spec) -> Resu
     let is_in_root = |layer: &LeftLayer| layer.from.is_some() || layer.at == Path::new("/");
     let (in_root, in_shown): (Vec<_>, Vec<_>) = layers.into_iter().partition(is_in_root);
     in_root.iter().for_each(|layer| builder.lay_over_left(layer));
+    if let (Root::Tmpfs, Some(Preparation(preparation))) = (spec.root, spec.from) {
+        builder.etc_of_test(&preparation.spec, spec);
+    }
     builder.kernel_directories(spec);
     let mut wanted: Vec<_> = match spec.root {
         Root::Overlay => Vec::new(),

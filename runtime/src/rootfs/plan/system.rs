@@ -71,8 +71,8 @@ pub(super) const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nh
                         protocols: files\nservices: files\n";
 
 impl Builder<'_> {
-    /// Fills `/etc`.
-    pub(super) fn etc(&mut self, spec: &Spec) {
+    /// The files of `/etc` that say what a test asks for.
+    fn files_of(&self, spec: &Spec) -> Vec<(&'static str, Vec<u8>)> {
         let hostname = spec.hostname.unwrap_or(DEFAULT_HOSTNAME);
         let home = self.host.context.home(spec);
         let home = as_field(&home).unwrap_or(OsStr::new("/root")).as_bytes();
@@ -89,12 +89,31 @@ impl Builder<'_> {
         let hosts = format!("127.0.0.1\tlocalhost{alias}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         // Without a network there is no name server; glibc would look for one on the loopback and be told so at once.
         let resolv = if spec.net { Vec::new() } else { self.host.context.resolv_conf.clone() };
-        self.file("/etc/passwd", [passwd.concat(), user.unwrap_or_default()].concat());
-        self.file("/etc/group", format!("root:x:0:\nnogroup:x:65534:\n{group}").into_bytes());
-        self.file("/etc/hostname", format!("{hostname}\n").into_bytes());
-        self.file("/etc/hosts", hosts.into_bytes());
+        vec![
+            ("/etc/passwd", [passwd.concat(), user.unwrap_or_default()].concat()),
+            ("/etc/group", format!("root:x:0:\nnogroup:x:65534:\n{group}").into_bytes()),
+            ("/etc/hostname", format!("{hostname}\n").into_bytes()),
+            ("/etc/hosts", hosts.into_bytes()),
+            ("/etc/resolv.conf", resolv),
+        ]
+    }
+
+    /// Has what a preparation has left in these files say what the test asks for, where the preparation has left it as it was.
+    pub(super) fn etc_of_test(&mut self, preparation: &Spec, spec: &Spec) {
+        for ((path, was), (_, content)) in self.files_of(preparation).into_iter().zip(self.files_of(spec)) {
+            let path = Path::new(path);
+            if was != content && self.base.as_ref().is_some_and(|base| base.holds(path, &was)) {
+                self.operations.push(Operation::Rewrite { path: self.inside(path), content });
+            }
+        }
+    }
+
+    /// Fills `/etc`.
+    pub(super) fn etc(&mut self, spec: &Spec) {
+        for (path, content) in self.files_of(spec) {
+            self.file(path, content);
+        }
         self.file("/etc/nsswitch.conf", NSSWITCH.into());
-        self.file("/etc/resolv.conf", resolv);
         // All addresses of a name, so that `localhost` is both.
         self.file("/etc/host.conf", b"multi on\n".into());
         self.operations.push(Operation::MachineId { path: self.inside(Path::new("/etc/machine-id")) });
