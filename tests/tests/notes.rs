@@ -42,6 +42,7 @@ failing! {
         socket.send_to(b"x", "192.0.2.7:80").expect("send");
     }
     gives_a_file_away() { chown("/tmp", Some(Uid::from_raw(7)), None).expect("chown") }
+    gives_a_file_away_and_returns() -> io::Result<()> { std::os::unix::fs::chown("/tmp", Some(7), None) }
     becomes_another() { setuid(Uid::from_raw(7)).unwrap() }
     takes_a_group() { setgroups(&[Gid::from_raw(7)]).expect("setgroups") }
     // What has nothing to do with sandboxes.
@@ -58,6 +59,12 @@ failing! {
     writes_to_a_copy(root = "overlay") { panic!("EROFS") }
 }
 
+#[body]
+fn returns_bytes() {
+    static SPEC: belljar::Spec = belljar::spec!();
+    belljar::run(&SPEC, b"", |_| fs::write("/usr/file", "").map(|()| Vec::new())).unwrap();
+}
+
 #[test]
 fn there_is_a_note_that_names_the_option() {
     let told = [
@@ -68,6 +75,8 @@ fn there_is_a_note_that_names_the_option() {
         "connects_elsewhere",
         "sends_elsewhere",
         "gives_a_file_away",
+        "gives_a_file_away_and_returns",
+        "returns_bytes",
         "becomes_another",
         "takes_a_group",
     ]
@@ -80,6 +89,8 @@ fn there_is_a_note_that_names_the_option() {
     connects_elsewhere: it has a network of its own, with `lo` alone. #[isolated(mount)] has the host's network.
     sends_elsewhere: it has a network of its own, with `lo` alone. #[isolated(mount)] has the host's network.
     gives_a_file_away: there is no user and no group but root. uids = 65536 has more.
+    gives_a_file_away_and_returns: there is no user and no group but root. uids = 65536 has more.
+    returns_bytes: what it has of the host is read-only. bind = ["/path:rw"] gives it a path to write to, and root = "overlay" a private copy of the whole tree.
     becomes_another: there is no user and no group but root. uids = 65536 has more.
     takes_a_group: there is no user and no group but root. uids = 65536 has more.
     "#);

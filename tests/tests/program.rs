@@ -110,3 +110,13 @@ fn a_bad_environment_fails_it() {
         ran.output
     );
 }
+
+/// Where there is a harness, a `main` with a runtime is a test like any other `main`.
+mod with_runtime {
+    #[belljar::isolated]
+    #[tokio::main(flavor = "current_thread")]
+    async fn main() {
+        tokio::task::yield_now().await;
+        assert_eq!(nix::unistd::getpid().as_raw(), 2, "it is in a sandbox");
+    }
+}

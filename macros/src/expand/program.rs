@@ -20,20 +20,27 @@ use super::{
 use crate::args::Args;
 use crate::function::Function;
 
-/// Whether a function is the `main` of a program. Where there is a harness, nobody would call it: there it is a test of that name.
+/// Whether a function is the `main` of a program. Where there is a harness, nobody would call it: there it is a test of that name. One with a
+/// runtime, such as `#[tokio::main]`, stays whole inside of that.
 pub(super) fn is_main(function: &Function, above: &Above) -> bool {
     let is_test = |attribute: &Attribute| makes_tests(attribute) || is_standard_test(attribute);
-    function.sig.ident == "main" && above.makers.is_empty() && !function.attrs.iter().any(is_test) && !has_harness()
+    function.sig.ident == "main"
+        && above.makers.is_empty()
+        && !function.attrs.iter().any(is_test)
+        && (!has_harness() || has_runtime(function))
+}
+
+/// Whether an attribute below turns an async `main` into an ordinary function.
+fn has_runtime(function: &Function) -> bool {
+    function.attrs.iter().any(|attribute| last_name(attribute.path()) == "main")
 }
 
 /// Turns the `main` of a program into one whose body runs in a sandbox.
 pub(super) fn isolated_main(arguments: &TokenStream, function: &Function) -> TokenStream {
     let (args, error) = Args::parse(arguments.clone());
     let mut errors = Vec::from_iter(error);
-    // An attribute such as `#[tokio::main]` below turns `main` into an ordinary function.
-    let has_runtime = function.attrs.iter().any(|attribute| last_name(attribute.path()) == "main");
     match &function.sig.asyncness {
-        Some(_) if has_runtime => {}
+        Some(_) if has_runtime(function) => {}
         Some(asyncness) => {
             let hint = "an async `main` needs a runtime: write `#[tokio::main]` below `#[isolated]`";
             errors.push(Error::new(asyncness.span(), hint));
@@ -48,6 +55,20 @@ pub(super) fn isolated_main(arguments: &TokenStream, function: &Function) -> Tok
     let (krate, name, has_sandboxes) = (&args.krate, &sig.ident, has_sandboxes());
     let constant = constant(&args, arguments, function, false);
     let span = Span::mixed_site().located_at(name.span());
+    if has_harness() {
+        let run = quote_spanned!(span=> #krate::__private::run(const { &#constant }));
+        return quote! {
+            #[::core::prelude::v1::test]
+            #[cfg_attr(not(#has_sandboxes), ignore = #ELSEWHERE)]
+            #vis fn #name() {
+                #[cfg(#has_sandboxes)]
+                {
+                    #function
+                    #run;
+                }
+            }
+        };
+    }
     let inside = quote_spanned! {span=>
         const { #krate::__private::must_be_a_program(::core::module_path!()) };
         #krate::__private::main(const { &#constant })

@@ -8,6 +8,7 @@ use super::evidence::{Ended, Evidence};
 use super::hints::note;
 use super::judge::{Verdict, judge};
 use super::output::whole_characters;
+use super::run_by::RunBy;
 use super::sandbox::Sandbox;
 use crate::diagnosis::{self, Cause, Page, barrier_of, holds};
 use crate::frame::{Buffer, FRAME_MAX, Frame, MAGIC, Outcome, REPORTED};
@@ -140,7 +141,7 @@ fn is_judged_rightly(test: &Test, evidence: &Evidence, sent: &Sent) {
     // What tests that pass send is taken for that.
     let Some(Ended { end, .. }) = evidence.ended else { return };
     assert_eq!(Some(end), sent.end);
-    if let Some(note) = note(test, &verdict, evidence) {
+    if let Some(note) = note(test, &verdict, evidence, &RunBy::Harness) {
         is_plain(&note);
     }
 }

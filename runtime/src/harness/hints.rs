@@ -7,13 +7,14 @@ use nix::errno::Errno;
 
 use super::evidence::Evidence;
 use super::judge::Verdict;
+use super::run_by::RunBy;
 use super::words;
 use crate::frame::Outcome;
 use crate::spec::{Ids, Root, Spec, Test};
 use crate::zygote;
 
 /// The note on a test that has failed, if there is one.
-pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Option<String> {
+pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence, caller: &RunBy) -> Option<String> {
     if *verdict == Verdict::Passed || verdict.is_expected(test) || evidence.faults.hits > 0 {
         return None;
     }
@@ -22,7 +23,11 @@ pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence) -> Optio
         (Some(Outcome::Panicked { .. }), _) => {
             find(&String::from_utf8_lossy(&evidence.panic_text), &test.spec, evidence)?
         }
-        (Some(Outcome::Returned(_)), _) => find(&evidence.last_line, &test.spec, evidence)?,
+        // What takes bytes returns its error as bytes. The others have printed it.
+        (Some(Outcome::Returned(_)), _) => match caller.call().map(|call| call.output()) {
+            Some(error) => find(&String::from_utf8_lossy(&error.ok()?), &test.spec, evidence)?,
+            None => find(&evidence.last_line, &test.spec, evidence)?,
+        },
         (Some(Outcome::Vanished) | None, _) => return None,
     };
     Some(format!("belljar: `{}` may have failed because of its sandbox: {reason}.", test.short_name()))

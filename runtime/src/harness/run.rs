@@ -259,7 +259,7 @@ fn run_and_tell(test: &'static Test, caller: &RunBy) -> Result<(FinishedSandbox,
     let faults = if is_failure { words::faults(name, evidence, lack) } else { Vec::new() };
     let has_survivors = !evidence.survivors.is_empty();
     let forks_refused = evidence.events.forks_refused;
-    let note = hints::note(test, &verdict, evidence);
+    let note = hints::note(test, &verdict, evidence, caller);
     let is_told = has_survivors
         || forks_refused > 0
         || changes.is_some()
