@@ -24,6 +24,12 @@
 //!
 //! ```compile_fail,E0080
 //! #[belljar::isolated]
+//! #[test]
+//! fn isolated() {}
+//! ```
+//!
+//! ```compile_fail,E0080
+//! #[belljar::isolated]
 //! mod tests {
 //!     #[test]
 //!     fn isolated() {}

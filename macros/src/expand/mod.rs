@@ -300,7 +300,8 @@ fn below_the_makers(
         #[cfg(#has_sandboxes)]
         #krate::__private::must_be_inside(#name);
     });
-    quote!(#function)
+    let check = must_not_be_documentation(krate, function.sig.ident.span());
+    quote!(#function #check)
 }
 
 /// The test itself.

@@ -57,15 +57,23 @@ pub(super) fn isolated_main(arguments: &TokenStream, function: &Function) -> Tok
     let span = Span::mixed_site().located_at(name.span());
     if has_harness() {
         let run = quote_spanned!(span=> #krate::__private::run(const { &#constant }));
+        let Function { attrs, vis, sig, body } = function;
+        let is_for_harness =
+            |attribute: &&Attribute| ["ignore", "should_panic"].contains(&&*last_name(attribute.path()));
+        let (for_harness, others): (Vec<_>, Vec<_>) = attrs.iter().partition(is_for_harness);
+        let inner = quote!(#(#others)* #vis #sig #body);
         return quote! {
             #[::core::prelude::v1::test]
+            #(#for_harness)*
             #[cfg_attr(not(#has_sandboxes), ignore = #ELSEWHERE)]
             #vis fn #name() {
                 #[cfg(#has_sandboxes)]
                 {
-                    #function
+                    #inner
                     #run;
                 }
+                #[cfg(not(#has_sandboxes))]
+                ::core::panic!(#ELSEWHERE);
             }
         };
     }

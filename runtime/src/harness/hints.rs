@@ -23,9 +23,10 @@ pub(super) fn note(test: &Test, verdict: &Verdict, evidence: &Evidence, caller: 
         (Some(Outcome::Panicked { .. }), _) => {
             find(&String::from_utf8_lossy(&evidence.panic_text), &test.spec, evidence)?
         }
-        // What takes bytes returns its error as bytes. The others have printed it.
-        (Some(Outcome::Returned(_)), _) => match caller.call().map(|call| call.output()) {
-            Some(error) => find(&String::from_utf8_lossy(&error.ok()?), &test.spec, evidence)?,
+        // What takes bytes returns its error as bytes, and 1. The others have printed theirs.
+        (Some(Outcome::Returned(status)), _) => match caller.call() {
+            Some(call) if status == 1 => find(&String::from_utf8_lossy(&call.output().ok()?), &test.spec, evidence)?,
+            Some(_) => return None,
             None => find(&evidence.last_line, &test.spec, evidence)?,
         },
         (Some(Outcome::Vanished) | None, _) => return None,
@@ -68,8 +69,8 @@ fn is_of_ids(text: &str) -> bool {
     const CALLS: [&str; 7] = ["chown", "setuid", "setgid", "seteuid", "setegid", "setres", "setre"];
     // Of `unwrap`, and of what a test returns.
     const UNNAMED: [&str; 2] = ["called `Result::unwrap()` on an `Err` value: ", "Error: "];
-    let is_unnamed =
-        || UNNAMED.iter().any(|before| text.strip_prefix(before).is_some_and(|rest| !rest.contains(": E")));
+    let is_bare = |rest: &str| rest == "EINVAL" || rest.starts_with("EINVAL: ") || rest.starts_with("Os { code: 22,");
+    let is_unnamed = || UNNAMED.iter().any(|before| text.strip_prefix(before).is_some_and(is_bare));
     shows(text, Errno::EINVAL) && (CALLS.iter().any(|call| text.contains(call)) || is_unnamed())
 }
 
@@ -104,7 +105,10 @@ mod tests {
     fn ids_are_recognised() {
         assert!(is_of_ids("chown: EINVAL: Invalid argument"));
         assert!(is_of_ids("called `Result::unwrap()` on an `Err` value: EINVAL"));
-        for text in ["mount: EINVAL", "chown: EPERM", "called `Result::unwrap()` on an `Err` value: EPERM"] {
+        assert!(is_of_ids("Error: EINVAL"));
+        assert!(is_of_ids("Error: Os { code: 22, kind: InvalidInput, message: \"Invalid argument\" }"));
+        let unwrapped = "called `Result::unwrap()` on an `Err` value: EPERM";
+        for text in ["mount: EINVAL", "chown: EPERM", unwrapped, "Error: Mount(EINVAL)", "Error: \"mount: EINVAL\""] {
             assert!(!is_of_ids(text), "{text}");
         }
     }

@@ -77,7 +77,7 @@ fn attack_with_programs() {
     let points: Vec<_> = mounts().into_iter().map(|mount| mount.point).filter(|point| !is_kernels(point)).collect();
     let script = script(&mut fastrand::Rng::with_seed(seed), &points, 0);
     let mut shell = process::Command::new("timeout");
-    let begin = "for tool in mount umount unshare nsenter setpriv; do command -v $tool >&2 || exit; done; echo begun";
+    let begin = "for tool in mount umount unshare nsenter setpriv; do command -v $tool >&2 || exit; done; echo begun; exec >/dev/null";
     shell.args(["20", "sh", "-c", &format!("{begin}; w=/tmp/work; mkdir -p $w/upper $w/work; export w m; {script}")]);
     let output = shell.stdin(process::Stdio::null()).stderr(process::Stdio::null()).output().expect("sh");
     assert!(output.stdout.starts_with(b"begun\n"), "nothing was tried: {script}");

@@ -1,18 +1,21 @@
 //! `pids`, and what is said when no more may be started.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, DirEntry, File};
+use std::io::{self, Read as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 use std::{env, process};
 
 use belljar::isolated;
-use belljar_tests::{body, hang, must_limit, run, run_body, this_binary};
+use belljar_tests::{body, body_command, hang, must_limit, run, run_body, this_binary};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, geteuid};
 
 use crate::is_limited;
@@ -28,13 +31,21 @@ fn alone() -> Flock<File> {
 #[test]
 fn a_low_limit_of_the_user_is_kept() {
     let _alone = alone();
-    let script = "prlimit --pid $$ --nproc=900 && exec \"$0\" \"$@\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(this_binary().get_program()).args([
-        "--exact",
-        "body",
-        "memory::allocates_without_a_limit",
-    ]);
+    // What there is of this user counts too.
+    let is_own = |task: &io::Result<DirEntry>| {
+        task.as_ref().is_ok_and(|task| task.metadata().is_ok_and(|metadata| metadata.uid() == geteuid().as_raw()))
+    };
+    let processes = fs::read_dir("/proc").expect("proc").flatten();
+    let tasks = processes.filter_map(|process| fs::read_dir(process.path().join("task")).ok());
+    let there_are = tasks.map(|tasks| tasks.filter(is_own).count() as u64).sum::<u64>();
+    let (_, most) = getrlimit(Resource::RLIMIT_NPROC).expect("getrlimit");
+    let low = most.min(there_are + 300);
+    let mut command = body_command("memory::allocates_without_a_limit");
+    #[expect(unsafe_code, reason = "the limit is set between fork and exec")]
+    // SAFETY: setrlimit(2) is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NPROC, low, low)?))
+    };
     let run = run(&mut command);
     assert!(run.passed(), "{}", run.output);
 }
