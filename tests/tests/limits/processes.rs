@@ -37,9 +37,9 @@ fn a_low_limit_of_the_user_is_kept() {
     };
     let processes = fs::read_dir("/proc").expect("proc").flatten();
     let tasks = processes.filter_map(|process| fs::read_dir(process.path().join("task")).ok());
-    let there_are = tasks.map(|tasks| tasks.filter(is_own).count() as u64).sum::<u64>();
+    let there_are = tasks.map(|tasks| tasks.filter(is_own).count()).sum::<usize>();
     let (_, most) = getrlimit(Resource::RLIMIT_NPROC).expect("getrlimit");
-    let low = most.min(there_are + 300);
+    let low = most.min(libc::rlim_t::try_from(there_are + 300).expect("few"));
     let mut command = body_command("memory::allocates_without_a_limit");
     #[expect(unsafe_code, reason = "the limit is set between fork and exec")]
     // SAFETY: setrlimit(2) is async-signal-safe.
