@@ -42,7 +42,7 @@ fn a_low_limit_of_the_user_is_kept() {
     let low = most.min(libc::rlim_t::try_from(there_are + 300).expect("few"));
     let mut command = body_command("memory::allocates_without_a_limit");
     #[expect(unsafe_code, reason = "the limit is set between fork and exec")]
-    // SAFETY: setrlimit(2) is async-signal-safe.
+    // SAFETY: between fork and exec, this makes one system call. It takes no lock and no memory: an errno becomes an `io::Error` without any.
     unsafe {
         command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NPROC, low, low)?))
     };
